@@ -1,0 +1,43 @@
+"""The names that vaultsync shares with people: annotations, Event reasons, condition reasons. All are here."""
+
+from enum import StrEnum
+from typing import Final
+
+GROUP: Final = "external-secrets.io"
+
+SEED: Final = "vaultsync.io/seed"
+"""On an ExternalSecret or a Namespace: "true" or "false"."""
+CREATE: Final = "create"
+"""On an ExternalSecret: the talk's spelling of the same."""
+FORCE_SYNC_OPT_OUT: Final = "vaultsync.io/force-sync"
+"""On an ExternalSecret: "false" keeps vaultsync from force-syncing it."""
+FORCE_SYNC: Final = "force-sync"
+"""What external-secrets documents for a manual refresh; any changed annotation makes it read the store again."""
+VERSIONS: Final = "vaultsync.io/versions"
+"""Written by vaultsync: the Vault version of each path that it last force-synced (JSON object)."""
+CREATED: Final = "vaultsync.io/created"
+"""Written by vaultsync where the CRD refuses the condition: "<status> <reason>" of what would be the condition."""
+MESSAGE: Final = "vaultsync.io/message"
+"""Written by vaultsync where the CRD refuses the condition: the condition's message."""
+READ_ANNOTATIONS: Final = (SEED, CREATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
+
+CONDITION_TYPE: Final = "Created"
+
+
+class CreatedReason(StrEnum):
+    """Reasons of the condition `Created` (or of the annotation in its place)."""
+
+    SUCCESS = "Success"
+    EXISTS = "Exists"
+    ERROR_CREATING = "ErrorCreating"
+    RECREATING = "Recreating"
+    ERROR_ANNOTATION = "ErrorAnnotation"
+
+
+class EventReason(StrEnum):
+    """Reasons of the Kubernetes Events that vaultsync records."""
+
+    SEEDED = "Seeded"
+    RECREATED = "Recreated"
+    FORCE_SYNCED = "ForceSynced"
+    SEED_FAILED = "SeedFailed"

@@ -1,0 +1,114 @@
+"""Names of places in Vault: how external-secrets spells them, how Vault's API and Vault's events do.
+
+The identity of a secret here is its API path (`secret/data/dev-1/postgres` in KV v2, `kv1/dev-1/postgres` in v1):
+it is what external-secrets requests and what can be derived from an event, without knowing the mounts.
+"""
+
+import posixpath
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VaultPath:
+    """One secret: the Vault namespace ("" is the root) and the API path without `/v1/`."""
+
+    namespace: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.path}" if self.namespace else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class FindPrefix:
+    """What one `dataFrom.find` lists: every secret whose API path starts with `prefix` (which ends with a slash)."""
+
+    namespace: str
+    prefix: str
+    kv: int
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.prefix}*" if self.namespace else f"{self.prefix}*"
+
+    def covers(self, path: VaultPath) -> bool:
+        """Whether a listing of this prefix would come upon the path."""
+        return path.namespace == self.namespace and path.path.startswith(self.prefix)
+
+
+class Mount(NamedTuple):
+    """A KV mount: its path with the closing slash, and 1 or 2."""
+
+    path: str
+    kv: int
+
+
+def clean(path: str) -> str:
+    """The path as it is sent: Vault's Go client applies Go's path.Join (https://pkg.go.dev/path#Join) to each."""
+    cleaned = posixpath.normpath("/" + path.lstrip("/"))
+    return cleaned.lstrip("/")
+
+
+def clean_namespace(namespace: str) -> str:
+    """A Vault namespace without outer slashes; "root" is the root namespace's other name."""
+    stripped = namespace.strip("/")
+    return "" if stripped == "root" else stripped
+
+
+def secret_path(store_path: str | None, kv: int, key: str) -> str:
+    """The API path that external-secrets 0.20 requests for a remoteRef.key.
+
+    Args:
+        store_path: the store's `provider.vault.path`, None where it is not set (an empty one is set).
+        kv: the store's KV version, 1 or 2.
+        key: the remoteRef's key, in any spelling.
+    """
+    if store_path is not None:
+        rest = key
+        if rest.startswith(store_path + "/"):
+            rest = rest[len(store_path) + 1 :]
+            if kv == 2:
+                rest = rest.removeprefix("data/")
+        return clean("/".join([store_path, "data", rest] if kv == 2 else [store_path, rest]))
+    if kv == 2 and "/data/" not in key:
+        first, *rest_of = key.split("/")
+        return clean("/".join([first, "data", *rest_of]))
+    return clean(key)
+
+
+def find_prefix(store_path: str | None, kv: int, path: str | None) -> str | None:
+    """The prefix of the API paths that a `dataFrom.find` reads, or None where external-secrets refuses it.
+
+    Without a store path, KV v2 lists only where the find path itself holds "data".
+    """
+    searched = f"{path}/" if path is not None else ""
+    if store_path is None:
+        if kv == 1 or "data" not in searched:
+            return None
+        return clean(searched) + "/"
+    folder = f"{store_path}/data/{searched}" if kv == 2 else f"{store_path}/{searched}"
+    return clean(folder) + "/"
+
+
+def v2_path(mount: Mount, api_path: str) -> str | None:
+    """The secret's path inside a KV v2 mount, or None where the API path is not a data path of it."""
+    prefix = mount.path + "data/"
+    return api_path[len(prefix) :] if api_path.startswith(prefix) and len(api_path) > len(prefix) else None
+
+
+def logical(mount: Mount, api_path: str) -> str:
+    """The path as people and Vault's web page write it: without the API's `data/`."""
+    inner = v2_path(mount, api_path) if mount.kv == 2 else None
+    return api_path if inner is None else mount.path + inner
+
+
+def unsafe_reason(key: str) -> str:
+    """Why nothing may be written for such a key, or "" where nothing speaks against it."""
+    segments = key.strip("/").split("/")
+    if not key.strip("/"):
+        return "the key is empty"
+    if any(segment in (".", "..") for segment in segments):
+        return "the key holds a '.' or '..' segment"
+    if any(ord(char) < 32 or ord(char) == 127 for char in key):
+        return "the key holds a control character"
+    return ""

@@ -1,0 +1,84 @@
+"""What Vault has at a path, without values, and what can be said from it about a property."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from vaultsync.core.paths import Mount
+
+
+class Presence(Enum):
+    """Whether external-secrets would find a property."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+    """It can't be told from the names of the keys alone; it is left as it is."""
+
+
+NEVER_THERE: Final = "missing"
+"""The token of a path without any version."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretState:
+    """The latest version of one secret.
+
+    Attributes:
+        mount: the KV mount that holds it.
+        exists: the latest version is there and neither deleted nor destroyed.
+        version: its number, 0 where there is none; the check-and-set parameter of the next write. KV v1: 0.
+        subkeys: the names of its keys, nested, leaves None. None where Vault does not tell (KV v1).
+        written: when the latest version was written; None where Vault does not tell.
+        metadata_digest: a digest of its custom metadata, "" without any.
+    """
+
+    mount: Mount
+    exists: bool
+    version: int = 0
+    subkeys: Mapping[str, Any] | None = None
+    written: datetime | None = None
+    metadata_digest: str = ""
+
+    def token(self, *, metadata: bool) -> str:
+        """Names this state among the secret's states: equal tokens, nothing to read again.
+
+        Args:
+            metadata: whether the reader reads the custom metadata too.
+        """
+        # with the time: after `kv metadata delete` the versions count from 1 again
+        number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
+        base = number if self.exists else f"deleted-{number}" if self.version else NEVER_THERE
+        return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
+
+
+def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
+    """Whether external-secrets would find the property: a key of that very name first, else a gjson path.
+
+    Args:
+        subkeys: as in SecretState.
+        name: the remoteRef's property; "" reads the whole secret.
+    """
+    if not name:
+        return Presence.PRESENT
+    if subkeys is None:
+        return Presence.UNKNOWN
+    if name in subkeys:
+        return Presence.PRESENT
+    if is_expression(name):
+        return Presence.UNKNOWN
+    node: Any = subkeys
+    for part in name.split("."):
+        if not isinstance(node, Mapping):
+            return Presence.UNKNOWN  # a leaf may be a list, into which gjson descends
+        if part not in node:
+            return Presence.MISSING
+        node = node[part]
+    return Presence.PRESENT
+
+
+def is_expression(name: str) -> bool:
+    """Whether gjson reads more than names and dots in it (https://github.com/tidwall/gjson/blob/master/SYNTAX.md)."""
+    return any(char in name for char in "*?|#\\") or any(part[:1] in ("@", "!", "{", "[") for part in name.split("."))

@@ -1,0 +1,1 @@
+"""Everything that speaks to Vault, and nothing that speaks to Kubernetes."""

@@ -1,0 +1,353 @@
+"""Vault's HTTP API as vaultsync uses it. The only room that knows hvac: synchronous, so each call runs in a thread.
+
+Never asks for a secret's value: names of keys come from KV v2's `subkeys/`, existence in KV v1 from LIST.
+Values go in through `create` alone, and never into an exception, a log line or a return value.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import hvac
+import requests
+from loguru import logger
+from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
+from vaultsync.core.state import SecretState
+
+T = TypeVar("T")
+
+THREADS: Final = 8
+"""Requests under way at once. On 2 cores more threads only wait for each other."""
+IDLE_SECONDS: Final = 30.0
+"""After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
+MAX_LISTED: Final = 10_000
+"""Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultAccess:
+    """Where Vault is and how it is spoken to.
+
+    Attributes:
+        address: such as https://vault:8200.
+        ca_file: PEM bundle to trust, None for the system's.
+        namespace: the token's Vault namespace, "" for the root.
+        timeout: seconds for one request.
+    """
+
+    address: str
+    token: SecretStr
+    ca_file: str | None
+    namespace: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLease:
+    """The token's own life: seconds to live (0: endless) and whether it can be renewed."""
+
+    ttl: float
+    renewable: bool
+
+
+class VaultClient:
+    """Look, list and create in KV v1 and v2.
+
+    Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer.
+    """
+
+    def __init__(self, access: VaultAccess) -> None:
+        self._access = access
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
+        self._session = _session(access)
+        self._hvac = hvac.Client(
+            url=access.address,
+            token=access.token.get_secret_value(),
+            timeout=access.timeout,
+            session=self._session,
+        )
+        self._mounts: dict[str, list[Mount]] = {}
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def close(self) -> None:
+        """Let go of threads and connections; calls under way end by their own time-out."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    def forget_mounts(self) -> None:
+        """The mounts may have changed: ask again."""
+        self._mounts.clear()
+
+    async def look(self, path: VaultPath, kv: int) -> SecretState:
+        """What is at the path: one request once the mount is known.
+
+        Args:
+            path: the secret.
+            kv: the KV version that its readers' store claims, used where the token may not ask for the mount.
+        """
+        return await self._in_thread(lambda: self._look(path, kv))
+
+    async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        """Write the first values at the path, or add keys to the live version; never replaces one.
+
+        Args:
+            path: the secret.
+            state: what `look` has said; its version is the check-and-set parameter.
+            values: the new keys.
+
+        Returns:
+            The state after the write.
+        """
+        return await self._in_thread(lambda: self._create(path, state, values))
+
+    async def find(self, prefix: FindPrefix) -> set[VaultPath]:
+        """Every secret under the prefix, at most MAX_LISTED, folder by folder."""
+        return await self._in_thread(lambda: self._find(prefix))
+
+    async def lease(self) -> TokenLease:
+        """The token's remaining life (auth/token/lookup-self)."""
+        return await self._in_thread(lambda: _lease(self._own("get", "auth/token/lookup-self"), "data", "ttl"))
+
+    async def renew(self) -> TokenLease:
+        """Renew the token (auth/token/renew-self)."""
+        path = "auth/token/renew-self"
+        return await self._in_thread(lambda: _lease(self._own("post", path, {}), "auth", "lease_duration"))
+
+    # -- in a thread
+
+    def _look(self, path: VaultPath, kv: int) -> SecretState:
+        mount = self._mount(path, kv)
+        if mount.kv == 1:
+            return SecretState(mount, exists=self._exists_v1(path, mount))
+        inner = v2_path(mount, path.path)
+        if inner is None:
+            raise VaultRejected(f"{path} is no data path of the KV v2 mount {mount.path}")
+        answer = self._request("get", f"{mount.path}subkeys/{inner}", path.namespace, missing_ok=True)
+        return _v2_state(mount, answer)
+
+    def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        data = {name: value.get_secret_value() for name, value in values.items()}
+        if state.mount.kv == 1:
+            # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
+            # so that Vault itself refuses the write where the path exists by now.
+            self._request("post", path.path, path.namespace, data)
+            return SecretState(state.mount, exists=True)
+        body = {"options": {"cas": state.version}, "data": data}
+        answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
+        metadata = _mapping(answer.get("data"))
+        if not isinstance(metadata.get("version"), int):
+            raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        known = dict(state.subkeys or {}) if state.exists else {}
+        return SecretState(
+            mount=state.mount,
+            exists=True,
+            version=metadata["version"],
+            subkeys=known | dict.fromkeys(values),
+            written=_time(metadata.get("created_time")),
+            metadata_digest=_digest(metadata.get("custom_metadata")),
+        )
+
+    def _find(self, prefix: FindPrefix) -> set[VaultPath]:
+        mount = self._mount(VaultPath(prefix.namespace, prefix.prefix + "x"), prefix.kv)
+        folder = prefix.prefix
+        if mount.kv == 2:
+            folder = f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}"
+        found: set[VaultPath] = set()
+        folders = [(folder, prefix.prefix)]
+        while folders and len(found) < MAX_LISTED:
+            listed, api = folders.pop()
+            for key in self._list(listed, prefix.namespace):
+                if key.endswith("/"):
+                    folders.append((listed + key, api + key))
+                else:
+                    found.add(VaultPath(prefix.namespace, api + key))
+        if folders:
+            logger.warning("a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
+        return found
+
+    def _exists_v1(self, path: VaultPath, mount: Mount) -> bool:
+        folder, _, leaf = path.path.rpartition("/")
+        return leaf in self._list(f"{folder}/" if folder else mount.path, path.namespace)
+
+    def _list(self, folder: str, namespace: str) -> list[str]:
+        answer = self._request("list", folder, namespace, missing_ok=True)
+        keys = _mapping(answer.get("data")).get("keys")
+        return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+
+    def _mount(self, path: VaultPath, kv: int) -> Mount:
+        known = [mount for mount in self._mounts.get(path.namespace, ()) if path.path.startswith(mount.path)]
+        if known:
+            return max(known, key=lambda mount: len(mount.path))
+        try:
+            answer = self._request("get", f"sys/internal/ui/mounts/{path.path}", path.namespace)
+        except VaultDenied:
+            return _guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
+        data = _mapping(answer.get("data"))
+        if data.get("type") not in ("kv", "generic"):
+            raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
+        version = _mapping(data.get("options")).get("version")
+        mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1)
+        self._mounts.setdefault(path.namespace, []).append(mount)
+        return mount
+
+    def _own(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self._request(method, path, self._access.namespace, body)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        namespace: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        missing_ok: bool = False,
+    ) -> dict[str, Any]:
+        headers = {"X-Vault-Namespace": namespace} if namespace else {}
+        if method == "patch":
+            headers["Content-Type"] = "application/merge-patch+json"
+        failure: VaultUnavailable
+        try:
+            answer = self._hvac.adapter.request(
+                method,
+                "/v1/" + quote(path, safe="/"),
+                headers=headers,
+                data=json.dumps(body) if body is not None else None,
+                raise_exception=False,
+            )
+        except (requests.RequestException, ValueError) as error:
+            failure = VaultUnavailable(f"no answer from Vault at {self._access.address}: {_cause(error)}")
+        except OSError as error:  # such as a CA file that is gone
+            failure = VaultUnavailable(f"can't ask Vault at {self._access.address}: {type(error).__name__}: {error}")
+        else:
+            return _content(answer, path, missing_ok=missing_ok)
+        raise failure  # out of the except block: what requests raises holds the request, and with it values and token
+
+    # -- on the loop
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, call)
+        finally:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = loop.call_later(IDLE_SECONDS, self._session.close)
+
+
+def _session(access: VaultAccess) -> requests.Session:
+    session = requests.Session()
+    # Proxies are read once: requests would search the environment and ~/.netrc at every call.
+    session.proxies = dict(get_environ_proxies(access.address))
+    session.trust_env = False
+    session.verify = access.ca_file or True
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=THREADS))
+    return session
+
+
+def _content(answer: object, path: str, *, missing_ok: bool) -> dict[str, Any]:
+    """What hvac made of an answer: a dict for a 200 with JSON, else the response.
+
+    Raises:
+        VaultsyncError: it is no success, or not Vault's.
+    """
+    if isinstance(answer, dict) and ("data" in answer or "auth" in answer):
+        return answer
+    if not isinstance(answer, requests.Response):
+        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+    if answer.status_code == 204:
+        return {}
+    document = _json(answer)
+    if missing_ok and answer.status_code == 404 and document is not None and not document.get("errors"):
+        return document
+    raise _error(answer.status_code, document, path)
+
+
+def _json(response: requests.Response) -> dict[str, Any] | None:
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) and ("errors" in document or "data" in document) else None
+
+
+def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
+    """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
+    errors = (document or {}).get("errors")
+    said = "; ".join(_said(line) for line in (errors if isinstance(errors, list) else [errors or ""]))
+    message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path}"
+    if status in (401, 403):
+        return VaultDenied(message)
+    if 400 <= status < 500 and status not in (408, 412, 429, 472, 473) and document is not None:
+        return VaultRejected(message)
+    return VaultUnavailable(message)
+
+
+def _said(line: object) -> str:
+    """Vault wraps its errors: "1 error occurred:", then a list, whose items are what it says."""
+    parts = [part.strip() for part in str(line).split("\n") if part.strip()]
+    items = [part.removeprefix("* ") for part in parts if part.startswith("* ")]
+    return "; ".join(items or parts)
+
+
+def _cause(error: Exception) -> str:
+    """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    words = isinstance(inner, OSError) and not isinstance(inner, requests.RequestException)
+    return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
+
+
+def _guessed_mount(path: str, kv: int) -> Mount:
+    before, data, _ = path.partition("/data/")
+    return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
+
+
+def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:
+    data = _mapping(answer.get("data"))
+    metadata = _mapping(data.get("metadata"))
+    subkeys = data.get("subkeys")
+    return SecretState(
+        mount=mount,
+        exists=isinstance(subkeys, dict),
+        version=int(metadata.get("version") or 0),
+        subkeys=subkeys if isinstance(subkeys, dict) else {},
+        written=_time(metadata.get("created_time")),
+        metadata_digest=_digest(metadata.get("custom_metadata")),
+    )
+
+
+def _digest(custom_metadata: object) -> str:
+    if not custom_metadata:
+        return ""
+    return hashlib.sha256(json.dumps(custom_metadata, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _lease(answer: Mapping[str, Any], part: str, seconds: str) -> TokenLease:
+    data = _mapping(answer.get(part))
+    return TokenLease(float(data.get(seconds) or 0), bool(data.get("renewable")))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        return None

@@ -1,0 +1,132 @@
+"""One subscription to Vault's event stream, kept up as long as the process. Says what happened; decides nothing."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from loguru import logger
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+
+from vaultsync.core.backoff import backoff
+from vaultsync.core.events import BadFrame, VaultEvent, parse_event
+from vaultsync.core.paths import clean_namespace
+from vaultsync.vault.client import VaultAccess
+
+SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
+"""https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""
+OPEN_SECONDS: Final = 10.0
+PING_SECONDS: Final = 15.0
+"""A ping this often, and this long for its answer: a silent stream counts as lost after twice that at most."""
+MAX_FRAME: Final = 4 * 1024 * 1024
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+"""Seconds between attempts to connect."""
+
+
+class EventStream:
+    """The subscription.
+
+    Args:
+        access: where Vault is, and the token.
+        on_connect: called after each successful subscription: events before it may be lost.
+        on_event: called for each event, in the order of arrival; must not block.
+    """
+
+    def __init__(
+        self,
+        access: VaultAccess,
+        on_connect: Callable[[], None],
+        on_event: Callable[[VaultEvent], None],
+    ) -> None:
+        self._access = access
+        self._on_connect = on_connect
+        self._on_event = on_event
+        self._bad_frames = 0
+        self.connected = asyncio.Event()
+        """Set once it was subscribed."""
+
+    async def run(self) -> None:
+        """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
+        waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+        said = ""
+        while True:
+            started = time.monotonic()
+            try:
+                async with self._connect() as connection:
+                    if not said:
+                        logger.info("subscribed to Vault's event stream", vault=self._access.address)
+                    self.connected.set()
+                    self._on_connect()
+                    await self._read(connection)
+            except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+                reason = _reason(error)
+            else:
+                reason = "Vault closed the stream"
+            if time.monotonic() - started > LONGEST_WAIT:  # it has lasted
+                waits, said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
+            wait = next(waits)
+            if reason != said:  # the same reason again and again is one line
+                logger.warning(
+                    "no event stream from Vault; deletions and rotations are caught up when it is back",
+                    vault=self._access.address,
+                    reason=reason,
+                    retry_s=round(wait, 2),
+                )
+                said = reason
+            await asyncio.sleep(wait)
+
+    async def _read(self, connection: ClientConnection) -> None:
+        async for frame in connection:
+            try:
+                event = parse_event(frame, self._access.namespace)
+            except BadFrame as error:
+                self._bad_frames += 1
+                if self._bad_frames.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self._bad_frames)
+                continue
+            self._on_event(event)
+
+    def _connect(self) -> connect:
+        headers = {"X-Vault-Token": self._access.token.get_secret_value()}
+        if namespace := clean_namespace(self._access.namespace):
+            headers["X-Vault-Namespace"] = namespace
+        uri = stream_uri(self._access.address)
+        return connect(
+            uri,
+            additional_headers=headers,
+            ssl=_tls(self._access) if uri.startswith("wss:") else None,
+            open_timeout=OPEN_SECONDS,
+            ping_interval=PING_SECONDS,
+            ping_timeout=PING_SECONDS,
+            close_timeout=1.0,
+            max_size=MAX_FRAME,
+            user_agent_header="vaultsync",
+        )
+
+
+def stream_uri(address: str) -> str:
+    """The websocket address of the subscription at a Vault address."""
+    url = urlsplit(address)
+    scheme = "wss" if url.scheme == "https" else "ws"
+    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, "json=true&namespaces=*", ""))
+
+
+def _tls(access: VaultAccess) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=access.ca_file)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        hint = {
+            403: "; the token's policy needs read on sys/events/subscribe/*",
+            404: "; this Vault has no event stream (community 1.13 to 1.15 and Enterprise from 1.16 have it)",
+            503: "; Vault is sealed or starting",
+        }.get(status, "")
+        return f"Vault returned {status}{hint}"
+    if isinstance(error, InvalidURI):
+        return "the address is no websocket's, or Vault redirects: VAULT_ADDR must be the active node's"
+    return f"{type(error).__name__}: {error}"

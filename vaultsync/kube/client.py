@@ -1,0 +1,221 @@
+"""The Kubernetes API as vaultsync uses it: plain JSON over the kubernetes package's asyncio client.
+
+The package brings credentials, TLS and the pool; its models are not used, since objects are cut down at once.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+import yaml
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from vaultsync.core.errors import (
+    KubeConflict,
+    KubeDenied,
+    KubeGone,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
+    VaultsyncError,
+)
+
+CONNECTIONS: Final = 32
+"""Pooled connections: 4 watches and the workers."""
+CONNECT_SECONDS: Final = 5.0
+
+_BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
+    400: KubeRejected,
+    401: KubeDenied,
+    403: KubeDenied,
+    404: KubeNotFound,
+    405: KubeNotFound,
+    409: KubeConflict,
+    410: KubeGone,
+    422: KubeRejected,
+}
+"""Every other status that is no success is KubeUnavailable."""
+
+
+class NoKubeConfig(Exception):
+    """Neither a usable kubeconfig nor in-cluster credentials; the message says which was tried and what is wrong."""
+
+
+async def connect(kubeconfig: str | None, timeout: float) -> "KubeClient":
+    """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
+
+    Args:
+        kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
+        timeout: seconds for one request.
+
+    Raises:
+        NoKubeConfig: there is no usable configuration.
+    """
+    configuration = Configuration()
+    files = kubeconfig.split(os.pathsep) if kubeconfig is not None else []
+    if files and not any(os.access(file, os.R_OK) for file in files):
+        raise NoKubeConfig(f"{kubeconfig} can't be read")
+    try:
+        await _load(configuration, kubeconfig)
+    except yaml.YAMLError:
+        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its text would quote the file
+    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
+    configuration.connection_pool_maxsize = CONNECTIONS
+    return KubeClient(ApiClient(configuration), timeout)
+
+
+async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
+    if kubeconfig is not None:
+        await load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        return
+    try:
+        load_incluster_config(client_configuration=configuration)
+    except ConfigException:
+        await load_kube_config(client_configuration=configuration)
+
+
+class KubeClient:
+    """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer."""
+
+    def __init__(self, api: ApiClient, timeout: float) -> None:
+        self._api = api
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
+        self.server = str(api.configuration.host)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._api.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """GET a resource or a list."""
+        return await self._json("GET", path, query=query)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object."""
+        return await self._json("POST", path, body=body, content_type="application/json")
+
+    async def merge_patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Patch an object by JSON merge patch (RFC 7386)."""
+        return await self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
+
+    async def json_patch(self, path: str, body: list[dict[str, Any]]) -> dict[str, Any]:
+        """Patch an object by JSON patch (RFC 6902)."""
+        return await self._json("PATCH", path, body=body, content_type="application/json-patch+json")
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str, query: Mapping[str, str], silence: float
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Watch a list: yields the watch events, of any size, until the server ends the watch.
+
+        Args:
+            path: the list's path.
+            query: resourceVersion and the like; `watch` is added.
+            silence: seconds without a byte after which the connection counts as lost (KubeUnavailable).
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        response = await self._send("GET", path, {**query, "watch": "true"}, None, None, timeout)
+        try:
+            if response.status != 200:
+                raise _error(response.status, await response.read(), path)
+            yield _lines(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(self.server, error) from error
+        finally:
+            response.close()
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str | None = None,
+    ) -> dict[str, Any]:
+        response = await self._send(method, path, query, body, content_type, self._timeout)
+        try:
+            content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(self.server, error) from error
+        if response.status >= 300:
+            raise _error(response.status, content, path)
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise KubeUnavailable(f"the answer of {self.server}{path} is no JSON") from error
+        return document if isinstance(document, dict) else {}
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: object,
+        content_type: str | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        try:
+            # param_serialize is where the package refreshes and adds the credentials
+            method, url, headers, _, _ = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(self.server, error) from error
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """JSON documents, one a line. Read by chunk: aiohttp's own line reader has a limit that large objects exceed."""
+    rest = bytearray()
+    async for chunk in response.content.iter_any():
+        rest += chunk
+        if b"\n" not in chunk:
+            continue
+        *lines, tail = rest.split(b"\n")
+        rest = bytearray(tail)
+        for line in lines:
+            if line.strip():
+                yield _watch_event(line)
+
+
+def _watch_event(line: bytes | bytearray) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise KubeUnavailable("a line of the watch is no JSON") from error
+    if not isinstance(event, dict):
+        raise KubeUnavailable("a line of the watch is no JSON object")
+    return event
+
+
+def watch_error(status: Mapping[str, Any]) -> VaultsyncError:
+    """The error that a watch event of type ERROR stands for (its object is a metav1.Status)."""
+    code = status.get("code")
+    kind = _BY_STATUS.get(code if isinstance(code, int) else 0, KubeUnavailable)
+    return kind(f"the API server ended the watch with {code}: {str(status.get('message', ''))[:300]}")
+
+
+def _error(status: int, content: bytes, path: str) -> VaultsyncError:
+    try:
+        message = str(json.loads(content).get("message", ""))
+    except (ValueError, RecursionError, AttributeError):
+        message = ""
+    kind = _BY_STATUS.get(status, KubeUnavailable)
+    return kind(f"the API server returned {status}: {message[:300] or 'no reason given'} ({path})")
+
+
+def _unavailable(server: str, error: BaseException) -> KubeUnavailable:
+    return KubeUnavailable(f"no answer from the API server {server}: {type(error).__name__}: {error}"[:300])

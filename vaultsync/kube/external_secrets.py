@@ -1,0 +1,114 @@
+"""What vaultsync writes on ExternalSecrets, and which version of them is served."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from vaultsync.core import names
+from vaultsync.core.errors import KubeDenied, KubeNotFound, ReportNotWritten, VaultsyncError
+from vaultsync.core.objects import ExternalSecret, Report, parse_external_secret
+from vaultsync.kube.client import KubeClient
+
+SERVED_VERSIONS = ("v1", "v1beta1")
+"""Those that vaultsync understands, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the API server serves.
+
+    Attributes:
+        version: of external-secrets.io.
+        takes_condition: its ExternalSecret allows the condition `Created`; v1 of external-secrets 0.17 on does not.
+    """
+
+    version: str
+    takes_condition: bool
+
+
+async def served(client: KubeClient) -> Served | None:
+    """The best version of external-secrets.io that the API server serves, None where it serves none of ours."""
+    try:
+        group = await client.get(f"/apis/{names.GROUP}")
+    except KubeNotFound:
+        return None
+    known = {version.get("version") for version in group.get("versions") or () if isinstance(version, dict)}
+    version = next((version for version in SERVED_VERSIONS if version in known), None)
+    return Served(version, await _takes_condition(client, version)) if version else None
+
+
+async def _takes_condition(client: KubeClient, version: str) -> bool:
+    """As the published schema says (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
+    try:
+        document = await client.get(f"/openapi/v3/apis/{names.GROUP}/{version}")
+        schema: Any = document["components"]["schemas"][f"io.{names.GROUP.split('.')[0]}.{version}.ExternalSecret"]
+        condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
+        return names.CONDITION_TYPE in condition["type"].get("enum", [names.CONDITION_TYPE])
+    except (KeyError, TypeError, AttributeError, KubeNotFound, KubeDenied):
+        return False  # annotations always work
+
+
+class ExternalSecretWriter:
+    """Patches on ExternalSecrets: annotations, and the condition `Created` where the served CRD takes it."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self.takes_condition = False
+        """As Served says; until then annotations are written."""
+
+    async def write(
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+    ) -> None:
+        """Write what has changed, annotations (and with them the force-sync) first.
+
+        Args:
+            external_secret: as last seen.
+            annotations: to set.
+            report: to say as condition, or as annotations in the same patch where the CRD refuses the condition.
+
+        Raises:
+            ReportNotWritten: the annotations are written, the condition is not.
+            VaultsyncError: nothing is written.
+        """
+        if report is not None and not self.takes_condition:
+            annotations, report = {**annotations, **_as_annotations(report)}, None
+        if annotations:
+            external_secret = await self._annotate(external_secret, annotations)
+        if report is None:
+            return
+        try:
+            await self._set_condition(external_secret, report)
+        except VaultsyncError as error:
+            if not annotations:
+                raise
+            raise ReportNotWritten(str(error)) from error
+
+    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str]) -> ExternalSecret:
+        body = {"metadata": {"annotations": annotations}}
+        return parse_external_secret(await self._client.merge_patch(_path(external_secret), body))
+
+    async def _set_condition(self, external_secret: ExternalSecret, report: Report) -> None:
+        condition = {
+            "type": names.CONDITION_TYPE,
+            "status": str(report.ok),
+            "reason": report.reason,
+            "message": report.message,
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        others = [other for other in external_secret.conditions if other.get("type") != names.CONDITION_TYPE]
+        body = {
+            # the precondition keeps external-secrets' own conditions whole: a merge patch replaces the list
+            "metadata": {"resourceVersion": external_secret.resource_version},
+            "status": {"conditions": [*others, condition]},
+        }
+        await self._client.merge_patch(_path(external_secret) + "/status", body)
+
+
+def _as_annotations(report: Report) -> dict[str, str]:
+    return {names.CREATED: f"{report.ok} {report.reason}", names.MESSAGE: report.message}
+
+
+def _path(external_secret: ExternalSecret) -> str:
+    name = external_secret.name
+    return f"/apis/{external_secret.api_version}/namespaces/{name.namespace}/externalsecrets/{name.name}"

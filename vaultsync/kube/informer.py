@@ -1,0 +1,142 @@
+"""List, then watch: one resource's objects as the API server has them, cut down and handed on. Acts on nothing.
+
+After https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: bookmarks keep the
+resourceVersion fresh; 410 means list again; a watch that is silent past its bookmarks is taken for half-open.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from loguru import logger
+
+from vaultsync.core.backoff import backoff
+from vaultsync.core.errors import KubeGone, KubeUnavailable, VaultsyncError
+from vaultsync.kube.client import KubeClient, watch_error
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+WATCH_SECONDS: Final = 300
+"""The server ends a watch after this long or up to twice that (its own spread)."""
+SILENCE_SECONDS: Final = 150.0
+"""The API server sends a bookmark about every minute; this long without a byte is a dead connection."""
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+"""Seconds between attempts."""
+
+
+class Informer(Generic[T]):
+    """One resource, listed and watched.
+
+    Args:
+        path: the resource's list path, such as /api/v1/namespaces.
+        kind: the items' kind, which lists leave out.
+        parse: cuts an object down; must not raise.
+        identity: the name of a parsed object, unique in the resource.
+        changed: is told of an object that is new, has changed or was listed again; must not block.
+        removed: is told of an object that is gone.
+        silence: seconds without a byte on the watch after which it is given up.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        path: str,
+        kind: str,
+        parse: Callable[[Mapping[str, Any]], T],
+        identity: Callable[[T], object],
+        changed: Callable[[T], None],
+        removed: Callable[[T], None],
+        silence: float = SILENCE_SECONDS,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._kind = kind
+        self._parse = parse
+        self._identity = identity
+        self._changed = changed
+        self._removed = removed
+        self._silence = silence
+        self._cache: dict[object, T] = {}
+        self._version = ""
+        self.synced = asyncio.Event()
+        """Set once the first list is in."""
+
+    async def run(self, back: Callable[[], None] = lambda: None) -> None:
+        """List and watch until cancelled.
+
+        Args:
+            back: called when the API server answers again after it did not.
+        """
+        waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+        said = ""
+        while True:
+            started = time.monotonic()
+            try:
+                if not self._version:
+                    await self._list()
+                    if said:
+                        logger.info("the API server answers again", resource=self._kind)
+                        back()
+                    said = ""
+                await self._watch()
+            except KubeGone:
+                self._version = ""
+            except VaultsyncError as error:
+                self._version = ""  # a list tells for sure that the server is back, and what was missed
+                if not said:
+                    logger.warning("waiting for the API server", resource=self._kind, reason=str(error))
+                said = str(error)
+            if time.monotonic() - started > LONGEST_WAIT:
+                waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+            await asyncio.sleep(next(waits))
+
+    async def _list(self) -> None:
+        seen: set[object] = set()
+        version, token = "", ""
+        while True:
+            query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
+            page = await self._client.get(self._path, query)
+            for item in page.get("items") or ():
+                seen.add(self._put({"kind": self._kind, **item}))
+            metadata = page.get("metadata") or {}
+            version, token = metadata.get("resourceVersion", ""), metadata.get("continue", "")
+            if not token:
+                break
+        for identity in [known for known in self._cache if known not in seen]:
+            self._removed(self._cache.pop(identity))
+        self._version = version or "0"
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        query = {
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(1, 2))),
+        }
+        async with self._client.watch(self._path, query, self._silence) as events:
+            async for event in events:
+                self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        kind, document = event.get("type"), event.get("object")
+        if not isinstance(document, dict):
+            raise KubeUnavailable("a watch event holds no object")
+        if kind == "ERROR":
+            raise watch_error(document)
+        if kind in ("ADDED", "MODIFIED"):
+            self._put(document)
+        elif kind == "DELETED":
+            old = self._cache.pop(self._identity(self._parse(document)), None)
+            if old is not None:
+                self._removed(old)
+        self._version = (document.get("metadata") or {}).get("resourceVersion") or self._version
+
+    def _put(self, document: Mapping[str, Any]) -> object:
+        new = self._parse(document)
+        identity = self._identity(new)
+        self._cache[identity] = new
+        self._changed(new)
+        return identity

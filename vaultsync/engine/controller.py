@@ -1,0 +1,231 @@
+"""Signals in, passes out: each key that a signal names gets one pass at a time.
+
+Signals are the informers, Vault's events, reconnects and the resync. Here, and nowhere else, a pass's outcome becomes
+done, again later, retry or give up.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+from loguru import logger
+
+from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.errors import (
+    KubeDenied,
+    KubeUnavailable,
+    VaultDenied,
+    VaultRejected,
+    VaultsyncError,
+    VaultUnavailable,
+)
+from vaultsync.core.events import VaultEvent
+from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
+from vaultsync.core.paths import VaultPath
+from vaultsync.engine.index import Index, Key
+from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.reconciler import Reconciler
+from vaultsync.engine.syncer import Syncer
+from vaultsync.engine.workqueue import Lane, WorkQueue
+
+WORKERS = 16
+AUDIT_LOOK_SECONDS = 30.0
+FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
+"""Seconds between the passes over a failing key."""
+
+
+class Controller:
+    """The one that knows index, queue, reconciler and syncer.
+
+    Args:
+        resync: seconds between two looks at everything, jittered.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        ledger: Ledger,
+        reconciler: Reconciler,
+        syncer: Syncer,
+        resync: float,
+    ) -> None:
+        self._index = index
+        self._ledger = ledger
+        self._reconciler = reconciler
+        self._syncer = syncer
+        self._resync = resync
+        self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._held: dict[VaultPath, VaultEvent] = {}
+        self._audit_look_at = float("-inf")
+        self._told: set[Key] = set()
+        self._away: set[type[VaultsyncError]] = set()
+
+    # -- signals: plain calls on the loop
+
+    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
+        """From the informer. One that turns red may have lost a path whose deletion nobody has told us of."""
+        old = self._index.entry(external_secret.name)
+        self._add(self._index.put(external_secret))
+        entry = self._index.entry(external_secret.name)
+        if old and entry and old.object.ready and external_secret.ready is False:
+            self._add(set(entry.references))
+
+    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
+        """From the informer. Its paths get a pass too: nobody may read them any more."""
+        entry = self._index.entry(external_secret.name)
+        self._index.remove(external_secret.name)
+        if entry is not None:
+            self._add({external_secret.name, *entry.references, *entry.prefixes}, Lane.RESYNC)
+
+    def store_changed(self, store: Store) -> None:
+        """From the informer."""
+        if self._index.store(store.name) != store and store.server is not None and not self._index.is_ours(store):
+            logger.info(
+                "store left alone: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
+                store=str(store.name),
+                server=store.server,
+            )
+        self._add(self._index.put_store(store))
+
+    def store_removed(self, store: Store) -> None:
+        """From the informer."""
+        self._add(self._index.remove_store(store.name))
+
+    def namespace_changed(self, namespace: Namespace) -> None:
+        """From the informer."""
+        self._add(self._index.put_namespace(namespace))
+
+    def namespace_removed(self, namespace: Namespace) -> None:
+        """From the informer."""
+        self._index.remove_namespace(namespace.name)
+
+    def vault_changed(self, event: VaultEvent) -> None:
+        """From the event stream: a look-up, and the key is queued; our own writes are known already."""
+        if not self._index.knows(event.path):
+            return
+        if event.is_write and self._queue.is_busy(event.path):
+            held = self._held.get(event.path)
+            if held is None or held.version < event.version:
+                self._held[event.path] = event  # the pass under way will tell whether it has seen this
+        else:
+            self._take(event)
+
+    def _take(self, event: VaultEvent) -> None:
+        if self._ledger.is_known(event):
+            return
+        self._ledger.touch_unversioned(event.path)
+        self._queue.add(event.path)
+
+    def vault_deleted(self, path: VaultPath) -> None:
+        """From the audit device."""
+        if self._index.knows(path):
+            self._ledger.touch_unversioned(path)
+            self._queue.add(path)
+
+    def vault_connected(self) -> None:
+        """From the event stream: whatever happened before this moment may have been missed."""
+        self._ledger.watching_since = datetime.now(UTC)
+        self._ledger.touch_all_unversioned()
+        self._queue.hasten()
+        self.look_at_everything()
+
+    def audit_connected(self) -> None:
+        """From the audit listener: deletions before this moment may have been missed.
+
+        Anybody on the network may connect: a look at everything follows, but not more often than AUDIT_LOOK_SECONDS.
+        """
+        loop = asyncio.get_running_loop()
+        if self._audit_look_at <= loop.time():  # else one is planned
+            self._audit_look_at = max(loop.time(), self._audit_look_at + AUDIT_LOOK_SECONDS)
+            loop.call_at(self._audit_look_at, self.look_at_everything)
+
+    def kube_is_back(self) -> None:
+        """From an informer: what failed for want of the API server can go on."""
+        self._away -= {KubeUnavailable, KubeDenied}
+        self._queue.hasten()
+
+    def look_at_everything(self) -> None:
+        """Every path and listing gets a pass, behind whatever is urgent."""
+        for path in self._index.paths():
+            self._queue.add(path, Lane.RESYNC)
+        for prefix in self._index.prefixes():
+            self._queue.add(prefix, Lane.RESYNC)
+
+    # -- tasks
+
+    async def resync(self) -> None:
+        """Look at everything again from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(jittered(self._resync))
+            logger.info("resync", paths=sum(1 for _ in self._index.paths()))
+            self.look_at_everything()
+
+    async def work(self) -> None:
+        """Passes over the queue's keys, WORKERS at a time, until cancelled."""
+        free = asyncio.Semaphore(WORKERS)
+        async with asyncio.TaskGroup() as passes:
+            while True:
+                await free.acquire()
+                key = await self._queue.get()
+                passes.create_task(self._one_pass(key)).add_done_callback(lambda _: free.release())
+
+    async def _one_pass(self, key: Key) -> None:
+        follow: set[Key] = set()
+        lane = Lane.URGENT
+        again = 0.0
+        try:
+            if isinstance(key, ObjectName):
+                if not self._waits_for_paths(key):
+                    again = await self._syncer.external_secret(key)
+            elif isinstance(key, VaultPath):
+                follow |= self._index.reader_names(key)
+                follow |= await self._reconciler.path(key)
+            else:
+                follow |= await self._reconciler.listing(key)
+                lane = Lane.NORMAL
+        except VaultsyncError as error:
+            self._failed(key, error)
+        except Exception as error:  # noqa: BLE001 — a bug must not stop the other keys; the traceback holds no variables' values
+            logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
+            self._queue.retry(key)
+        else:
+            self._queue.forget(key)
+            self._told.discard(key)
+            if isinstance(key, VaultPath) and follow:
+                self._vault_answers()
+        finally:
+            self._queue.done(key)  # before its readers are queued: they wait for paths in work
+        if isinstance(key, VaultPath) and (held := self._held.pop(key, None)):
+            self._take(held)
+        for one in follow:
+            self._queue.add(one, lane)
+        if again > 0:
+            self._queue.add_after(key, again)
+
+    def _waits_for_paths(self, name: ObjectName) -> bool:
+        """Whether a path of the ExternalSecret is about to come into being: its own pass comes after that one."""
+        entry = self._index.entry(name)
+        return entry is not None and any(
+            self._queue.is_busy(path) and not self._ledger.is_live(path) for path in entry.references
+        )
+
+    def _failed(self, key: Key, error: VaultsyncError) -> None:
+        wait = self._queue.retry(key) if error.retryable else None
+        # one line when a server goes away, and one for a key that is refused; the rest is for DEBUG
+        known = type(error) in self._away or key in self._told
+        if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
+            self._away.add(type(error))
+        elif isinstance(error, VaultDenied | VaultRejected):
+            self._told.add(key)
+        else:
+            known = True
+        level = "DEBUG" if known else "WARNING"
+        logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
+
+    def _vault_answers(self) -> None:
+        if VaultUnavailable in self._away:
+            self._away.discard(VaultUnavailable)
+            logger.info("Vault answers again")
+
+    def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
+        for key in keys:
+            self._queue.add(key, lane)

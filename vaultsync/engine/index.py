@@ -1,0 +1,279 @@
+"""Who reads what: from a Vault path to its ExternalSecrets by look-up, kept up to date by the informers.
+
+Holds what the informers last saw and nothing about Vault's content. Every method that changes it says which paths and
+prefixes need a look because of the change.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from vaultsync.core import names
+from vaultsync.core.decide import Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, RemoteRef, Store, StoreName, is_open_to
+from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, secret_path, unsafe_reason
+
+Key = VaultPath | FindPrefix | ObjectName
+"""What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""
+
+K = TypeVar("K")
+
+_WISHES = (names.SEED, names.CREATE, names.FORCE_SYNC_OPT_OUT)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One ExternalSecret, resolved.
+
+    Attributes:
+        references: its entries by the path that they read.
+        prefixes: what its `dataFrom.find` entries list.
+    """
+
+    object: ExternalSecret
+    references: dict[VaultPath, tuple[Reference, ...]] = field(default_factory=dict)
+    prefixes: frozenset[FindPrefix] = frozenset()
+
+
+class Index:
+    """ExternalSecrets, stores and namespaces, and who reads which path.
+
+    Args:
+        servers: the addresses under which this Vault may stand in a store, normalised by `server_identity`.
+        mode: which ExternalSecrets are seeded.
+    """
+
+    def __init__(self, servers: frozenset[str], mode: SeedMode) -> None:
+        self._servers = servers
+        self._mode = mode
+        self._stores: dict[StoreName, Store] = {}
+        self._namespaces: dict[str, Namespace] = {}
+        self._entries: dict[ObjectName, Entry] = {}
+        self._by_path: dict[VaultPath, set[ObjectName]] = defaultdict(set)
+        self._by_prefix: dict[FindPrefix, set[ObjectName]] = defaultdict(set)
+        self._by_store: dict[StoreName, set[ObjectName]] = defaultdict(set)
+        self._by_namespace: dict[str, set[ObjectName]] = defaultdict(set)
+
+    # -- look-ups
+
+    def entry(self, name: ObjectName) -> Entry | None:
+        """The ExternalSecret of that name, None where there is none."""
+        return self._entries.get(name)
+
+    def names(self) -> Iterable[ObjectName]:
+        """Every ExternalSecret."""
+        return self._entries.keys()
+
+    def paths(self) -> Iterable[VaultPath]:
+        """Every path that some ExternalSecret names."""
+        return self._by_path.keys()
+
+    def prefixes(self) -> Iterable[FindPrefix]:
+        """Every prefix that some ExternalSecret lists."""
+        return self._by_prefix.keys()
+
+    def prefixes_of(self, path: VaultPath) -> list[FindPrefix]:
+        """The listings that come upon the path: a look-up per folder above it."""
+        if not self._by_prefix:
+            return []
+        parts = path.path.split("/")
+        above = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts))]
+        candidates = (FindPrefix(path.namespace, prefix, kv) for prefix in above for kv in (1, 2))
+        return [candidate for candidate in candidates if candidate in self._by_prefix]
+
+    def reader_names(self, path: VaultPath) -> set[ObjectName]:
+        """The ExternalSecrets that read the path, by name or in a listing."""
+        found = set(self._by_path.get(path, ()))
+        for prefix in self.prefixes_of(path):
+            found |= self._by_prefix[prefix]
+        return found
+
+    def prefix_reader_names(self, prefix: FindPrefix) -> set[ObjectName]:
+        """The ExternalSecrets that list the prefix."""
+        return set(self._by_prefix.get(prefix, ()))
+
+    def knows(self, path: VaultPath) -> bool:
+        """Whether any ExternalSecret reads the path."""
+        return path in self._by_path or bool(self.prefixes_of(path))
+
+    def readers(self, path: VaultPath) -> list[Reader]:
+        """The ExternalSecrets that name the path, oldest first, with whether each is seeded."""
+        entries = [self._entries[name] for name in self._by_path.get(path, ())]
+        entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
+        return [Reader(entry.object.name, self.choice(entry.object)[0], entry.references[path]) for entry in entries]
+
+    def choice(self, external_secret: ExternalSecret) -> tuple[SeedChoice, str]:
+        """Whether an ExternalSecret is seeded, and what is wrong with its annotations: see decide.seed_choice."""
+        return seed_choice(external_secret, self._namespaces.get(external_secret.name.namespace), self._mode)
+
+    def store(self, name: StoreName) -> Store | None:
+        """The store of that name, None where there is none."""
+        return self._stores.get(name)
+
+    def is_ours(self, store: Store) -> bool:
+        """Whether the store's server is this Vault."""
+        return store.server is not None and server_identity(store.server) in self._servers
+
+    # -- changes
+
+    def put(self, external_secret: ExternalSecret) -> set[Key]:
+        """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
+        old = self._entries.get(external_secret.name)
+        if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
+            entry = self._entries[external_secret.name] = Entry(external_secret, old.references, old.prefixes)
+        else:
+            entry = self._replace(old, external_secret)
+        return _news(old, entry)
+
+    def remove(self, name: ObjectName) -> None:
+        """Forget an ExternalSecret."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._unlink(entry)
+
+    def put_store(self, store: Store) -> set[Key]:
+        """Take in a store; every ExternalSecret that uses it is resolved again."""
+        if self._stores.get(store.name) == store:
+            return set()
+        self._stores[store.name] = store
+        return self._resolve_again(self._by_store.get(store.name, ()))
+
+    def remove_store(self, name: StoreName) -> set[Key]:
+        """Forget a store: what was read through it is read by nobody."""
+        if self._stores.pop(name, None) is None:
+            return set()
+        return self._resolve_again(self._by_store.get(name, ()))
+
+    def put_namespace(self, namespace: Namespace) -> set[Key]:
+        """Take in a namespace; a changed annotation is news for each ExternalSecret in it."""
+        old = self._namespaces.get(namespace.name)
+        self._namespaces[namespace.name] = namespace
+        if old == namespace:
+            return set()
+        inside = self._by_namespace.get(namespace.name, ())
+        keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may look at its labels
+        for name in inside:
+            keys |= self._entries[name].references.keys() | {name}
+        return keys
+
+    def remove_namespace(self, name: str) -> None:
+        """Forget a namespace."""
+        self._namespaces.pop(name, None)
+
+    # -- inner
+
+    def _resolve_again(self, names: Iterable[ObjectName]) -> set[Key]:
+        keys: set[Key] = set()
+        for name in list(names):
+            old = self._entries[name]
+            keys |= _news(old, self._replace(old, old.object))
+        return keys
+
+    def _replace(self, old: Entry | None, external_secret: ExternalSecret) -> Entry:
+        entry = self._resolve(external_secret)
+        if old is not None:
+            self._unlink(old)
+        self._link(entry)
+        return entry
+
+    def _resolve(self, external_secret: ExternalSecret) -> Entry:
+        references: dict[VaultPath, list[Reference]] = defaultdict(list)
+        for ref in external_secret.refs:
+            store = self._usable_store(ref.store, external_secret)
+            if store is not None:
+                reference = _reference(store, ref)
+                references[reference.path].append(reference)
+        prefixes: set[FindPrefix] = set()
+        for find in external_secret.finds:
+            store = self._usable_store(find.store, external_secret)
+            prefix = find_prefix(store.path, store.kv, find.path) if store else None
+            if store and prefix is not None:
+                prefixes.add(FindPrefix(store.vault_namespace, prefix, store.kv))
+        resolved = {path: tuple(group) for path, group in references.items()}
+        return Entry(external_secret, resolved, frozenset(prefixes))
+
+    def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
+        """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
+        store = self._stores.get(name)
+        if store is None or not self.is_ours(store):
+            return None
+        namespace = self._namespaces.get(external_secret.name.namespace) or Namespace(external_secret.name.namespace)
+        return store if is_open_to(store, namespace) else None
+
+    def _link(self, entry: Entry) -> None:
+        name = entry.object.name
+        self._entries[name] = entry
+        for key in entry.references:
+            self._by_path[key].add(name)
+        for prefix in entry.prefixes:
+            self._by_prefix[prefix].add(name)
+        for store in _stores_of(entry.object):
+            self._by_store[store].add(name)
+        self._by_namespace[name.namespace].add(name)
+
+    def _unlink(self, entry: Entry) -> None:
+        name = entry.object.name
+        self._entries.pop(name, None)
+        for key in entry.references:
+            _discard(self._by_path, key, name)
+        for prefix in entry.prefixes:
+            _discard(self._by_prefix, prefix, name)
+        for store in _stores_of(entry.object):
+            _discard(self._by_store, store, name)
+        _discard(self._by_namespace, name.namespace, name)
+
+
+def server_identity(address: str) -> str:
+    """An address as it is compared: lower-case scheme and host, explicit port, no path's closing slash."""
+    try:
+        url = urlsplit(address.strip())
+        port = url.port or {"http": 80, "https": 443}.get(url.scheme.lower(), 0)
+    except ValueError:
+        return address
+    return f"{url.scheme.lower()}://{(url.hostname or '').lower()}:{port}{url.path.rstrip('/')}"
+
+
+def _reference(store: Store, ref: RemoteRef) -> Reference:
+    refusal = unsafe_reason(ref.key)
+    if not refusal and ref.version:
+        refusal = f"version pins version {ref.version!r}, and only a next version can be created"
+    return Reference(
+        path=VaultPath(store.vault_namespace, secret_path(store.path, store.kv, ref.key)),
+        field=ref.field,
+        property=ref.property,
+        kv=store.kv,
+        metadata=ref.metadata,
+        whole=ref.whole,
+        refusal=refusal,
+    )
+
+
+def _news(old: Entry | None, new: Entry) -> set[Key]:
+    """What needs a look: all of a new object or of one whose wishes changed, else what it newly reads or has left."""
+    keys: set[Key] = {new.object.name}
+    if old is not None and old.object.uid != new.object.uid:
+        keys |= old.references.keys() | old.prefixes
+    if old is None or old.object.uid != new.object.uid or _wishes(old) != _wishes(new):
+        return keys | new.references.keys() | new.prefixes
+    changed = {path for path, references in new.references.items() if old.references.get(path) != references}
+    left = old.references.keys() - new.references.keys()
+    changed_keys: set[Key] = {*changed, *left, *(new.prefixes ^ old.prefixes)}
+    return keys | changed_keys if changed_keys else set()
+
+
+def _wishes(entry: Entry) -> list[str | None]:
+    return [entry.object.annotations.get(name) for name in _WISHES]
+
+
+def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:
+    return {ref.store for ref in external_secret.refs} | {find.store for find in external_secret.finds}
+
+
+def _discard(links: dict[K, set[ObjectName]], key: K, name: ObjectName) -> None:
+    names = links.get(key)
+    if names is not None:
+        names.discard(name)
+        if not names:
+            del links[key]

@@ -1,0 +1,277 @@
+"""What this process has seen in Vault and what each ExternalSecret has got of it. Memory only; no I/O, no clock.
+
+Vault and Kubernetes hold the truth: everything here can be lost and is rebuilt from them (restart, resync).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from vaultsync.core.events import VaultEvent
+from vaultsync.core.names import EventReason
+from vaultsync.core.objects import ExternalSecret, ObjectName, Report
+from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.state import SecretState
+from vaultsync.engine.index import Entry
+
+CLOCK_SKEW: Final = timedelta(seconds=2)
+"""Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
+QUIET_SECONDS: Final = 0.2
+"""Changes closer together than this are one burst."""
+NOT_GOT: Final = "not got"
+"""A token that no state has."""
+HELD_SECONDS: Final = 5.0
+"""The longest that an endless burst holds back a force-sync."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """One path as last seen.
+
+    Attributes:
+        existed: it was seen with a live version.
+        properties: names of top-level keys seen there.
+        epoch: counts changes that leave no trace in the state (KV v1 has no versions).
+    """
+
+    state: SecretState
+    existed: bool = False
+    properties: frozenset[str] = frozenset()
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One thing that an ExternalSecret reads, as it is now in Vault.
+
+    Attributes:
+        name: how the annotation names.VERSIONS calls it.
+        token: names the state; another token means that there is something to read again.
+        told: the token survives a restart.
+        older: external-secrets has read it after it was last written.
+    """
+
+    name: str
+    token: str
+    told: bool
+    older: bool
+
+
+@dataclass(slots=True)
+class Synced:
+    """What one ExternalSecret has got, and what is due to it.
+
+    Attributes:
+        tokens: by the reading's name, the token that it was last force-synced for or was born with.
+        seeded: a path of it was just created: no burst to wait for.
+        failures: by path, what its owner must be told, and whether the path existed before.
+        successes: by path, what was last done for it.
+        said: what was last reported on it by this process.
+        events: what is to be recorded on it with the next write.
+        pending: the tokens that the last look found new.
+        changed_at, held_since, due: seconds on the caller's clock.
+    """
+
+    uid: str
+    tokens: dict[str, str] = field(default_factory=dict)
+    seeded: bool = False
+    failures: dict[VaultPath, tuple[str, bool]] = field(default_factory=dict)
+    successes: dict[VaultPath, str] = field(default_factory=dict)
+    said: Report | None = None
+    pending: dict[str, str] = field(default_factory=dict)
+    changed_at: float = float("-inf")
+    held_since: float = float("-inf")
+    due: float = 0.0
+    events: list[tuple[EventReason, str]] = field(default_factory=list)
+
+
+class Ledger:
+    """The memory of reconciler and syncer."""
+
+    def __init__(self) -> None:
+        self._observed: dict[VaultPath, Observed] = {}
+        self._listed: dict[FindPrefix, set[VaultPath]] = {}
+        self._synced: dict[ObjectName, Synced] = {}
+        self._unreadable: set[VaultPath] = set()
+        self._expected: Counter[VaultPath] = Counter()
+        self.watching_since: datetime | None = None
+        """When the event stream was connected: later changes do not go unseen."""
+
+    def observed(self, path: VaultPath) -> Observed | None:
+        """The path as last seen, None if it was not looked at yet."""
+        return self._observed.get(path)
+
+    def is_live(self, path: VaultPath) -> bool:
+        """Whether the path was last seen with a live version."""
+        seen = self._observed.get(path)
+        return seen is not None and seen.state.exists
+
+    def observe(self, path: VaultPath, state: SecretState) -> None:
+        """Note what a look at the path, or a write there, has shown."""
+        self._unreadable.discard(path)
+        seen = self._observed.get(path)
+        before = seen.properties if seen else frozenset()
+        self._observed[path] = Observed(
+            state=state,
+            existed=state.exists or (seen is not None and seen.existed),
+            properties=before | frozenset(state.subkeys or ()),
+            epoch=seen.epoch if seen else 0,
+        )
+
+    def unreadable(self, path: VaultPath) -> None:
+        """Vault refuses a look at the path: a listing goes on without it."""
+        self._unreadable.add(path)
+
+    def expect(self, path: VaultPath) -> None:
+        """A write of our own to a KV v1 path is under way; its event names no version to know it by."""
+        self._expected[path] += 1
+
+    def unexpect(self, path: VaultPath) -> None:
+        """That write did not happen."""
+        self._expected[path] = max(0, self._expected[path] - 1)
+
+    def is_known(self, event: VaultEvent) -> bool:
+        """Whether the event tells of a write that was seen already, such as one of our own."""
+        if event.kind == "kv-v1/write" and self._expected[event.path] > 0:
+            self._expected[event.path] -= 1
+            return True
+        seen = self._observed.get(event.path)
+        return event.is_write and seen is not None and seen.state.exists and event.version == seen.state.version
+
+    def touch_unversioned(self, path: VaultPath) -> None:
+        """The path has changed; in KV v1 its state does not show it."""
+        seen = self._observed.get(path)
+        if seen is not None and seen.state.mount.kv == 1:
+            seen.epoch += 1
+
+    def touch_all_unversioned(self) -> None:
+        """Events may have been missed: every KV v1 path may have changed."""
+        self._expected.clear()
+        for path in self._observed:
+            self.touch_unversioned(path)
+
+    def forget_path(self, path: VaultPath) -> None:
+        """Nobody reads the path any more."""
+        self._observed.pop(path, None)
+        self._unreadable.discard(path)
+        self._expected.pop(path, None)
+
+    def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> None:
+        """Note what a listing has found."""
+        self._listed[prefix] = paths
+
+    def note(self, prefix: FindPrefix, path: VaultPath) -> None:
+        """A path under a listed prefix has turned up."""
+        if prefix in self._listed:
+            self._listed[prefix].add(path)
+
+    def forget_prefix(self, prefix: FindPrefix) -> None:
+        """Nobody lists the prefix any more."""
+        self._listed.pop(prefix, None)
+
+    def synced(self, external_secret: ExternalSecret) -> Synced:
+        """The memory of one ExternalSecret; a new one where the name was given to a new object."""
+        synced = self._synced.get(external_secret.name)
+        if synced is None or synced.uid != external_secret.uid:
+            synced = self._synced[external_secret.name] = Synced(external_secret.uid)
+        return synced
+
+    def forget(self, name: ObjectName) -> None:
+        """The ExternalSecret is gone."""
+        self._synced.pop(name, None)
+
+    def all_there(self, entry: Entry) -> bool:
+        """Whether everything that the ExternalSecret names was seen to exist."""
+        resolved = sum(len(references) for references in entry.references.values())
+        seen = [self._observed.get(path) for path in entry.references]
+        return resolved == len(entry.object.refs) and all(one is not None and one.state.exists for one in seen)
+
+    def seeded(self, entry: Entry, path: VaultPath) -> None:
+        """The path was just created: the ExternalSecret has not got it, whatever the clocks say, and waits no burst."""
+        synced = self.synced(entry.object)
+        synced.seeded = True
+        for name in [str(path), *(str(prefix) for prefix in entry.prefixes if prefix.covers(path))]:
+            synced.tokens[name] = NOT_GOT
+
+    def readings(self, entry: Entry) -> list[Reading]:
+        """What the ExternalSecret reads, as last seen in Vault; what was not looked at yet is left out."""
+        found = [self._reading(entry, path) for path in entry.references]
+        found += [self._listing(entry, prefix) for prefix in entry.prefixes]
+        return [reading for reading in found if reading is not None]
+
+    def _reading(self, entry: Entry, path: VaultPath) -> Reading | None:
+        seen = self._observed.get(path)
+        if seen is None:
+            return None
+        metadata = any(reference.metadata for reference in entry.references[path])
+        return Reading(str(path), _token(seen, metadata), seen.state.mount.kv == 2, self._is_older(seen.state, entry))
+
+    def _listing(self, entry: Entry, prefix: FindPrefix) -> Reading | None:
+        paths = self._listed.get(prefix)
+        if paths is None:
+            return None
+        seen = {path: self._observed[path] for path in paths if path in self._observed}
+        if len(seen) < len(paths - self._unreadable):
+            return None
+        live = sorted(f"{path}@{_token(one, True)}" for path, one in seen.items() if one.state.exists)
+        return Reading(
+            name=str(prefix),
+            token=sha256("\n".join(live).encode()).hexdigest()[:16],
+            told=prefix.kv == 2,
+            older=all(self._is_older(one.state, entry) for one in seen.values()),
+        )
+
+    def _is_older(self, state: SecretState, entry: Entry) -> bool:
+        """Whether external-secrets' last refresh came after the last write, so that it has the value."""
+        if not state.exists:
+            return True  # never there while we looked: no value to bring
+        written, refreshed = state.written, entry.object.refreshed
+        if written is None:  # KV v1: only an object born under our eyes can't have missed anything
+            written, refreshed = self.watching_since, entry.object.created
+        return written is not None and refreshed is not None and written + CLOCK_SKEW <= refreshed
+
+
+def news(synced: Synced, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:
+    """The readings that the ExternalSecret has not got yet, by name: their tokens.
+
+    A reading without any record counts as got if external-secrets has refreshed the object after the last write.
+
+    Args:
+        synced: updated: readings that it has got already are entered.
+        recorded: what an earlier process has recorded on the object.
+        readings: as they are now.
+    """
+    found: dict[str, str] = {}
+    for reading in readings:
+        base = synced.tokens.get(reading.name) or (recorded.get(reading.name) if reading.told else None)
+        if base == reading.token or (base is None and reading.older):
+            synced.tokens[reading.name] = reading.token
+        else:
+            found[reading.name] = reading.token
+    return found
+
+
+def hold(synced: Synced, found: dict[str, str], now: float) -> float:
+    """How many seconds a force-sync has to wait: of a burst the first goes at once, the rest once it is over.
+
+    Args:
+        synced: updated.
+        found: what `news` has found, not empty.
+        now: seconds, monotonic.
+    """
+    if found != synced.pending:
+        quiet = now - synced.changed_at >= QUIET_SECONDS
+        if not synced.pending:
+            synced.held_since = now
+        synced.due = now if quiet else min(now + QUIET_SECONDS, synced.held_since + HELD_SECONDS)
+        synced.changed_at = now
+        synced.pending = found
+    return 0.0 if synced.seeded else max(0.0, synced.due - now)
+
+
+def _token(seen: Observed, metadata: bool) -> str:
+    token = seen.state.token(metadata=metadata)
+    return f"{token}#{seen.epoch}" if seen.epoch else token

@@ -1,0 +1,154 @@
+"""One pass over one ExternalSecret: force-sync it if Vault has news for it, and say what was done or is wrong."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from loguru import logger
+
+from vaultsync.core import names
+from vaultsync.core.errors import ReportNotWritten, VaultsyncError
+from vaultsync.core.names import EventReason
+from vaultsync.core.objects import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
+from vaultsync.core.report import compose
+from vaultsync.engine.index import Entry, Index
+from vaultsync.engine.ledger import Ledger, Reading, Synced, hold, news
+
+
+class Writer(Protocol):
+    """What a pass writes on ExternalSecrets; kube.external_secrets.ExternalSecretWriter documents it."""
+
+    async def write(
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+    ) -> None: ...
+
+
+class Recorder(Protocol):
+    """Takes Kubernetes Events; kube.recorder.Recorder documents it."""
+
+    def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
+
+
+class Syncer:
+    """Brings ExternalSecrets what Vault has.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, index: Index, ledger: Ledger, writer: Writer, recorder: Recorder, clock: Callable[[], float]
+    ) -> None:
+        self._index = index
+        self._ledger = ledger
+        self._writer = writer
+        self._recorder = recorder
+        self._clock = clock
+
+    async def external_secret(self, name: ObjectName) -> float:
+        """One pass over an ExternalSecret, when none of its paths is being worked on.
+
+        Returns:
+            Seconds after which it wants another pass, 0 for none.
+
+        Raises:
+            VaultsyncError: as its `retry` says.
+        """
+        entry = self._index.entry(name)
+        if entry is None:
+            self._ledger.forget(name)
+            return 0.0
+        external_secret, synced = entry.object, self._ledger.synced(entry.object)
+        readings = self._ledger.readings(entry)
+        found = news(synced, external_secret.versions, readings)
+        wait = hold(synced, found, self._clock()) if found else 0.0
+        due = bool(found) and wait == 0
+        force = due and self._may_force(external_secret)
+        report = self._report(entry, synced)
+        refused: ReportNotWritten | None = None
+        if force or report is not None:
+            refused = await self._write(entry, synced, readings, found if force else {}, report)
+        if due:
+            self._settle(synced, readings)
+        if refused is not None:
+            raise refused
+        return wait
+
+    @staticmethod
+    def _settle(synced: Synced, readings: list[Reading]) -> None:
+        """It has been given all there is, or wants none of it."""
+        synced.tokens.update((reading.name, reading.token) for reading in readings)
+        synced.pending = {}
+
+    def _may_force(self, external_secret: ExternalSecret) -> bool:
+        return external_secret.annotations.get(names.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
+
+    def _report(self, entry: Entry, synced: Synced) -> Report | None:
+        for kept in (synced.failures, synced.successes):
+            for path in [path for path in kept if path not in entry.references]:
+                del kept[path]
+        _, problem = self._index.choice(entry.object)
+        return compose(
+            problem,
+            list(synced.failures.values()),
+            "; ".join(synced.successes.values()),
+            before=synced.said or entry.object.reported,
+            all_there=self._ledger.all_there(entry),
+        )
+
+    async def _write(
+        self, entry: Entry, synced: Synced, readings: list[Reading], found: dict[str, str], report: Report | None
+    ) -> ReportNotWritten | None:
+        """Write, then record and log what was written; returns the error if only the report was not."""
+        started = time.monotonic()
+        annotations = _force_sync(entry, readings) if found else {}
+        seeded, synced.seeded = synced.seeded, False  # before the await: what is seeded meanwhile is another round
+        refused: ReportNotWritten | None = None
+        try:
+            await self._writer.write(entry.object, annotations, report)
+        except ReportNotWritten as error:
+            refused = error
+        except VaultsyncError:
+            synced.seeded = seeded
+            raise
+        else:
+            synced.said = report or synced.said
+        events, synced.events = synced.events, []
+        for reason, message in events:
+            self._recorder.record(entry.object, reason, message)
+        if report is not None and not report.ok and refused is None:
+            self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
+            logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
+        if found:
+            self._tell_force_sync(entry, found, events, time.monotonic() - started)
+        return refused
+
+    def _tell_force_sync(
+        self, entry: Entry, found: dict[str, str], events: list[tuple[EventReason, str]], seconds: float
+    ) -> None:
+        if not events:  # "Seeded" and "Recreated" say it already
+            self._recorder.record(
+                entry.object, EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(found))}"
+            )
+        logger.info(
+            "force-synced",
+            external_secret=str(entry.object.name),
+            versions=found,
+            reason=str(events[0][0] if events else EventReason.FORCE_SYNCED),
+            duration_ms=round(seconds * 1000, 1),
+        )
+
+
+def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:
+    """The annotations of a force-sync: the signal itself, and what it was for, which a restart goes by."""
+    reads = {str(key) for key in (*entry.references, *entry.prefixes)}
+    versions = {name: token for name, token in entry.object.versions.items() if name in reads}
+    versions |= {reading.name: reading.token for reading in readings if reading.told}
+    text = json.dumps(versions, sort_keys=True, separators=(",", ":"))
+    return {
+        names.FORCE_SYNC: datetime.now(UTC).isoformat(),
+        # too many paths to record: after a restart they are judged by their times
+        names.VERSIONS: text if len(text) <= MAX_VERSIONS_BYTES else "{}",
+    }

@@ -1,0 +1,129 @@
+"""A queue of keys after client-go's workqueue: each key once, one worker a key, added while processed → once more.
+
+Knows nothing of what the keys mean. Not thread-safe: it belongs to one event loop.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Lane(IntEnum):
+    """Which keys go first. A key that is queued already keeps the better lane."""
+
+    URGENT = 0
+    NORMAL = 1
+    RESYNC = 2
+
+
+class WorkQueue(Generic[K]):
+    """Keys waiting for a worker.
+
+    Args:
+        delays: makes the waiting times of one key's consecutive failures, in seconds.
+        clock: seconds, monotonic; the loop's own by default.
+    """
+
+    def __init__(self, delays: Callable[[], Iterator[float]], clock: Callable[[], float] | None = None) -> None:
+        self._delays = delays
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._lanes: tuple[deque[K], ...] = tuple(deque() for _ in Lane)
+        self._queued: dict[K, Lane] = {}
+        self._processing: set[K] = set()
+        self._again: dict[K, Lane] = {}
+        self._failures: dict[K, Iterator[float]] = {}
+        self._due: list[tuple[float, int, K]] = []
+        self._due_of: dict[K, float] = {}
+        self._sequence = itertools.count()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker now (not those that wait for their time)."""
+        return len(self._queued)
+
+    def is_busy(self, key: K) -> bool:
+        """Whether a worker has the key or is about to get it."""
+        return key in self._queued or key in self._processing
+
+    def add(self, key: K, lane: Lane = Lane.NORMAL) -> None:
+        """Ask for a pass over the key; at once if it is not being processed, else after that."""
+        if key in self._processing:
+            self._again[key] = min(lane, self._again.get(key, lane))
+            return
+        queued = self._queued.get(key)
+        if queued is not None and queued <= lane:
+            return
+        self._queued[key] = lane  # a copy left in a worse lane is skipped when it is met
+        self._lanes[lane].append(key)
+        self._changed.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Ask for a pass over the key when the time has gone by; the earliest time asked for counts."""
+        due = self._clock() + seconds
+        if seconds <= 0:
+            self.add(key)
+        elif due < self._due_of.get(key, float("inf")):
+            self._due_of[key] = due
+            heapq.heappush(self._due, (due, next(self._sequence), key))
+            self._changed.set()
+
+    def retry(self, key: K) -> float:
+        """Ask for a pass after a failure; returns the seconds until then."""
+        seconds = next(self._failures.setdefault(key, self._delays()))
+        self.add_after(key, seconds)
+        return seconds
+
+    def forget(self, key: K) -> None:
+        """The key's last pass was fine: its next failure starts from the shortest wait."""
+        self._failures.pop(key, None)
+
+    def hasten(self) -> None:
+        """The other side is back: whatever waits for its time is due now, and all failures are forgotten."""
+        self._failures.clear()
+        for key in list(self._due_of):
+            self.add(key)
+        self._due.clear()
+        self._due_of.clear()
+
+    async def get(self) -> K:
+        """The next key, the oldest of the best lane; it stays with the caller until `done`."""
+        while True:
+            self._move_due()
+            for lane, keys in zip(Lane, self._lanes, strict=True):
+                while keys:
+                    key = keys.popleft()
+                    if self._queued.get(key) == lane:
+                        del self._queued[key]
+                        self._processing.add(key)
+                        return key
+            await self._wait()
+
+    def done(self, key: K) -> None:
+        """The worker has ended its pass, for good or ill."""
+        self._processing.discard(key)
+        lane = self._again.pop(key, None)
+        if lane is not None:
+            self.add(key, lane)
+
+    def _move_due(self) -> None:
+        now = self._clock()
+        while self._due and self._due[0][0] <= now:
+            due, _, key = heapq.heappop(self._due)
+            if self._due_of.get(key) == due:
+                del self._due_of[key]
+                self.add(key)
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        timeout = max(0.0, self._due[0][0] - self._clock()) if self._due else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,190 @@
+"""Where the parts are wired, started and stopped. No logic of its own beyond the order of that."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from loguru import logger
+
+from vaultsync import __version__
+from vaultsync.core.backoff import backoff
+from vaultsync.core.errors import VaultsyncError
+from vaultsync.core.generate import default_value
+from vaultsync.core.names import GROUP
+from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
+from vaultsync.engine.controller import Controller
+from vaultsync.engine.index import Index, server_identity
+from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.reconciler import Reconciler
+from vaultsync.engine.syncer import Syncer
+from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, ExternalSecretWriter, Served, served
+from vaultsync.kube.informer import Informer
+from vaultsync.kube.recorder import Recorder
+from vaultsync.ops.health import Health
+from vaultsync.settings import Settings
+from vaultsync.vault import lease
+from vaultsync.vault.audit import AuditListener
+from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.stream import EventStream
+
+STREAM_FIRST_SECONDS: Final = 2.0
+"""How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        OSError: the health endpoint's address can't be had.
+    """
+    kube = await connect(settings.kubeconfig, settings.kube_timeout)
+    app = App(settings, kube)
+    try:
+        await app.run()
+    finally:
+        await app.close()
+
+
+class App:
+    """All parts of one vaultsync."""
+
+    def __init__(self, settings: Settings, kube: KubeClient) -> None:
+        access = VaultAccess(
+            address=settings.vault_addr,
+            token=settings.vault_token,
+            ca_file=settings.vault_cacert,
+            namespace=settings.vault_namespace,
+            timeout=settings.vault_timeout,
+        )
+        servers = frozenset(server_identity(server) for server in (settings.vault_addr, *settings.store_servers))
+        self._settings = settings
+        self._kube = kube
+        self._vault = VaultClient(access)
+        self._recorder = Recorder(kube)
+        index, ledger = Index(servers, settings.seed), Ledger()
+        reconciler = Reconciler(index, ledger, self._vault, default_value)
+        loop = asyncio.get_running_loop()
+        self._writer = ExternalSecretWriter(kube)
+        syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time)
+        self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        self._stream = EventStream(access, self._vault_connected, self._controller.vault_changed)
+        self._audit = AuditListener(self._controller.audit_connected, self._controller.vault_deleted)
+        self._informers: dict[str, Informer[Any]] = {}
+        self._health = Health(self._ready)
+
+    async def run(self) -> None:
+        """Start in order: informers, then workers and the stream; stop on a signal."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if self._settings.health_listen:
+            await self._health.start(self._settings.health_listen)
+        if self._settings.audit_listen:
+            await self._audit.start(self._settings.audit_listen)
+        logger.info(
+            "vaultsync starts",
+            version=__version__,
+            vault=self._settings.vault_addr,
+            kubernetes=self._kube.server,
+            seed=self._settings.seed.value,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            main = tasks.create_task(self._main())
+            await stop.wait()
+            logger.info("vaultsync stops")
+            main.cancel()
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._health.stop()
+        await self._audit.stop()
+        await self._vault.close()
+        await self._kube.close()
+
+    async def _main(self) -> None:
+        served = await self._wait_for_external_secrets()
+        self._writer.takes_condition = served.takes_condition
+        self._informers = self._make_informers(served.version)
+        back = self._controller.kube_is_back
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self._informers.values():
+                tasks.create_task(informer.run(back))
+            for informer in self._informers.values():
+                await informer.synced.wait()
+            logger.info("watching Kubernetes", external_secrets_version=served.version)
+            tasks.create_task(self._stream.run())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stream.connected.wait(), STREAM_FIRST_SECONDS)
+            parts: tuple[Coroutine[Any, Any, None], ...] = (
+                self._controller.work(),
+                self._controller.resync(),
+                self._recorder.run(),
+                lease.keep(self._vault),
+            )
+            for part in parts:
+                tasks.create_task(part)
+
+    async def _wait_for_external_secrets(self) -> Served:
+        said = ""
+        for wait in backoff(0.1, 10.0):
+            try:
+                found = await served(self._kube)
+                reason = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
+            except VaultsyncError as error:
+                found, reason = None, str(error)
+            if found is not None:
+                return found
+            if reason != said:
+                logger.warning("waiting for Kubernetes", reason=reason)
+            said = reason
+            await asyncio.sleep(wait)
+        raise AssertionError("backoff is endless")
+
+    def _make_informers(self, version: str) -> dict[str, Informer[Any]]:
+        on, group = self._controller, f"/apis/{GROUP}/{version}"
+        kube = self._kube
+        stores = (("SecretStore", "secretstores"), ("ClusterSecretStore", "clustersecretstores"))
+        informers: dict[str, Informer[Any]] = {
+            "namespaces": Informer(
+                kube,
+                "/api/v1/namespaces",
+                "Namespace",
+                parse_namespace,
+                lambda namespace: namespace.name,
+                on.namespace_changed,
+                on.namespace_removed,
+            )
+        }
+        for kind, plural in stores:
+            informers[plural] = Informer(
+                kube,
+                f"{group}/{plural}",
+                kind,
+                parse_store,
+                lambda store: store.name,
+                on.store_changed,
+                on.store_removed,
+            )
+        informers["externalsecrets"] = Informer(
+            kube,
+            f"{group}/externalsecrets",
+            "ExternalSecret",
+            parse_external_secret,
+            lambda external_secret: external_secret.name,
+            on.external_secret_changed,
+            on.external_secret_removed,
+        )
+        return informers
+
+    def _vault_connected(self) -> None:
+        self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
+        self._controller.vault_connected()
+
+    def _ready(self) -> dict[str, bool]:
+        if not self._informers:
+            return {"Kubernetes": False}
+        return {name: informer.synced.is_set() for name, informer in self._informers.items()}

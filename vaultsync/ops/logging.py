@@ -1,0 +1,53 @@
+"""Log lines: for people on a terminal, JSON elsewhere. Never a variable's value in a traceback: diagnose is off."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+
+def configure(format: str, level: str, stream: TextIO = sys.stderr) -> None:
+    """Send every log line to the stream.
+
+    Args:
+        format: text, json, or auto (text if the stream is a terminal).
+        level: the least important level that is shown.
+        stream: where to.
+    """
+    as_text = format == "text" or (format == "auto" and stream.isatty())
+    logger.remove()
+    if as_text:
+        logger.add(stream, format=_text, level=level, backtrace=False, diagnose=False, catch=True)
+    else:
+        logger.add(_JsonSink(stream), format="{message}", level=level, backtrace=False, diagnose=False, catch=True)
+
+
+def _text(record: "Record") -> str:
+    """A loguru format. Message and fields are put in by name, so that braces and markup in them mean nothing."""
+    shown = " ".join(f"{key}={value}" for key, value in record["extra"].items())
+    record["extra"]["_shown"] = "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
+    return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message} <dim>{extra[_shown]}</dim>\n{exception}"
+
+
+class _JsonSink:
+    """One JSON object a line: time, level, message, then the fields."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, message: "Message") -> None:
+        record = message.record
+        line = {
+            "time": record["time"].isoformat(timespec="milliseconds"),
+            "level": record["level"].name,
+            "message": record["message"],
+            **record["extra"],
+        }
+        if record["exception"] is not None:
+            line["exception"] = str(message).removeprefix(record["message"]).strip()
+        self._stream.write(json.dumps(line, default=str) + "\n")
+        self._stream.flush()

@@ -1,0 +1,167 @@
+"""Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of here."""
+
+import os
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from vaultsync.core.decide import SeedMode
+
+PREFIX = "VAULTSYNC_"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: object) -> object:
+    """Seconds of a duration such as 90s, 1h or 1h30m (Go's spelling, plus d). Numbers are seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(text, str):
+        return text
+    spelled = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", spelled):
+        return float(spelled)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", spelled)
+    if not parts or "".join(number + unit for number, unit in parts) != spelled:
+        raise ValueError("must be a duration such as 90s, 1h or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+
+
+class Settings(BaseSettings):
+    """vaultsync's configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
+    )
+
+    vault_addr: str = Field(
+        validation_alias=AliasChoices("VAULT_ADDR"),
+        description="Vault's address, such as https://vault.vault:8200 (required)",
+    )
+    vault_token: SecretStr = Field(
+        validation_alias=AliasChoices("VAULT_TOKEN"),
+        description="Vault token with the policy of deploy/vault/policy.hcl (required)",
+    )
+    vault_cacert: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("VAULT_CACERT"),
+        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs",
+    )
+    vault_namespace: str = Field(
+        default="",
+        validation_alias=AliasChoices("VAULT_NAMESPACE"),
+        description="Vault namespace (Enterprise) of the token and of the event subscription",
+    )
+    kubeconfig: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("KUBECONFIG"),
+        description="kubeconfig file; default: the pod's ServiceAccount, else ~/.kube/config",
+    )
+    seed: SeedMode = Field(
+        default=SeedMode.ANNOTATED,
+        description='which ExternalSecrets are seeded: annotated (vaultsync.io/seed: "true"), all, or off',
+    )
+    store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="further addresses, comma-separated, under which SecretStores may name this same Vault",
+    )
+    resync: Seconds = Field(
+        default=3600.0,
+        ge=10,
+        le=30 * 86400,
+        description="how often everything is looked at again (jittered by 10 %), such as 30m",
+    )
+    vault_timeout: Seconds = Field(default=10.0, gt=0, le=120, description="longest wait for one answer of Vault")
+    kube_timeout: Seconds = Field(
+        default=20.0, gt=0, le=120, description="longest wait for one answer of the API server"
+    )
+    audit_listen: str = Field(
+        default="",
+        description="address for a socket audit device of Vault, such as 0.0.0.0:8220, which tells of deletions "
+        "(Vault sends deletion events to root tokens alone); default: none",
+    )
+    health_listen: str = Field(
+        default="",
+        description="address for /livez and /readyz, such as 0.0.0.0:8080; default: not served",
+    )
+    log_format: str = Field(
+        default="auto",
+        pattern="^(auto|text|json)$",
+        description="text, json, or auto: text on a terminal, json elsewhere",
+    )
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @field_validator("vault_addr", "store_servers")
+    @classmethod
+    def _is_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for address in (value,) if isinstance(value, str) else value:
+            if not _is_url(address):
+                raise ValueError("must be an address such as https://vault.vault:8200")
+        return value
+
+    @field_validator("health_listen", "audit_listen")
+    @classmethod
+    def _is_listen(cls, value: str) -> str:
+        if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
+            raise ValueError("must be host:port, such as 0.0.0.0:8080")
+        return value
+
+    @field_validator("vault_token")
+    @classmethod
+    def _is_header(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline
+        if not token.isascii() or not token.isprintable() or not token:
+            raise ValueError("must be printable ASCII")
+        return SecretStr(token)
+
+    @field_validator("vault_cacert")
+    @classmethod
+    def _is_file(cls, value: str | None) -> str | None:
+        if value is not None and not os.access(value, os.R_OK):
+            raise ValueError("must be a PEM file that can be read")
+        return value
+
+
+def _is_url(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        port = url.port
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.hostname) and port != 0 and not re.search(r"\s", address)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
+
+
+def explain() -> str:
+    """One paragraph a setting: variable, default, what it does."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = (
+            "" if field.is_required() or field.default in (None, "", ()) else f" [default: {_shown(field.default)}]"
+        )
+        lines.append(f"  {variable(name)}\n      {field.description}{default}")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
+    return str(getattr(value, "value", value))

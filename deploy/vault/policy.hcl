@@ -1,0 +1,51 @@
+# The Vault policy of vaultsync. It can't read a value: not one path here grants read on data.
+# Mounts: `secret/` and `team/kv/` are KV v2, `kv1/` is KV v1; write one block of each kind for each of your mounts.
+
+# The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
+# to which it may `subscribe` (from 1.15; leave `subscribe` out for older ones and for OpenBao, which do not know it).
+path "sys/events/subscribe/*" {
+  capabilities = ["read"]
+}
+
+# KV v2: create a missing value and add a missing key, always with check-and-set.
+# Vault asks `update` for the version after a deleted one. That would also allow to replace a live one: what prevents it is
+# the check-and-set of vaultsync's writes, or for every writer Vault's own `vault write secret/config cas_required=true`.
+path "secret/data/*" {
+  capabilities          = ["create", "update", "patch", "subscribe"]
+  subscribe_event_types = ["*"]
+}
+# the names of a secret's keys, its version and its time, without values
+path "secret/subkeys/*" {
+  capabilities = ["read"]
+}
+# the names under a folder, for dataFrom.find; changes of custom metadata, for metadataPolicy: Fetch
+path "secret/metadata/*" {
+  capabilities          = ["list", "subscribe"]
+  subscribe_event_types = ["*"]
+}
+
+path "team/kv/data/*" {
+  capabilities          = ["create", "update", "patch", "subscribe"]
+  subscribe_event_types = ["*"]
+}
+path "team/kv/subkeys/*" {
+  capabilities = ["read"]
+}
+path "team/kv/metadata/*" {
+  capabilities          = ["list", "subscribe"]
+  subscribe_event_types = ["*"]
+}
+
+# KV v1 has no check-and-set: without `update` Vault itself refuses to replace what exists.
+path "kv1/*" {
+  capabilities          = ["create", "list", "subscribe"]
+  subscribe_event_types = ["*"]
+}
+
+# The token's own lease. (Vault's policy "default", which most tokens have, grants these too.)
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}

@@ -1,0 +1,72 @@
+"""A thin JSON client for the testbed's own errands as admin or root; it shares nothing with the code under test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """A server's answer that is not a success."""
+
+    def __init__(self, method: str, url: str, status: int, body: str) -> None:
+        super().__init__(f"{method} {url}: {status} {body[:500]}")
+        self.status = status
+        self.body = body
+
+
+class Api:
+    """One server's API; safe to use from several threads."""
+
+    def __init__(
+        self, address: str, headers: Mapping[str, str] | None = None, ca: Path | None = None, timeout: float = 15
+    ) -> None:
+        self.address = address.rstrip("/")
+        self.headers = dict(headers or {})
+        self._pool = urllib3.PoolManager(
+            maxsize=16,
+            ca_certs=str(ca) if ca else None,
+            timeout=urllib3.Timeout(timeout),
+            retries=urllib3.Retry(False),
+        )
+
+    def request(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Json:
+        """Sends JSON, returns JSON ({} for an empty answer); raises ApiError for anything but a success."""
+        headers = self.headers if body is None else {**self.headers, "Content-Type": content_type}
+        text = None if body is None else json.dumps(body)
+        response = self._pool.request(method, self.address + path, body=text, headers=headers)
+        if response.status >= 400:
+            raise ApiError(method, path, response.status, response.data.decode(errors="replace"))
+        if not response.data:
+            return {}
+        answer: Json = json.loads(response.data)
+        return answer
+
+    def find(self, path: str) -> Json | None:
+        """GET, or None where there is nothing."""
+        try:
+            return self.request("GET", path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def answers(self, path: str, *statuses: int) -> bool:
+        """Whether a GET gets one of these statuses (200 if none is named) within a moment."""
+        try:
+            response = self._pool.request(
+                "GET",
+                self.address + path,
+                headers=self.headers,
+                timeout=urllib3.Timeout(1),
+                retries=urllib3.Retry(False),
+            )
+        except (urllib3.exceptions.HTTPError, OSError):
+            return False
+        return response.status in (statuses or (200,))

@@ -1,0 +1,89 @@
+"""The testbed as a pytest plugin. A conftest.py takes it with `pytest_plugins = ["tests.testbed.fixtures"]`.
+
+testbed    the servers, started once for the session
+place      a namespace and a Vault path prefix of the test's own
+vaultsync  starts vaultsync processes with vaultsync's own rights, and stops them after the test
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+
+from tests.testbed.errors import TestbedError
+from tests.testbed.place import Place
+from tests.testbed.testbed import Options, Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+
+@pytest.fixture(scope="session")
+def testbed_options() -> Options:
+    """Override it in a conftest.py for another kind of testbed."""
+    return Options()
+
+
+@pytest.fixture(scope="session")
+def testbed(testbed_options: Options, request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    """The servers; building what is missing first, with its progress on the terminal."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capture.global_and_fixture_disabled():
+            made = Testbed(testbed_options)
+            made.__enter__()
+    except TestbedError as error:
+        # One line that says what is missing, not a traceback for each test.
+        pytest.exit(f"testbed: {error}", returncode=3)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def place(testbed: Testbed) -> Iterator[Place]:
+    """A namespace and a Vault path prefix of the test's own, with the SecretStore `vault`."""
+    made = Place(testbed)
+    made.create()
+    yield made
+    made.clean()
+
+
+class VaultsyncFactory:
+    """Starts vaultsync processes and stops them all at the end."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.started: list[VaultsyncProcess] = []
+
+    def __call__(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        name: str = "vaultsync",
+        arguments: Sequence[str] = ("run",),
+        start: bool = True,
+        audit: bool = True,
+    ) -> VaultsyncProcess:
+        """Starts a process, and has Vault's audit device tell it of deletions (not without `start`)."""
+        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, name, env, arguments)
+        self.started.append(process)
+        if start:
+            process.start()
+        if start and audit:
+            process.wait_until_listening()
+            self.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+        return process
+
+    def stop(self) -> None:
+        for process in self.started:
+            self.testbed.no_audit_to(process.audit_name)
+            process.stop()
+
+
+@pytest.fixture
+def vaultsync(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[VaultsyncFactory]:
+    """Starts vaultsync: `vaultsync()`, or with settings `vaultsync({"VAULTSYNC_…": "…"})`; failures show its output."""
+    factory = VaultsyncFactory(testbed)
+    yield factory
+    factory.stop()
+    for process in factory.started:
+        request.node.add_report_section("teardown", process.name, process.output())

@@ -1,0 +1,85 @@
+"""The identity vaultsync has in tests: exactly the RBAC and the Vault policy that deploy/ ships.
+
+So a right that is missing there is missing in every test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.testbed.errors import MissingToolError
+from tests.testbed.kube import Kube
+from tests.testbed.servers import KubeApiServer, Vault
+from tests.testbed.vault import VaultRoot
+
+PROJECT = Path(__file__).parents[2]
+DEPLOY = PROJECT / "deploy"
+NAMESPACE = "vaultsync"
+SERVICE_ACCOUNT = "vaultsync"
+POLICY = "vaultsync"
+TOKEN = "testbed-vaultsync"  # the same after an empty restart of Vault, as if restored
+
+RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What vaultsync's process is given to log in with."""
+
+    kubeconfig: Path
+    kubernetes_token: str
+    vault_address: str
+    vault_token: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"KUBECONFIG": str(self.kubeconfig), "VAULT_ADDR": self.vault_address, "VAULT_TOKEN": self.vault_token}
+
+
+def create_identity(server: KubeApiServer, vault: Vault, work: Path, deploy: Path = DEPLOY) -> Identity:
+    """Applies what deploy/ ships, and logs vaultsync in with a ServiceAccount token and a Vault token bound to it."""
+    kube = Kube(server.api)
+    apply_rbac(kube, deploy / "base")
+    token = kube.token_for(SERVICE_ACCOUNT, NAMESPACE)
+    kubeconfig = server.kubeconfig(work / "vaultsync.kubeconfig", token, NAMESPACE)
+    return Identity(kubeconfig, token, vault.address, create_vault_token(VaultRoot(vault.api), deploy))
+
+
+def create_vault_token(root: VaultRoot, deploy: Path = DEPLOY) -> str:
+    """Writes the shipped policy and makes a token with only it: not even Vault's default policy helps."""
+    root.policy(POLICY, _read(deploy / "vault" / "policy.hcl"))
+    return root.token([POLICY], TOKEN)
+
+
+def apply_rbac(kube: Kube, base: Path) -> None:
+    """Applies the namespace and every RBAC object among the manifests of deploy/base."""
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    items = rbac_objects(base)
+    if not items:
+        raise MissingToolError(
+            f"{base} has no {', '.join(RBAC_KINDS)}: the testbed starts vaultsync with the rights it ships"
+        )
+    for item in items:
+        kube.apply(item)
+
+
+def rbac_objects(base: Path) -> list[dict[str, Any]]:
+    """The RBAC objects of a folder of manifests, those that belong in a namespace put into vaultsync's."""
+    found = []
+    for file in sorted(base.glob("*.yaml")):
+        for item in yaml.safe_load_all(file.read_text()):
+            if item and item.get("kind") in RBAC_KINDS:
+                if not item["kind"].startswith("Cluster"):
+                    item["metadata"].setdefault("namespace", NAMESPACE)
+                found.append(item)
+    return found
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise MissingToolError(f"{path} is missing: the testbed gives vaultsync the Vault policy it ships")
+    return path.read_text()

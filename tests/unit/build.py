@@ -1,0 +1,178 @@
+"""Builders of test objects: each has a sensible default for everything that a test does not care about.
+
+Kubernetes objects are built as the API server's JSON and go through the real parsers.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+from vaultsync.core.decide import Reader, Reference, SeedChoice
+from vaultsync.core.objects import (
+    ExternalSecret,
+    Namespace,
+    ObjectName,
+    Store,
+    parse_external_secret,
+    parse_namespace,
+    parse_store,
+)
+from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.state import SecretState
+
+T = TypeVar("T")
+
+ADDRESS = "http://vault.test:8200"
+V1, V2 = Mount("kv1/", 1), Mount("secret/", 2)
+NOON = datetime(2025, 6, 1, 12, 0, 0, tzinfo=UTC)
+LONG_AGO = "2024-01-01T00:00:00Z"
+
+Json = dict[str, Any]
+Anything: TypeAlias = Any
+"""What a builder passes on; the parsers judge it."""
+
+
+def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:
+    """Run an asynchronous test."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(limit):
+            return await coroutine
+
+    return asyncio.run(limited())
+
+
+async def eventually(holds: Callable[[], object], limit: float = 3.0) -> None:
+    """Wait until it holds; a generous upper bound only."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, "it did not come to hold in time"
+        await asyncio.sleep(0.001)
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def path(text: str, namespace: str = "") -> VaultPath:
+    """`secret/data/a` → VaultPath."""
+    return VaultPath(namespace, text)
+
+
+def entry(key: str, prop: str = "", store: Mapping[str, str] | None = None, **ref: str) -> Json:
+    """One of spec.data."""
+    found: Json = {"secretKey": "k", "remoteRef": {"key": key, **({"property": prop} if prop else {}), **ref}}
+    return found | ({"sourceRef": {"storeRef": dict(store)}} if store else {})
+
+
+def external_secret_json(
+    name: str = "app",
+    namespace: str = "dev-1",
+    *,
+    uid: str = "",
+    data: Iterable[Json] = (),
+    data_from: Iterable[Json] = (),
+    store: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    created: str = LONG_AGO,
+    spec: Json | None = None,
+    status: Json | None = None,
+    resource_version: str = "1",
+) -> Json:
+    """An ExternalSecret as the API server sends it."""
+    return {
+        "apiVersion": "external-secrets.io/v1",
+        "kind": "ExternalSecret",
+        "metadata": {
+            "namespace": namespace,
+            "name": name,
+            "uid": uid or f"uid-{namespace}-{name}",
+            "resourceVersion": resource_version,
+            "creationTimestamp": created,
+            "annotations": dict(annotations or {}),
+        },
+        "spec": {
+            "secretStoreRef": dict(store or {"kind": "SecretStore", "name": "vault"}),
+            "data": list(data),
+            "dataFrom": list(data_from),
+            **(spec or {}),
+        },
+        "status": status or {},
+    }
+
+
+def external_secret(*keys: str | tuple[str, str], **fields: Anything) -> ExternalSecret:
+    """An ExternalSecret that reads these keys (or pairs of key and property; the default property is `password`)."""
+    pairs = [(key, "password") if isinstance(key, str) else key for key in keys]
+    fields.setdefault("data", [entry(key, prop) for key, prop in pairs])
+    return parse_external_secret(external_secret_json(**fields))
+
+
+def store_json(
+    name: str = "vault",
+    namespace: str = "dev-1",
+    *,
+    server: str | None = ADDRESS,
+    path: str | None = "secret",
+    version: str | None = "v2",
+    vault_namespace: str | None = None,
+    kind: str = "SecretStore",
+) -> Json:
+    """A store as the API server sends it."""
+    vault = {"server": server, "path": path, "version": version, "namespace": vault_namespace}
+    metadata = {"name": name} | ({"namespace": namespace} if kind == "SecretStore" else {})
+    provider = {"vault": {key: value for key, value in vault.items() if value is not None}} if server else {"fake": {}}
+    return {"kind": kind, "metadata": metadata, "spec": {"provider": provider}}
+
+
+def store(name: str = "vault", namespace: str = "dev-1", **fields: Anything) -> Store:
+    """A store; without `server` one of another provider."""
+    return parse_store(store_json(name, namespace, **fields))
+
+
+def namespace(name: str = "dev-1", seed: str | None = None) -> Namespace:
+    """A Kubernetes namespace."""
+    annotations = {} if seed is None else {"vaultsync.io/seed": seed}
+    return parse_namespace({"metadata": {"name": name, "annotations": annotations}})
+
+
+def reference(prop: str = "password", **fields: Anything) -> Reference:
+    """One resolved entry."""
+    values: Json = {
+        "path": path("secret/data/a"),
+        "field": "spec.data[0].remoteRef",
+        "property": prop,
+        "kv": 2,
+        "metadata": False,
+        "whole": False,
+        "refusal": "",
+    }
+    return Reference(**(values | fields))
+
+
+def reader(*references: Reference, choice: SeedChoice = SeedChoice.WANTED, name: str = "app") -> Reader:
+    """An ExternalSecret that reads a path."""
+    return Reader(ObjectName("dev-1", name), choice, references or (reference(),))
+
+
+def live(*properties: str, version: int = 1, mount: Mount = V2, written: datetime | None = NOON) -> SecretState:
+    """A path with a live version that has these properties."""
+    keys = dict.fromkeys(properties) if mount.kv == 2 else None
+    number = version if mount.kv == 2 else 0
+    return SecretState(mount, exists=True, version=number, subkeys=keys, written=written if mount.kv == 2 else None)
+
+
+def gone(version: int = 0, mount: Mount = V2) -> SecretState:
+    """A path without a live version: never written (0), or deleted."""
+    return SecretState(mount, exists=False, version=version, subkeys={} if mount.kv == 2 else None)

@@ -1,0 +1,166 @@
+"""In-memory stand-ins for Vault and for the API server's write side.
+
+Only for what real servers can't be made to do quickly and on cue: a conflict between look and write, a denied path, an
+outage in the middle. What the real ones do is tested on the real ones (tests/integration).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+
+from tests.unit.build import NOON
+from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError
+from vaultsync.core.names import EventReason
+from vaultsync.core.objects import ExternalSecret, ObjectName, Report
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath
+from vaultsync.core.state import SecretState
+
+
+@dataclass
+class Secret:
+    """One secret: the number of its latest version, its values (None: deleted) and when it was written."""
+
+    version: int = 0
+    values: dict[str, str] | None = None
+    written: datetime | None = None
+
+
+class FakeVault:
+    """KV mounts `secret/` (v2) and `kv1/` (v1), with check-and-set as Vault does it.
+
+    Attributes:
+        now: Vault's clock.
+        errors: raised by the next requests for a path, first to last.
+        down: raised by every request while set.
+        before_create: called between the look and the write, once.
+        looks, creates: how often each path was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.secrets: dict[VaultPath, Secret] = {}
+        self.now = NOON
+        self.errors: dict[VaultPath, list[VaultsyncError]] = {}
+        self.denied_writes: dict[VaultPath, VaultsyncError] = {}
+        self.down: VaultsyncError | None = None
+        self.before_create: Callable[[], None] | None = None
+        self.looks: dict[VaultPath, int] = defaultdict(int)
+        self.creates: dict[VaultPath, int] = defaultdict(int)
+
+    def write(self, path: VaultPath, **values: str) -> None:
+        """A person writes a new version."""
+        old = self.secrets.get(path, Secret())
+        self.now += timedelta(seconds=1)
+        self.secrets[path] = Secret(old.version + 1 if _mount(path).kv == 2 else 0, dict(values), self.now)
+
+    def delete(self, path: VaultPath) -> None:
+        """A person deletes the latest version."""
+        self.secrets[path].values = None
+
+    def wipe(self, path: VaultPath) -> None:
+        """A person deletes all versions and the metadata."""
+        self.secrets.pop(path, None)
+
+    def values(self, path: VaultPath) -> dict[str, str] | None:
+        """What is there."""
+        return self.secrets.get(path, Secret()).values
+
+    async def look(self, path: VaultPath, kv: int) -> SecretState:
+        self.looks[path] += 1
+        self._fail(path)
+        return self._state(path)
+
+    async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
+        self.creates[path] += 1
+        self._fail(path)
+        if self.before_create is not None:
+            once, self.before_create = self.before_create, None
+            once()
+        if path in self.denied_writes:
+            raise self.denied_writes[path]
+        now = self._state(path)
+        if (now.version, now.exists) != (state.version, state.exists):
+            raise VaultRejected(f"Vault returned 400: check-and-set parameter did not match on {path}")
+        old = self.secrets.get(path, Secret())
+        plain = {name: value.get_secret_value() for name, value in values.items()}
+        self.write(path, **{**(old.values or {}), **plain})
+        return self._state(path)
+
+    async def find(self, prefix: FindPrefix) -> set[VaultPath]:
+        if self.down is not None:
+            raise self.down
+        return {path for path in self.secrets if prefix.covers(path)}
+
+    def _fail(self, path: VaultPath) -> None:
+        if self.down is not None:
+            raise self.down
+        if self.errors.get(path):
+            raise self.errors[path].pop(0)
+
+    def _state(self, path: VaultPath) -> SecretState:
+        secret, mount = self.secrets.get(path, Secret()), _mount(path)
+        exists = secret.values is not None
+        if mount.kv == 1:
+            return SecretState(mount, exists)
+        return SecretState(mount, exists, secret.version, dict.fromkeys(secret.values or ()), secret.written)
+
+
+def _mount(path: VaultPath) -> Mount:
+    return Mount("kv1/", 1) if path.path.startswith("kv1/") else Mount("secret/", 2)
+
+
+@dataclass
+class FakeWriter:
+    """Notes what is written on ExternalSecrets.
+
+    Attributes:
+        errors: raised by the next writes, first to last.
+        fail_report: what every write with a report fails with, once its annotations are written, as with the real one.
+        during: called once in the middle of a write.
+    """
+
+    writes: list[tuple[ObjectName, dict[str, str], Report | None]] = field(default_factory=list)
+    errors: list[VaultsyncError] = field(default_factory=list)
+    fail_report: VaultsyncError | None = None
+    during: Callable[[], None] | None = None
+
+    async def write(
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+    ) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.during is not None:
+            once, self.during = self.during, None
+            once()
+        if report is not None and self.fail_report is not None:
+            if annotations:
+                self.writes.append((external_secret.name, dict(annotations), None))
+                raise ReportNotWritten(str(self.fail_report))
+            raise self.fail_report
+        self.writes.append((external_secret.name, dict(annotations), report))
+
+    def force_syncs(self, name: ObjectName | None = None) -> list[dict[str, str]]:
+        """The annotations of each force-sync."""
+        return [
+            annotations for one, annotations, _ in self.writes if "force-sync" in annotations and name in (None, one)
+        ]
+
+    def reports(self) -> list[Report]:
+        """Each report."""
+        return [report for _, _, report in self.writes if report is not None]
+
+
+@dataclass
+class FakeRecorder:
+    """Notes Kubernetes Events."""
+
+    events: list[tuple[ObjectName, EventReason, str]] = field(default_factory=list)
+
+    def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None:
+        self.events.append((external_secret.name, reason, message))
+
+    def reasons(self) -> list[str]:
+        """The reasons in order."""
+        return [str(reason) for _, reason, _ in self.events]

@@ -1,0 +1,898 @@
+"""engine/reconciler, syncer and controller together, over in-memory stand-ins (see fakes.py for why)."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from tests.unit.build import ADDRESS, NOON, Anything, Clock, eventually, external_secret, namespace, path, run, store
+from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
+from vaultsync.core.decide import SeedMode
+from vaultsync.core.errors import (
+    KubeConflict,
+    KubeDenied,
+    KubeUnavailable,
+    ReportNotWritten,
+    VaultDenied,
+    VaultRejected,
+    VaultUnavailable,
+    WriteConflict,
+)
+from vaultsync.core.events import VaultEvent
+from vaultsync.core.generate import default_value
+from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
+from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.state import SecretState
+from vaultsync.engine.controller import Controller
+from vaultsync.engine.index import Index, server_identity
+from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.engine.reconciler import Reconciler
+from vaultsync.engine.syncer import Syncer
+
+APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
+A, B, KV1 = path("secret/data/a"), path("secret/data/b"), path("kv1/a")
+SEED = {"vaultsync.io/seed": "true"}
+DENIED = VaultDenied("Vault returned 403: permission denied on secret/data/a")
+
+
+class Engine:
+    """All of the engine, real, between a fake Vault and a fake API server."""
+
+    def __init__(self, mode: SeedMode = SeedMode.ANNOTATED) -> None:
+        self.clock = Clock()
+        self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
+        self.index, self.ledger = Index(frozenset({server_identity(ADDRESS)}), mode), Ledger()
+        self.reconciler = Reconciler(self.index, self.ledger, self.vault, default_value)
+        self.syncer = Syncer(self.index, self.ledger, self.writer, self.recorder, self.clock)
+        self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
+        self.index.put_store(store())
+        self.index.put_store(store("v1", path="kv1", version="v1"))
+        self.index.put_namespace(namespace())
+
+    def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
+        """Vault tells of what has just happened."""
+        found = self.vault.secrets.get(path(where))
+        self.controller.vault_changed(VaultEvent(path(where), kind, found.version if found else 0))
+
+    async def passes(self, *external_secrets: ExternalSecret) -> None:
+        """A pass over every path of these, then over each of them, as the controller orders it."""
+        for one in external_secrets:
+            self.index.put(one)
+        for one in external_secrets:
+            entry = self.index.entry(one.name)
+            assert entry is not None
+            for where in entry.references:
+                await self.reconciler.path(where)
+        for one in external_secrets:
+            await self.syncer.external_secret(one.name)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The controller at work."""
+        task = asyncio.create_task(self.controller.work())
+        try:
+            yield
+            assert not task.done(), "the controller has stopped"
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Nothing is queued or worked on."""
+        queue = self.controller._queue
+        await eventually(lambda: not len(queue) and not queue._processing)
+        await asyncio.sleep(0.005)
+        await eventually(lambda: not len(queue) and not queue._processing)
+
+    async def quiet(self) -> None:
+        """After the quiet time of a burst, by our own clock."""
+        self.clock.forward(QUIET_SECONDS + 0.01)
+        self.controller._queue.hasten()
+        await self.settled()
+
+
+def v1_external_secret(**fields: Anything) -> ExternalSecret:
+    return external_secret("a", store={"name": "v1"}, **fields)
+
+
+# -- seeding
+
+
+def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret(("a", "user"), ("a", "password"), annotations=SEED)
+        await engine.passes(asked, external_secret("a", name="other"))
+        values = engine.vault.values(A)
+        assert values is not None
+        assert values.keys() == {"user", "password"}
+        assert all(re.fullmatch("[0-9a-f]{64}", value) for value in values.values())
+        assert engine.vault.creates[A] == 1
+        assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 1
+        assert [report.reason for report in engine.writer.reports()] == ["Success"]
+        assert engine.recorder.reasons() == ["Seeded", "ForceSynced"]
+        everything = f"{engine.writer} {engine.recorder} {engine.ledger._observed} {engine.ledger._synced}"
+        assert not any(value in everything for value in values.values())
+
+    run(test())
+
+
+def test_a_second_pass_does_nothing() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", annotations=SEED)
+        await engine.passes(asked)
+        before = len(engine.writer.writes), engine.vault.creates[A]
+        await engine.passes(asked)
+        assert (len(engine.writer.writes), engine.vault.creates[A]) == before
+
+    run(test())
+
+
+def test_a_force_sync_records_what_it_was_for() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(external_secret("a", "b", annotations=SEED))
+        (annotations,) = engine.writer.force_syncs()
+        assert json.loads(annotations["vaultsync.io/versions"]).keys() == {str(A), str(B)}
+
+    run(test())
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_a_seed_is_force_synced_whatever_the_clocks_of_vault_and_kubernetes_say(hours: int) -> None:
+    async def test() -> None:
+        engine = Engine()
+        created = (NOON + timedelta(hours=hours)).isoformat()
+        await engine.passes(external_secret("a", annotations=SEED, created=created))
+        assert len(engine.writer.force_syncs()) == 1
+
+    run(test())
+
+
+def test_a_v1_seed_of_a_new_object_is_force_synced() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.ledger.watching_since = NOON
+        created = (NOON + timedelta(hours=1)).isoformat()
+        await engine.passes(v1_external_secret(annotations=SEED, created=created))
+        assert engine.vault.values(KV1) is not None
+        assert len(engine.writer.force_syncs()) == 1
+
+    run(test())
+
+
+def test_of_two_writers_the_first_wins_and_the_second_looks_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(external_secret("a", annotations=SEED))
+        engine.vault.before_create = lambda: engine.vault.write(A, password="a person's")
+        with pytest.raises(WriteConflict):
+            await engine.reconciler.path(A)
+        await engine.reconciler.path(A)
+        assert engine.vault.values(A) == {"password": "a person's"}
+        await engine.syncer.external_secret(APP)
+        assert engine.recorder.reasons() == ["ForceSynced"]
+        assert engine.writer.reports() == []
+
+    run(test())
+
+
+def test_a_conflict_while_adding_a_property_keeps_both() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, user="u")
+        engine.index.put(external_secret("a", annotations=SEED))
+        engine.vault.before_create = lambda: engine.vault.write(A, user="u2")
+        with pytest.raises(WriteConflict):
+            await engine.reconciler.path(A)
+        await engine.reconciler.path(A)
+        values = engine.vault.values(A)
+        assert values is not None
+        assert (values["user"], len(values["password"])) == ("u2", 64)
+
+    run(test())
+
+
+def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.denied_writes[A] = DENIED
+        engine.index.put(external_secret("a", annotations=SEED))
+        with pytest.raises(VaultDenied):
+            await engine.reconciler.path(A)
+        await engine.syncer.external_secret(APP)
+        await engine.syncer.external_secret(APP)
+        (report,) = engine.writer.reports()
+        assert (report.ok, report.reason, report.message) == (False, "ErrorCreating", str(DENIED))
+        assert engine.recorder.reasons() == ["SeedFailed"]
+
+    run(test())
+
+
+def test_a_denied_seed_keeps_no_rotation_from_its_readers() -> None:
+    """A person rotates `user` while `password` is missing and may not be added."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, user="u")
+        engine.vault.denied_writes[A] = DENIED
+        asked = external_secret(("a", "user"), ("a", "password"), annotations=SEED)
+        other = external_secret(("a", "user"), name="other")
+        engine.index.put(asked)
+        engine.index.put(other)
+        for _ in range(2):
+            with pytest.raises(VaultDenied):
+                await engine.reconciler.path(A)
+            await engine.syncer.external_secret(OTHER)
+            engine.vault.write(A, user="another")
+            engine.clock.forward(60)
+        assert len(engine.writer.force_syncs(OTHER)) == 2
+
+    run(test())
+
+
+def test_a_failure_that_is_over_is_taken_back() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", annotations=SEED)
+        engine.index.put(asked)
+        engine.vault.errors[A] = [DENIED]
+        with pytest.raises(VaultDenied):
+            await engine.reconciler.path(A)
+        await engine.syncer.external_secret(APP)
+        engine.vault.write(A, password="a person's")
+        await engine.passes(asked)
+        assert [report.reason for report in engine.writer.reports()] == ["ErrorCreating", "Exists"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("annotation", ["yes", ""])
+def test_a_nonsense_annotation_is_reported_once_and_nothing_is_seeded(annotation: str) -> None:
+    async def test() -> None:
+        engine = Engine()
+        wrong = external_secret("a", annotations={"vaultsync.io/seed": annotation})
+        await engine.passes(wrong)
+        await engine.passes(wrong)
+        assert [report.reason for report in engine.writer.reports()] == ["ErrorAnnotation"]
+        assert not engine.vault.creates
+
+    run(test())
+
+
+FAILED = {"vaultsync.io/created": "False ErrorCreating", "vaultsync.io/message": "Vault returned 403"}
+
+
+def test_after_a_restart_nothing_is_said_to_exist_before_it_was_seen() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(external_secret("a", annotations=SEED | FAILED))
+        engine.vault.down = VaultUnavailable("away")
+        with pytest.raises(VaultUnavailable):
+            await engine.reconciler.path(A)
+        await engine.syncer.external_secret(APP)
+        assert engine.writer.reports() == []
+
+    run(test())
+
+
+def test_without_its_store_nothing_is_said_to_exist() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.remove_store(StoreName("SecretStore", "dev-1", "vault"))
+        await engine.passes(external_secret("a", annotations=SEED | FAILED))
+        assert engine.writer.reports() == []
+
+    run(test())
+
+
+def test_a_missing_path_that_nobody_asks_for_any_more_is_not_said_to_exist() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(external_secret("a", annotations={"vaultsync.io/seed": "false"} | FAILED))
+        assert "Exists" not in [report.reason for report in engine.writer.reports()]
+
+    run(test())
+
+
+# -- healing
+
+
+def test_a_deleted_path_is_created_again_and_read_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", annotations=SEED)
+        await engine.passes(asked)
+        engine.vault.delete(A)
+        engine.clock.forward(60)
+        await engine.passes(asked)
+        assert engine.vault.secrets[A].version == 2
+        assert engine.recorder.reasons() == ["Seeded", "Recreated"]
+        assert len(engine.writer.force_syncs()) == 2
+
+    run(test())
+
+
+def test_a_path_whose_metadata_was_deleted_is_created_again_and_read_again() -> None:
+    """The new version has the old number, 1. An empty dev server after a restart is the same."""
+
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", annotations=SEED)
+        await engine.passes(asked)
+        first = engine.vault.values(A)
+        engine.vault.wipe(A)
+        engine.clock.forward(60)
+        await engine.passes(asked)
+        assert engine.vault.values(A) != first
+        assert engine.recorder.reasons() == ["Seeded", "Recreated"]
+        assert len(engine.writer.force_syncs()) == 2
+
+    run(test())
+
+
+def test_after_a_restart_a_path_that_was_wiped_meanwhile_is_read_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(external_secret("a", annotations=SEED))
+        (written,) = engine.writer.force_syncs()
+        restarted = Engine()
+        restarted.vault.now = NOON + timedelta(hours=1)
+        record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
+        await restarted.passes(external_secret("a", annotations=record))
+        assert len(restarted.writer.force_syncs()) == 1
+
+    run(test())
+
+
+def test_after_a_restart_nothing_is_written_if_nothing_changed() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", "b", annotations=SEED)
+        await engine.passes(asked)
+        (written,) = engine.writer.force_syncs()
+        restarted = Engine()
+        restarted.vault = engine.vault
+        restarted.reconciler = Reconciler(restarted.index, restarted.ledger, engine.vault, default_value)
+        record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
+        await restarted.passes(external_secret("a", "b", annotations=record))
+        assert restarted.writer.writes == []
+
+    run(test())
+
+
+def test_killed_between_the_write_and_the_force_sync_the_next_process_makes_up_for_it() -> None:
+    async def test() -> None:
+        engine = Engine()
+        created = NOON.isoformat()
+        engine.vault.write(A, password="seeded by the one that was killed")
+        await engine.passes(external_secret("a", annotations=SEED, created=created))
+        assert len(engine.writer.force_syncs()) == 1
+        assert not engine.vault.creates
+
+    run(test())
+
+
+def test_a_removed_property_is_added_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, user="u", password="p")
+        asked = external_secret("a", annotations=SEED)
+        await engine.passes(asked)
+        engine.vault.write(A, user="u")
+        engine.clock.forward(60)
+        await engine.passes(asked)
+        values = engine.vault.values(A)
+        assert values is not None
+        assert values.keys() == {"user", "password"}
+        assert engine.recorder.reasons()[-1] == "Recreated"
+
+    run(test())
+
+
+def test_a_seed_of_a_path_known_only_as_missing_is_no_re_creation() -> None:
+    async def test() -> None:
+        engine = Engine()
+        record = {"vaultsync.io/versions": json.dumps({str(A): "missing"})}
+        await engine.passes(external_secret("a", annotations=SEED | record))
+        assert engine.recorder.reasons() == ["Seeded"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("annotations", "spec"),
+    [
+        ({"vaultsync.io/force-sync": "false"}, {}),
+        ({}, {"refreshPolicy": "CreatedOnce"}),
+    ],
+)
+def test_who_does_not_want_or_hear_a_force_sync_gets_none(annotations: dict[str, str], spec: dict[str, str]) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        status = {"syncedResourceVersion": "1-a", "refreshTime": "2024-02-01T00:00:00Z"}
+        one = external_secret("a", annotations=annotations, spec=spec, status=status)
+        await engine.passes(one)
+        engine.vault.write(A, password="q")
+        engine.clock.forward(60)
+        await engine.passes(one)
+        assert engine.writer.writes == []
+
+    run(test())
+
+
+# -- what Kubernetes may do
+
+
+def test_a_failed_force_sync_is_tried_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.writer.errors = [KubeUnavailable("away")]
+        asked = external_secret("a", annotations=SEED)
+        with pytest.raises(KubeUnavailable):
+            await engine.passes(asked)
+        assert engine.recorder.events == []
+        await engine.syncer.external_secret(APP)
+        assert len(engine.writer.force_syncs()) == 1
+        assert engine.recorder.reasons() == ["Seeded"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("error", [KubeConflict("409"), KubeDenied("403 on status")])
+def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict | KubeDenied) -> None:
+    """external-secrets writes the status at the same moment; or RBAC lacks externalsecrets/status."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.writer.fail_report = error
+        with pytest.raises(ReportNotWritten):
+            await engine.passes(external_secret("a", annotations=SEED))
+        with pytest.raises(type(error)):
+            await engine.syncer.external_secret(APP)
+        assert len(engine.writer.force_syncs()) == 1
+        engine.writer.fail_report = None
+        await engine.syncer.external_secret(APP)
+        assert len(engine.writer.force_syncs()) == 1
+        assert [report.reason for report in engine.writer.reports()] == ["Success"]
+        assert engine.recorder.reasons() == ["Seeded"]
+
+    run(test())
+
+
+def test_a_seed_is_recorded_although_its_report_fails() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.writer.fail_report = KubeDenied("403 on status")
+        with pytest.raises(ReportNotWritten):
+            await engine.passes(external_secret("a", annotations=SEED))
+        assert engine.recorder.reasons() == ["Seeded"]
+
+    run(test())
+
+
+def test_what_is_written_in_vault_during_the_force_sync_is_another_one() -> None:
+    async def test() -> None:
+        engine = Engine()
+        one = external_secret("a")
+        engine.vault.write(A, password="p")
+
+        def meanwhile() -> None:
+            engine.vault.write(A, password="q")
+            engine.ledger.observe(A, engine.vault._state(A))
+
+        engine.writer.during = meanwhile
+        await engine.passes(one)
+        engine.clock.forward(60)
+        await engine.syncer.external_secret(APP)
+        first, second = engine.writer.force_syncs()
+        assert first["vaultsync.io/versions"] != second["vaultsync.io/versions"]
+
+    run(test())
+
+
+def test_a_removed_object_is_forgotten() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(external_secret("a", annotations=SEED))
+        engine.index.remove(APP)
+        assert await engine.syncer.external_secret(APP) == 0
+        assert await engine.reconciler.path(A) == set()
+        assert not engine.ledger._synced
+        assert not engine.ledger._observed
+
+    run(test())
+
+
+def test_too_many_paths_to_record_are_not_recorded() -> None:
+    async def test() -> None:
+        engine = Engine()
+        keys = [f"{'x' * 200}/{number}" for number in range(400)]
+        await engine.passes(external_secret(*keys, annotations=SEED))
+        assert engine.writer.force_syncs()[0]["vaultsync.io/versions"] == "{}"
+
+    run(test())
+
+
+# -- the controller at work
+
+
+def test_a_new_external_secret_is_seeded_and_synced_once_all_its_paths_are_there() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", "b", annotations=SEED))
+            await engine.settled()
+            assert engine.vault.values(A)
+            assert engine.vault.values(B)
+            assert len(engine.writer.force_syncs()) == 1
+
+    run(test())
+
+
+def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await engine.settled()
+            engine.event()
+            await engine.quiet()
+            assert len(engine.writer.writes) == 1
+            assert engine.vault.looks[A] == 1
+
+    run(test())
+
+
+def test_an_event_for_a_path_that_nobody_reads_costs_nothing() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.vault.write(B, x="y")
+            engine.event("secret/data/b")
+            await engine.settled()
+            assert not engine.vault.looks
+
+    run(test())
+
+
+@pytest.mark.parametrize("kind", ["kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete"])
+def test_a_deletion_is_healed_and_read_again(kind: str) -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await engine.settled()
+            first = engine.vault.values(A)
+            if kind == "kv-v2/metadata-delete":
+                engine.vault.wipe(A)
+            else:
+                engine.vault.delete(A)
+            engine.event(kind=kind)
+            await engine.quiet()
+            assert engine.vault.values(A) not in (None, first)
+            assert len(engine.writer.force_syncs()) == 2
+            assert engine.recorder.reasons() == ["Seeded", "Recreated"]
+
+    run(test())
+
+
+def test_a_deleted_v1_path_is_healed_and_read_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.controller.vault_connected()
+        async with engine.working():
+            engine.controller.external_secret_changed(v1_external_secret(annotations=SEED))
+            await engine.settled()
+            engine.event("kv1/a", "kv-v1/write")
+            engine.vault.wipe(KV1)
+            engine.event("kv1/a", "kv-v1/delete")
+            await engine.settled()
+            engine.event("kv1/a", "kv-v1/write")
+            await engine.quiet()
+            assert engine.vault.values(KV1)
+            assert engine.vault.creates[KV1] == 2
+            assert len(engine.writer.force_syncs()) == 2
+
+    run(test())
+
+
+def test_a_burst_of_events_is_two_force_syncs_and_the_last_value_arrives() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="0")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", created="2099-01-01T00:00:00Z"))
+            await engine.settled()
+            assert engine.writer.writes == []
+            for number in range(300):
+                engine.vault.write(A, password=str(number))
+                engine.event()
+                engine.clock.forward(0.001)
+                await asyncio.sleep(0)
+            await engine.settled()
+            await engine.quiet()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 2
+            (seen,) = [engine.ledger.observed(A)]
+            assert seen is not None
+            assert seen.state.version == 301
+
+    run(test())
+
+
+def test_an_endless_burst_on_one_path_does_not_starve_its_readers() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="0")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+            before = len(engine.writer.force_syncs())
+            looks = engine.vault.looks[A]
+            while engine.vault.looks[A] < looks + 2000:
+                engine.vault.write(A, password="x")
+                engine.event()
+                engine.clock.forward(0.05)
+                await asyncio.sleep(0)
+            # 2,000 looks are 100 seconds of that clock
+            assert len(engine.writer.force_syncs()) - before >= 100 / (HELD_SECONDS + 1) / 2
+
+    run(test())
+
+
+def test_a_thousand_paths_rotated_at_once_all_arrive() -> None:
+    async def test() -> None:
+        engine = Engine()
+        keys = [f"k{number}" for number in range(1000)]
+        for key in keys:
+            engine.vault.write(path(f"secret/data/{key}"), password="p")
+        async with engine.working():
+            for key in keys:
+                engine.controller.external_secret_changed(
+                    external_secret(key, name=key, created="2099-01-01T00:00:00Z")
+                )
+            await engine.settled()
+            assert engine.writer.writes == []
+            for key in keys:
+                engine.vault.write(path(f"secret/data/{key}"), password="q")
+                engine.event(f"secret/data/{key}")
+            await engine.settled()
+            assert {name.name for name, _, _ in engine.writer.writes} == set(keys)
+            assert len(engine.writer.writes) == len(keys)
+
+    run(test())
+
+
+def test_what_was_missed_is_caught_up_at_the_next_connection() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(B, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            engine.controller.external_secret_changed(external_secret("b", name="other"))
+            await engine.settled()
+            before = len(engine.writer.force_syncs(OTHER))
+            engine.vault.delete(A)
+            engine.vault.write(B, password="q")
+            engine.clock.forward(60)
+            engine.controller.vault_connected()
+            await engine.settled()
+            assert engine.vault.values(A)
+            assert len(engine.writer.force_syncs(APP)) == 2
+            assert len(engine.writer.force_syncs(OTHER)) == before + 1
+            engine.controller.vault_connected()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 3 + before
+
+    run(test())
+
+
+def test_a_write_between_a_wipe_and_its_look_is_not_taken_for_an_old_one() -> None:
+    """The event names version 1, as the version that was seen before the wipe did."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+            engine.vault.wipe(A)
+            engine.event(kind="kv-v2/metadata-delete")
+            await engine.settled()  # the look has found nothing; nobody asked to seed
+            engine.vault.write(A, password="q")
+            engine.event()
+            await engine.quiet()
+            seen = engine.ledger.observed(A)
+            assert seen is not None
+            assert seen.state.exists
+
+    run(test())
+
+
+def test_a_write_that_comes_while_the_look_is_under_way_is_not_lost() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        gate, entered = asyncio.Event(), asyncio.Event()
+        look = engine.vault.look
+
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+
+            async def slow(where: VaultPath, kv: int) -> SecretState:
+                state = await look(where, kv)
+                entered.set()
+                await gate.wait()
+                return state
+
+            engine.vault.look = slow  # type: ignore[method-assign, assignment]
+            engine.vault.wipe(A)
+            engine.event(kind="kv-v2/metadata-delete")
+            await entered.wait()  # it has seen nothing, and its answer is on the way
+            engine.vault.write(A, password="q")
+            engine.event()
+            gate.set()
+            await engine.quiet()
+            seen = engine.ledger.observed(A)
+            assert seen is not None
+            assert seen.state.exists
+
+    run(test())
+
+
+def test_one_failing_path_does_not_stop_the_others() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.denied_writes[A] = DENIED
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            engine.controller.external_secret_changed(external_secret("b", name="other", annotations=SEED))
+            await engine.settled()
+            assert engine.vault.values(B)
+            assert len(engine.writer.force_syncs(OTHER)) == 1
+            assert [report.message for report in engine.writer.reports() if not report.ok] == [str(DENIED)]
+
+    run(test())
+
+
+def test_a_bug_in_one_pass_does_not_stop_the_others() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.errors[A] = [RuntimeError("bug")]  # type: ignore[list-item]
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            engine.controller.external_secret_changed(external_secret("b", name="other", annotations=SEED))
+            await eventually(lambda: engine.vault.values(A) and engine.vault.values(B))
+
+    run(test())
+
+
+def test_an_outage_is_retried_until_it_is_over() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.down = VaultUnavailable("away")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await eventually(lambda: engine.vault.looks[A] >= 2)
+            engine.vault.down = None
+            await eventually(lambda: engine.vault.values(A))
+            await eventually(engine.writer.force_syncs)
+
+    run(test())
+
+
+def test_a_mount_that_is_being_upgraded_is_tried_again() -> None:
+    """KV v2 answers 400 `Upgrading from non-versioned …` for a moment after it was mounted or unsealed."""
+
+    async def test() -> None:
+        engine = Engine()
+        said = "Vault returned 400: Upgrading from non-versioned to versioned data."
+        engine.vault.errors[A] = [VaultRejected(said)]
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await eventually(lambda: engine.vault.values(A))
+
+    run(test())
+
+
+def test_a_listing_follows_every_path_under_it_and_what_is_written_there_later() -> None:
+    async def test() -> None:
+        engine = Engine()
+        finding = external_secret(data=[], data_from=[{"find": {"path": "dev"}}], created="2099-01-01T00:00:00Z")
+        one, two = path("secret/data/dev/one"), path("secret/data/dev/two")
+        engine.vault.write(one, x="y")
+        async with engine.working():
+            engine.controller.external_secret_changed(finding)
+            await engine.settled()
+            assert engine.writer.writes == []
+            engine.vault.write(two, x="y")
+            engine.event("secret/data/dev/two")
+            await engine.settled()
+            assert len(engine.writer.force_syncs()) == 1
+            engine.vault.delete(one)
+            engine.event("secret/data/dev/one", "kv-v2/data-delete")
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 2
+            assert not engine.vault.creates
+
+    run(test())
+
+
+def test_a_listing_that_was_emptied_unseen_is_read_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        finding = external_secret(data=[], data_from=[{"find": {"path": "dev"}}], created="2099-01-01T00:00:00Z")
+        one = path("secret/data/dev/one")
+        engine.vault.write(one, x="y")
+        async with engine.working():
+            engine.controller.external_secret_changed(finding)
+            await engine.settled()
+            engine.vault.wipe(one)
+            engine.controller.vault_connected()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 1
+            assert engine.ledger._listed[FindPrefix("", "secret/data/dev/", 2)] == set()
+
+    run(test())
+
+
+def test_nothing_of_removed_objects_stays_in_memory() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(
+                external_secret("a", annotations=SEED, data_from=[{"find": {"path": "dev"}}])
+            )
+            await engine.settled()
+            engine.controller.external_secret_changed(external_secret("b", annotations=SEED))
+            await engine.settled()
+            assert engine.ledger.observed(A) is None
+            engine.controller.external_secret_removed(external_secret("b"))
+            await engine.settled()
+            assert not engine.ledger._observed
+            assert not engine.ledger._listed
+            assert not engine.ledger._synced
+
+    run(test())
+
+
+def test_a_removed_stores_paths_are_forgotten() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await engine.settled()
+            engine.controller.store_removed(store())
+            await engine.settled()
+            assert engine.ledger.observed(A) is None
+
+    run(test())
+
+
+def test_the_work_can_be_cancelled_in_the_middle_of_a_pass() -> None:
+    async def test() -> None:
+        engine = Engine()
+        entered = asyncio.Event()
+
+        async def never(where: VaultPath, kv: int) -> SecretState:
+            entered.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        engine.vault.look = never  # type: ignore[method-assign, assignment]
+        engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+        task = asyncio.create_task(engine.controller.work())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(test())

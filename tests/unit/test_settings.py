@@ -1,0 +1,276 @@
+"""settings and cli: every variable, wrong ones in one clear line, and the command line as people run it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tests.unit.build import run
+from vaultsync import __version__
+from vaultsync.cli import _one_line, main
+from vaultsync.core.decide import SeedMode
+from vaultsync.kube.client import NoKubeConfig, connect
+from vaultsync.settings import Settings, explain, parse_duration, variable
+
+GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
+NAMES = [variable(name) for name in Settings.model_fields]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("VAULT", "KUBE")):
+            monkeypatch.delenv(name)
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **more: str) -> Settings:
+    for name, value in (GOOD | more).items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def complaint(monkeypatch: pytest.MonkeyPatch, **more: str) -> str:
+    with pytest.raises(ValidationError) as caught:
+        settings(monkeypatch, **more)
+    return _one_line(caught.value)
+
+
+def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch)
+    assert found.vault_addr == GOOD["VAULT_ADDR"]
+    assert found.vault_token.get_secret_value() == "t0ken"
+    assert (found.vault_cacert, found.vault_namespace, found.kubeconfig) == (None, "", None)
+    assert (found.seed, found.store_servers, found.resync) == (SeedMode.ANNOTATED, (), 3600)
+    assert (found.log_format, found.log_level, found.health_listen) == ("auto", "INFO", "")
+    assert "t0ken" not in repr(found)
+
+
+def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("")
+    found = settings(
+        monkeypatch,
+        VAULT_ADDR="https://vault:8200/prefix",
+        VAULT_NAMESPACE="team",
+        KUBECONFIG="/some/where",
+        VAULTSYNC_SEED="all",
+        VAULTSYNC_STORE_SERVERS="http://a:1, https://b/ ,",
+        VAULTSYNC_RESYNC="1h30m",
+        VAULTSYNC_VAULT_TIMEOUT="500ms",
+        VAULTSYNC_KUBE_TIMEOUT="7",
+        VAULTSYNC_HEALTH_LISTEN="0.0.0.0:8080",
+        VAULTSYNC_LOG_FORMAT="json",
+        VAULTSYNC_LOG_LEVEL="DEBUG",
+    )
+    assert found.vault_namespace == "team"
+    assert found.kubeconfig == "/some/where"
+    assert found.seed is SeedMode.ALL
+    assert found.store_servers == ("http://a:1", "https://b/")
+    assert (found.resync, found.vault_timeout, found.kube_timeout) == (5400, 0.5, 7)
+    assert (found.health_listen, found.log_format, found.log_level) == ("0.0.0.0:8080", "json", "DEBUG")
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch, VAULT_CACERT="", VAULTSYNC_SEED="", VAULTSYNC_RESYNC="", VAULTSYNC_STORE_SERVERS="")
+    assert (found.vault_cacert, found.seed, found.resync, found.store_servers) == (None, SeedMode.ANNOTATED, 3600, ())
+    assert complaint(monkeypatch, VAULT_TOKEN="") == "VAULT_TOKEN is not set"
+
+
+def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, VAULT_TOKEN="t0ken\n").vault_token.get_secret_value() == "t0ken"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VAULT_ADDR", "hunter2"),
+        ("VAULT_ADDR", "ftp://hunter2"),
+        ("VAULT_ADDR", "http://"),
+        ("VAULT_ADDR", "http://hunter2:99999"),
+        ("VAULT_ADDR", "http://hunter2:port"),
+        ("VAULT_ADDR", "http://[::hunter2"),
+        ("VAULT_TOKEN", "hunter2\nX-Header: y"),
+        ("VAULT_TOKEN", "hunter2\u2028"),
+        ("VAULT_CACERT", "/hunter2/no.pem"),
+        ("VAULTSYNC_SEED", "hunter2"),
+        ("VAULTSYNC_SEED", "true"),
+        ("VAULTSYNC_STORE_SERVERS", "http://a,hunter2"),
+        ("VAULTSYNC_RESYNC", "hunter2"),
+        ("VAULTSYNC_RESYNC", "-1h"),
+        ("VAULTSYNC_RESYNC", "1s"),
+        ("VAULTSYNC_RESYNC", "1h 30m"),
+        ("VAULTSYNC_RESYNC", "nan"),
+        ("VAULTSYNC_RESYNC", "9" * 400),
+        ("VAULTSYNC_VAULT_TIMEOUT", "0"),
+        ("VAULTSYNC_VAULT_TIMEOUT", "1h"),
+        ("VAULTSYNC_KUBE_TIMEOUT", "0s"),
+        ("VAULTSYNC_HEALTH_LISTEN", "hunter2"),
+        ("VAULTSYNC_HEALTH_LISTEN", "0.0.0.0:99999"),
+        ("VAULTSYNC_LOG_FORMAT", "hunter2"),
+        ("VAULTSYNC_LOG_LEVEL", "hunter2"),
+        ("VAULTSYNC_LOG_LEVEL", "info "),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    line = complaint(monkeypatch, **{name: value})
+    assert line.startswith(f"{name} ")
+    assert "\n" not in line
+    assert "hunter2" not in line
+    assert "Value error" not in line
+    assert len(line) > len(name) + 10
+
+
+def test_several_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = complaint(monkeypatch, VAULTSYNC_SEED="x", VAULTSYNC_RESYNC="y")
+    assert "VAULTSYNC_SEED" in line
+    assert "VAULTSYNC_RESYNC" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("1h", 3600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("2d", 172800),
+        ("500ms", 0.5),
+        ("1m500ms", 60.5),
+        ("15", 15),
+        (" 15 ", 15),
+        ("0.5", 0.5),
+        (7, 7),
+    ],
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1s", "1x", "1h!", "1e3", "1 h", "s1", "inf"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+def test_the_explanation_names_every_setting_and_its_default() -> None:
+    text = explain()
+    assert all(name in text for name in NAMES)
+    assert "[default: annotated]" in text
+    assert "[default: 1h]" in text
+    assert "[default: 10s]" in text
+    assert text.count("(required)") == 2
+
+
+# -- the command line
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT", "KUBE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "vaultsync", *arguments],
+        env=clean | {"HOME": "/nonexistent"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    ran = command("version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"vaultsync {__version__}\n", "")
+
+
+def test_help_lists_every_setting() -> None:
+    ran = command("run", "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert all(name in ran.stdout for name in NAMES)
+    assert all(str(field.description) in ran.stdout for field in Settings.model_fields.values())
+
+
+def test_the_general_help_lists_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in NAMES)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--fast"]])
+def test_a_wrong_command_line_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: vaultsync" in capsys.readouterr().err
+
+
+def test_settings_that_are_not_there_are_one_line_and_exit_2() -> None:
+    ran = command("run")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "vaultsync: VAULT_ADDR is not set; VAULT_TOKEN is not set\n"
+
+
+def test_a_wrong_setting_is_one_line_and_exit_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (GOOD | {"VAULTSYNC_SEED": "hunter2"}).items():
+        monkeypatch.setenv(name, value)
+    assert main(["run"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("vaultsync: VAULTSYNC_SEED ")
+    assert printed.err.count("\n") == 1
+    assert "hunter2" not in printed.err
+
+
+def test_a_kubeconfig_that_is_not_there_is_one_line_and_exit_2() -> None:
+    ran = command("run", **GOOD, KUBECONFIG="/does/not/exist")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "KUBECONFIG" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "a: [hunter2\nb: }",
+        "[]",
+        "text",
+        "apiVersion: v1\nkind: Config\ncurrent-context: x\n",
+        "\x00",
+        "a: 1\n\tb: 2",
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_an_error_of_ours(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(content)
+    with pytest.raises(NoKubeConfig) as caught:
+        run(connect(str(file), 5.0))
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_kubeconfig_at_all_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NoKubeConfig):
+        run(connect(None, 5.0))
+
+
+def test_a_list_of_kubeconfigs_is_merged_as_kubectl_does(tmp_path: Path) -> None:
+    cluster = "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n"
+    context = "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\n"
+    (tmp_path / "one").write_text(f"apiVersion: v1\nkind: Config\n{cluster}")
+    (tmp_path / "two").write_text(f"apiVersion: v1\nkind: Config\n{context}")
+
+    async def test() -> None:
+        client = await connect(f"{tmp_path / 'one'}:{tmp_path / 'two'}", 5.0)
+        assert client.server == "http://127.0.0.1:1"
+        await client.close()
+
+    run(test())

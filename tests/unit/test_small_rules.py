@@ -1,0 +1,120 @@
+"""core/report, core/backoff, core/generate and core/errors."""
+
+import random
+import re
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaultsync.core import errors
+from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.generate import default_value
+from vaultsync.core.objects import Report
+from vaultsync.core.report import MESSAGE_LENGTH, compose
+
+OK = Report(True, "Success", "created a")
+FAILED = Report(False, "ErrorCreating", "denied")
+
+
+@pytest.mark.parametrize(
+    ("case", "problem", "failures", "success", "before", "expected"),
+    [
+        ("nothing happened", "", [], "", None, None),
+        ("nothing happened since", "", [], "", OK, None),
+        ("a success is said", "", [], "created a", None, OK),
+        ("a success is said once", "", [], "created a", OK, None),
+        ("a failure is said", "", [("denied", False)], "", None, FAILED),
+        ("a failure is said once", "", [("denied", False)], "", FAILED, None),
+        ("a failure goes before a success", "", [("denied", False)], "created a", OK, FAILED),
+        ("a path that existed", "", [("denied", True)], "", None, Report(False, "Recreating", "denied")),
+        ("two paths", "", [("x", True), ("y", False)], "", None, Report(False, "ErrorCreating", "x; y")),
+        ("the annotation first", "bad", [("x", True)], "created a", OK, Report(False, "ErrorAnnotation", "bad")),
+        ("the annotation once", "bad", [], "", Report(False, "ErrorAnnotation", "bad"), None),
+        (
+            "somebody else created it",
+            "",
+            [],
+            "",
+            FAILED,
+            Report(True, "Exists", "everything that it reads exists in Vault"),
+        ),
+    ],
+)
+def test_what_is_said(
+    case: str,
+    problem: str,
+    failures: list[tuple[str, bool]],
+    success: str,
+    before: Report | None,
+    expected: Report | None,
+) -> None:
+    assert compose(problem, failures, success, before, all_there=True) == expected, case
+
+
+texts = st.text(max_size=5) | st.just("x" * 3000)
+reports = st.none() | st.builds(Report, st.booleans(), texts, texts)
+
+
+@given(
+    st.just("") | texts,
+    st.lists(st.tuples(texts, st.booleans()), max_size=2),
+    st.just("") | texts,
+    reports,
+    st.booleans(),
+)
+def test_what_was_said_is_not_said_again(
+    problem: str, failures: list[tuple[str, bool]], success: str, before: Report | None, all_there: bool
+) -> None:
+    said = compose(problem, failures, success, before, all_there)
+    if said is not None:
+        assert len(said.message) <= MESSAGE_LENGTH
+        assert compose(problem, failures, success, said, all_there) is None
+
+
+def test_what_was_not_seen_to_exist_is_not_said_to_exist() -> None:
+    assert compose("", [], "", FAILED, all_there=False) is None
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    waits = list(islice(backoff(0.1, 10.0, random.Random(1)), 40))
+    for attempt, wait in enumerate(waits):
+        full = min(0.1 * 2**attempt, 10.0)
+        assert full / 2 <= wait <= full
+
+
+def test_waits_of_two_processes_differ() -> None:
+    assert list(islice(backoff(1, 8), 5)) != list(islice(backoff(1, 8), 5))
+
+
+@given(st.floats(0.001, 1e6))
+def test_jitter_spreads_by_a_tenth(period: float) -> None:
+    assert 0.9 * period * 0.999999 <= jittered(period) <= 1.1 * period * 1.000001
+
+
+def test_a_generated_value_is_32_random_bytes_in_hex() -> None:
+    values = [default_value() for _ in range(500)]
+    plain = {value.get_secret_value() for value in values}
+    assert len(plain) == len(values)
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in plain)
+    assert not any(value in f"{values} {values[0]!r} {values[0]}" for value in plain)
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (errors.VaultUnavailable, True),
+        (errors.VaultDenied, True),
+        (errors.VaultRejected, True),
+        (errors.WriteConflict, True),
+        (errors.KubeUnavailable, True),
+        (errors.KubeDenied, True),
+        (errors.KubeNotFound, False),
+        (errors.KubeConflict, True),
+        (errors.KubeGone, True),
+        (errors.KubeRejected, False),
+    ],
+)
+def test_what_is_retried(error: type[errors.VaultsyncError], retryable: bool) -> None:
+    assert error.retryable is retryable

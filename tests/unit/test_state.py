@@ -1,0 +1,80 @@
+"""core/state: what the names of the keys say about a property, and how a state is named."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.build import NOON, V1, gone, live
+from vaultsync.core.state import Presence, is_expression, presence
+
+TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("", Presence.PRESENT),
+        ("password", Presence.PRESENT),
+        ("db.password", Presence.PRESENT),
+        ("db.user", Presence.PRESENT),
+        ("db.deep", Presence.PRESENT),
+        ("db.deep.x", Presence.PRESENT),
+        ("other", Presence.MISSING),
+        ("db.other", Presence.MISSING),
+        ("db.deep.y", Presence.MISSING),
+        ("empty.x", Presence.MISSING),
+        ("Password", Presence.MISSING),
+        ("list.0", Presence.UNKNOWN),
+        ("password.x", Presence.UNKNOWN),
+        ("db.*", Presence.UNKNOWN),
+        ("db.pass?", Presence.UNKNOWN),
+        ("list.#", Presence.UNKNOWN),
+        ("db|user", Presence.UNKNOWN),
+        ("@this", Presence.UNKNOWN),
+        ("db.@keys", Presence.UNKNOWN),
+        ("{user,password}", Presence.UNKNOWN),
+        ("[user]", Presence.UNKNOWN),
+        ('!"x"', Presence.UNKNOWN),
+        (r"db\.password", Presence.UNKNOWN),
+    ],
+)
+def test_presence(name: str, expected: Presence) -> None:
+    assert presence(TREE, name) is expected
+
+
+@pytest.mark.parametrize("name", ["x", "x.y", "*"])
+def test_without_key_names_a_property_is_unknown(name: str) -> None:
+    assert presence(None, name) is Presence.UNKNOWN
+
+
+def test_a_key_that_is_spelled_like_an_expression_is_a_key() -> None:
+    assert presence({"a*": None}, "a*") is Presence.PRESENT
+
+
+@pytest.mark.parametrize("name", ["password", "db.password", "a-b_c", "user@host", "50%", "ü", "a!b", "x{y}"])
+def test_plain_names_are_no_expressions(name: str) -> None:
+    assert not is_expression(name)
+
+
+def test_tokens_tell_states_apart() -> None:
+    states: list[Any] = [gone(), live(version=1), live(version=2), gone(version=2), gone(version=3)]
+    tokens = [state.token(metadata=False) for state in states]
+    assert len(set(tokens)) == len(tokens)
+    assert live(version=2).token(metadata=False) == live(version=2).token(metadata=False)
+
+
+def test_a_version_1_written_again_after_all_metadata_was_deleted_is_another_state() -> None:
+    """`kv metadata delete`, or an empty dev server: the count starts from 1 again, the value is another one."""
+    first, again = live(version=1), live(version=1, written=NOON.replace(hour=13))
+    assert first.token(metadata=False) != again.token(metadata=False)
+
+
+def test_custom_metadata_counts_for_those_who_read_it() -> None:
+    one, two = (replace(live(), metadata_digest=digest) for digest in ("a", "b"))
+    assert one.token(metadata=False) == two.token(metadata=False)
+    assert one.token(metadata=True) != two.token(metadata=True)
+
+
+def test_a_v1_path_is_there_or_not() -> None:
+    assert live(mount=V1).token(metadata=False) != gone(mount=V1).token(metadata=False)

@@ -1,0 +1,266 @@
+"""vault/stream: one subscription, whatever the other side does. Against local websocket servers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from tests.unit.build import eventually, run
+from tests.unit.servers import unused_port
+from vaultsync.core.events import VaultEvent
+from vaultsync.vault import stream
+from vaultsync.vault.client import VaultAccess
+from vaultsync.vault.stream import EventStream, stream_uri
+
+
+def frame(number: int = 1) -> str:
+    metadata = {"path": f"secret/data/k{number}", "current_version": "1"}
+    plugin = {"mount_path": "secret/"}
+    return json.dumps(
+        {"data": {"event_type": "kv-v2/data-write", "event": {"metadata": metadata}, "plugin_info": plugin}}
+    )
+
+
+class Listener:
+    """Notes what the stream tells."""
+
+    def __init__(self, address: str, namespace: str = "") -> None:
+        self.connects = 0
+        self.events: list[VaultEvent] = []
+        access = VaultAccess(address, SecretStr("t0ken"), None, namespace, 5.0)
+        self.stream = EventStream(access, self.connected, self.events.append)
+
+    def connected(self) -> None:
+        self.connects += 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.stream.run())
+        try:
+            yield
+            if task.done():
+                await task
+                raise AssertionError("the stream has ended")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 0.05)
+
+
+def against(
+    handler: Callable[[ServerConnection], Awaitable[None]],
+    test: Callable[[Listener], Awaitable[None]],
+    process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+) -> None:
+    async def main() -> None:
+        async with serve(handler, "127.0.0.1", 0, process_request=process_request, close_timeout=0.1) as server:
+            host, port = next(iter(server.sockets)).getsockname()[:2]
+            listener = Listener(f"http://{host}:{port}")
+            async with listener.running():
+                await test(listener)
+
+    run(main())
+
+
+async def stay(connection: ServerConnection) -> None:
+    await connection.wait_closed()
+
+
+def test_it_subscribes_with_the_token_and_says_so() -> None:
+    seen: list[Request] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request)
+        await connection.send(frame())
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.events)
+        assert listener.connects == 1
+        assert listener.events[0].path.path == "secret/data/k1"
+        assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+        assert seen[0].headers["X-Vault-Token"] == "t0ken"
+        assert "X-Vault-Namespace" not in seen[0].headers
+
+    against(handler, test)
+
+
+def test_no_event_of_a_huge_burst_is_lost_or_out_of_order() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        for number in range(10_000):
+            await connection.send(frame(number))
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: len(listener.events) == 10_000, limit=8)
+        assert [event.path.path for event in listener.events] == [f"secret/data/k{n}" for n in range(10_000)]
+
+    against(handler, test)
+
+
+def test_garbage_is_passed_over() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        for garbage in ("", "nonsense", "[" * 10_000, b"\xff\x00", "{}", "null"):
+            await connection.send(garbage)
+        await connection.send(frame())
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.events)
+        assert listener.connects == 1
+
+    against(handler, test)
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "too large", "no UTF-8"])
+def test_a_lost_stream_is_connected_again(how: str) -> None:
+    async def handler(connection: ServerConnection) -> None:
+        if how == "abort":
+            connection.transport.abort()
+        elif how == "too large":
+            await connection.send("x" * (stream.MAX_FRAME + 1))
+            await stay(connection)
+        elif how == "no UTF-8":
+            await connection.send(b"\xff", text=True)
+            await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects >= 3)
+
+    against(handler, test)
+
+
+def test_a_stream_that_closes_at_once_is_not_hammered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection means a look at everything: the waits must grow although the handshake succeeds."""
+    monkeypatch.setattr(stream, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 10.0)
+
+    async def handler(connection: ServerConnection) -> None:
+        return
+
+    async def test(listener: Listener) -> None:
+        await asyncio.sleep(0.6)
+        assert listener.connects <= 8
+
+    against(handler, test)
+
+
+def test_a_silent_stream_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.05)
+
+    async def handler(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()  # half-open: pings get no answer
+        await asyncio.sleep(0.5)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects >= 2)
+
+    against(handler, test)
+
+
+def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.1)
+
+    async def test(listener: Listener) -> None:
+        await asyncio.sleep(0.5)
+        assert listener.connects == 1
+
+    against(stay, test)
+
+
+@pytest.mark.parametrize("status", [403, 404, 400, 429, 500, 503, 200])
+def test_a_refused_subscription_is_tried_again_and_told_once(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    refused: list[int] = []
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        if len(refused) < 3:
+            refused.append(status)
+            return connection.respond(HTTPStatus(status), "no\n")
+        return None
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects == 1)
+        assert len(refused) == 3
+
+    against(stay, test, refuse)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_standby_that_redirects_does_not_end_the_stream(scheme: str) -> None:
+    """Vault's own Location is an http(s) address."""
+    redirected: list[int] = []
+
+    def redirect(connection: ServerConnection, request: Request) -> Response | None:
+        if redirected:
+            return None
+        redirected.append(1)
+        response = connection.respond(HTTPStatus.TEMPORARY_REDIRECT, "")
+        host = request.headers["Host"]
+        response.headers["Location"] = f"{scheme}://{host}/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+        return response
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects == 1)
+
+    against(stay, test, redirect)
+
+
+def test_a_vault_that_comes_later_is_found() -> None:
+    async def main() -> None:
+        port = unused_port()
+        listener = Listener(f"http://127.0.0.1:{port}")
+        async with listener.running():
+            await asyncio.sleep(0.1)
+            assert listener.connects == 0
+            async with serve(stay, "127.0.0.1", port, close_timeout=0.1):
+                await eventually(lambda: listener.connects == 1)
+
+    run(main())
+
+
+def test_it_stops_at_once_when_cancelled() -> None:
+    async def main() -> None:
+        async with serve(stay, "127.0.0.1", 0, close_timeout=0.1) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            listener = Listener(f"http://127.0.0.1:{port}")
+            task = asyncio.create_task(listener.stream.run())
+            await eventually(lambda: listener.connects == 1)
+            task.cancel()
+            async with asyncio.timeout(3):
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+    run(main())
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1:x"])
+def test_an_impossible_address_does_not_end_the_process(address: str) -> None:
+    async def main() -> None:
+        async with Listener(address).running():
+            await asyncio.sleep(0.05)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("address", "uri"),
+    [
+        ("http://v:8200", "ws://v:8200/v1/sys/events/subscribe/kv*?json=true&namespaces=*"),
+        ("https://v/", "wss://v/v1/sys/events/subscribe/kv*?json=true&namespaces=*"),
+        ("https://v/prefix/", "wss://v/prefix/v1/sys/events/subscribe/kv*?json=true&namespaces=*"),
+    ],
+)
+def test_the_streams_address(address: str, uri: str) -> None:
+    assert stream_uri(address) == uri

@@ -1,0 +1,285 @@
+"""The testbed's builds, without building: what is refused and how it is said, what is kept, what ends when stopped."""
+
+import dataclasses
+import fcntl
+import io
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.testbed import build, pins
+from tests.testbed.errors import BuildError, DiskSpaceError, MissingToolError
+
+GIGABYTE = 1024**3
+
+
+@pytest.fixture
+def go_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = tmp_path / "go"
+    shutil.copytree(pins.GO_DIRECTORY, copy)
+    monkeypatch.setattr(pins, "GO_DIRECTORY", copy)
+    return copy
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> build.Builder:
+    return build.Builder(tmp_path, build.Progress(io.StringIO()), build.Commands())
+
+
+def script(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+class TestKeys:
+    @pytest.mark.parametrize("name", ["go.mod", "go.sum", "trim.json"])
+    def test_a_changed_pin_is_another_folder(self, go_directory: Path, name: str) -> None:
+        before = build.folder_of(pins.VAULT, Path("cache"))
+        file = go_directory / "vault" / name
+        file.write_text(file.read_text() + "\n")
+        assert build.folder_of(pins.VAULT, Path("cache")) != before
+
+    def test_changed_flags_are_another_folder(self) -> None:
+        assert dataclasses.replace(pins.VAULT, ldflags="").key != pins.VAULT.key
+
+    def test_a_changed_hash_is_another_folder(self) -> None:
+        assert dataclasses.replace(pins.ETCD, sha256="0" * 64).key != pins.ETCD.key
+
+    def test_the_folder_names_the_version(self) -> None:
+        assert build.folder_of(pins.VAULT, Path("cache")).name.startswith("vault-1.15.1-")
+
+    def test_versions_are_those_of_the_pinned_modules(self) -> None:
+        for program in (pins.VAULT, pins.KUBERNETES, pins.EXTERNAL_SECRETS):
+            assert f"{program.module} v{program.version}" in (program.source / "go.mod").read_text()
+
+
+class TestCache:
+    def test_what_is_there_is_not_built(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*arguments: object) -> None:
+            raise AssertionError("built")
+
+        monkeypatch.setattr(build, "_fill", refuse)
+        build.folder_of(pins.ETCD, tmp_path).mkdir()
+        found = build.ensure([pins.ETCD], tmp_path)
+        assert found["etcd"].is_relative_to(build.folder_of(pins.ETCD, tmp_path))
+
+    def test_a_failed_build_leaves_nothing(self, builder: build.Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(program: pins.GoProgram, work: Path, log: Path) -> Path:
+            (work / "half").mkdir()
+            raise BuildError("no")
+
+        monkeypatch.setattr(builder, "_build", fail)
+        with pytest.raises(BuildError):
+            builder.make(pins.VAULT)
+        assert [path.name for path in builder.cache.iterdir()] == ["logs"]
+
+    def test_a_second_process_waits_for_the_first_and_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built: list[build.Program] = []
+        monkeypatch.setattr(build, "_build_all", lambda builder, missing: built.extend(missing))
+        out = io.StringIO()
+        with (tmp_path / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            second = threading.Thread(target=build.ensure, args=([pins.ETCD], tmp_path, out))
+            second.start()
+            while "waiting" not in out.getvalue():
+                time.sleep(0.005)
+            build.folder_of(pins.ETCD, tmp_path).mkdir()  # what the first process built
+        second.join()
+        assert built == []
+
+    def test_the_cache_is_where_the_user_wants_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+        monkeypatch.delenv("VAULTSYNC_TESTBED_CACHE", raising=False)
+        assert build.cache_directory() == Path("/caches/vaultsync-testbed")
+        monkeypatch.setenv("VAULTSYNC_TESTBED_CACHE", "/elsewhere")
+        assert build.cache_directory() == Path("/elsewhere")
+
+
+class TestWhatIsMissing:
+    def test_disk(self) -> None:
+        with pytest.raises(DiskSpaceError, match=r"kubernetes, vault: /cache has 1\.0 GB free, 5\.0 GB are needed"):
+            build.check_disk([pins.KUBERNETES, pins.VAULT], [Path("/cache")], lambda folder: GIGABYTE)
+
+    def test_enough_disk(self) -> None:
+        build.check_disk([pins.KUBERNETES], [Path("/cache")], lambda folder: 3 * GIGABYTE)
+
+    def test_neither_go_nor_a_way_to_install_it(self, builder: build.Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_pip() -> None:
+            raise MissingToolError("python has no pip")
+
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        monkeypatch.setattr(build, "check_pip", no_pip)
+        with pytest.raises(MissingToolError, match=r"Go 1\.25\.1 or newer: PATH has none, .* python has no pip"):
+            builder.prepare_go([pins.VAULT])
+
+    def test_a_go_that_is_too_old_is_named(
+        self, builder: build.Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(program: build.Program) -> None:
+            raise BuildError("pip found nothing")
+
+        old = script(tmp_path, "go", "echo go1.21.3")
+        monkeypatch.setattr(shutil, "which", lambda name: str(old))
+        monkeypatch.setattr(builder, "make", fail)
+        with pytest.raises(MissingToolError, match=r"PATH has only 1\.21\.3, .* pip found nothing"):
+            builder.prepare_go([pins.VAULT])
+
+    @pytest.mark.parametrize(
+        ("text", "version"),
+        [("go1.26.8\n", (1, 26, 8)), ("go1.27rc1", (1, 27, 0)), ("go1.27.3 X:nocoverage", (1, 27, 3)), ("devel", ())],
+    )
+    def test_go_versions(self, text: str, version: tuple[int, ...]) -> None:
+        assert build.go_version(text) == version
+
+
+class TestCommands:
+    def test_a_failure_shows_the_last_lines_and_the_log(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        failing = script(tmp_path, "failing", "echo 'bad.go:1: nope' >&2; echo a/package >&2; exit 3")
+        with pytest.raises(BuildError) as caught:
+            build.Commands().run([str(failing)], log=log)
+        assert "code 3" in str(caught.value)
+        assert "bad.go:1: nope" in str(caught.value)
+        assert str(log) in str(caught.value)
+        assert "a/package" not in str(caught.value), "go's list of packages hides the error"
+
+    def test_a_full_disk_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(DiskSpaceError, match="the disk filled up"):
+            build.Commands().run(["sh", "-c", "echo 'x: no space left on device' >&2; exit 1"], log=tmp_path / "log")
+
+    def test_an_interrupt_ends_what_runs_and_starts_nothing_more(self, tmp_path: Path) -> None:
+        commands = build.Commands()
+        failures: list[BaseException] = []
+        started = threading.Event()
+
+        def run() -> None:
+            try:
+                command = ["sh", "-c", "echo go >&2; sleep 60"]
+                commands.run(command, log=tmp_path / "log", on_line=lambda line: started.set())
+            except BuildError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert started.wait(5)
+        commands.cancel()
+        thread.join(5)
+        assert "interrupted" in str(failures[0])
+        with pytest.raises(BuildError, match="interrupted"):
+            commands.run(["true"], log=tmp_path / "log")
+
+
+def test_a_long_build_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "HEARTBEAT_SECONDS", 0.01)
+    out = io.StringIO()
+    progress = build.Progress(out)
+    with progress.heartbeat():
+        progress.doing("vault", "compiling")
+        deadline = time.monotonic() + 5
+        while out.getvalue().count("vault: compiling") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
+SOURCE = """package a
+
+import (
+	"fmt"
+	"example.com/gone"
+	other "example.com/kept"
+)
+
+var plugins = map[string]func(){
+	"gone": gone.New,
+	"kept": other.New,
+}
+
+func removed() { gone.Do() }
+
+func Setup(name string, kind string) {
+	plugins["late"] = gone.New
+	if name != "" {
+		gone.Configure(name)
+	}
+	switch kind {
+	case "removed":
+		removed()
+	case "kept":
+		other.Do(name, gone.WithLogger(1))
+	}
+	fmt.Println(name)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def trim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("go"):
+        pytest.skip("no Go in PATH")
+    binary = tmp_path_factory.mktemp("trim") / "trim"
+    env = {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
+    subprocess.run(["go", "build", "-o", str(binary), "."], cwd=pins.TRIM_SOURCE, env=env, check=True)
+    return binary
+
+
+class TestTrim:
+    def run(
+        self, trim: Path, folder: Path, source: str, imports: list[str], declarations: list[str]
+    ) -> tuple[int, str, str]:
+        (folder / "module").mkdir()
+        (folder / "module" / "a.go").write_text(source)
+        plan = folder / "plan.json"
+        plan.write_text(json.dumps({"module": {"a.go": {"imports": imports, "declarations": declarations}}}))
+        ended = subprocess.run([str(trim), str(plan), str(folder)], capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stderr, (folder / "module" / "a.go").read_text()
+
+    def test_takes_out_all_that_hangs_on_an_import_and_nothing_else(self, trim: Path, tmp_path: Path) -> None:
+        code, errors, text = self.run(trim, tmp_path, SOURCE, ["example.com/gone"], ["removed"])
+        assert (code, errors) == (0, "")
+        assert "gone" not in text
+        assert "removed" not in text
+        assert "other.Do(name)" in text
+        assert '"kept": other.New' in text
+        assert "fmt.Println(name)" in text
+
+    def test_refuses_an_import_that_is_not_there(self, trim: Path, tmp_path: Path) -> None:
+        code, errors, text = self.run(trim, tmp_path, SOURCE, ["example.com/unheard-of"], [])
+        assert code == 1
+        assert "does not import example.com/unheard-of" in errors
+        assert text == SOURCE
+
+    def test_refuses_a_declaration_that_is_not_there(self, trim: Path, tmp_path: Path) -> None:
+        code, errors, _ = self.run(trim, tmp_path, SOURCE, [], ["unheardOf"])
+        assert code == 1
+        assert "does not declare unheardOf" in errors
+
+    def test_refuses_to_change_what_the_program_does(self, trim: Path, tmp_path: Path) -> None:
+        source = 'package a\n\nimport "example.com/gone"\n\nfunc Do() int {\n\treturn gone.Number()\n}\n'
+        code, errors, text = self.run(trim, tmp_path, source, ["example.com/gone"], [])
+        assert code == 1
+        assert "a.go:6:9: gone is used where it cannot be taken out" in errors
+        assert text == source
+
+    def test_keeps_an_if_that_is_more_than_a_setting(self, trim: Path, tmp_path: Path) -> None:
+        source = 'package a\n\nimport "example.com/gone"\n\nfunc Do(ok bool) {\n\tif ok {\n\t\tgone.Do()\n\t}\n}\n'
+        code, errors, _ = self.run(trim, tmp_path, source, ["example.com/gone"], [])
+        assert code == 1
+        assert "cannot be taken out" in errors
+
+
+def test_the_lists_of_what_is_trimmed_hold_no_source() -> None:
+    for plan in pins.GO_DIRECTORY.glob("*/trim.json"):
+        for files in json.loads(plan.read_text()).values():
+            for cuts in files.values():
+                assert set(cuts) <= {"imports", "declarations"}
+                assert all(" " not in entry for entries in cuts.values() for entry in entries)

@@ -1,0 +1,399 @@
+"""vault/client: what each answer of Vault becomes, and that no value or token leaves by an error.
+
+Against a small local server that answers as real ones seldom do; the real Vault is in tests/integration.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from tests.unit.build import V1, V2, Json, gone, live, path, run
+from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.vault.client import VaultAccess, VaultClient
+
+A = path("secret/data/a")
+MOUNTS = {"secret/": "2", "team/kv/": "2", "kv1/": "1"}
+VALUE, TOKEN = "5ecret-value", "t0ken"
+
+
+def access(address: str, token: str = TOKEN, timeout: float = 5.0) -> VaultAccess:
+    return VaultAccess(address, SecretStr(token), None, "", timeout)
+
+
+def with_client(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    test: Callable[[VaultClient], Awaitable[Any]],
+    timeout: float = 5.0,
+) -> None:
+    async def main() -> None:
+        async with http_server(handler) as address:
+            client = VaultClient(access(address, timeout=timeout))
+            try:
+                await test(client)
+            finally:
+                await client.close()
+
+    run(main())
+
+
+def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A server that knows its mounts and answers the rest by the function."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        mount = request.path.removeprefix("/v1/sys/internal/ui/mounts/")
+        if mount != request.path:
+            for name, version in MOUNTS.items():
+                if mount.startswith(name):
+                    return answer(200, {"data": {"path": name, "type": "kv", "options": {"version": version}}})
+            return answer(403, {"errors": ["preflight capability check returned 403"]})
+        return respond(request)
+
+    return handler
+
+
+SUBKEYS = {
+    "data": {
+        "subkeys": {"a": None, "b": {"c": None}},
+        "metadata": {"version": 3, "created_time": "2025-06-01T12:00:00.123456789Z", "custom_metadata": {"x": "y"}},
+    }
+}
+
+
+def test_a_look_at_a_v2_path_asks_for_names_only() -> None:
+    asked = []
+
+    def respond(request: web.Request) -> web.Response:
+        asked.append((request.method, request.path))
+        return answer(200, SUBKEYS)
+
+    async def test(client: VaultClient) -> None:
+        state = await client.look(path("team/kv/data/a b/c"), 2)
+        assert (state.exists, state.version, state.subkeys) == (True, 3, {"a": None, "b": {"c": None}})
+        assert state.written is not None
+        assert state.metadata_digest
+        assert asked == [("GET", "/v1/team/kv/subkeys/a b/c")]
+
+    with_client(vault(respond), test)
+
+
+@pytest.mark.parametrize(
+    ("document", "version"),
+    [
+        ({"errors": []}, 0),
+        ({"data": {"subkeys": None, "metadata": {"version": 4, "deletion_time": "x", "destroyed": False}}}, 4),
+    ],
+)
+def test_missing_and_deleted(document: Json, version: int) -> None:
+    async def test(client: VaultClient) -> None:
+        state = await client.look(A, 2)
+        assert (state.exists, state.version) == (False, version)
+
+    with_client(vault(lambda _: answer(404, document)), test)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (400, {"errors": ["bad request"]}, VaultRejected, ["400", "bad request", "secret/subkeys/a"]),
+        (401, {"errors": ["no"]}, VaultDenied, ["401"]),
+        (403, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}, VaultDenied, ["403: permission denied on"]),
+        (404, {"errors": ["no handler for route"]}, VaultRejected, ["404", "no handler"]),
+        (405, {"errors": ["unsupported operation"]}, VaultRejected, ["405", "unsupported"]),
+        (412, {"errors": ["required index state not present"]}, VaultUnavailable, ["required index"]),
+        (429, {"errors": ["request path is rate limited"]}, VaultUnavailable, ["429"]),
+        (500, {"errors": ["internal error"]}, VaultUnavailable, ["500"]),
+        (502, {"errors": []}, VaultUnavailable, ["502"]),
+        (503, {"errors": ["Vault is sealed"]}, VaultUnavailable, ["503", "sealed"]),
+        (500, [], VaultUnavailable, []),
+        (500, {"errors": 5}, VaultUnavailable, []),
+        (500, {"errors": [{"a": 1}]}, VaultUnavailable, []),
+        (500, {"errors": "text"}, VaultUnavailable, ["text"]),
+        (200, {}, VaultUnavailable, []),
+        (200, [], VaultUnavailable, []),
+    ],
+)
+def test_what_an_answer_means(status: int, body: object, kind: type[VaultsyncError], words: list[str]) -> None:
+    async def test(client: VaultClient) -> None:
+        with pytest.raises(VaultsyncError) as caught:
+            await client.look(A, 2)
+        assert type(caught.value) is kind
+        assert all(word in str(caught.value) for word in words)
+
+    with_client(vault(lambda _: answer(status, body)), test)
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500, 503])
+def test_what_is_no_json_is_no_answer_of_vault(status: int) -> None:
+    """Such as a proxy's page: it must never be taken for a path that is missing."""
+
+    async def test(client: VaultClient) -> None:
+        with pytest.raises((VaultUnavailable, VaultDenied)):
+            await client.look(A, 2)
+
+    with_client(vault(lambda _: web.Response(status=status, text="<html>", content_type="text/html")), test)
+
+
+def test_a_mount_that_is_no_kv_mount_is_never_written() -> None:
+    written = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if "/ui/mounts/" in request.path:
+            return answer(200, {"data": {"path": "database/", "type": "database", "options": None}})
+        written.append(request.method)
+        return answer(404, {"errors": []})
+
+    async def test(client: VaultClient) -> None:
+        with pytest.raises(VaultRejected):
+            await client.look(path("database/roles/a"), 1)
+        assert "POST" not in written
+
+    with_client(handler, test)
+
+
+def test_without_the_right_to_ask_for_mounts_they_are_guessed() -> None:
+    asked = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        if "/ui/mounts/" in request.path:
+            return answer(403, {"errors": ["denied"]})
+        return answer(200, SUBKEYS)
+
+    async def test(client: VaultClient) -> None:
+        assert (await client.look(path("team/kv/data/a"), 2)).mount.path == "team/kv/"
+        assert asked[-1] == "/v1/team/kv/subkeys/a"
+
+    with_client(handler, test)
+
+
+def test_a_mount_is_asked_for_once_until_it_is_forgotten() -> None:
+    asked = []
+    inner = vault(lambda _: answer(200, SUBKEYS))
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append("/ui/mounts/" in request.path)
+        return await inner(request)
+
+    async def test(client: VaultClient) -> None:
+        for _ in range(3):
+            await client.look(A, 2)
+        assert sum(asked) == 1
+        client.forget_mounts()
+        await client.look(A, 2)
+        assert sum(asked) == 2
+
+    with_client(handler, test)
+
+
+def listing(tree: dict[str, list[str]]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """A server that lists folders; by hand, since aiohttp's parser refuses the method LIST."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method, where, _ = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)
+        folder = where.removeprefix("/v1/").rstrip("/")
+        status, document = 404, json.dumps({"errors": []})
+        if "/ui/mounts/" in where:
+            name = where.partition("/ui/mounts/")[2].split("/")[0] + "/"
+            found = {"path": name, "type": "kv", "options": {"version": MOUNTS[name]}}
+            status, document = 200, json.dumps({"data": found})
+        elif method == "LIST" and folder in tree:
+            status, document = 200, json.dumps({"data": {"keys": tree[folder]}})
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        writer.write(f"{head}Content-Length: {len(document)}\r\n\r\n{document}".encode())
+        await writer.drain()
+
+    return talk
+
+
+def test_a_v1_path_exists_if_its_folder_lists_it() -> None:
+    async def main() -> None:
+        async with raw_server(listing({"kv1/x": ["b", "c/"]})) as where:
+            client = VaultClient(access(f"http://{where}"))
+            assert (await client.look(path("kv1/x/b"), 1)).exists
+            assert not (await client.look(path("kv1/x/c"), 1)).exists
+            assert not (await client.look(path("kv1/b"), 1)).exists
+            await client.close()
+
+    run(main())
+
+
+def test_a_creation_is_a_check_and_set() -> None:
+    sent: list[Any] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        sent.append(
+            (request.method, request.path, request.headers.get("Content-Type"), json.loads(await request.read()))
+        )
+        return answer(200, {"data": {"version": 4, "created_time": "2025-06-01T12:00:00Z"}})
+
+    async def test(client: VaultClient) -> None:
+        made = await client.create(A, gone(3), {"x": SecretStr(VALUE)})
+        assert (made.exists, made.version, made.subkeys) == (True, 4, {"x": None})
+        added = await client.create(A, live("y", version=3), {"x": SecretStr(VALUE)})
+        assert added.subkeys == {"x": None, "y": None}
+        assert [one[0] for one in sent] == ["POST", "PATCH"]
+        assert all(one[3] == {"options": {"cas": 3}, "data": {"x": VALUE}} for one in sent)
+        assert sent[1][2] == "application/merge-patch+json"
+        assert VALUE not in repr((made, added))
+
+    with_client(handler, test)
+
+
+def test_a_v1_creation_is_the_plain_values() -> None:
+    sent: list[Any] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        sent.append((request.method, request.path, json.loads(await request.read())))
+        return web.Response(status=204)
+
+    async def test(client: VaultClient) -> None:
+        assert (await client.create(path("kv1/a"), gone(mount=V1), {"x": SecretStr(VALUE)})).exists
+        assert sent == [("POST", "/v1/kv1/a", {"x": VALUE})]
+
+    with_client(handler, test)
+
+
+def test_the_namespace_and_the_token_are_sent_and_special_characters_arrive() -> None:
+    seen = []
+
+    def respond(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("X-Vault-Namespace"), request.headers["X-Vault-Token"]))
+        return answer(200, SUBKEYS)
+
+    async def test(client: VaultClient) -> None:
+        await client.look(VaultPath("team/a", "secret/data/a?b#c%2e ü"), 2)
+        await client.look(A, 2)
+        assert seen == [("/v1/secret/subkeys/a?b#c%2e ü", "team/a", TOKEN), ("/v1/secret/subkeys/a", None, TOKEN)]
+
+    with_client(vault(respond), test)
+
+
+def test_a_listing_goes_through_all_folders() -> None:
+    async def main() -> None:
+        tree = {"secret/metadata/dev": ["a", "b/"], "secret/metadata/dev/b": ["c"]}
+        async with raw_server(listing(tree)) as where:
+            client = VaultClient(access(f"http://{where}"))
+            found = await client.find(FindPrefix("", "secret/data/dev/", 2))
+            assert found == {path("secret/data/dev/a"), path("secret/data/dev/b/c")}
+            assert await client.find(FindPrefix("", "secret/data/none/", 2)) == set()
+            await client.close()
+
+    run(main())
+
+
+def test_the_tokens_lease() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("lookup-self"):
+            return answer(200, {"data": {"ttl": 100, "renewable": True}})
+        return answer(200, {"auth": {"lease_duration": 200, "renewable": False}})
+
+    async def test(client: VaultClient) -> None:
+        first, second = await client.lease(), await client.renew()
+        assert (first.ttl, first.renewable, second.ttl, second.renewable) == (100, True, 200, False)
+
+    with_client(handler, test)
+
+
+# -- nothing secret in an error
+
+
+async def failing(client: VaultClient, kind: type[VaultsyncError]) -> str:
+    with pytest.raises(kind) as caught:
+        await client.create(A, gone(), {"x": SecretStr(VALUE)})
+    held = all_that_an_error_holds(caught.value)
+    assert VALUE not in str(caught.value)
+    return held
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, VaultRejected), (403, VaultDenied), (500, VaultUnavailable)])
+def test_a_refused_write_holds_no_value(status: int, kind: type[VaultsyncError]) -> None:
+    async def test(client: VaultClient) -> None:
+        held = await failing(client, kind)
+        assert VALUE not in held
+        assert TOKEN not in held
+
+    with_client(vault(lambda _: answer(status, {"errors": ["no"]})), test)
+
+
+def test_a_refused_connection_holds_no_value() -> None:
+    async def test() -> None:
+        client = VaultClient(access(f"http://127.0.0.1:{unused_port()}"))
+        held = await failing(client, VaultUnavailable)
+        assert VALUE not in held
+        assert TOKEN not in held
+        assert "refused" in held
+        await client.close()
+
+    run(test())
+
+
+def test_a_silent_vault_times_out_and_holds_no_value() -> None:
+    async def test() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100_000)
+            await asyncio.sleep(1)
+
+        async with raw_server(silent) as where:
+            client = VaultClient(access(f"http://{where}", timeout=0.1))
+            held = await failing(client, VaultUnavailable)
+            assert VALUE not in held
+            await client.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b""])
+def test_a_broken_answer_is_no_answer(said: bytes) -> None:
+    async def test() -> None:
+        async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
+            await writer.drain()
+
+        async with raw_server(broken) as where:
+            client = VaultClient(access(f"http://{where}"))
+            await failing(client, VaultUnavailable)
+            with pytest.raises(VaultUnavailable):
+                await client.look(A, 2)
+            await client.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("token", ["t0ken\n", " t0ken", "t0ken\r\nX: y", "t0kenü\u2028"])
+def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> None:
+    async def test() -> None:
+        client = VaultClient(access(f"http://127.0.0.1:{unused_port()}", token=token))
+        with pytest.raises(VaultsyncError) as caught:
+            await client.look(A, 2)
+        assert "t0ken" not in str(caught.value)
+        await client.close()
+
+    run(test())
+
+
+def test_a_missing_ca_file_is_an_error_of_ours() -> None:
+    async def test() -> None:
+        client = VaultClient(VaultAccess("https://127.0.0.1:1", SecretStr("x"), "/does/not/exist", "", 1.0))
+        with pytest.raises(VaultsyncError):
+            await client.look(A, 2)
+        await client.close()
+
+    run(test())
+
+
+def test_the_state_of_a_v2_mount_is_of_that_mount() -> None:
+    async def test(client: VaultClient) -> None:
+        assert (await client.look(A, 1)).mount == V2
+        with pytest.raises(VaultRejected):
+            await client.look(path("secret/a"), 1)
+
+    with_client(vault(lambda _: answer(200, SUBKEYS)), test)

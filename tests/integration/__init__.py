@@ -1,0 +1,1 @@
+"""Parts of the project against real servers."""

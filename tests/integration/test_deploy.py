@@ -1,0 +1,454 @@
+"""What the project ships besides its code: manifests and Vault policy, on real servers; Dockerfile; lock files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from websockets.sync.client import connect
+
+import vaultsync as package
+from tests.testbed.api import Api, ApiError, Json
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
+from tests.testbed.kube import MERGE_PATCH
+from tests.testbed.place import Place
+from tests.testbed.testbed import Testbed
+from vaultsync.settings import Settings, variable
+
+BASE = PROJECT / "deploy" / "base"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
+ESO = "external-secrets.io"
+
+
+class Kubectl:
+    """The real kubectl, as admin of the testbed."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self._binary = testbed.binaries["kubectl"]
+        self._env = {"KUBECONFIG": str(testbed.kubeconfig), "HOME": str(testbed.work), "PATH": "/usr/bin:/bin"}
+
+    def __call__(self, *arguments: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(self._binary), *map(str, arguments)]
+        return subprocess.run(
+            command, input=given or "", env=self._env, text=True, capture_output=True, timeout=60, check=False
+        )
+
+    def quietly(self, *arguments: str | Path, given: str | None = None) -> str:
+        """The output of a command that works and has nothing to complain or warn about."""
+        result = self(*arguments, given=given)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+
+@pytest.fixture(scope="module")
+def kubectl(testbed: Testbed) -> Kubectl:
+    return Kubectl(testbed)
+
+
+@pytest.fixture(scope="module")
+def manifests(kubectl: Kubectl) -> list[Json]:
+    """The base as a user applies it."""
+    return list(yaml.safe_load_all(kubectl.quietly("kustomize", BASE)))
+
+
+@pytest.fixture(scope="module")
+def applied_namespace(kubectl: Kubectl, manifests: list[Json]) -> str:
+    """The namespace as shipped: without it no dry run in it works."""
+    namespace = one(manifests, "Namespace")
+    kubectl.quietly("apply", "--server-side", "--force-conflicts", "-f", "-", given=json.dumps(namespace))
+    return str(namespace["metadata"]["name"])
+
+
+def one(manifests: list[Json], kind: str) -> Json:
+    [found] = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+def pod_of(manifests: list[Json]) -> Json:
+    """The Pod that the Deployment's controller would create."""
+    template = one(manifests, "Deployment")["spec"]["template"]
+    metadata = {**template["metadata"], "name": "vaultsync-test", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}
+
+
+def container_of(manifests: list[Json]) -> Json:
+    [container] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: Json = container
+    return found
+
+
+class TestManifests:
+    def test_api_server_takes_them_all_without_a_warning(
+        self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str
+    ) -> None:
+        given = yaml.safe_dump_all(manifests)
+        taken = kubectl.quietly(
+            "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", given=given
+        )
+        assert len(taken.splitlines()) == len(manifests)
+
+    def test_pod_is_admitted_by_the_restricted_pod_security_standard(
+        self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str
+    ) -> None:
+        pod = json.dumps(pod_of(manifests))
+        assert "vaultsync-test" in kubectl.quietly("create", "--dry-run=server", "-f", "-", given=pod)
+
+    @pytest.mark.parametrize("left_out", ["allowPrivilegeEscalation", "capabilities"])
+    def test_pod_security_standard_is_enforced_in_the_namespace(
+        self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str, left_out: str
+    ) -> None:
+        pod = pod_of(manifests)
+        container = pod["spec"]["containers"][0]
+        context = {name: value for name, value in container["securityContext"].items() if name != left_out}
+        lax = {**pod, "spec": {**pod["spec"], "containers": [{**container, "securityContext": context}]}}
+        refused = kubectl("create", "--dry-run=server", "-f", "-", given=json.dumps(lax))
+        assert "violates PodSecurity" in refused.stderr
+
+    def test_every_variable_is_a_setting_and_together_they_make_a_configuration(
+        self, manifests: list[Json], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = self.environment(manifests)
+        known = {variable(name) for name in Settings.model_fields}
+        assert {name for name in given if name.startswith(("VAULT", "KUBE"))} <= known
+        for name in known:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        settings = Settings()
+        ports = {port["name"]: port["containerPort"] for port in container_of(manifests)["ports"]}
+        assert settings.health_listen.endswith(f":{ports['health']}")
+        assert settings.audit_listen.endswith(f":{ports['audit']}")
+
+    def test_service_leads_to_the_pod(self, manifests: list[Json]) -> None:
+        service, pod = one(manifests, "Service")["spec"], pod_of(manifests)
+        assert service["selector"].items() <= pod["metadata"]["labels"].items()
+        names = {port["name"] for port in container_of(manifests)["ports"]}
+        assert {port["targetPort"] for port in service["ports"]} <= names
+
+    def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
+        assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+    def test_only_one_runs_at_a_time(self, manifests: list[Json]) -> None:
+        spec = one(manifests, "Deployment")["spec"]
+        assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+    def test_probes_ask_for_what_vaultsync_serves(self, manifests: list[Json], vaultsync: VaultsyncFactory) -> None:
+        process = vaultsync()
+        process.wait_until_ready()
+        container = container_of(manifests)
+        for probe in ("livenessProbe", "readinessProbe"):
+            assert process.health.answers(container[probe]["httpGet"]["path"]), probe
+
+    def test_overlay_sets_image_and_settings(self, kubectl: Kubectl, tmp_path: Path) -> None:
+        overlay = {
+            "resources": ["base"],
+            "images": [{"name": "vaultsync", "newName": "images.example/vaultsync", "newTag": "9"}],
+            "configMapGenerator": [
+                {
+                    "name": "vaultsync",
+                    "namespace": NAMESPACE,
+                    "behavior": "merge",
+                    "literals": ["VAULT_ADDR=https://vault.example", "VAULTSYNC_SEED=all"],
+                }
+            ],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        (tmp_path / "base").mkdir()
+        for file in BASE.glob("*.yaml"):
+            (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+        manifests = list(yaml.safe_load_all(kubectl.quietly("kustomize", tmp_path)))
+        assert container_of(manifests)["image"] == "images.example/vaultsync:9"
+        given = self.environment(manifests)
+        assert (given["VAULT_ADDR"], given["VAULTSYNC_SEED"]) == ("https://vault.example", "all")
+
+    @staticmethod
+    def environment(manifests: list[Json]) -> dict[str, str]:
+        """The container's variables, with some text in place of a Secret's."""
+        container = container_of(manifests)
+        config = one(manifests, "ConfigMap")
+        assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+        own = {item["name"]: item.get("value", "from-a-secret") for item in container["env"]}
+        return {**config["data"], **own}
+
+
+class TestRbac:
+    def test_account_has_exactly_the_rights_that_vaultsync_uses(self, testbed: Testbed, place: Place) -> None:
+        testbed.kube.create(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody", "namespace": place.namespace}}
+        )
+        everyone = self.rights(testbed, testbed.kube.token_for("nobody", place.namespace), place.namespace)
+        own = self.rights(testbed, testbed.identity.kubernetes_token, place.namespace)
+        assert own - everyone == {
+            (ESO, "externalsecrets", "list"),
+            (ESO, "externalsecrets", "watch"),
+            (ESO, "externalsecrets", "patch"),
+            (ESO, "externalsecrets/status", "patch"),
+            (ESO, "secretstores", "list"),
+            (ESO, "secretstores", "watch"),
+            (ESO, "clustersecretstores", "list"),
+            (ESO, "clustersecretstores", "watch"),
+            ("", "namespaces", "list"),
+            ("", "namespaces", "watch"),
+            ("", "events", "create"),
+            ("", "events", "patch"),
+        }
+
+    @pytest.mark.parametrize(
+        ("verb", "resource"),
+        [
+            ("get", "secrets"),
+            ("list", "secrets"),
+            ("watch", "secrets"),
+            ("create", "secrets"),
+            ("create", f"externalsecrets.{ESO}"),
+            ("update", f"externalsecrets.{ESO}"),
+            ("delete", f"externalsecrets.{ESO}"),
+            ("patch", f"secretstores.{ESO}"),
+            ("patch", f"clustersecretstores.{ESO}"),
+            ("patch", "namespaces"),
+            ("get", "pods"),
+            ("create", "pods"),
+            ("create", "serviceaccounts/token"),
+            ("get", "configmaps"),
+            ("impersonate", "users"),
+            ("escalate", "clusterroles"),
+        ],
+    )
+    def test_account_must_not(self, testbed: Testbed, kubectl: Kubectl, verb: str, resource: str) -> None:
+        assert testbed.identity  # the account exists, and is bound
+        name, _, subresource = resource.partition("/")
+        more = [f"--subresource={subresource}"] if subresource else []
+        answer = kubectl("auth", "can-i", verb, name, *more, f"--as={ACCOUNT}", "--namespace=default")
+        assert answer.stdout.strip() == "no"
+
+    @staticmethod
+    def rights(testbed: Testbed, token: str, namespace: str) -> set[tuple[str, str, str]]:
+        """Everything a token may do in a namespace, as the API server itself lists it."""
+        api = Api(testbed.kube_apiserver.address, {"Authorization": f"Bearer {token}"}, testbed.kube_apiserver.ca)
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": namespace},
+        }
+        status = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)["status"]
+        assert not status["incomplete"]
+        return {
+            (group, resource, verb)
+            for rule in status["resourceRules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+
+SECRET = {"data": {"password": "a person's"}}
+
+
+class TestVaultPolicy:
+    """Each test with paths of its own, as the token that has the shipped policy and nothing else."""
+
+    @pytest.fixture
+    def vault(self, testbed: Testbed) -> Api:
+        return Api(testbed.vault.address, {"X-Vault-Token": testbed.identity.vault_token})
+
+    @pytest.mark.parametrize("mount", ["secret", "team/kv"])
+    @pytest.mark.parametrize(
+        ("method", "kind", "body"),
+        [
+            ("GET", "data", None),
+            ("GET", "metadata", None),
+            ("POST", "metadata", {"custom_metadata": {"owner": "me"}}),
+            ("DELETE", "data", None),
+            ("POST", "delete", {"versions": [1]}),
+            ("POST", "undelete", {"versions": [1]}),
+            ("POST", "destroy", {"versions": [1]}),
+            ("DELETE", "metadata", None),
+        ],
+    )
+    def test_refuses_on_kv_v2(
+        self, vault: Api, place: Place, mount: str, method: str, kind: str, body: Json | None
+    ) -> None:
+        place.put("postgres", mount, password="a person's")
+        assert status_of(vault, method, f"/v1/{mount}/{kind}/{place.path('postgres')}", body) == 403
+        assert place.read("postgres", mount) == {"password": "a person's"}
+
+    @pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", {"password": "another"}), ("DELETE", None)])
+    def test_refuses_on_an_existing_kv_v1_path(self, vault: Api, place: Place, method: str, body: Json | None) -> None:
+        place.put("postgres", "kv1", password="a person's")
+        assert status_of(vault, method, f"/v1/kv1/{place.path('postgres')}", body) == 403
+        assert place.read("postgres", "kv1") == {"password": "a person's"}
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body"),
+        [
+            ("GET", "sys/mounts", None),
+            ("GET", "sys/policies/acl/vaultsync", None),
+            ("PUT", "sys/policies/acl/vaultsync", {"policy": 'path "*" { capabilities = ["sudo"] }'}),
+            ("POST", "auth/token/create", {}),
+            ("POST", "cubbyhole/x", {"a": "b"}),
+            ("GET", "secret/config", None),
+        ],
+    )
+    def test_refuses_elsewhere(self, vault: Api, method: str, path: str, body: Json | None) -> None:
+        assert status_of(vault, method, f"/v1/{path}", body) == 403
+
+    @pytest.mark.parametrize("mount", ["secret", "team/kv"])
+    def test_lets_a_missing_value_be_created_and_a_key_added(self, vault: Api, place: Place, mount: str) -> None:
+        path = f"/v1/{mount}/data/{place.path('postgres')}"
+        assert status_of(vault, "POST", path, {"options": {"cas": 0}, "data": {"password": "seeded"}}) == 200
+        # the second to write, with the same view
+        assert status_of(vault, "POST", path, {"options": {"cas": 0}, "data": {"password": "late"}}) == 400
+        added = {"options": {"cas": 1}, "data": {"user": "seeded"}}
+        assert status_of(vault, "PATCH", path, added, content_type=MERGE_PATCH) == 200
+        assert place.read("postgres", mount) == {"password": "seeded", "user": "seeded"}
+
+    def test_lets_a_deleted_value_be_created_again(self, vault: Api, place: Place) -> None:
+        place.put("postgres", password="a person's")
+        place.vault.delete(place.path("postgres"))
+        path = f"/v1/secret/data/{place.path('postgres')}"
+        assert status_of(vault, "POST", path, {"options": {"cas": 1}, "data": {"password": "seeded"}}) == 200
+        assert place.read("postgres") == {"password": "seeded"}
+
+    def test_lets_a_missing_value_be_created_on_kv_v1(self, vault: Api, place: Place) -> None:
+        assert status_of(vault, "POST", f"/v1/kv1/{place.path('postgres')}", {"password": "seeded"}) == 200
+        assert place.read("postgres", "kv1") == {"password": "seeded"}
+
+    def test_lets_names_be_looked_up_without_values(self, vault: Api, place: Place) -> None:
+        place.put("postgres", password="a person's")
+        found = vault.request("GET", f"/v1/secret/subkeys/{place.path('postgres')}")
+        assert found["data"]["subkeys"] == {"password": None}
+        assert "a person's" not in json.dumps(found)
+        listed = vault.request("LIST", f"/v1/secret/metadata/{place.path('')}")
+        assert listed["data"]["keys"] == ["postgres"]
+
+    def test_lets_the_mount_of_a_path_be_found(self, vault: Api, place: Place) -> None:
+        found = vault.request("GET", f"/v1/sys/internal/ui/mounts/team/kv/{place.path('postgres')}")
+        assert (found["data"]["path"], found["data"]["options"]) == ("team/kv/", {"version": "2"})
+
+    @pytest.mark.parametrize(("method", "path"), [("GET", "lookup-self"), ("POST", "renew-self")])
+    def test_lets_the_token_be_kept_alive(self, vault: Api, method: str, path: str) -> None:
+        assert status_of(vault, method, f"/v1/auth/token/{path}") == 200
+
+    @pytest.mark.parametrize("mount", ["secret", "team/kv", "kv1"])
+    def test_lets_events_of_its_mounts_arrive(self, testbed: Testbed, place: Place, mount: str) -> None:
+        address = testbed.vault.address.replace("http", "ws", 1) + "/v1/sys/events/subscribe/kv*?json=true"
+        headers = {"X-Vault-Token": testbed.identity.vault_token}
+        with connect(address, additional_headers=headers) as stream:
+            place.put("postgres", mount, password="a person's")
+            event = json.loads(stream.recv(timeout=10))["data"]["event"]
+        assert event["metadata"]["path"].endswith(place.path("postgres"))
+
+
+def status_of(api: Api, method: str, path: str, body: Json | None = None, **more: str) -> int:
+    """The status of an answer; every success counts as 200."""
+    try:
+        api.request(method, path, body, **more)
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+DOCKERFILE = (PROJECT / "Dockerfile").read_text()
+Stages = list[list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def stages() -> Stages:
+    """The Dockerfile's instructions, by stage."""
+    text = "\n".join(line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
+    found: Stages = []
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "FROM":
+            found.append([])
+        if word:
+            found[-1].append((word, rest))
+    return found
+
+
+class TestDockerfile:
+    def test_every_stage_stands_on_the_same_exact_base(self, stages: Stages) -> None:
+        [base] = {stage[0][1].split()[0] for stage in stages}
+        assert len(stages) > 1
+        assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base)
+        assert f'base.name="docker.io/library/{base.partition("@")[0]}"' in DOCKERFILE
+
+    def test_it_runs_as_the_user_of_the_deployment_who_is_not_root(self, stages: Stages, manifests: list[Json]) -> None:
+        context = one(manifests, "Deployment")["spec"]["template"]["spec"]["securityContext"]
+        users = [rest for word, rest in stages[-1] if word == "USER"]
+        assert users == [f"{context['runAsUser']}:{context['runAsGroup']}"]
+        assert context["runAsUser"] > 0
+
+    def test_final_stage_needs_no_shell(self, stages: Stages) -> None:
+        words = dict(stages[-1])
+        assert "RUN" not in words
+        assert json.loads(words["ENTRYPOINT"]) == ["vaultsync"]
+        assert json.loads(words["CMD"]) == ["run"]
+
+    def test_everything_installed_is_locked(self, stages: Stages) -> None:
+        runs = [rest for stage in stages for word, rest in stage if word == "RUN"]
+        installs = [command for run in runs for command in run.split("&&") if "pip install" in command]
+        assert len(installs) == 3
+        assert all(re.search("--require-hashes|--no-index --no-deps", command) for command in installs)
+
+    def test_what_it_copies_is_there_and_not_ignored(self, stages: Stages) -> None:
+        copies = [
+            rest.split()[:-1] for stage in stages for word, rest in stage if word == "COPY" and "--from" not in rest
+        ]
+        copied = {name for names in copies for name in names}
+        allowed = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+        assert copied == allowed
+        assert [name for name in copied if not (PROJECT / name).exists()] == []
+
+    def test_label_and_manifests_name_the_version(self) -> None:
+        kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+        assert f'image.version="{package.__version__}"' in DOCKERFILE
+        assert [image["newTag"] for image in kustomization["images"]] == [package.__version__]
+
+
+class TestLockFiles:
+    @staticmethod
+    def locked(name: str) -> dict[str, str]:
+        """Version by package."""
+        pins = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (PROJECT / name).read_text(), re.MULTILINE)
+        return dict(pins)
+
+    @pytest.mark.parametrize(
+        ("name", "tables"),
+        [
+            ("requirements.lock", ["runtime"]),
+            ("requirements-build.lock", ["build"]),
+            ("requirements-dev.lock", ["runtime", "build", "dev"]),
+        ],
+    )
+    def test_pins_what_pyproject_asks_for(self, name: str, tables: list[str]) -> None:
+        project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+        asked: dict[str, list[str]] = {
+            "runtime": project["project"]["dependencies"],
+            "build": project["build-system"]["requires"],
+            "dev": project["project"]["optional-dependencies"]["dev"],
+        }
+        pins = self.locked(name)
+        requirements = [Requirement(text) for table in tables for text in asked[table]]
+        wrong = [
+            str(requirement)
+            for requirement in requirements
+            if not requirement.specifier.contains(pins[requirement.name.lower()], prereleases=True)
+        ]
+        assert wrong == [], "run `make lock`"
+
+    def test_versions_are_the_same_in_all(self) -> None:
+        dev = self.locked("requirements-dev.lock")
+        for name in ("requirements.lock", "requirements-build.lock"):
+            assert self.locked(name).items() <= dev.items()
+
+    @pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"])
+    def test_names_no_registry(self, name: str) -> None:
+        assert not re.search(r"://|--(extra-)?index-url|--find-links", (PROJECT / name).read_text())

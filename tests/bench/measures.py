@@ -1,0 +1,211 @@
+"""What is measured, in which order, and what becomes of it in the table."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Collection, Sequence
+
+from tests.bench import latency, mass, running
+from tests.bench.breakdown import Span, explain
+from tests.bench.figures import Figure, Sample
+from tests.bench.idle import Idle, observe
+from tests.bench.mass import Burst, Rotations
+from tests.bench.stage import Stage
+from tests.testbed.place import Place
+from tests.testbed.vaultsync import VaultsyncProcess
+
+EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
+POLLED = "5s"  # the talk's
+FEW = 5
+ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
+
+NAMES = ("seed", "heal", "write", "burst", "rotations", "idle")
+
+
+class Bench:
+    """One run: the figures of the measures that are wanted."""
+
+    def __init__(self, stage: Stage, wanted: Collection[str] = NAMES, *, talk: bool = True) -> None:
+        self.stage = stage
+        self.scale = stage.scale
+        self.wanted = wanted
+        self.talk = talk
+        self.breakdown: list[str] = []
+        self._started = time.monotonic()
+        burst, many = self.scale.burst, self.scale.many
+        self._figures = {
+            "seed": Figure("seed", "ExternalSecret created, path missing → value in the Secret", "< 35 ms"),
+            "heal": Figure("heal", "path deleted in Vault → new value in the Secret", "< 35 ms"),
+            "write": Figure("write", f"value written in Vault → in the Secret, {FEW} ExternalSecrets", "< 25 ms"),
+            "write-many": Figure(
+                "write", f"value written in Vault → in the Secret, {many:,} ExternalSecrets", "< 25 ms"
+            ),
+            "burst-exist": Figure("burst", f"{burst} missing paths at once → every path exists", "< 2.5 s"),
+            "burst-ready": Figure("burst", f"{burst} missing paths at once → all Ready", "< 1.3 × ESO alone"),
+            "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
+            "idle": Figure(
+                "idle", f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets", "0 requests, 1 connection"
+            ),
+        }
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [figure for figure in self._figures.values() if figure.name in self.wanted]
+
+    def run(self) -> None:
+        """Measures everything that is wanted; the servers are the same for both contenders."""
+        if "burst" in self.wanted:
+            self._bursts()
+        by_hand = self._by_hand() if "write" in self.wanted else Sample()
+        self._vaultsync(by_hand)
+        if self.talk:
+            self._talk()
+
+    # -- vaultsync
+
+    def _vaultsync(self, by_hand: Sample) -> None:
+        repeats = self.scale.repeats
+        with running.vaultsync(self.stage.testbed) as process:
+            if "seed" in self.wanted:
+                self._say("vaultsync: ExternalSecrets are created")
+                sample, spans = latency.seed(self.stage, EVENT_DRIVEN, repeats)
+                self._note("seed", sample, spans, process.output())
+            if {"heal", "write"} & set(self.wanted):
+                with self.stage.place("few") as place:
+                    self._vaultsync_at_few(process, place, by_hand)
+            self._vaultsync_at_many(process)
+
+    def _vaultsync_at_few(self, process: VaultsyncProcess, place: Place, by_hand: Sample) -> None:
+        names, repeats = self._fill(place, FEW, EVENT_DRIVEN), self.scale.repeats
+        if "heal" in self.wanted:
+            self._say("vaultsync: paths are deleted")
+            sample, spans = latency.heal(self.stage, place, names, repeats)
+            self._note("heal", sample, spans, process.output())
+        if "write" in self.wanted:
+            self._say("vaultsync: values are written")
+            sample, spans = latency.rotate(self.stage, place, names, repeats)
+            note = f"(ESO alone, annotated by hand: {by_hand})".replace("\n", ", ")
+            self._note("write", Sample(sample.seconds, sample.lost, note=note), spans, process.output())
+
+    def _vaultsync_at_many(self, process: VaultsyncProcess) -> None:
+        if not {"write", "rotations", "idle"} & set(self.wanted):
+            return
+        with self.stage.place("many") as place:
+            self._say(f"vaultsync: {self.scale.many:,} ExternalSecrets are created")
+            names = self._fill(place, self.scale.many, EVENT_DRIVEN)
+            if "write" in self.wanted:
+                self._say("vaultsync: values are written")
+                sample, spans = latency.rotate(self.stage, place, names, self.scale.repeats)
+                self._note("write-many", sample, spans, process.output())
+            if "rotations" in self.wanted:
+                self._say(f"vaultsync: {self.scale.burst} rotations at once")
+                found = mass.rotations(self.stage, place, names[: self.scale.burst])
+                self._figures["rotations"].vaultsync = _rotations_sample(found)
+            if "idle" in self.wanted:
+                self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
+                found_idle = observe(self.stage.testbed, process.pid, self.scale.idle_seconds)
+                self._figures["idle"].vaultsync = _idle_sample(found_idle)
+
+    def _note(self, name: str, sample: Sample, spans: Sequence[Span], log: str) -> None:
+        self._figures[name].vaultsync = sample
+        self.breakdown += [f"{self._figures[name].measure}:", *(f"  {line}" for line in explain(spans, log))]
+
+    def _bursts(self) -> None:
+        """In turns with external-secrets alone, so that both meet the same machine."""
+        alone: list[Burst] = []
+        found: list[Burst] = []
+        for number in range(1, self.scale.burst_rounds + 1):
+            self._say(f"external-secrets alone: {self.scale.burst} paths that exist (round {number})")
+            alone.append(mass.burst(self.stage, EVENT_DRIVEN, exist=True))
+            with running.vaultsync(self.stage.testbed):
+                self._say(f"vaultsync: {self.scale.burst} missing paths at once (round {number})")
+                found.append(mass.burst(self.stage, EVENT_DRIVEN))
+        exist, ready = _burst_samples(found)
+        reference = [round_.ready for round_ in alone if round_.ready is not None]
+        if reference and ready.seconds:
+            base = statistics.median(reference)
+            ratio = statistics.median(ready.seconds) / base
+            ready = Sample(ready.seconds, ready.lost, note=f"{ratio:.2f} × ESO alone (median {base:.2f} s)")
+        self._figures["burst-exist"].vaultsync, self._figures["burst-ready"].vaultsync = exist, ready
+
+    # -- the others
+
+    def _by_hand(self) -> Sample:
+        self._say("external-secrets alone: annotated by hand after a write")
+        with self.stage.place("alone") as place:
+            return latency.by_hand(self.stage, place, self._fill(place, FEW, EVENT_DRIVEN), self.scale.repeats)
+
+    def _talk(self) -> None:
+        scale = self.scale
+        with running.talk(self.stage.testbed):
+            if "seed" in self.wanted:
+                self._say("the talk's bash: ExternalSecrets are created")
+                self._figures["seed"].talk, _ = latency.seed(self.stage, POLLED, scale.repeats)
+            if {"heal", "write"} & set(self.wanted):
+                with self.stage.place("few") as place:
+                    self._talk_at_few(place)
+            if "burst" in self.wanted:
+                self._say(f"the talk's bash: {scale.burst} missing paths at once")
+                figures = _burst_samples([mass.burst(self.stage, POLLED)])
+                self._figures["burst-exist"].talk, self._figures["burst-ready"].talk = figures
+            self._talk_at_many()
+
+    def _talk_at_few(self, place: Place) -> None:
+        names = self._fill(place, FEW, POLLED)
+        if "heal" in self.wanted:
+            self._say("the talk's bash: paths are deleted")
+            found, _ = latency.heal(self.stage, place, names, self.scale.slow_repeats, ANY_MOMENT)
+            self._figures["heal"].talk = found
+        if "write" in self.wanted:
+            self._say("the talk's bash: values are written")
+            found, _ = latency.rotate(self.stage, place, names, self.scale.slow_repeats, ANY_MOMENT)
+            self._figures["write"].talk = found
+
+    def _talk_at_many(self) -> None:
+        if not {"write", "rotations"} & set(self.wanted):
+            return
+        with self.stage.place("many") as place:
+            self._say(f"the talk's bash: {self.scale.many:,} ExternalSecrets are created")
+            names = self._fill(place, self.scale.many, POLLED)
+            if "write" in self.wanted:
+                self._say("the talk's bash: values are written")
+                found, _ = latency.rotate(self.stage, place, names, self.scale.slow_repeats, ANY_MOMENT)
+                self._figures["write-many"].talk = found
+            if "rotations" in self.wanted:
+                self._say(f"the talk's bash: {self.scale.burst} rotations at once")
+                arrived = mass.rotations(self.stage, place, names[: self.scale.burst])
+                self._figures["rotations"].talk = _rotations_sample(arrived)
+
+    def _fill(self, place: Place, number: int, refresh: str) -> list[str]:
+        names = [f"es-{i}" for i in range(number)]
+        self.stage.fill(place, names, refresh)
+        return names
+
+    def _say(self, text: str) -> None:
+        print(f"bench [{time.monotonic() - self._started:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _burst_samples(rounds: Sequence[Burst]) -> tuple[Sample, Sample]:
+    sent = f"(the last was created after {statistics.median(one.sent for one in rounds):.2f} s)"
+    exist = [one.exist for one in rounds if one.exist is not None]
+    ready = [one.ready for one in rounds if one.ready is not None]
+    return Sample(exist, len(rounds) - len(exist), note=sent), Sample(ready, len(rounds) - len(ready))
+
+
+def _rotations_sample(found: Rotations) -> Sample:
+    return Sample(
+        found.arrived,
+        lost=found.number - len(found.arrived),
+        text=f"{len(found.arrived)} of {found.number}",
+        note=f"written in {found.sent:.2f} s, the last arrived after {found.last:.2f} s",
+    )
+
+
+def _idle_sample(found: Idle) -> Sample:
+    asked = ", ".join(f"{number} × {request}" for request, number in found.requests.most_common(3))
+    return Sample(
+        text=f"{found.requests.total()} requests{f' ({asked})' if asked else ''}, {found.connections} connection(s)",
+        note=f"{found.memory:.0f} MB, {found.cpu:.2f} s of processor time",
+    )

@@ -10,7 +10,7 @@ from loguru import logger
 
 from vaultsync import __version__
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import VaultsyncError
+from vaultsync.core.errors import KubeNotFound, VaultsyncError
 from vaultsync.core.generate import default_value
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
@@ -30,6 +30,7 @@ from vaultsync.vault.audit import AuditListener
 from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.stream import EventStream
 
+RESTART_SECONDS: Final = 1.0
 STREAM_FIRST_SECONDS: Final = 2.0
 """How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
 
@@ -39,14 +40,22 @@ async def run(settings: Settings) -> None:
 
     Raises:
         NoKubeConfig: there is no way to speak to Kubernetes.
-        OSError: the health endpoint's address can't be had.
+        OSError: an address to listen on can't be had.
     """
-    kube = await connect(settings.kubeconfig, settings.kube_timeout)
-    app = App(settings, kube)
-    try:
-        await app.run()
-    finally:
-        await app.close()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        app = App(settings, await connect(settings.kubeconfig, settings.kube_timeout))
+        try:
+            await app.run(stop)
+        except* KubeNotFound as errors:  # such as v1beta1 after an upgrade: all state is rebuilt from what is served
+            logger.warning("starting anew: a resource is not served any more", reason=str(errors.exceptions[0]))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+        finally:
+            await app.close()
+    logger.info("vaultsync has stopped")
 
 
 class App:
@@ -76,11 +85,8 @@ class App:
         self._informers: dict[str, Informer[Any]] = {}
         self._health = Health(self._ready)
 
-    async def run(self) -> None:
-        """Start in order: informers, then workers and the stream; stop on a signal."""
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start in order: informers, then the stream and workers; run until `stop` is set."""
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
         if self._settings.audit_listen:

@@ -1,7 +1,7 @@
 """Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of here."""
 
-import os
 import re
+import ssl
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -130,8 +130,10 @@ class Settings(BaseSettings):
     @field_validator("vault_cacert")
     @classmethod
     def _is_file(cls, value: str | None) -> str | None:
-        if value is not None and not os.access(value, os.R_OK):
-            raise ValueError("must be a PEM file that can be read")
+        try:
+            ssl.create_default_context(cafile=value)
+        except OSError as error:
+            raise ValueError("must be a PEM file that can be read") from error
         return value
 
 

@@ -75,6 +75,7 @@ def burst(stage: Stage, refresh: str, *, exist: bool = False) -> Burst:
     """Many ExternalSecrets are created whose paths are missing, or (`exist`) were there before."""
     names = [f"es-{i}" for i in range(stage.scale.burst)]
     with stage.place("burst") as place:
+        stage.settle()
         if exist:
             together(lambda name: place.put(name, **{KEY: secrets.token_hex(32)}), names)
         wanted = {Name(place.name, name): is_true for name in names}

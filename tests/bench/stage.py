@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import urllib3
+
 from tests.bench.watching import Name, Watch, digest
 from tests.testbed.place import Place
-from tests.testbed.testbed import Testbed
+from tests.testbed.testbed import Testbed, wait_for
 
 ANNOTATIONS = {"create": "true"}  # the talk's, which vaultsync understands too
 KEY = "password"
 THREADS = 4
+BUSY = ("workqueue_depth{", "controller_runtime_active_workers{")
+REFILL_SECONDS = 2.0
 SETTLE_SECONDS = 0.4
 """Between two repeats: Events and conditions are written meanwhile, and bursts on one path count as one."""
 
@@ -72,6 +76,19 @@ class Stage:
         found = self.ready.wait_for_all(wanted, self.scale.mass_patience)
         if len(found) < len(names):
             raise NotArrivedError(f"only {len(found)} of {len(names)} ExternalSecrets in {place.name} became Ready")
+        if refresh.endswith("h"):
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits until external-secrets has nothing left to do.
+
+        Its client sends 50 requests a second to the API server, and 100 at once after a rest: what it still owes to
+        others, one's own figures would show.
+        """
+        eso = self.testbed.eso
+        assert eso is not None
+        wait_for(lambda: _depth(eso.address) == 0, self.scale.mass_patience, "external-secrets has an empty queue", 1.0)
+        time.sleep(REFILL_SECONDS)
 
     def arrival(self, place: Place, name: str, differs_from: str, since: float) -> float | None:
         """When a value other than the one with this digest is in the Secret; None if it does not come."""
@@ -82,6 +99,13 @@ class Stage:
     def current(self, place: Place, name: str) -> str:
         """The digest of the value that is in the Secret now."""
         return (self.secrets.now(Name(place.name, name)) or {}).get(KEY, "")
+
+
+def _depth(metrics: str) -> int:
+    """How many ExternalSecrets wait in external-secrets' queue or are in work, by its own metrics."""
+    text = urllib3.request("GET", f"{metrics}/metrics", retries=False).data.decode()
+    rows = [row for row in text.splitlines() if row.startswith(BUSY) and '"externalsecret"' in row]
+    return round(sum(float(row.split()[-1]) for row in rows))
 
 
 def create(place: Place, name: str, refresh: str) -> None:

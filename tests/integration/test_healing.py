@@ -22,12 +22,18 @@ def count_force_syncs(process: VaultsyncProcess, place: Place, name: str) -> int
     return sum(mark in line and '"message": "force-synced"' in line for line in process.output().splitlines())
 
 
+def another(place: Place, name: str, first: dict[str, str]) -> dict[str, str] | None:
+    """The Secret's values once they are others."""
+    found = place.secret(name)
+    return found if found != first else None
+
+
 @pytest.mark.parametrize("how", ["delete", "delete version", "destroy", "metadata delete", "v1 delete"])
 def test_what_is_deleted_comes_back_with_a_fresh_value(place: Place, vaultsync: VaultsyncFactory, how: str) -> None:
-    store = {"store": "old"} if how == "v1 delete" else {}
+    v1 = how == "v1 delete"
     place.store("old", path="kv1", version="v1")
     process = vaultsync()
-    place.external_secret("app", {"password": ("app", "password")}, annotations=SEED, **store)
+    place.external_secret("app", {"password": ("app", "password")}, annotations=SEED, store="old" if v1 else "vault")
     first = place.wait_for_secret("app")
     place.wait_for(lambda: count_force_syncs(process, place, "app") == 1)
     path = place.path("app")
@@ -42,8 +48,8 @@ def test_what_is_deleted_comes_back_with_a_fresh_value(place: Place, vaultsync: 
             place.vault.delete_metadata(path)
         case _:
             place.vault.delete(path, "kv1")
-    second = place.wait_for(lambda: (found := place.secret("app")) != first and found)
-    assert place.read("app", "kv1" if store else "secret") == second
+    second = place.wait_for(lambda: another(place, "app", first))
+    assert place.read("app", "kv1" if v1 else "secret") == second
     place.wait_for(lambda: any(reason == "Recreated" for reason, _ in place.events("app", "vaultsync")))
     time.sleep(0.5)  # would a second force-sync come for its own write, it would come now
     assert count_force_syncs(process, place, "app") == 2
@@ -54,8 +60,9 @@ def test_a_property_that_a_new_version_lacks_is_added_again(place: Place, vaults
     place.external_secret("app", {"p": ("app", "password"), "u": ("app", "user")}, annotations=SEED)
     first = place.wait_for_secret("app")
     place.put("app", user="a person's")
-    second = place.wait_for_secret("app", u="a person's")
-    second = place.wait_for(lambda: (found := place.secret("app")) and found["p"] != first["p"] and found)
+    place.wait_for_secret("app", u="a person's")
+    place.wait_for(lambda: (place.secret("app") or first)["p"] != first["p"])
+    second = place.wait_for_secret("app")
     assert place.read("app") == {"user": "a person's", "password": second["p"]}
 
 
@@ -138,7 +145,7 @@ def test_what_happens_while_vaultsync_is_away_is_caught_up(
     place.put("written", password="new")
     mark = force_sync(place, "untouched")
     process.start()
-    place.wait_for(lambda: (found := place.secret("deleted")) != old["deleted"] and found)
+    place.wait_for(lambda: another(place, "deleted", old["deleted"]))
     place.wait_for_secret("written", p="new")
     time.sleep(0.5)
     assert force_sync(place, "untouched") == mark
@@ -156,7 +163,7 @@ def test_the_resync_finds_what_no_event_told(place: Place, vaultsync: VaultsyncF
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     first = place.wait_for_secret("app")
     place.vault.delete(place.path("app"))
-    place.wait_for(lambda: (found := place.secret("app")) != first and found, timeout=15)
+    place.wait_for(lambda: another(place, "app", first), timeout=15)
 
 
 def test_without_an_audit_device_a_red_external_secret_is_the_hint(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -166,7 +173,7 @@ def test_without_an_audit_device_a_red_external_secret_is_the_hint(place: Place,
     place.wait_for(lambda: place.ready("app") == ("True", "SecretSynced"))
     time.sleep(0.5)
     place.vault.delete(place.path("app"))
-    place.wait_for(lambda: (found := place.secret("app")) != first and found, timeout=8)
+    place.wait_for(lambda: another(place, "app", first), timeout=8)
 
 
 def test_one_websocket_whatever_the_number_and_silence_at_rest(place: Place, vaultsync: VaultsyncFactory) -> None:

@@ -130,8 +130,12 @@ def test_two_replicas_and_a_person_never_overwrite_each_other(place: Place, vaul
     def create(name: str) -> None:
         place.external_secret(name, {"password": (name, "password")}, annotations=SEED)
 
+    def both(name: str) -> None:
+        create(name)
+        person(name)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: (create(name), person(name)), names))
+        list(pool.map(both, names))
     for name in names:
         found = place.wait_for_secret(name)
         assert place.version(name) == 1

@@ -167,7 +167,7 @@ class Place:
     def version(self, path: str, mount: str = "secret") -> int:
         return self.vault.version(self.path(path), mount)
 
-    def wait_for(self, probe: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+    def wait_for(self, probe: Callable[[], T | None], timeout: float = 10.0, what: str = "") -> T:
         """Waits until the probe returns something true, and returns it; a server that is away is waited for."""
         return wait_for(lambda: _patiently(probe), timeout, what or f"what the test waits for in {self.name}")
 
@@ -189,7 +189,7 @@ def _reference(path: str, wanted: str) -> dict[str, str]:
     return {"key": path, **({"property": wanted} if wanted else {})}
 
 
-def _patiently(probe: Callable[[], T]) -> T | None:
+def _patiently(probe: Callable[[], T | None]) -> T | None:
     try:
         return probe()
     except ApiError as error:

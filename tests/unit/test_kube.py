@@ -328,7 +328,7 @@ def test_a_broken_watch_is_started_again_with_a_list(garbage: bytes | OSError) -
     watching(api, test)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
 def test_a_refused_list_is_tried_until_it_is_there(status: int) -> None:
     refusal = answer(status, {"message": "no"})
     api = Api([refusal, refusal, page(item("a", 1))])
@@ -339,6 +339,15 @@ def test_a_refused_list_is_tried_until_it_is_there(status: int) -> None:
         assert watcher.backs == 1
 
     watching(api, test)
+
+
+def test_a_resource_that_is_not_served_ends_the_informer() -> None:
+    async def main() -> None:
+        async with client_of(Api([answer(404, {"message": "no"})])) as client:
+            with pytest.raises(KubeNotFound):
+                await Watcher(client).informer.run()
+
+    run(main())
 
 
 def test_an_unknown_event_type_is_passed_over() -> None:

@@ -85,7 +85,7 @@ def readings_of(state: SecretState, external_secret: ExternalSecret, since: date
     ("case", "refreshed", "older"),
     [
         ("refreshed well after", NOON + CLOCK_SKEW, True),
-        ("refreshed within the clocks' skew", NOON + timedelta(seconds=1), False),
+        ("refreshed within the clocks' skew", NOON + CLOCK_SKEW / 2, False),
         ("refreshed before", NOON - timedelta(seconds=1), False),
     ],
 )

@@ -12,7 +12,7 @@ from vaultsync.core import errors
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.generate import default_value
 from vaultsync.core.objects import Report
-from vaultsync.core.report import MESSAGE_LENGTH, compose
+from vaultsync.core.report import MESSAGE_LENGTH, WITHDRAWAL, compose
 
 OK = Report(True, "Success", "created a")
 FAILED = Report(False, "ErrorCreating", "denied")
@@ -50,7 +50,7 @@ def test_what_is_said(
     before: Report | None,
     expected: Report | None,
 ) -> None:
-    assert compose(problem, failures, success, before, all_there=True) == expected, case
+    assert compose(problem, failures, success, before, all_there=True, wanted=True) == expected, case
 
 
 texts = st.text(max_size=5) | st.just("x" * 3000)
@@ -63,18 +63,24 @@ reports = st.none() | st.builds(Report, st.booleans(), texts, texts)
     st.just("") | texts,
     reports,
     st.booleans(),
+    st.booleans(),
 )
 def test_what_was_said_is_not_said_again(
-    problem: str, failures: list[tuple[str, bool]], success: str, before: Report | None, all_there: bool
+    problem: str, failures: list[tuple[str, bool]], success: str, before: Report | None, all_there: bool, wanted: bool
 ) -> None:
-    said = compose(problem, failures, success, before, all_there)
+    said = compose(problem, failures, success, before, all_there, wanted)
     if said is not None:
         assert len(said.message) <= MESSAGE_LENGTH
-        assert compose(problem, failures, success, said, all_there) is None
+        assert compose(problem, failures, success, said, all_there, wanted) is None
 
 
 def test_what_was_not_seen_to_exist_is_not_said_to_exist() -> None:
-    assert compose("", [], "", FAILED, all_there=False) is None
+    assert compose("", [], "", FAILED, all_there=False, wanted=True) is None
+
+
+@pytest.mark.parametrize(("before", "said"), [(FAILED, WITHDRAWAL), (OK, None), (WITHDRAWAL, None), (None, None)])
+def test_a_failure_that_concerns_nobody_any_more_is_withdrawn(before: Report | None, said: Report | None) -> None:
+    assert compose("", [], "", before, all_there=False, wanted=False) == said
 
 
 def test_waits_double_up_to_the_longest() -> None:

@@ -73,6 +73,11 @@ class Report:
     reason: str
     message: str
 
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether it only takes back what was said."""
+        return not self.reason
+
 
 @dataclass(frozen=True, slots=True)
 class ExternalSecret:
@@ -217,7 +222,8 @@ def parse_external_secret(document: Json) -> ExternalSecret:
     created, refreshed = _time(metadata, "creationTimestamp"), _time(status, "refreshTime")
     conditions = _list(status, "conditions")
     own = next((condition for condition in conditions if condition.get("type") == names.CONDITION_TYPE), None)
-    refs, finds = _entries(name.namespace, spec)
+    # on its way out (a finalizer may keep it for long) it reads nothing any more
+    refs, finds = ((), ()) if metadata.get("deletionTimestamp") else _entries(name.namespace, spec)
     return ExternalSecret(
         name=name,
         uid=_text(metadata, "uid"),

@@ -6,6 +6,7 @@ from vaultsync.core.names import CreatedReason
 from vaultsync.core.objects import Report
 
 MESSAGE_LENGTH = 1000
+WITHDRAWAL = Report(True, "", "")
 
 
 def compose(
@@ -14,6 +15,7 @@ def compose(
     success: str,
     before: Report | None,
     all_there: bool,
+    wanted: bool,
 ) -> Report | None:
     """The report as it should stand, None where there is nothing to say beyond what is said already.
 
@@ -23,6 +25,7 @@ def compose(
         success: what was done for the object in this process, "" if nothing.
         before: what the object says now.
         all_there: everything that it reads was seen to exist.
+        wanted: somebody asks to have it seeded.
     """
     if annotation_problem:
         return _changed(Report(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
@@ -34,6 +37,8 @@ def compose(
         return _changed(Report(True, CreatedReason.SUCCESS, success), before)
     if before is not None and not before.ok and all_there:
         return Report(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
+    if before is not None and not before.ok and not wanted:
+        return WITHDRAWAL
     return None
 
 

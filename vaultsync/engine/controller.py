@@ -12,6 +12,7 @@ from loguru import logger
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     KubeDenied,
+    KubeRejected,
     KubeUnavailable,
     VaultDenied,
     VaultRejected,
@@ -184,7 +185,7 @@ class Controller:
                 lane = Lane.NORMAL
         except VaultsyncError as error:
             self._failed(key, error)
-        except Exception as error:  # noqa: BLE001 — a bug must not stop the other keys; the traceback holds no variables' values
+        except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
@@ -214,7 +215,7 @@ class Controller:
         known = type(error) in self._away or key in self._told
         if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
             self._away.add(type(error))
-        elif isinstance(error, VaultDenied | VaultRejected):
+        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
             self._told.add(key)
         else:
             known = True

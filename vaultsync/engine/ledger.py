@@ -17,7 +17,7 @@ from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.state import SecretState
 from vaultsync.engine.index import Entry
 
-CLOCK_SKEW: Final = timedelta(seconds=2)
+CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
 QUIET_SECONDS: Final = 0.2
 """Changes closer together than this are one burst."""
@@ -187,7 +187,11 @@ class Ledger:
         """Whether everything that the ExternalSecret names was seen to exist."""
         resolved = sum(len(references) for references in entry.references.values())
         seen = [self._observed.get(path) for path in entry.references]
-        return resolved == len(entry.object.refs) and all(one is not None and one.state.exists for one in seen)
+        return (
+            bool(seen)
+            and resolved == len(entry.object.refs)
+            and all(one is not None and one.state.exists for one in seen)
+        )
 
     def seeded(self, entry: Entry, path: VaultPath) -> None:
         """The path was just created: the ExternalSecret has not got it, whatever the clocks say, and waits no burst."""

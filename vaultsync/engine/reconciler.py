@@ -47,7 +47,7 @@ class Reconciler:
             The ExternalSecrets for which something may follow.
 
         Raises:
-            VaultsyncError: as its `retry` says; what its readers must be told is noted.
+            VaultsyncError: as its `retryable` says; what its readers must be told is noted.
         """
         names = self._index.reader_names(path)
         if not names:

@@ -9,6 +9,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.core import names
+from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ReportNotWritten, VaultsyncError
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
@@ -54,7 +55,7 @@ class Syncer:
             Seconds after which it wants another pass, 0 for none.
 
         Raises:
-            VaultsyncError: as its `retry` says.
+            VaultsyncError: as its `retryable` says.
         """
         entry = self._index.entry(name)
         if entry is None:
@@ -68,7 +69,7 @@ class Syncer:
         force = due and self._may_force(external_secret)
         report = self._report(entry, synced)
         refused: ReportNotWritten | None = None
-        if force or report is not None:
+        if force or report is not None or synced.events:
             refused = await self._write(entry, synced, readings, found if force else {}, report)
         if due:
             self._settle(synced, readings)
@@ -89,13 +90,14 @@ class Syncer:
         for kept in (synced.failures, synced.successes):
             for path in [path for path in kept if path not in entry.references]:
                 del kept[path]
-        _, problem = self._index.choice(entry.object)
+        choice, problem = self._index.choice(entry.object)
         return compose(
             problem,
             list(synced.failures.values()),
             "; ".join(synced.successes.values()),
             before=synced.said or entry.object.reported,
             all_there=self._ledger.all_there(entry),
+            wanted=choice is SeedChoice.WANTED,
         )
 
     async def _write(
@@ -110,20 +112,26 @@ class Syncer:
             await self._writer.write(entry.object, annotations, report)
         except ReportNotWritten as error:
             refused = error
-        except VaultsyncError:
+        except VaultsyncError as error:
             synced.seeded = seeded
+            if not error.retryable:  # what was done in Vault is true all the same
+                self._record_done(entry, synced)
             raise
         else:
             synced.said = report or synced.said
-        events, synced.events = synced.events, []
-        for reason, message in events:
-            self._recorder.record(entry.object, reason, message)
+        events = self._record_done(entry, synced)
         if report is not None and not report.ok and refused is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if found:
             self._tell_force_sync(entry, found, events, time.monotonic() - started)
         return refused
+
+    def _record_done(self, entry: Entry, synced: Synced) -> list[tuple[EventReason, str]]:
+        events, synced.events = synced.events, []
+        for reason, message in events:
+            self._recorder.record(entry.object, reason, message)
+        return events
 
     def _tell_force_sync(
         self, entry: Entry, found: dict[str, str], events: list[tuple[EventReason, str]], seconds: float

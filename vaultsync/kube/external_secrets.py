@@ -1,6 +1,7 @@
 """What vaultsync writes on ExternalSecrets, and which version of them is served."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -39,14 +40,26 @@ async def served(client: KubeClient) -> Served | None:
 
 
 async def _takes_condition(client: KubeClient, version: str) -> bool:
-    """As the published schema says (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
+    """As the published schema says, which comes a moment after the CRD does; without it, annotations always work."""
+    for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
+        takes = await _schema_takes_condition(client, version)
+        if takes is not None:
+            return takes
+        await asyncio.sleep(wait)
+    return False
+
+
+async def _schema_takes_condition(client: KubeClient, version: str) -> bool | None:
+    """None: not published (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
     try:
         document = await client.get(f"/openapi/v3/apis/{names.GROUP}/{version}")
         schema: Any = document["components"]["schemas"][f"io.{names.GROUP.split('.')[0]}.{version}.ExternalSecret"]
         condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
-        return names.CONDITION_TYPE in condition["type"].get("enum", [names.CONDITION_TYPE])
-    except (KeyError, TypeError, AttributeError, KubeNotFound, KubeDenied):
-        return False  # annotations always work
+        return names.CONDITION_TYPE in condition["type"].get("enum", (names.CONDITION_TYPE,))
+    except KubeDenied:
+        return False
+    except (KeyError, TypeError, AttributeError, KubeNotFound):
+        return None
 
 
 class ExternalSecretWriter:
@@ -58,7 +71,7 @@ class ExternalSecretWriter:
         """As Served says; until then annotations are written."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], report: Report | None
     ) -> None:
         """Write what has changed, annotations (and with them the force-sync) first.
 
@@ -84,28 +97,37 @@ class ExternalSecretWriter:
                 raise
             raise ReportNotWritten(str(error)) from error
 
-    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str]) -> ExternalSecret:
+    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str | None]) -> ExternalSecret:
         body = {"metadata": {"annotations": annotations}}
         return parse_external_secret(await self._client.merge_patch(_path(external_secret), body))
 
     async def _set_condition(self, external_secret: ExternalSecret, report: Report) -> None:
-        condition = {
-            "type": names.CONDITION_TYPE,
-            "status": str(report.ok),
-            "reason": report.reason,
-            "message": report.message,
-            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        others = [other for other in external_secret.conditions if other.get("type") != names.CONDITION_TYPE]
+        others = [one for one in external_secret.conditions if one.get("type") != names.CONDITION_TYPE]
+        own = [one for one in external_secret.conditions if one.get("type") == names.CONDITION_TYPE]
         body = {
             # the precondition keeps external-secrets' own conditions whole: a merge patch replaces the list
             "metadata": {"resourceVersion": external_secret.resource_version},
-            "status": {"conditions": [*others, condition]},
+            "status": {"conditions": others if report.is_withdrawal else [*others, _condition(report, own)]},
         }
         await self._client.merge_patch(_path(external_secret) + "/status", body)
 
 
-def _as_annotations(report: Report) -> dict[str, str]:
+def _condition(report: Report, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The condition; its time is that of the last change of status, as Kubernetes' API conventions ask."""
+    status, now = str(report.ok), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    since = next((one.get("lastTransitionTime") for one in before if one.get("status") == status), None)
+    return {
+        "type": names.CONDITION_TYPE,
+        "status": status,
+        "reason": report.reason,
+        "message": report.message,
+        "lastTransitionTime": since or now,
+    }
+
+
+def _as_annotations(report: Report) -> dict[str, str | None]:
+    if report.is_withdrawal:
+        return {names.CREATED: None, names.MESSAGE: None}
     return {names.CREATED: f"{report.ok} {report.reason}", names.MESSAGE: report.message}
 
 

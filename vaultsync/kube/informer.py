@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import KubeGone, KubeUnavailable, VaultsyncError
+from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
 from vaultsync.kube.client import KubeClient, watch_error
 
 T = TypeVar("T")
@@ -69,6 +69,9 @@ class Informer(Generic[T]):
 
         Args:
             back: called when the API server answers again after it did not.
+
+        Raises:
+            KubeNotFound: the resource is not served (any more).
         """
         waits = backoff(FIRST_WAIT, LONGEST_WAIT)
         said = ""
@@ -84,6 +87,8 @@ class Informer(Generic[T]):
                 await self._watch()
             except KubeGone:
                 self._version = ""
+            except KubeNotFound:
+                raise
             except VaultsyncError as error:
                 self._version = ""  # a list tells for sure that the server is back, and what was missed
                 if not said:

@@ -133,6 +133,11 @@ class VaultClient:
         if mount.kv == 1:
             return SecretState(mount, exists=self._exists_v1(path, mount))
         inner = v2_path(mount, path.path)
+        if inner is None and kv != mount.kv:
+            raise VaultRejected(
+                f"{path} is in a KV v2 mount, but the store says version v1; "
+                "set the store's spec.provider.vault.version to v2"
+            )
         if inner is None:
             raise VaultRejected(f"{path} is no data path of the KV v2 mount {mount.path}")
         answer = self._request("get", f"{mount.path}subkeys/{inner}", path.namespace, missing_ok=True)

@@ -11,6 +11,8 @@ from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError
 from vaultsync.vault.client import TokenLease
 
 SHORTEST_WAIT = 1.0
+REFUSED_WAIT = 300.0
+"""Seconds. Rarely: nothing but a person changes it."""
 
 
 class Leased(Protocol):
@@ -24,7 +26,7 @@ class Leased(Protocol):
 async def keep(client: Leased) -> None:
     """Renew the token at half of its remaining life; ends when there is nothing to renew."""
     lease = await _persist("look up the token's lease", client.lease)
-    while lease is not None and lease.ttl > 0:
+    while lease.ttl > 0:
         if not lease.renewable:
             logger.warning("the Vault token can't be renewed; it ends by itself", ends_in_s=lease.ttl)
             return
@@ -32,14 +34,16 @@ async def keep(client: Leased) -> None:
         lease = await _persist("renew the token", client.renew)
 
 
-async def _persist(what: str, request: Callable[[], Awaitable[TokenLease]]) -> TokenLease | None:
-    """Until it works; None if Vault refuses it, which no repetition changes."""
-    for wait in backoff(0.5, 30.0):
+async def _persist(what: str, request: Callable[[], Awaitable[TokenLease]]) -> TokenLease:
+    """Until it works: a policy may be mended, and a token restored."""
+    waits, said = backoff(0.5, 30.0), ""
+    while True:
         try:
             return await request()
         except (VaultDenied, VaultRejected) as error:
-            logger.warning("Vault refuses the token's own lease", tried=what, reason=str(error))
-            return None
+            if str(error) != said:
+                logger.warning("Vault refuses the token's own lease", tried=what, reason=str(error))
+            said = str(error)
+            await asyncio.sleep(jittered(REFUSED_WAIT))
         except VaultsyncError:
-            await asyncio.sleep(wait)  # the event stream says that Vault is away
-    return None
+            await asyncio.sleep(next(waits))  # the event stream says that Vault is away

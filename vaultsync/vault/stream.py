@@ -52,11 +52,13 @@ class EventStream:
         """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
         waits = backoff(FIRST_WAIT, LONGEST_WAIT)
         said = ""
+        flaps = False
         while True:
-            started = time.monotonic()
+            started, is_open = time.monotonic(), False
             try:
                 async with self._connect() as connection:
-                    if not said:
+                    is_open = True
+                    if not flaps:
                         logger.info("subscribed to Vault's event stream", vault=self._access.address)
                     self.connected.set()
                     self._on_connect()
@@ -65,7 +67,9 @@ class EventStream:
                 reason = _reason(error)
             else:
                 reason = "Vault closed the stream"
-            if time.monotonic() - started > LONGEST_WAIT:  # it has lasted
+            lasted = is_open and time.monotonic() - started > LONGEST_WAIT
+            flaps = is_open and not lasted
+            if lasted:
                 waits, said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
             wait = next(waits)
             if reason != said:  # the same reason again and again is one line

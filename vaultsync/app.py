@@ -55,7 +55,6 @@ async def run(settings: Settings) -> None:
                 await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
         finally:
             await app.close()
-    logger.info("vaultsync has stopped")
 
 
 class App:

@@ -159,14 +159,18 @@ class Ledger:
         self._unreadable.discard(path)
         self._expected.pop(path, None)
 
-    def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> None:
-        """Note what a listing has found."""
-        self._listed[prefix] = paths
+    def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> set[VaultPath]:
+        """Note what a listing has found; returns what needs a look: that, and what was seen there before or since."""
+        known = {path for path, seen in self._observed.items() if seen.state.exists and prefix.covers(path)}
+        self._listed[prefix] = paths | known
+        return paths | known
 
     def note(self, prefix: FindPrefix, path: VaultPath) -> None:
-        """A path under a listed prefix has turned up."""
-        if prefix in self._listed:
+        """A path under a prefix was observed."""
+        if prefix in self._listed and self.is_live(path):
             self._listed[prefix].add(path)
+        elif prefix in self._listed:
+            self._listed[prefix].discard(path)
 
     def forget_prefix(self, prefix: FindPrefix) -> None:
         """Nobody lists the prefix any more."""

@@ -67,8 +67,7 @@ class Reconciler:
         if prefix not in set(self._index.prefixes()):
             self._ledger.forget_prefix(prefix)
             return set()
-        paths = await self._vault.find(prefix)
-        self._ledger.listed(prefix, paths)
+        paths = self._ledger.listed(prefix, await self._vault.find(prefix))
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> None:

@@ -8,6 +8,8 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
@@ -66,6 +68,9 @@ async def connect(kubeconfig: str | None, timeout: float) -> "KubeClient":
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
+    # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
+    configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     return KubeClient(ApiClient(configuration), timeout)
 
 
@@ -77,6 +82,12 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
         await load_kube_config(client_configuration=configuration)
+
+
+def environment_proxy(address: str) -> str | None:
+    """The proxy that the environment names for an address, None where there is none or NO_PROXY excludes it."""
+    url = urlsplit(address)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 class KubeClient:
@@ -102,10 +113,6 @@ class KubeClient:
     async def merge_patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Patch an object by JSON merge patch (RFC 7386)."""
         return await self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
-
-    async def json_patch(self, path: str, body: list[dict[str, Any]]) -> dict[str, Any]:
-        """Patch an object by JSON patch (RFC 6902)."""
-        return await self._json("PATCH", path, body=body, content_type="application/json-patch+json")
 
     @asynccontextmanager
     async def watch(

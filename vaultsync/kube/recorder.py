@@ -30,6 +30,9 @@ BURST: Final = 25
 REFILL_SECONDS: Final = 300.0
 """client-go's spam filter: an object has 25 Events at once, and one more every 5 minutes."""
 WAITING: Final = 10_000
+AT_ONCE: Final = 10
+PACE_SECONDS: Final = 0.04
+"""Events written at once, and the pause after each further one: in a burst force-syncs need the API server more."""
 MESSAGE_BYTES: Final = 1024
 """The API's limit for an Event's message."""
 
@@ -119,7 +122,11 @@ class Recorder:
         while True:
             await self._news.wait()
             self._news.clear()
+            written = 0
             while self._waiting:
+                written += 1
+                if written > AT_ONCE:
+                    await asyncio.sleep(PACE_SECONDS)
                 external_secret, key, message = self._waiting.popleft()
                 try:
                     await self._write(external_secret, key, message)

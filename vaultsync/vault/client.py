@@ -27,7 +27,7 @@ from vaultsync.core.state import SecretState
 
 T = TypeVar("T")
 
-THREADS: Final = 8
+THREADS: Final = 4
 """Requests under way at once. On 2 cores more threads only wait for each other."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""

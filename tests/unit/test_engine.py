@@ -27,7 +27,7 @@ from vaultsync.core.generate import default_value
 from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.state import SecretState
-from vaultsync.engine.controller import Controller
+from vaultsync.engine.controller import LOOK_BEHIND_SECONDS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.reconciler import Reconciler
@@ -56,7 +56,8 @@ class Engine:
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
         found = self.vault.secrets.get(path(where))
-        self.controller.vault_changed(VaultEvent(path(where), kind, found.version if found else 0))
+        version, time = (found.version, self.vault.now) if found else (0, None)
+        self.controller.vault_changed(VaultEvent(path(where), kind, version, time))
 
     async def passes(self, *external_secrets: ExternalSecret) -> None:
         """A pass over every path of these, then over each of them, as the controller orders it."""
@@ -82,8 +83,9 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def settled(self) -> None:
-        """Nothing is queued or worked on."""
+        """Nothing is queued or worked on, but for what waits longer than a look behind its event."""
         queue = self.controller._queue
+        await asyncio.sleep(LOOK_BEHIND_SECONDS)
         await eventually(lambda: not len(queue) and not queue._processing)
         await asyncio.sleep(0.005)
         await eventually(lambda: not len(queue) and not queue._processing)
@@ -550,6 +552,32 @@ def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
     run(test())
 
 
+def test_a_write_reaches_its_readers_without_waiting_for_the_look_and_once() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        gate = asyncio.Event()
+        look = engine.vault.look
+
+        async def slow(where: VaultPath, kv: int) -> SecretState:
+            await gate.wait()
+            return await look(where, kv)
+
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", created="2099-01-01T00:00:00Z"))
+            await engine.settled()
+            engine.vault.look = slow  # type: ignore[assignment]
+            engine.clock.forward(60)
+            engine.vault.write(A, password="q")
+            engine.event()
+            await eventually(engine.writer.force_syncs)
+            gate.set()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 1
+
+    run(test())
+
+
 def test_an_event_for_a_path_that_nobody_reads_costs_nothing() -> None:
     async def test() -> None:
         engine = Engine()
@@ -635,13 +663,12 @@ def test_an_endless_burst_on_one_path_does_not_starve_its_readers() -> None:
             engine.controller.external_secret_changed(external_secret("a"))
             await engine.settled()
             before = len(engine.writer.force_syncs())
-            looks = engine.vault.looks[A]
-            while engine.vault.looks[A] < looks + 2000:
+            for _ in range(2000):
                 engine.vault.write(A, password="x")
                 engine.event()
                 engine.clock.forward(0.05)
-                await asyncio.sleep(0)
-            # 2,000 looks are 100 seconds of that clock
+                await asyncio.sleep(0.0005)
+            # these are 100 seconds of that clock
             assert len(engine.writer.force_syncs()) - before >= 100 / (HELD_SECONDS + 1) / 2
 
     run(test())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.state import Presence, is_expression, presence
+from vaultsync.core.state import Presence, is_expression, presence, same_token
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 
@@ -78,3 +78,24 @@ def test_custom_metadata_counts_for_those_who_read_it() -> None:
 
 def test_a_v1_path_is_there_or_not() -> None:
     assert live(mount=V1).token(metadata=False) != gone(mount=V1).token(metadata=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("3@2025-06-01T12:00:00+00:00", "3@2025-06-01T12:00:00+00:00", True),
+        ("3@2025-06-01T12:00:00+00:00", "3@2025-06-01T12:00:01.5+00:00", True),
+        ("3@2025-06-01T12:00:00+00:00", "3@2025-06-01T12:00:03+00:00", False),
+        ("3@2025-06-01T12:00:00+00:00", "4@2025-06-01T12:00:00+00:00", False),
+        ("3@2025-06-01T12:00:00+00:00", "deleted-3@2025-06-01T12:00:00+00:00", False),
+        ("3@2025-06-01T12:00:00+00:00", "3@2025-06-01T12:00:00", False),
+        ("3@nonsense", "3@2025-06-01T12:00:00+00:00", False),
+        ("3", "3@2025-06-01T12:00:00+00:00", False),
+        ("missing", "missing", True),
+        ("v1#1", "v1#2", False),
+        ("3@2025-06-01T12:00:00+00:00+abc", "3@2025-06-01T12:00:01+00:00+abd", False),
+    ],
+)
+def test_an_events_time_names_the_same_write_as_the_writes_own(one: str, other: str, same: bool) -> None:
+    assert same_token(one, other) is same
+    assert same_token(other, one) is same

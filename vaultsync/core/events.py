@@ -6,6 +6,7 @@ lines as https://developer.hashicorp.com/vault/docs/audit describes them.
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from vaultsync.core.paths import VaultPath, clean_namespace
@@ -27,11 +28,13 @@ class VaultEvent:
         path: the secret, by its API path.
         kind: Vault's event type, such as `kv-v2/data-write`.
         version: the latest version after the change where the event names it, else 0.
+        time: when Vault sent it, None if it does not say.
     """
 
     path: VaultPath
     kind: str
     version: int
+    time: datetime | None = None
 
     @property
     def is_write(self) -> bool:
@@ -68,6 +71,7 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
         path=VaultPath(clean_namespace(where if isinstance(where, str) else namespace), path),
         kind=kind,
         version=_version(metadata.get("current_version")),
+        time=_time(document.get("time")),
     )
 
 
@@ -123,6 +127,14 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadFrame(f"{name} is missing or not a text")
     return value
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 def _version(value: object) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ class Presence(Enum):
     """It can't be told from the names of the keys alone; it is left as it is."""
 
 
+SENT_WITHIN: Final = timedelta(seconds=2)
+"""An event is sent this soon after the write that it tells of."""
 NEVER_THERE: Final = "missing"
 """The token of a path without any version."""
 
@@ -52,6 +54,22 @@ class SecretState:
         number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
         base = number if self.exists else f"deleted-{number}" if self.version else NEVER_THERE
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
+
+
+def same_token(one: str, other: str) -> bool:
+    """Whether two tokens name the same state: the same version, written at the same time or almost.
+
+    Almost, since an event tells the time at which it was sent, a moment after the write.
+    """
+    if one == other:
+        return True
+    (version, at, time), (other_version, _, other_time) = one.partition("@"), other.partition("@")
+    if not at or version != other_version:
+        return False
+    try:
+        return abs(datetime.fromisoformat(time) - datetime.fromisoformat(other_time)) <= SENT_WITHIN
+    except (ValueError, TypeError):
+        return False
 
 
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:

@@ -30,6 +30,8 @@ from vaultsync.engine.workqueue import Lane, WorkQueue
 
 WORKERS = 16
 AUDIT_LOOK_SECONDS = 30.0
+LOOK_BEHIND_SECONDS = 0.05
+"""How long after a write's event its path is looked at: what it wrote goes first on its way to the readers."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
 
@@ -112,6 +114,10 @@ class Controller:
 
     def _take(self, event: VaultEvent) -> None:
         if self._ledger.is_known(event):
+            return
+        if event.is_write and self._ledger.announce(event):
+            self._add(set(self._index.named_by(event.path)), Lane.URGENT)
+            self._queue.add_after(event.path, LOOK_BEHIND_SECONDS)
             return
         self._ledger.touch_unversioned(event.path)
         self._queue.add(event.path)

@@ -85,7 +85,7 @@ class Index:
 
     def reader_names(self, path: VaultPath) -> set[ObjectName]:
         """The ExternalSecrets that read the path, by name or in a listing."""
-        found = set(self._by_path.get(path, ()))
+        found = self.named_by(path)
         for prefix in self.prefixes_of(path):
             found |= self._by_prefix[prefix]
         return found
@@ -93,6 +93,10 @@ class Index:
     def prefix_reader_names(self, prefix: FindPrefix) -> set[ObjectName]:
         """The ExternalSecrets that list the prefix."""
         return set(self._by_prefix.get(prefix, ()))
+
+    def named_by(self, path: VaultPath) -> set[ObjectName]:
+        """The ExternalSecrets that read the path by name."""
+        return set(self._by_path.get(path, ()))
 
     def knows(self, path: VaultPath) -> bool:
         """Whether any ExternalSecret reads the path."""

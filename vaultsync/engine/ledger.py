@@ -5,7 +5,7 @@ Vault and Kubernetes hold the truth: everything here can be lost and is rebuilt 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -14,7 +14,7 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.state import SecretState
+from vaultsync.core.state import SecretState, same_token
 from vaultsync.engine.index import Entry
 
 CLOCK_SKEW: Final = timedelta(seconds=1)
@@ -35,12 +35,14 @@ class Observed:
         existed: it was seen with a live version.
         properties: names of top-level keys seen there.
         epoch: counts changes that leave no trace in the state (KV v1 has no versions).
+        announced: the state as an event tells it, until the next look.
     """
 
     state: SecretState
     existed: bool = False
     properties: frozenset[str] = frozenset()
     epoch: int = 0
+    announced: SecretState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,18 @@ class Ledger:
             properties=before | frozenset(state.subkeys or ()),
             epoch=seen.epoch if seen else 0,
         )
+
+    def announce(self, event: VaultEvent) -> bool:
+        """Take an event's word for a newer version of a live path, so that its readers need not wait for a look.
+
+        Returns:
+            Whether the event tells of one.
+        """
+        seen = self._observed.get(event.path)
+        if seen is None or not seen.state.exists or event.time is None or event.version <= seen.state.version:
+            return False
+        seen.announced = replace(seen.state, version=event.version, written=event.time)
+        return True
 
     def unreadable(self, path: VaultPath) -> None:
         """Vault refuses a look at the path: a listing goes on without it."""
@@ -215,7 +229,9 @@ class Ledger:
         if seen is None:
             return None
         metadata = any(reference.metadata for reference in entry.references[path])
-        return Reading(str(path), _token(seen, metadata), seen.state.mount.kv == 2, self._is_older(seen.state, entry))
+        state = seen.announced or seen.state
+        token = _token(state, seen.epoch, metadata=metadata)
+        return Reading(str(path), token, state.mount.kv == 2, self._is_older(state, entry))
 
     def _listing(self, entry: Entry, prefix: FindPrefix) -> Reading | None:
         paths = self._listed.get(prefix)
@@ -224,7 +240,9 @@ class Ledger:
         seen = {path: self._observed[path] for path in paths if path in self._observed}
         if len(seen) < len(paths - self._unreadable):
             return None
-        live = sorted(f"{path}@{_token(one, True)}" for path, one in seen.items() if one.state.exists)
+        live = sorted(
+            f"{path}@{_token(one.state, one.epoch, metadata=True)}" for path, one in seen.items() if one.state.exists
+        )
         return Reading(
             name=str(prefix),
             token=sha256("\n".join(live).encode()).hexdigest()[:16],
@@ -255,7 +273,7 @@ def news(synced: Synced, recorded: Mapping[str, str], readings: Iterable[Reading
     found: dict[str, str] = {}
     for reading in readings:
         base = synced.tokens.get(reading.name) or (recorded.get(reading.name) if reading.told else None)
-        if base == reading.token or (base is None and reading.older):
+        if reading.older if base is None else same_token(base, reading.token):
             synced.tokens[reading.name] = reading.token
         else:
             found[reading.name] = reading.token
@@ -280,6 +298,6 @@ def hold(synced: Synced, found: dict[str, str], now: float) -> float:
     return 0.0 if synced.seeded else max(0.0, synced.due - now)
 
 
-def _token(seen: Observed, metadata: bool) -> str:
-    token = seen.state.token(metadata=metadata)
-    return f"{token}#{seen.epoch}" if seen.epoch else token
+def _token(state: SecretState, epoch: int, *, metadata: bool) -> str:
+    token = state.token(metadata=metadata)
+    return f"{token}#{epoch}" if epoch else token

@@ -30,9 +30,9 @@ BURST: Final = 25
 REFILL_SECONDS: Final = 300.0
 """client-go's spam filter: an object has 25 Events at once, and one more every 5 minutes."""
 WAITING: Final = 10_000
-AT_ONCE: Final = 10
-PACE_SECONDS: Final = 0.04
-"""Events written at once, and the pause after each further one: in a burst force-syncs need the API server more."""
+BEHIND_SECONDS: Final = 0.2
+PACE_SECONDS: Final = 0.02
+"""How long after the fact Events are written, and the pause before each: the value's way goes first."""
 MESSAGE_BYTES: Final = 1024
 """The API's limit for an Event's message."""
 
@@ -121,12 +121,10 @@ class Recorder:
         """Write what was recorded, until cancelled."""
         while True:
             await self._news.wait()
+            await asyncio.sleep(BEHIND_SECONDS)
             self._news.clear()
-            written = 0
             while self._waiting:
-                written += 1
-                if written > AT_ONCE:
-                    await asyncio.sleep(PACE_SECONDS)
+                await asyncio.sleep(PACE_SECONDS)
                 external_secret, key, message = self._waiting.popleft()
                 try:
                     await self._write(external_secret, key, message)

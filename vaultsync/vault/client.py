@@ -353,6 +353,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _time(value: object) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(value))
+        time = datetime.fromisoformat(str(value))
     except ValueError:
         return None
+    return time if time.tzinfo else None

@@ -106,7 +106,9 @@ class Syncer:
         """Write, then record and log what was written; returns the error if only the report was not."""
         started = time.monotonic()
         annotations = _force_sync(entry, readings) if found else {}
-        seeded, synced.seeded = synced.seeded, False  # before the await: what is seeded meanwhile is another round
+        # before the await: what is seeded meanwhile is another round
+        seeded, synced.seeded = synced.seeded, False
+        events, synced.events = synced.events, []
         refused: ReportNotWritten | None = None
         try:
             await self._writer.write(entry.object, annotations, report)
@@ -114,12 +116,14 @@ class Syncer:
             refused = error
         except VaultsyncError as error:
             synced.seeded = seeded
-            if not error.retryable:  # what was done in Vault is true all the same
-                self._record_done(entry, synced)
+            if error.retryable:
+                synced.events = events + synced.events
+            else:  # what was done in Vault is true all the same
+                self._record(entry, events)
             raise
         else:
             synced.said = report or synced.said
-        events = self._record_done(entry, synced)
+        self._record(entry, events)
         if report is not None and not report.ok and refused is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
@@ -127,11 +131,9 @@ class Syncer:
             self._tell_force_sync(entry, found, events, time.monotonic() - started)
         return refused
 
-    def _record_done(self, entry: Entry, synced: Synced) -> list[tuple[EventReason, str]]:
-        events, synced.events = synced.events, []
+    def _record(self, entry: Entry, events: list[tuple[EventReason, str]]) -> None:
         for reason, message in events:
             self._recorder.record(entry.object, reason, message)
-        return events
 
     def _tell_force_sync(
         self, entry: Entry, found: dict[str, str], events: list[tuple[EventReason, str]], seconds: float

@@ -31,6 +31,7 @@ from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.stream import EventStream
 
 RESTART_SECONDS: Final = 1.0
+"""Before all parts are made anew."""
 STREAM_FIRST_SECONDS: Final = 2.0
 """How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
 

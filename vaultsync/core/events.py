@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from vaultsync.core.paths import VaultPath, clean_namespace
+from vaultsync.core.state import parse_time
 
 _V2_FOLDERS = ("data/", "delete/", "undelete/", "destroy/", "metadata/")
 _DELETIONS = {("delete", "data/"), ("delete", "metadata/"), ("update", "delete/"), ("update", "destroy/")}
@@ -71,7 +72,7 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
         path=VaultPath(clean_namespace(where if isinstance(where, str) else namespace), path),
         kind=kind,
         version=_version(metadata.get("current_version")),
-        time=_time(document.get("time")),
+        time=parse_time(document.get("time")),
     )
 
 
@@ -127,14 +128,6 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadFrame(f"{name} is missing or not a text")
     return value
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
 
 
 def _version(value: object) -> int:

@@ -56,6 +56,15 @@ class SecretState:
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
+def parse_time(value: object) -> datetime | None:
+    """A time as Vault writes it (RFC 3339), None for anything else."""
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
 def same_token(one: str, other: str) -> bool:
     """Whether two tokens name the same state: the same version, written at the same time or almost.
 

@@ -30,6 +30,7 @@ from vaultsync.engine.workqueue import Lane, WorkQueue
 
 WORKERS = 16
 AUDIT_LOOK_SECONDS = 30.0
+"""At least this long between two looks at everything that senders of audit lines cause."""
 LOOK_BEHIND_SECONDS = 0.05
 """How long after a write's event its path is looked at: what it wrote goes first on its way to the readers."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0

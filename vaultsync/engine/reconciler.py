@@ -64,7 +64,7 @@ class Reconciler:
 
     async def listing(self, prefix: FindPrefix) -> set[Key]:
         """One pass over a listing: finds the paths under it; returns those and the listing's readers."""
-        if prefix not in set(self._index.prefixes()):
+        if not self._index.prefix_reader_names(prefix):
             self._ledger.forget_prefix(prefix)
             return set()
         paths = self._ledger.listed(prefix, await self._vault.find(prefix))

@@ -8,7 +8,7 @@ from typing import Any
 
 from vaultsync.core import names
 from vaultsync.core.errors import KubeDenied, KubeNotFound, ReportNotWritten, VaultsyncError
-from vaultsync.core.objects import ExternalSecret, Report, parse_external_secret
+from vaultsync.core.objects import ExternalSecret, Json, Report, parse_external_secret
 from vaultsync.kube.client import KubeClient
 
 SERVED_VERSIONS = ("v1", "v1beta1")
@@ -86,10 +86,11 @@ class ExternalSecretWriter:
         """
         if report is not None and not self.takes_condition:
             annotations, report = {**annotations, **_as_annotations(report)}, None
-        if annotations:
-            external_secret = await self._annotate(external_secret, annotations)
+        document = await self._annotate(external_secret, annotations) if annotations else None
         if report is None:
             return
+        if document is not None:
+            external_secret = parse_external_secret(document)
         try:
             await self._set_condition(external_secret, report)
         except VaultsyncError as error:
@@ -97,9 +98,9 @@ class ExternalSecretWriter:
                 raise
             raise ReportNotWritten(str(error)) from error
 
-    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str | None]) -> ExternalSecret:
+    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str | None]) -> Json:
         body = {"metadata": {"annotations": annotations}}
-        return parse_external_secret(await self._client.merge_patch(_path(external_secret), body))
+        return await self._client.merge_patch(_path(external_secret), body)
 
     async def _set_condition(self, external_secret: ExternalSecret, report: Report) -> None:
         others = [one for one in external_secret.conditions if one.get("type") != names.CONDITION_TYPE]

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +22,7 @@ from requests.utils import get_environ_proxies
 
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.state import SecretState
+from vaultsync.core.state import SecretState, parse_time
 
 T = TypeVar("T")
 
@@ -161,7 +160,7 @@ class VaultClient:
             exists=True,
             version=metadata["version"],
             subkeys=known | dict.fromkeys(values),
-            written=_time(metadata.get("created_time")),
+            written=parse_time(metadata.get("created_time")),
             metadata_digest=_digest(metadata.get("custom_metadata")),
         )
 
@@ -331,7 +330,7 @@ def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:
         exists=isinstance(subkeys, dict),
         version=int(metadata.get("version") or 0),
         subkeys=subkeys if isinstance(subkeys, dict) else {},
-        written=_time(metadata.get("created_time")),
+        written=parse_time(metadata.get("created_time")),
         metadata_digest=_digest(metadata.get("custom_metadata")),
     )
 
@@ -349,11 +348,3 @@ def _lease(answer: Mapping[str, Any], part: str, seconds: str) -> TokenLease:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None

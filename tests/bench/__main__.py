@@ -17,7 +17,9 @@ from tests.bench.stage import FULL, QUICK, NotArrivedError, Stage
 from tests.bench.watching import watch_ready, watch_secrets
 from tests.testbed.api import ApiError
 from tests.testbed.errors import TestbedError
-from tests.testbed.testbed import Testbed
+from tests.testbed.testbed import Options, Testbed
+
+OPTIONS = Options(eso_store_requeue="5m")  # its own default: stores are many here, and looking at them costs it time
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     console = Console()
-    with Testbed() as testbed, watch_secrets(testbed) as secrets, watch_ready(testbed) as ready:
+    with Testbed(OPTIONS) as testbed, watch_secrets(testbed) as secrets, watch_ready(testbed) as ready:
         stage = Stage(testbed, secrets, ready, QUICK if options.quick else FULL)
         bench = Bench(stage, options.only or NAMES, talk=not options.no_talk)
         before = machine()

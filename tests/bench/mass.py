@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.bench.stage import KEY, Stage, create, is_true, together
-from tests.bench.watching import Name, digest
-from tests.testbed.place import Place
+from tests.bench.stage import AT_ONCE, KEY, Spot, Stage, create, is_true, together, write
+from tests.bench.watching import Name
 
 LIST_SECONDS = 0.05
 
@@ -47,11 +46,10 @@ class Rotations:
 
 
 class Existence:
-    """When all paths of a place exist in Vault: asks again and again, in a thread of its own."""
+    """When all paths exist in Vault: asks again and again, in a thread of its own."""
 
-    def __init__(self, place: Place, number: int) -> None:
-        self._place = place
-        self._number = number
+    def __init__(self, spots: Sequence[Spot]) -> None:
+        self._wanted = Counter(spot.place for spot in spots)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.at: float | None = None
@@ -65,47 +63,46 @@ class Existence:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(LIST_SECONDS):
-            if len(self._place.vault.names(self._place.name)) >= self._number:
-                self.at = time.time()
-                return
+        for place, number in self._wanted.items():  # nothing is removed: what is complete stays so
+            while len(place.vault.names(place.name)) < number:
+                if self._stop.wait(LIST_SECONDS):
+                    return
+        self.at = time.time()
 
 
 def burst(stage: Stage, refresh: str, *, exist: bool = False) -> Burst:
     """Many ExternalSecrets are created whose paths are missing, or (`exist`) were there before."""
-    names = [f"es-{i}" for i in range(stage.scale.burst)]
-    with stage.place("burst") as place:
+    with stage.crowd("burst", stage.scale.burst) as spots:
         stage.settle()
         if exist:
-            together(lambda name: place.put(name, **{KEY: secrets.token_hex(32)}), names)
-        wanted = {Name(place.name, name): is_true for name in names}
-        with Existence(place, len(names)) as existence:
+            together(write, spots)
+        wanted = {spot.key: is_true for spot in spots}
+        with Existence(spots) as existence:
             started = time.time()
-            sent = together(lambda name: create(place, name, refresh), names)
+            sent = together(lambda spot: create(spot, refresh), spots, AT_ONCE)
             ready = stage.ready.wait_for_all(wanted, stage.scale.mass_patience, started)
         return Burst(
             sent=sent,
             exist=existence.at - started if existence.at else None,
-            ready=max(ready.values()) - started if len(ready) == len(names) else None,
+            ready=max(ready.values()) - started if len(ready) == len(spots) else None,
         )
 
 
-def rotations(stage: Stage, place: Place, names: Sequence[str]) -> Rotations:
+def rotations(stage: Stage, spots: Sequence[Spot]) -> Rotations:
     """Many values are written within a second → how many arrive, and when."""
-    values = {name: secrets.token_hex(32) for name in names}
-    digests = {Name(place.name, name): digest(value) for name, value in values.items()}
     written: dict[Name, float] = {}
+    digests: dict[Name, str] = {}
 
-    def one(name: str) -> None:
-        written[Name(place.name, name)] = time.time()
-        place.put(name, **{KEY: values[name]})
+    def one(spot: Spot) -> None:
+        written[spot.key] = time.time()
+        digests[spot.key] = write(spot)
 
     started = time.time()
-    sent = together(one, names)
+    sent = together(one, spots)
     wanted = {name: (lambda keys, new=new: keys.get(KEY) == new) for name, new in digests.items()}
     found = stage.secrets.wait_for_all(wanted, stage.scale.mass_patience / 2, started)
     return Rotations(
-        number=len(names),
+        number=len(spots),
         sent=sent,
         arrived=[at - written[name] for name, at in found.items()],
         last=max(found.values(), default=started) - started,

@@ -1,4 +1,4 @@
-"""What every measure works on: the testbed, watches, and places full of ExternalSecrets."""
+"""What every measure works on: the testbed, watches, and crowds of ExternalSecrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import urllib3
 
@@ -15,9 +16,15 @@ from tests.bench.watching import Name, Watch, digest
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed, wait_for
 
+T = TypeVar("T")
+
 ANNOTATIONS = {"create": "true"}  # the talk's, which vaultsync understands too
 KEY = "password"
 THREADS = 4
+AT_ONCE = 32
+"""Requests in flight where many things are to happen at once, rather than as fast as one after another goes."""
+PER_NAMESPACE = 10
+"""A developer's share. It matters: external-secrets lists a namespace's Secrets whenever it has written one of them."""
 BUSY = ("workqueue_depth{", "controller_runtime_active_workers{")
 REFILL_SECONDS = 2.0
 SETTLE_SECONDS = 0.4
@@ -48,6 +55,17 @@ QUICK = Scale(
 )
 
 
+class Spot(NamedTuple):
+    """Where one value is: its place, and the name of its path and of its ExternalSecret."""
+
+    place: Place
+    name: str
+
+    @property
+    def key(self) -> Name:
+        return Name(self.place.name, self.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The testbed with its watches."""
@@ -58,24 +76,23 @@ class Stage:
     scale: Scale
 
     @contextlib.contextmanager
-    def place(self, name: str) -> Iterator[Place]:
-        """A namespace with a store, emptied afterwards (which nobody else does)."""
-        place = Place(self.testbed, f"{name}-{secrets.token_hex(3)}")
-        place.create()
+    def crowd(self, name: str, number: int, per_namespace: int = PER_NAMESPACE) -> Iterator[list[Spot]]:
+        """Spots in namespaces with a store each, emptied afterwards (which nobody else does)."""
+        count = -(-number // per_namespace)
+        places = [Place(self.testbed, f"{name}-{secrets.token_hex(3)}") for _ in range(count)]
+        together(Place.create, places)
         try:
-            yield place
+            yield [Spot(places[i // per_namespace], f"es-{i}") for i in range(number)]
         finally:
-            place.clean()
+            together(Place.clean, places)
 
-    def fill(self, place: Place, names: Sequence[str], refresh: str, *, write: bool = True) -> None:
+    def fill(self, spots: Sequence[Spot], refresh: str) -> None:
         """ExternalSecrets whose paths exist, all Ready."""
-        if write:
-            together(lambda name: place.put(name, **{KEY: secrets.token_hex(32)}), names)
-        together(lambda name: create(place, name, refresh), names)
-        wanted = {Name(place.name, name): is_true for name in names}
-        found = self.ready.wait_for_all(wanted, self.scale.mass_patience)
-        if len(found) < len(names):
-            raise NotArrivedError(f"only {len(found)} of {len(names)} ExternalSecrets in {place.name} became Ready")
+        together(write, spots)
+        together(lambda spot: create(spot, refresh), spots)
+        found = self.ready.wait_for_all({spot.key: is_true for spot in spots}, self.scale.mass_patience)
+        if len(found) < len(spots):
+            raise NotArrivedError(f"only {len(found)} of {len(spots)} ExternalSecrets became Ready")
         if refresh.endswith("h"):
             self.settle()
 
@@ -90,41 +107,42 @@ class Stage:
         wait_for(lambda: _depth(eso.address) == 0, self.scale.mass_patience, "external-secrets has an empty queue", 1.0)
         time.sleep(REFILL_SECONDS)
 
-    def arrival(self, place: Place, name: str, differs_from: str, since: float) -> float | None:
+    def arrival(self, spot: Spot, differs_from: str, since: float) -> float | None:
         """When a value other than the one with this digest is in the Secret; None if it does not come."""
         return self.secrets.wait(
-            Name(place.name, name), lambda keys: keys.get(KEY, differs_from) != differs_from, self.scale.patience, since
+            spot.key, lambda keys: keys.get(KEY, differs_from) != differs_from, self.scale.patience, since
         )
 
-    def current(self, place: Place, name: str) -> str:
+    def current(self, spot: Spot) -> str:
         """The digest of the value that is in the Secret now."""
-        return (self.secrets.now(Name(place.name, name)) or {}).get(KEY, "")
+        return (self.secrets.now(spot.key) or {}).get(KEY, "")
 
 
 def _depth(metrics: str) -> int:
-    """How many ExternalSecrets wait in external-secrets' queue or are in work, by its own metrics."""
+    """How many objects wait in external-secrets' queues or are in work, by its own metrics."""
     text = urllib3.request("GET", f"{metrics}/metrics", retries=False).data.decode()
-    rows = [row for row in text.splitlines() if row.startswith(BUSY) and '"externalsecret"' in row]
+    rows = [row for row in text.splitlines() if row.startswith(BUSY)]
     return round(sum(float(row.split()[-1]) for row in rows))
 
 
-def create(place: Place, name: str, refresh: str) -> None:
+def create(spot: Spot, refresh: str) -> None:
     """An ExternalSecret that reads a path of its own name."""
-    place.external_secret(name, {KEY: (name, KEY)}, annotations=ANNOTATIONS, refresh=refresh)
+    data = {KEY: (spot.name, KEY)}
+    spot.place.external_secret(spot.name, data, annotations=ANNOTATIONS, refresh=refresh)
 
 
-def write(place: Place, name: str) -> str:
+def write(spot: Spot) -> str:
     """Writes a new value in Vault; returns its digest."""
     value = secrets.token_hex(32)
-    place.put(name, **{KEY: value})
+    spot.place.put(spot.name, **{KEY: value})
     return digest(value)
 
 
-def together(task: Callable[[str], object], names: Iterable[str]) -> float:
-    """Runs a task for each name, several at a time; returns the seconds that it took."""
+def together(task: Callable[[T], object], items: Iterable[T], threads: int = THREADS) -> float:
+    """Runs a task for each item, several at a time; returns the seconds that it took."""
     started = time.time()
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(task, names))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(task, items))
     return time.time() - started
 
 

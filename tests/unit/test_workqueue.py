@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import Clock, run
-from vaultsync.engine.workqueue import Lane, WorkQueue
+from vaultsync.engine.workqueue import FAIR, Lane, WorkQueue
 
 
 def doubling() -> Iterator[float]:
@@ -22,7 +22,8 @@ def queue(clock: Clock | None = None) -> WorkQueue[str]:
 
 async def take(work: WorkQueue[str], limit: float = 1.0) -> str:
     async with asyncio.timeout(limit):
-        return await work.get()
+        key, _ = await work.get()
+        return key
 
 
 async def drain(work: WorkQueue[str]) -> list[str]:
@@ -81,6 +82,41 @@ def test_better_lanes_go_first() -> None:
         work.add("normal")
         work.add("urgent", Lane.URGENT)
         assert await drain(work) == ["urgent", "normal", "resync"]
+
+    run(test())
+
+
+def test_the_lane_that_a_key_came_by_is_told() -> None:
+    async def test() -> None:
+        work = queue()
+        work.add("late", Lane.RESYNC)
+        work.add("reader", Lane.READERS)
+        assert [await work.get(), await work.get()] == [("reader", Lane.READERS), ("late", Lane.RESYNC)]
+
+    run(test())
+
+
+def test_a_storm_does_not_starve_the_worse_lanes() -> None:
+    async def test() -> None:
+        work = queue()
+        for number in range(3 * FAIR):
+            work.add(f"storm {number}")
+        for lane in (Lane.READERS, Lane.RESYNC):
+            work.add(lane.name, lane)
+        found = await drain(work)
+        assert {found[FAIR - 1], found[2 * FAIR - 1]} == {"READERS", "RESYNC"}
+        assert [key for key in found if key.startswith("storm")] == [f"storm {number}" for number in range(3 * FAIR)]
+
+    run(test())
+
+
+def test_what_is_urgent_waits_for_no_turn() -> None:
+    async def test() -> None:
+        work = queue()
+        for number in range(2 * FAIR):
+            work.add(f"urgent {number}", Lane.URGENT)
+        work.add("late", Lane.RESYNC)
+        assert (await drain(work))[-1] == "late"
 
     run(test())
 
@@ -210,7 +246,7 @@ def test_a_cancelled_get_loses_no_key() -> None:
         work.add("a")
         getting.cancel()
         await asyncio.gather(getting, return_exceptions=True)
-        assert await take(work) == "a" or getting.result() == "a"
+        assert await take(work) == "a" or getting.result()[0] == "a"
 
     run(test())
 

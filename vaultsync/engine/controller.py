@@ -173,12 +173,11 @@ class Controller:
         async with asyncio.TaskGroup() as passes:
             while True:
                 await free.acquire()
-                key = await self._queue.get()
-                passes.create_task(self._one_pass(key)).add_done_callback(lambda _: free.release())
+                key, lane = await self._queue.get()
+                passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
-    async def _one_pass(self, key: Key) -> None:
+    async def _one_pass(self, key: Key, lane: Lane) -> None:
         follow: set[Key] = set()
-        lane = Lane.URGENT
         again = 0.0
         try:
             if isinstance(key, ObjectName):
@@ -189,7 +188,6 @@ class Controller:
                 follow |= await self._reconciler.path(key)
             else:
                 follow |= await self._reconciler.listing(key)
-                lane = Lane.NORMAL
         except VaultsyncError as error:
             self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
@@ -204,8 +202,7 @@ class Controller:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
         if isinstance(key, VaultPath) and (held := self._held.pop(key, None)):
             self._take(held)
-        for one in follow:
-            self._queue.add(one, lane)
+        self._add(follow, max(lane, Lane.READERS))
         if again > 0:
             self._queue.add_after(key, again)
 

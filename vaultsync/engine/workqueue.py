@@ -7,11 +7,14 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from enum import IntEnum
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+FAIR = 8
+"""Of so many keys one is the oldest of the worse lanes, so that a storm does not starve them."""
 
 
 class Lane(IntEnum):
@@ -19,7 +22,8 @@ class Lane(IntEnum):
 
     URGENT = 0
     NORMAL = 1
-    RESYNC = 2
+    READERS = 2  # of a path that was just seeded: first all values, then those who read them
+    RESYNC = 3
 
 
 class WorkQueue(Generic[K]):
@@ -36,6 +40,7 @@ class WorkQueue(Generic[K]):
         self._lanes: tuple[deque[K], ...] = tuple(deque() for _ in Lane)
         self._queued: dict[K, Lane] = {}
         self._processing: set[K] = set()
+        self._taken = 0
         self._again: dict[K, Lane] = {}
         self._failures: dict[K, Iterator[float]] = {}
         self._due: list[tuple[float, int, K]] = []
@@ -91,17 +96,19 @@ class WorkQueue(Generic[K]):
         self._due.clear()
         self._due_of.clear()
 
-    async def get(self) -> K:
-        """The next key, the oldest of the best lane; it stays with the caller until `done`."""
+    async def get(self) -> tuple[K, Lane]:
+        """The next key and its lane: the oldest of the best lane. It stays with the caller until `done`."""
         while True:
             self._move_due()
-            for lane, keys in zip(Lane, self._lanes, strict=True):
+            for lane in self._lanes_in_turn():
+                keys = self._lanes[lane]
                 while keys:
                     key = keys.popleft()
                     if self._queued.get(key) == lane:
                         del self._queued[key]
                         self._processing.add(key)
-                        return key
+                        self._taken += 1
+                        return key, lane
             await self._wait()
 
     def done(self, key: K) -> None:
@@ -110,6 +117,13 @@ class WorkQueue(Generic[K]):
         lane = self._again.pop(key, None)
         if lane is not None:
             self.add(key, lane)
+
+    def _lanes_in_turn(self) -> Iterable[Lane]:
+        turn, fair = divmod(self._taken, FAIR)
+        if fair < FAIR - 1:
+            return Lane
+        worse = (Lane.READERS, Lane.RESYNC) if turn % 2 else (Lane.RESYNC, Lane.READERS)
+        return Lane.URGENT, *worse, Lane.NORMAL
 
     def _move_due(self) -> None:
         now = self._clock()

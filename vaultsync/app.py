@@ -11,9 +11,9 @@ from loguru import logger
 from vaultsync import __version__
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeNotFound, VaultsyncError
-from vaultsync.core.generate import default_value
 from vaultsync.core.names import GROUP
-from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
+from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import Ledger
@@ -21,8 +21,9 @@ from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, ExternalSecretWriter, Served, served
-from vaultsync.kube.informer import Informer
 from vaultsync.kube.recorder import Recorder
+from vaultsync.kube.selection import Selection
+from vaultsync.kube.watches import Watches
 from vaultsync.ops.health import Health
 from vaultsync.settings import Settings
 from vaultsync.vault import lease
@@ -74,15 +75,17 @@ class App:
         self._kube = kube
         self._vault = VaultClient(access)
         self._recorder = Recorder(kube)
-        index, ledger = Index(servers, settings.seed), Ledger()
-        reconciler = Reconciler(index, ledger, self._vault, default_value)
+        index, ledger = Index(servers, settings.seed, settings.generate), Ledger()
         loop = asyncio.get_running_loop()
+        budget = Budget(settings.seed_budget, loop.time)
+        seed_paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
+        reconciler = Reconciler(index, ledger, self._vault, seed_paths, budget)
         self._writer = ExternalSecretWriter(kube)
         syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._stream = EventStream(access, self._vault_connected, self._controller.vault_changed)
         self._audit = AuditListener(self._controller.audit_connected, self._controller.vault_deleted)
-        self._informers: dict[str, Informer[Any]] = {}
+        self._watches: Watches | None = None
         self._health = Health(self._ready)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -114,13 +117,11 @@ class App:
     async def _main(self) -> None:
         served = await self._wait_for_external_secrets()
         self._writer.takes_condition = served.takes_condition
-        self._informers = self._make_informers(served.version)
-        back = self._controller.kube_is_back
+        settings = self._settings
+        selection = Selection(settings.namespaces, settings.namespace_selector, settings.selector)
         async with asyncio.TaskGroup() as tasks:
-            for informer in self._informers.values():
-                tasks.create_task(informer.run(back))
-            for informer in self._informers.values():
-                await informer.synced.wait()
+            self._watches = Watches(tasks, self._kube, served.version, selection, self._controller)
+            await self._watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
             tasks.create_task(self._stream.run())
             with suppress(TimeoutError):
@@ -150,47 +151,9 @@ class App:
             await asyncio.sleep(wait)
         raise AssertionError("backoff is endless")
 
-    def _make_informers(self, version: str) -> dict[str, Informer[Any]]:
-        on, group = self._controller, f"/apis/{GROUP}/{version}"
-        kube = self._kube
-        stores = (("SecretStore", "secretstores"), ("ClusterSecretStore", "clustersecretstores"))
-        informers: dict[str, Informer[Any]] = {
-            "namespaces": Informer(
-                kube,
-                "/api/v1/namespaces",
-                "Namespace",
-                parse_namespace,
-                lambda namespace: namespace.name,
-                on.namespace_changed,
-                on.namespace_removed,
-            )
-        }
-        for kind, plural in stores:
-            informers[plural] = Informer(
-                kube,
-                f"{group}/{plural}",
-                kind,
-                parse_store,
-                lambda store: store.name,
-                on.store_changed,
-                on.store_removed,
-            )
-        informers["externalsecrets"] = Informer(
-            kube,
-            f"{group}/externalsecrets",
-            "ExternalSecret",
-            parse_external_secret,
-            lambda external_secret: external_secret.name,
-            on.external_secret_changed,
-            on.external_secret_removed,
-        )
-        return informers
-
     def _vault_connected(self) -> None:
         self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
         self._controller.vault_connected()
 
     def _ready(self) -> dict[str, bool]:
-        if not self._informers:
-            return {"Kubernetes": False}
-        return {name: informer.synced.is_set() for name, informer in self._informers.items()}
+        return self._watches.ready() if self._watches else {"Kubernetes": False}

@@ -5,10 +5,14 @@ import ssl
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, InstanceOf, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vaultsync.core.decide import SeedMode
+from vaultsync.core.rules import NO_RULES, Rules, parse_rules
+from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
+from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.kube.selection import is_label_selector, is_namespace
 
 PREFIX = "VAULTSYNC_"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -33,6 +37,20 @@ def parse_duration(text: object) -> object:
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _rules(value: object) -> object:
+    return parse_rules(value) if isinstance(value, str) else value
+
+
+def _namespaces(value: object) -> object:
+    """Each name once. A list without a name is an error: it would select everything."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    if not names or not all(is_namespace(name) for name in names):
+        raise ValueError("must be names of namespaces, such as shop,shop-test")
+    return names
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
@@ -72,9 +90,42 @@ class Settings(BaseSettings):
         default=SeedMode.ANNOTATED,
         description='which ExternalSecrets are seeded: annotated (vaultsync.io/seed: "true"), all, or off',
     )
+    generate: Annotated[InstanceOf[Rules], NoDecode, BeforeValidator(_rules)] = Field(
+        default=NO_RULES,
+        description="rules for values where an ExternalSecret has none of its own, as in the annotation "
+        'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
+        "default: 32 random bytes in hex",
+    )
+    seed_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=DEFAULT_SEED_PATHS,
+        description="where values may be created, comma-separated globs of paths without the API's data/; a first * is "
+        "the whole mount, another * one segment or a part of one, ** any number of them; {namespace} is the Kubernetes "
+        "namespace's name, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault namespace "
+        "team-a, a glob without a colon for VAULT_NAMESPACE",
+    )
+    seed_budget: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        description="new paths per hour and Kubernetes namespace, all of which may come at once; 0: no limit",
+    )
     store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         description="further addresses, comma-separated, under which SecretStores may name this same Vault",
+    )
+    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
+        default=(),
+        description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all",
+    )
+    namespace_selector: str = Field(
+        default="",
+        description="label selector: only namespaces that it selects are watched, such as vaultsync=on,env!=prod "
+        "(with VAULTSYNC_NAMESPACES both must hold); default: all",
+    )
+    selector: str = Field(
+        default="",
+        description="label selector: only ExternalSecrets that it selects are watched, such as tier in (web,api); "
+        "default: all",
     )
     resync: Seconds = Field(
         default=3600.0,
@@ -112,11 +163,24 @@ class Settings(BaseSettings):
                 raise ValueError("must be an address such as https://vault.vault:8200")
         return value
 
+    @field_validator("seed_paths")
+    @classmethod
+    def _is_globs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        SeedPaths.parse(value)
+        return value
+
     @field_validator("health_listen", "audit_listen")
     @classmethod
     def _is_listen(cls, value: str) -> str:
         if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
             raise ValueError("must be host:port, such as 0.0.0.0:8080")
+        return value
+
+    @field_validator("namespace_selector", "selector")
+    @classmethod
+    def _is_selector(cls, value: str) -> str:
+        if value and not is_label_selector(value):
+            raise ValueError("must be a label selector such as vaultsync=on,env!=prod")
         return value
 
     @field_validator("vault_token")
@@ -166,4 +230,6 @@ def explain() -> str:
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(getattr(value, "value", value))

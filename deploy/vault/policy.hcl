@@ -42,6 +42,11 @@ path "kv1/*" {
   subscribe_event_types = ["*"]
 }
 
+# Vault's own password policies, for rules such as {format: policy, name: ops}; leave it out if nobody has such a rule.
+path "sys/policies/password/+/generate" {
+  capabilities = ["read"]
+}
+
 # The token's own lease. (Vault's policy "default", which most tokens have, grants these too.)
 path "auth/token/lookup-self" {
   capabilities = ["read"]

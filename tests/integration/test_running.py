@@ -312,7 +312,7 @@ def test_nonsense_in_every_field_does_not_stop_the_others_and_writes_nothing_out
     place.store("bare-v1", path=None, version="v1")
     place.store("old", path="kv1", version="v1")
     place.put("there", password="a person's")
-    process = vaultsync({"VAULTSYNC_LOG_LEVEL": "DEBUG"})
+    process = vaultsync({"VAULTSYNC_LOG_LEVEL": "DEBUG", "VAULTSYNC_SEED_BUDGET": "0"})
     refused: dict[str, str] = {}
 
     def create(name: str, spec: Json, annotations: dict[str, str]) -> None:
@@ -458,7 +458,7 @@ def test_two_hundred_at_once_are_all_seeded(place: Place, vaultsync: VaultsyncFa
     names = [f"app{number}" for number in range(200)]
     for name in names:
         place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
-    vaultsync()
+    vaultsync({"VAULTSYNC_SEED_BUDGET": "0"})
     place.wait_for(lambda: len(place.vault.names(place.name)) == 200, PATIENCE)
     for name in names:
         place.wait_for_secret(name, PATIENCE)

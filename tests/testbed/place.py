@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tests.testbed.api import ApiError, Json
@@ -99,19 +99,21 @@ class Place:
         store: str = STORE,
         refresh: str = "1h",
         absolute: bool = False,
+        entries: Sequence[Json] = (),
         **spec: object,
     ) -> Json:
         """Creates an ExternalSecret: data is {key in the Secret: (path below the prefix, property)}.
 
-        With `absolute`, paths are taken as written. Further fields of the spec (dataFrom, target, …) win.
+        With `absolute`, paths are taken as written; `entries` are further ones as they stand in spec.data. Other fields
+        of the spec (dataFrom, target, …) win.
         """
-        entries = [
+        written = [
             {"secretKey": key, "remoteRef": _reference(path if absolute else self.path(path), wanted)}
             for key, (path, wanted) in (data or {}).items()
-        ]
+        ] + list(entries)
         body: Json = {"refreshInterval": refresh, "secretStoreRef": {"name": store, "kind": "SecretStore"}}
-        if entries:
-            body["data"] = entries
+        if written:
+            body["data"] = written
         return self.kube.create(
             {
                 "apiVersion": EXTERNAL_SECRETS,

@@ -88,6 +88,9 @@ class FakeVault:
         self.write(path, **{**(old.values or {}), **plain})
         return self._state(path)
 
+    async def password(self, policy: str, namespace: str) -> SecretStr:
+        raise VaultRejected(f"Vault returned 404: no reason given on sys/policies/password/{policy}/generate")
+
     async def find(self, prefix: FindPrefix) -> set[VaultPath]:
         if self.down is not None:
             raise self.down

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import V1, external_secret, gone, live, namespace, path, reader, reference
-from vaultsync.core.decide import Decision, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
+from vaultsync.core.decide import Decision, History, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
 from vaultsync.core.names import EventReason
 from vaultsync.core.state import Presence, SecretState, presence
+from vaultsync.core.wishes import Wish
 
 HERE = path("secret/data/a")
 WANTED, NOT_ASKED, REFUSED = SeedChoice.WANTED, SeedChoice.NOT_ASKED, SeedChoice.REFUSED
@@ -17,7 +18,7 @@ SEEDED, RECREATED = EventReason.SEEDED, EventReason.RECREATED
 
 
 def seed(*properties: str, cas: int = 0, patch: bool = False, reason: EventReason = SEEDED) -> Seed:
-    return Seed(properties, cas, patch, reason)
+    return Seed({name: Wish() for name in properties}, cas, patch, reason)
 
 
 CASES: list[tuple[str, SecretState, list[Reader], Seed | None]] = [
@@ -143,7 +144,7 @@ RECREATIONS: list[tuple[str, SecretState, frozenset[str], bool, EventReason]] = 
 def test_created_or_created_again(
     case: str, state: SecretState, known: frozenset[str], existed: bool, reason: EventReason
 ) -> None:
-    made = decide(HERE, state, [reader()], known, existed).seed
+    made = decide(HERE, state, [reader()], History(known, existed)).seed
     assert made is not None, case
     assert made.reason is reason
 
@@ -182,7 +183,7 @@ known_ = st.frozensets(st.sampled_from("abc"))
 def test_a_decision_never_replaces_a_value(
     state: SecretState, readers: list[Reader], known: frozenset[str], existed: bool
 ) -> None:
-    made = decide(HERE, state, readers, known, existed).seed
+    made = decide(HERE, state, readers, History(known, existed)).seed
     if made is None:
         return
     assert made.properties
@@ -198,9 +199,9 @@ def test_a_decision_never_replaces_a_value(
 def test_only_wishes_cause_a_seed_and_refused_readers_have_none(
     state: SecretState, readers: list[Reader], known: frozenset[str], existed: bool
 ) -> None:
-    decision = decide(HERE, state, readers, known, existed)
+    decision = decide(HERE, state, readers, History(known, existed))
     heard = [one for one in readers if one.choice is not REFUSED]
-    assert decide(HERE, state, heard, known, existed).seed == decision.seed
+    assert decide(HERE, state, heard, History(known, existed)).seed == decision.seed
     if not any(one.choice is WANTED for one in readers):
         assert decision == Decision()
     if decision.seed is not None:

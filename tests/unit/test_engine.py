@@ -13,6 +13,7 @@ from tests.unit.build import ADDRESS, NOON, Anything, Clock, eventually, externa
 from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
+    BudgetSpent,
     KubeConflict,
     KubeDenied,
     KubeUnavailable,
@@ -23,10 +24,11 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.events import VaultEvent
-from vaultsync.core.generate import default_value
 from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
+from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import LOOK_BEHIND_SECONDS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
@@ -36,22 +38,29 @@ from vaultsync.engine.syncer import Syncer
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
 A, B, KV1 = path("secret/data/a"), path("secret/data/b"), path("kv1/a")
 SEED = {"vaultsync.io/seed": "true"}
+EVERYWHERE = SeedPaths.parse(("**",))
 DENIED = VaultDenied("Vault returned 403: permission denied on secret/data/a")
 
 
 class Engine:
     """All of the engine, real, between a fake Vault and a fake API server."""
 
-    def __init__(self, mode: SeedMode = SeedMode.ANNOTATED) -> None:
+    def __init__(
+        self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
+    ) -> None:
         self.clock = Clock()
+        self.seed_paths, self.budget = seed_paths, Budget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index, self.ledger = Index(frozenset({server_identity(ADDRESS)}), mode), Ledger()
-        self.reconciler = Reconciler(self.index, self.ledger, self.vault, default_value)
+        self.reconciler = self.made_reconciler(self.vault)
         self.syncer = Syncer(self.index, self.ledger, self.writer, self.recorder, self.clock)
         self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
         self.index.put_namespace(namespace())
+
+    def made_reconciler(self, vault: FakeVault) -> Reconciler:
+        return Reconciler(self.index, self.ledger, vault, self.seed_paths, self.budget)
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -102,6 +111,123 @@ def v1_external_secret(**fields: Anything) -> ExternalSecret:
 
 
 # -- seeding
+
+
+def test_a_path_that_is_not_the_namespaces_own_is_refused_and_the_message_says_what_would_be_allowed() -> None:
+    async def test() -> None:
+        engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
+        await engine.passes(external_secret("dev-2/a", "dev-1/a", annotations=SEED))
+        assert engine.vault.secrets.keys() == {path("secret/data/dev-1/a")}
+        (report,) = engine.writer.reports()
+        assert report.reason == "ErrorCreating"
+        assert "spec.data[0].remoteRef: secret/dev-2/a" in report.message
+        assert "*/dev-1/**" in report.message
+
+    run(test())
+
+
+def test_another_namespace_does_not_add_its_properties_to_a_path_that_is_not_its_own() -> None:
+    async def test() -> None:
+        engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
+        engine.index.put_namespace(namespace("dev-2"))
+        engine.index.put_store(store(namespace="dev-2"))
+        foreign = external_secret(("dev-1/a", "evil"), namespace="dev-2", annotations=SEED)
+        await engine.passes(external_secret("dev-1/a", annotations=SEED), foreign)
+        values = engine.vault.values(path("secret/data/dev-1/a"))
+        assert values is not None
+        assert values.keys() == {"password"}
+
+    run(test())
+
+
+def test_what_exists_may_be_read_wherever_it_is() -> None:
+    async def test() -> None:
+        engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
+        engine.vault.write(path("secret/data/shared/a"), password="a person's")
+        await engine.passes(external_secret("shared/a", annotations=SEED))
+        assert engine.writer.reports() == []
+
+    run(test())
+
+
+def test_a_spent_budget_puts_new_paths_off_and_says_so_until_their_turn_comes() -> None:
+    async def test() -> None:
+        engine = Engine(budget=1)
+        await engine.passes(external_secret("a", annotations=SEED))
+        with pytest.raises(BudgetSpent) as caught:
+            await engine.passes(external_secret("b", name="other", annotations=SEED))
+        assert 0 < caught.value.wait <= 3600
+        await engine.syncer.external_secret(OTHER)
+        assert "VAULTSYNC_SEED_BUDGET" in engine.writer.reports()[-1].message
+        engine.clock.forward(caught.value.wait)
+        await engine.passes(external_secret("b", name="other", annotations=SEED))
+        assert engine.vault.values(B) is not None
+        assert engine.writer.reports()[-1].reason == "Success"
+
+    run(test())
+
+
+def test_a_deleted_path_is_healed_whatever_the_budget() -> None:
+    async def test() -> None:
+        engine = Engine(budget=1)
+        asked = external_secret("a", annotations=SEED)
+        await engine.passes(asked)
+        for _ in range(3):
+            engine.vault.delete(A)
+            await engine.passes(asked)
+            engine.vault.wipe(A)
+            await engine.passes(asked)
+            assert engine.vault.values(A) is not None
+
+    run(test())
+
+
+def test_values_are_made_by_the_rules_and_told_apart_by_property() -> None:
+    async def test() -> None:
+        engine = Engine()
+        rules = """{user: {value: app}, password: {format: password, length: 20},
+                    url: {template: "postgres://{{ .user }}:{{ .password }}@db"}}"""
+        annotations = SEED | {"vaultsync.io/generate": rules}
+        await engine.passes(external_secret(("a", "url"), ("a", "other"), annotations=annotations))
+        values = engine.vault.values(A)
+        assert values is not None
+        assert values.keys() == {"user", "password", "url", "other"}
+        assert values["url"] == f"postgres://app:{values['password']}@db"
+        assert len(values["password"]) == 20
+        assert re.fullmatch("[0-9a-f]{64}", values["other"])
+
+    run(test())
+
+
+def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_written() -> None:
+    async def test() -> None:
+        engine = Engine()
+        annotations = SEED | {"vaultsync.io/generate": "password: {format: policy, name: ops}"}
+        with pytest.raises(VaultRejected):
+            await engine.passes(external_secret("a", annotations=annotations))
+        await engine.syncer.external_secret(APP)
+        assert "sys/policies/password/ops/generate" in engine.writer.reports()[-1].message
+        assert engine.vault.creates[A] == 0
+
+    run(test())
+
+
+def test_an_empty_find_is_told_until_something_is_there() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(
+            external_secret(data=(), data_from=[{"find": {"path": "dev-1", "name": {"regexp": "."}}}], annotations=SEED)
+        )
+        (prefix,) = engine.index.prefixes()
+        await engine.reconciler.listing(prefix)
+        await engine.syncer.external_secret(APP)
+        assert "dataFrom.find: nothing is there under" in engine.writer.reports()[-1].message
+        engine.vault.write(path("secret/data/dev-1/a"), password="a person's")
+        await engine.reconciler.path(path("secret/data/dev-1/a"))
+        await engine.syncer.external_secret(APP)
+        assert engine.writer.reports()[-1].reason != "ErrorCreating"
+
+    run(test())
 
 
 def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
@@ -360,7 +486,7 @@ def test_after_a_restart_nothing_is_written_if_nothing_changed() -> None:
         (written,) = engine.writer.force_syncs()
         restarted = Engine()
         restarted.vault = engine.vault
-        restarted.reconciler = Reconciler(restarted.index, restarted.ledger, engine.vault, default_value)
+        restarted.reconciler = restarted.made_reconciler(engine.vault)
         record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
         await restarted.passes(external_secret("a", "b", annotations=record))
         assert restarted.writer.writes == []

@@ -10,6 +10,7 @@ from tests.unit.build import ADDRESS, Anything, entry, external_secret, namespac
 from vaultsync.core.decide import SeedChoice, SeedMode
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store, StoreName, parse_store
 from vaultsync.core.paths import FindPrefix
+from vaultsync.core.rules import UuidRule
 from vaultsync.engine.index import Index, server_identity
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
@@ -175,16 +176,51 @@ def test_readers_come_oldest_first_and_with_their_choice() -> None:
     ]
 
 
+def choice(made: Index, name: ObjectName) -> SeedChoice:
+    entry = made.entry(name)
+    assert entry is not None
+    return made.choice(entry)[0]
+
+
 def test_a_namespace_that_comes_late_or_changes_is_news_for_all_in_it() -> None:
     made = index(store(), external_secret("a"), external_secret("b", name="other"))
-    assert made.choice(external_secret("a"))[0] is SeedChoice.REFUSED
+    assert choice(made, APP) is SeedChoice.REFUSED
     assert made.put_namespace(namespace(seed="true")) == {APP, OTHER, A, B}
     assert made.put_namespace(namespace(seed="true")) == set()
-    assert made.choice(external_secret("a"))[0] is SeedChoice.WANTED
+    assert choice(made, APP) is SeedChoice.WANTED
     assert made.put_namespace(namespace("dev-2", "true")) == set()
     assert made.put_namespace(namespace(seed="false")) == {APP, OTHER, A, B}
     made.remove_namespace("dev-1")
-    assert made.choice(external_secret("a"))[0] is SeedChoice.REFUSED
+    assert choice(made, APP) is SeedChoice.REFUSED
+
+
+def test_a_namespace_that_changes_is_news_for_the_only_one_in_it() -> None:
+    made = index(store(), namespace(), external_secret("a"))
+    assert made.put_namespace(namespace(seed="true")) == {APP, A}
+
+
+def test_rules_are_read_from_the_annotation_and_a_change_is_news_for_all_paths() -> None:
+    seed = {"vaultsync.io/seed": "true"}
+    made = index(store(), namespace(), external_secret("a", annotations=seed))
+    ruled = external_secret("a", annotations=seed | {"vaultsync.io/generate": "password: {format: uuid}"})
+    assert made.put(ruled) == {APP, A}
+    (reader,) = made.readers(A)
+    assert isinstance(reader.rules.rule_for("password"), UuidRule)
+    assert reader.choice is SeedChoice.WANTED
+
+
+def test_wrong_rules_refuse_the_object_and_say_what_is_wrong() -> None:
+    annotations = {"vaultsync.io/seed": "true", "vaultsync.io/generate": "password: {format: uiud}"}
+    made = index(store(), namespace(), external_secret("a", annotations=annotations))
+    entry = made.entry(APP)
+    assert entry is not None
+    refused, problem = made.choice(entry)
+    assert refused is SeedChoice.REFUSED
+    assert problem.startswith("annotation vaultsync.io/generate on this ExternalSecret: password")
+    made.put(external_secret("a", annotations=annotations | {"vaultsync.io/seed": "false"}))
+    entry = made.entry(APP)
+    assert entry is not None
+    assert made.choice(entry) == (SeedChoice.REFUSED, ""), "who opted out is not told of rules"
 
 
 def test_a_find_reads_whatever_is_under_its_prefix() -> None:

@@ -110,13 +110,21 @@ class Api:
 class Watcher:
     """An informer over names, and what it told."""
 
-    def __init__(self, client: KubeClient, silence: float = 5.0) -> None:
+    def __init__(self, client: KubeClient, silence: float = 5.0, query: Mapping[str, str] | None = None) -> None:
         self.told: list[str] = []
         self.now: set[str] = set()
         self.backs = 0
         self.sizes: dict[str, int] = {}
         self.informer: Informer[str] = Informer(
-            client, "/api/v1/things", "Thing", self.parse, lambda name: name, self.changed, self.removed, silence
+            client,
+            "/api/v1/things",
+            "Thing",
+            self.parse,
+            lambda name: name,
+            self.changed,
+            self.removed,
+            silence,
+            query,
         )
 
     def parse(self, document: Mapping[str, Any]) -> str:
@@ -137,10 +145,15 @@ class Watcher:
         self.backs += 1
 
 
-def watching(api: Handler, test: Callable[[Watcher], Awaitable[None]], silence: float = 5.0) -> None:
+def watching(
+    api: Handler,
+    test: Callable[[Watcher], Awaitable[None]],
+    silence: float = 5.0,
+    query: Mapping[str, str] | None = None,
+) -> None:
     async def main() -> None:
         async with client_of(api) as client:
-            watcher = Watcher(client, silence)
+            watcher = Watcher(client, silence, query)
             task = asyncio.create_task(watcher.informer.run(watcher.back))
             try:
                 await test(watcher)
@@ -348,6 +361,27 @@ def test_a_resource_that_is_not_served_ends_the_informer() -> None:
                 await Watcher(client).informer.run()
 
     run(main())
+
+
+def test_what_narrows_it_is_part_of_every_request() -> None:
+    api = Api([page(item("a", 1), token="x"), page(item("b", 2))], [[event("BOOKMARK", "", 5)]])
+    narrow = {"labelSelector": "a in (b,c)"}
+
+    async def test(_: Watcher) -> None:
+        await eventually(lambda: len(api.watched) == 2)
+        assert len(api.listed) == 2
+        assert all(query.items() >= narrow.items() for query in api.listed + api.watched)
+
+    watching(api, test, query=narrow)
+
+
+def test_forgetting_tells_of_every_object_as_removed() -> None:
+    async def test(watcher: Watcher) -> None:
+        await eventually(lambda: watcher.now == {"a", "b"})
+        watcher.informer.forget()
+        assert watcher.told == ["+a", "+b", "-a", "-b"]
+
+    watching(Api([page(item("a", 1), item("b", 2))]), test)
 
 
 def test_an_unknown_event_type_is_passed_over() -> None:

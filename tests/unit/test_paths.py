@@ -1,5 +1,7 @@
 """core/paths: every spelling of a key, as external-secrets 0.20.4 requests it."""
 
+from urllib.parse import unquote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,14 +209,67 @@ def test_a_namespace_has_one_spelling(spelled: str, namespace: str) -> None:
     assert clean_namespace(spelled) == namespace
 
 
-@pytest.mark.parametrize("key", ["", "/", "a/../b", "..", "./a", "a/.", "a\nb", "a\x7f", "\x00"])
-def test_nothing_is_written_for_a_dangerous_key(key: str) -> None:
-    assert unsafe_reason(key)
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("", "is empty"),
+        ("/", "is empty"),
+        ("a/../b", "'..'"),
+        ("..", "'..'"),
+        ("./a", "'.'"),
+        ("a/.", "'.'"),
+        ("a//b", "empty segment"),
+        ("/a//b/", "empty segment"),
+        ("a\nb", "control character"),
+        ("a\x7f", "control character"),
+        ("\x00", "control character"),
+        ("%2e%2e/a", "holds %"),
+        ("a%2fb", "holds %"),
+        ("a*", "holds *"),
+        ("a?b", "holds ?"),
+        ("[a", "holds ["),
+        ("a]", "holds ]"),
+        ("{a", "holds {"),
+        ("a}", "holds }"),
+        ("a\\b", "holds \\"),
+        ("dev-1/\u0430", "'а' (U+0430), which is not ASCII"),
+        ("é", "'é' (U+00E9)"),
+        ("a\u202eb", "'\\u202e' (U+202E)"),
+        ("a\u2028b", "'\\u2028' (U+2028)"),
+        ("a\xa0", "'\\xa0' (U+00A0)"),
+        ("\ud800", "'\\ud800' (U+D800)"),
+        ("🙂", "(U+1F642)"),
+        (" a", "white space"),
+        ("a ", "white space"),
+        ("a /b", "white space"),
+        ("a/ /b", "white space"),
+        ("/ a", "white space"),
+    ],
+)
+def test_nothing_is_written_for_a_dangerous_key(key: str, word: str) -> None:
+    reason = unsafe_reason(key)
+    assert reason.startswith("the key ")
+    assert word in reason
+    assert reason.isprintable()
 
 
-@pytest.mark.parametrize("key", ["a", "/a/", "a..b/c", "a b", "ü/…", "a/.b", "%2e%2e/a"])
+@pytest.mark.parametrize(
+    "key", ["a", "/a/", "//a", "a..b/c", "a b", "a/.b", "a+b/+/c", "a:b", "a#b", "a;b,c", "-", "..."]
+)
 def test_odd_but_harmless_keys_are_fine(key: str) -> None:
     assert unsafe_reason(key) == ""
+
+
+def test_a_reason_names_what_is_wrong() -> None:
+    assert unsafe_reason("a%", "the path").startswith("the path holds %")
+
+
+@given(st.text())
+def test_what_is_fine_is_plain_ascii_that_no_decoder_or_cleaner_changes(text: str) -> None:
+    if unsafe_reason(text) == "":
+        assert text.isascii()
+        assert text.isprintable()
+        assert clean(unquote(text)) == text.strip("/")
 
 
 def test_a_path_is_shown_with_its_namespace() -> None:

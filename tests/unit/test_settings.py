@@ -97,6 +97,16 @@ def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.Monk
         ("VAULT_CACERT", "/hunter2/no.pem"),
         ("VAULTSYNC_SEED", "hunter2"),
         ("VAULTSYNC_SEED", "true"),
+        ("VAULTSYNC_SEED_PATHS", ","),
+        ("VAULTSYNC_SEED_PATHS", "hunter2"),
+        ("VAULTSYNC_SEED_PATHS", "*/{hunter2}/**"),
+        ("VAULTSYNC_SEED_PATHS", "*/{label:hunter2/}/**"),
+        ("VAULTSYNC_SEED_PATHS", "*/hunter2**"),
+        ("VAULTSYNC_SEED_PATHS", "*/hunter2/../x"),
+        ("VAULTSYNC_SEED_PATHS", "hunter2{:*/x"),
+        ("VAULTSYNC_SEED_BUDGET", "hunter2"),
+        ("VAULTSYNC_SEED_BUDGET", "-1"),
+        ("VAULTSYNC_SEED_BUDGET", "1.5"),
         ("VAULTSYNC_STORE_SERVERS", "http://a,hunter2"),
         ("VAULTSYNC_RESYNC", "hunter2"),
         ("VAULTSYNC_RESYNC", "-1h"),
@@ -123,6 +133,20 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
     assert "hunter2" not in line
     assert "Value error" not in line
     assert len(line) > len(name) + 10
+
+
+def test_where_and_how_much_may_be_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch)
+    assert (found.seed_paths, found.seed_budget) == (("*/{namespace}/**", "*/{namespace}"), 100)
+    given = {"VAULTSYNC_SEED_PATHS": " secret/{label:example.com/team}/** , a:*/x,", "VAULTSYNC_SEED_BUDGET": "0"}
+    found = settings(monkeypatch, **given)
+    assert (found.seed_paths, found.seed_budget) == (("secret/{label:example.com/team}/**", "a:*/x"), 0)
+
+
+def test_a_wrong_glob_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = complaint(monkeypatch, VAULTSYNC_SEED_PATHS="*/a,*/{nam}/**")
+    assert line.startswith("VAULTSYNC_SEED_PATHS glob 2, segment 2 holds an unknown placeholder")
+    assert "{namespace}" in line
 
 
 def test_several_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +187,8 @@ def test_the_explanation_names_every_setting_and_its_default() -> None:
     assert "[default: annotated]" in text
     assert "[default: 1h]" in text
     assert "[default: 10s]" in text
+    assert "[default: */{namespace}/**,*/{namespace}]" in text
+    assert "[default: 100]" in text
     assert text.count("(required)") == 2
 
 

@@ -3,15 +3,19 @@
 The invariant: a decision never replaces a value. It creates a version where none is live, or adds absent keys.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from vaultsync.core import names
-from vaultsync.core.names import EventReason
+from vaultsync.core.generate import Encoding
+from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName
 from vaultsync.core.paths import VaultPath, logical
+from vaultsync.core.rules import NO_RULES, Rules
 from vaultsync.core.state import Presence, SecretState, is_expression, presence
+from vaultsync.core.wishes import Claim, Wish, differing, gather
 
 
 class SeedMode(Enum):
@@ -40,6 +44,7 @@ class Reference:
         field: where it stands, such as `spec.data[0].remoteRef`.
         kv: the KV version that the store claims.
         refusal: why nothing can be created for it, "" where it can.
+        encoding: what external-secrets decodes the value from.
     """
 
     path: VaultPath
@@ -49,15 +54,17 @@ class Reference:
     metadata: bool
     whole: bool
     refusal: str
+    encoding: Encoding = Encoding.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One ExternalSecret with its entries that read the path in question."""
+    """One ExternalSecret with its entries that read the path in question, and its own rules for values."""
 
     name: ObjectName
     choice: SeedChoice
     references: tuple[Reference, ...]
+    rules: Rules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +76,15 @@ class Seed:
         patch: add to the live version instead of creating one.
     """
 
-    properties: tuple[str, ...]
+    wishes: Mapping[str, Wish]
     cas: int
     patch: bool
     reason: EventReason
+
+    @property
+    def properties(self) -> list[str]:
+        """Their names, in order."""
+        return sorted(self.wishes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,24 @@ class Problem:
 
     reader: ObjectName
     message: str
+    reason: CreatedReason = CreatedReason.ERROR_CREATING
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was seen at a path before.
+
+    Attributes:
+        properties: names of properties that were there.
+        existed: there was a live version.
+    """
+
+    properties: frozenset[str] = frozenset()
+    existed: bool = False
+
+
+NEW: Final = History()
+NOTHING: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,39 +152,45 @@ def decide(
     path: VaultPath,
     state: SecretState,
     readers: Sequence[Reader],
-    known: frozenset[str] = frozenset(),
-    existed: bool = False,
+    history: History = NEW,
+    defaults: Rules = NO_RULES,
+    forbidden: Mapping[str, str] = NOTHING,
 ) -> Decision:
     """Decide about one path.
 
     Args:
         path: the secret.
         state: what Vault has there.
-        readers: the ExternalSecrets that read it.
-        known: properties that were seen there before.
-        existed: the path was seen with a live version before.
+        readers: the ExternalSecrets that read it, the oldest first.
+        history: what was seen there before.
+        defaults: the cluster-wide rules for values.
+        forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
     wanting = [reader for reader in readers if reader.choice is SeedChoice.WANTED]
-    problems: list[Problem] = []
-    wanted: set[str] = set()
-    for reader in wanting:
-        for reference in reader.references:
-            problem = _obstacle(state, reference) if _is_missing(state, reference) else ""
-            if problem:
-                problems.append(Problem(reader.name, f"{reference.field}: {logical(state.mount, path.path)} {problem}"))
-            elif _is_missing(state, reference) and reference.property:
-                wanted.add(reference.property)
-    if not wanted:
-        return Decision(problems=tuple(problems) + _keyless(path, state, wanting))
-    allowed = [reader for reader in readers if reader.choice is not SeedChoice.REFUSED]
-    wanted |= {
-        reference.property
-        for reference in _references(allowed)
-        if reference.property and _is_missing(state, reference) and not _obstacle(state, reference)
-    }
-    before = wanted <= known if state.exists else existed or state.version > 0
+    problems = [problem for reader in wanting for problem in _obstacles(path, state, reader, forbidden)]
+    granted = [
+        reader
+        for reader in readers
+        if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in forbidden
+    ]
+    claims = [claim for reader in granted for claim in _claims(state, reader)]
+    names_of_wanting = {reader.name for reader in wanting}
+    problems += [problem for problem in _differences(claims) if problem.reader in names_of_wanting]
+    missing = frozenset(claim.property for claim in claims if _lacks(state, claim.property))
+    asked = missing & {claim.property for claim in claims if claim.reader in names_of_wanting}
+    if not asked:
+        return Decision(problems=(*problems, *_keyless(path, state, wanting, forbidden)))
+    wishes = gather(claims, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults)
+    problems += [
+        Problem(claim.reader, f"{claim.field}: {logical(state.mount, path.path)}: {wishes.impossible[claim.property]}")
+        for claim in claims
+        if claim.reader in names_of_wanting and claim.property in wishes.impossible
+    ]
+    if not wishes.properties.keys() & asked:
+        return Decision(problems=tuple(problems))
+    before = wishes.properties.keys() <= history.properties if state.exists else history.existed or state.version > 0
     seed = Seed(
-        properties=tuple(sorted(wanted)),
+        wishes=wishes.properties,
         cas=state.version,
         patch=state.exists,
         reason=EventReason.RECREATED if before else EventReason.SEEDED,
@@ -162,20 +198,49 @@ def decide(
     return Decision(seed, tuple(problems))
 
 
-def _references(readers: Iterable[Reader]) -> Iterable[Reference]:
-    return (reference for reader in readers for reference in reader.references)
+def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: Mapping[str, str]) -> Iterable[Problem]:
+    """What a reader misses and can't be given."""
+    for reference in reader.references:
+        if not _is_missing(state, reference):
+            continue
+        refusal = forbidden.get(reader.name.namespace)
+        obstacle = _obstacle(state, reference)
+        if obstacle:
+            yield Problem(reader.name, f"{reference.field}: {logical(state.mount, path.path)} {obstacle}")
+        elif refusal:
+            yield Problem(reader.name, f"{reference.field}: {refusal}")
+
+
+def _claims(state: SecretState, reader: Reader) -> Iterable[Claim]:
+    """What a reader reads, by property: of the whole secret, the properties that its rules name."""
+    for reference in reader.references:
+        if reference.metadata or _obstacle(state, reference):
+            continue
+        for name in (reference.property,) if reference.property else reader.rules.named:
+            yield Claim(reader.name, reference.field, name, reference.encoding, reader.rules)
+
+
+def _differences(claims: Sequence[Claim]) -> Iterable[Problem]:
+    for claim, older in differing(claims):
+        yield Problem(
+            claim.reader,
+            f"{claim.field}: annotation {names.GENERATE} has a rule for {claim.property!r} other than that of "
+            f"{older}, which is older: its rule counts; make them the same, or remove this one",
+            CreatedReason.ERROR_ANNOTATION,
+        )
+
+
+def _lacks(state: SecretState, name: str) -> bool:
+    return not state.exists or presence(state.subkeys, name) is Presence.MISSING
 
 
 def _is_missing(state: SecretState, reference: Reference) -> bool:
-    if reference.metadata:
-        return False  # custom metadata is its owner's: nothing that could be generated
-    if not state.exists:
-        return True
-    return presence(state.subkeys, reference.property) is Presence.MISSING
+    # custom metadata is its owner's: nothing that could be generated
+    return not reference.metadata and _lacks(state, reference.property)
 
 
 def _obstacle(state: SecretState, reference: Reference) -> str:
-    """Why a missing entry can't be created, "" if it can."""
+    """Why an entry can't be created where it is missing, "" if it can."""
     if reference.refusal:
         return f"is missing and can't be created: {reference.refusal}"
     if state.mount.kv != reference.kv:
@@ -190,17 +255,23 @@ def _obstacle(state: SecretState, reference: Reference) -> str:
     return ""
 
 
-def _keyless(path: VaultPath, state: SecretState, wanting: Sequence[Reader]) -> tuple[Problem, ...]:
-    """Entries that read a missing path whole, where no other entry names a key to create."""
+def _keyless(
+    path: VaultPath, state: SecretState, wanting: Sequence[Reader], forbidden: Mapping[str, str]
+) -> tuple[Problem, ...]:
+    """Entries that read a missing path whole, where nobody names a key to create."""
     if state.exists:
         return ()
     return tuple(
         Problem(
             reader.name,
             f"{reference.field}: {logical(state.mount, path.path)} is missing and no entry names a property of it; "
-            "write it in Vault, or name its properties in spec.data",
+            f"name its properties in the annotation {names.GENERATE}, such as "
+            "{password: {format: password}}, or in spec.data, or write it in Vault",
         )
         for reader in wanting
         for reference in reader.references
-        if not reference.property and not reference.metadata and not _obstacle(state, reference)
+        if not reference.property
+        and not reference.metadata
+        and not _obstacle(state, reference)
+        and reader.name.namespace not in forbidden
     )

@@ -25,6 +25,19 @@ class VaultRejected(VaultsyncError):
     """Vault understood the request and refuses it (other 4xx): no such mount, or one that is still being upgraded."""
 
 
+class BudgetSpent(VaultsyncError):
+    """A namespace may have no further path created for now.
+
+    Args:
+        message: as for all.
+        wait: seconds until it may again.
+    """
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
 class WriteConflict(VaultsyncError):
     """Somebody else wrote the path between our look and our write (check-and-set); theirs stands."""
 

@@ -9,6 +9,8 @@ SEED: Final = "vaultsync.io/seed"
 """On an ExternalSecret or a Namespace: "true" or "false"."""
 CREATE: Final = "create"
 """On an ExternalSecret: the talk's spelling of the same."""
+GENERATE: Final = "vaultsync.io/generate"
+"""On an ExternalSecret: how its values are made, a mapping of properties to rules (YAML or JSON), see core/rules.py."""
 FORCE_SYNC_OPT_OUT: Final = "vaultsync.io/force-sync"
 """On an ExternalSecret: "false" keeps vaultsync from force-syncing it."""
 FORCE_SYNC: Final = "force-sync"
@@ -19,7 +21,7 @@ CREATED: Final = "vaultsync.io/created"
 """Written by vaultsync where the CRD refuses the condition: "<status> <reason>" of what would be the condition."""
 MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync where the CRD refuses the condition: the condition's message."""
-READ_ANNOTATIONS: Final = (SEED, CREATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
+READ_ANNOTATIONS: Final = (SEED, CREATE, GENERATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
 
 CONDITION_TYPE: Final = "Created"
 

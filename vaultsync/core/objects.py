@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from vaultsync.core import names
+from vaultsync.core.generate import Encoding
 from vaultsync.core.paths import clean_namespace
 
 Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""
+
+_ENCODINGS = {"Base64": Encoding.BASE64, "Base64URL": Encoding.BASE64URL, "Auto": Encoding.BASE64}
 
 MAX_VERSIONS_BYTES = 64 * 1024
 """Of the annotation names.VERSIONS; the API server takes 256 KiB of annotations in all."""
@@ -45,7 +48,11 @@ class StoreName:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """One entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`)."""
+    """One entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
+
+    Attributes:
+        encoding: what external-secrets decodes the value from (decodingStrategy; Auto tries Base64 first).
+    """
 
     field: str
     store: StoreName
@@ -54,6 +61,7 @@ class RemoteRef:
     version: str
     metadata: bool
     whole: bool
+    encoding: Encoding = Encoding.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +277,7 @@ def _remote_ref(field: str, store: StoreName, ref: Json, *, whole: bool) -> Remo
         version=_text(ref, "version"),
         metadata=ref.get("metadataPolicy") == "Fetch",
         whole=whole,
+        encoding=_ENCODINGS.get(_text(ref, "decodingStrategy"), Encoding.NONE),
     )
 
 

@@ -6,7 +6,10 @@ it is what external-secrets requests and what can be derived from an event, with
 
 import posixpath
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_REFUSED: Final = "%*?[]{}\\"
+"""Escapes and wildcards: what reads them as more than a name would come upon another path than was meant."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,13 +105,31 @@ def logical(mount: Mount, api_path: str) -> str:
     return api_path if inner is None else mount.path + inner
 
 
-def unsafe_reason(key: str) -> str:
-    """Why nothing may be written for such a key, or "" where nothing speaks against it."""
-    segments = key.strip("/").split("/")
-    if not key.strip("/"):
-        return "the key is empty"
+def unsafe_reason(text: str, what: str = "the key") -> str:
+    """Why nothing may be written for such a key or path, or "" where nothing speaks against it.
+
+    Outer slashes may stand: `clean` takes them off, as Vault's Go client does. `+` may too: it is a wildcard in Vault's
+    policies alone, not in requests, and found in names.
+
+    Args:
+        text: a remoteRef's key, a store's path or an API path.
+        what: how the reason calls it.
+    """
+    segments = text.strip("/").split("/")
+    if not text.strip("/"):
+        return f"{what} is empty"
     if any(segment in (".", "..") for segment in segments):
-        return "the key holds a '.' or '..' segment"
-    if any(ord(char) < 32 or ord(char) == 127 for char in key):
-        return "the key holds a control character"
+        return f"{what} holds a '.' or '..' segment"
+    if "" in segments:
+        return f"{what} holds an empty segment: two slashes in a row"
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        return f"{what} holds a control character"
+    odd = next((char for char in text if not char.isascii()), "")
+    if odd:  # it may look like another one
+        return f"{what} holds {odd!r} (U+{ord(odd):04X}), which is not ASCII"
+    odd = next((char for char in text if char in _REFUSED), "")
+    if odd:
+        return f"{what} holds {odd}, and nothing is created for a path with any of {' '.join(_REFUSED)}"
+    if any(segment != segment.strip() for segment in segments):
+        return f"{what} holds a segment that starts or ends with white space"
     return ""

@@ -6,12 +6,14 @@ from vaultsync.core.names import CreatedReason
 from vaultsync.core.objects import Report
 
 MESSAGE_LENGTH = 1000
+GRAVEST = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
+"""The order in which one reason stands for several."""
 WITHDRAWAL = Report(True, "", "")
 
 
 def compose(
     annotation_problem: str,
-    failures: Sequence[tuple[str, bool]],
+    failures: Sequence[tuple[str, CreatedReason]],
     success: str,
     before: Report | None,
     all_there: bool,
@@ -21,7 +23,7 @@ def compose(
 
     Args:
         annotation_problem: what is wrong with the annotations, "" if nothing.
-        failures: per failing path its message, and whether the path existed before.
+        failures: per failing path its message and reason.
         success: what was done for the object in this process, "" if nothing.
         before: what the object says now.
         all_there: everything that it reads was seen to exist.
@@ -30,8 +32,7 @@ def compose(
     if annotation_problem:
         return _changed(Report(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
     if failures:
-        existed = all(existed for _, existed in failures)
-        reason = CreatedReason.RECREATING if existed else CreatedReason.ERROR_CREATING
+        reason = min((reason for _, reason in failures), key=GRAVEST.index)
         return _changed(Report(False, reason, "; ".join(message for message, _ in failures)), before)
     if success:
         return _changed(Report(True, CreatedReason.SUCCESS, success), before)

@@ -11,6 +11,7 @@ from loguru import logger
 
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
+    BudgetSpent,
     KubeDenied,
     KubeRejected,
     KubeUnavailable,
@@ -188,6 +189,9 @@ class Controller:
                 follow |= await self._reconciler.path(key)
             else:
                 follow |= await self._reconciler.listing(key)
+        except BudgetSpent as error:
+            again = jittered(error.wait)
+            logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
             self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others

@@ -14,13 +14,14 @@ from vaultsync.core import names
 from vaultsync.core.decide import Reader, Reference, SeedChoice, SeedMode, seed_choice
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, RemoteRef, Store, StoreName, is_open_to
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, secret_path, unsafe_reason
+from vaultsync.core.rules import NO_RULES, RuleError, Rules, parse_rules
 
 Key = VaultPath | FindPrefix | ObjectName
 """What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""
 
 K = TypeVar("K")
 
-_WISHES = (names.SEED, names.CREATE, names.FORCE_SYNC_OPT_OUT)
+_WISHES = (names.SEED, names.CREATE, names.GENERATE, names.FORCE_SYNC_OPT_OUT)
 
 
 @dataclass(slots=True)
@@ -30,11 +31,15 @@ class Entry:
     Attributes:
         references: its entries by the path that they read.
         prefixes: what its `dataFrom.find` entries list.
+        rules: its own rules for values, none if they are wrong.
+        rules_problem: what is wrong with them, "" if nothing.
     """
 
     object: ExternalSecret
     references: dict[VaultPath, tuple[Reference, ...]] = field(default_factory=dict)
     prefixes: frozenset[FindPrefix] = frozenset()
+    rules: Rules = NO_RULES
+    rules_problem: str = ""
 
 
 class Index:
@@ -43,10 +48,12 @@ class Index:
     Args:
         servers: the addresses under which this Vault may stand in a store, normalised by `server_identity`.
         mode: which ExternalSecrets are seeded.
+        defaults: the cluster-wide rules for values.
     """
 
-    def __init__(self, servers: frozenset[str], mode: SeedMode) -> None:
+    def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Rules = NO_RULES) -> None:
         self._servers = servers
+        self.defaults = defaults
         self._mode = mode
         self._stores: dict[StoreName, Store] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -106,11 +113,20 @@ class Index:
         """The ExternalSecrets that name the path, oldest first, with whether each is seeded."""
         entries = [self._entries[name] for name in self._by_path.get(path, ())]
         entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
-        return [Reader(entry.object.name, self.choice(entry.object)[0], entry.references[path]) for entry in entries]
+        return [
+            Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules) for entry in entries
+        ]
 
-    def choice(self, external_secret: ExternalSecret) -> tuple[SeedChoice, str]:
+    def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
         """Whether an ExternalSecret is seeded, and what is wrong with its annotations: see decide.seed_choice."""
-        return seed_choice(external_secret, self._namespaces.get(external_secret.name.namespace), self._mode)
+        choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
+        if choice is SeedChoice.WANTED and entry.rules_problem:
+            return SeedChoice.REFUSED, entry.rules_problem  # no guess at what was meant
+        return choice, problem
+
+    def namespace(self, name: str) -> Namespace | None:
+        """The Kubernetes namespace of that name, None as long as the informer has none."""
+        return self._namespaces.get(name)
 
     def store(self, name: StoreName) -> Store | None:
         """The store of that name, None where there is none."""
@@ -126,7 +142,8 @@ class Index:
         """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
         old = self._entries.get(external_secret.name)
         if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            entry = self._entries[external_secret.name] = Entry(external_secret, old.references, old.prefixes)
+            entry = Entry(external_secret, old.references, old.prefixes, *self._rules(external_secret, old))
+            self._entries[external_secret.name] = entry
         else:
             entry = self._replace(old, external_secret)
         return _news(old, entry)
@@ -156,7 +173,7 @@ class Index:
         self._namespaces[namespace.name] = namespace
         if old == namespace:
             return set()
-        inside = self._by_namespace.get(namespace.name, ())
+        inside = tuple(self._by_namespace.get(namespace.name, ()))
         keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may look at its labels
         for name in inside:
             keys |= self._entries[name].references.keys() | {name}
@@ -196,7 +213,21 @@ class Index:
             if store and prefix is not None:
                 prefixes.add(FindPrefix(store.vault_namespace, prefix, store.kv))
         resolved = {path: tuple(group) for path, group in references.items()}
-        return Entry(external_secret, resolved, frozenset(prefixes))
+        return Entry(external_secret, resolved, frozenset(prefixes), *self._rules(external_secret))
+
+    def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
+        """Its own rules, and what is wrong with them."""
+        text = external_secret.annotations.get(names.GENERATE)
+        if text is None:
+            return NO_RULES, ""
+        if old is not None and old.object.annotations.get(names.GENERATE) == text:
+            return old.rules, old.rules_problem
+        try:
+            rules = parse_rules(text)
+            rules.over(self.defaults)
+        except RuleError as error:
+            return NO_RULES, f"annotation {names.GENERATE} on this ExternalSecret: {error}"
+        return rules, ""
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
@@ -240,17 +271,23 @@ def server_identity(address: str) -> str:
 
 
 def _reference(store: Store, ref: RemoteRef) -> Reference:
+    path = secret_path(store.path, store.kv, ref.key)
     refusal = unsafe_reason(ref.key)
+    if not refusal and store.path:  # one that is set but empty adds nothing
+        refusal = unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}")
+    if not refusal:
+        refusal = unsafe_reason(path, "the path that store and key make up")
     if not refusal and ref.version:
         refusal = f"version pins version {ref.version!r}, and only a next version can be created"
     return Reference(
-        path=VaultPath(store.vault_namespace, secret_path(store.path, store.kv, ref.key)),
+        path=VaultPath(store.vault_namespace, path),
         field=ref.field,
         property=ref.property,
         kv=store.kv,
         metadata=ref.metadata,
         whole=ref.whole,
         refusal=refusal,
+        encoding=ref.encoding,
     )
 
 

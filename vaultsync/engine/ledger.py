@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from vaultsync.core.events import VaultEvent
-from vaultsync.core.names import EventReason
+from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.state import SecretState, same_token
@@ -69,7 +69,7 @@ class Synced:
     Attributes:
         tokens: by the reading's name, the token that it was last force-synced for or was born with.
         seeded: a path of it was just created: no burst to wait for.
-        failures: by path, what its owner must be told, and whether the path existed before.
+        failures: by path or listing, what its owner must be told, each with the reason.
         successes: by path, what was last done for it.
         said: what was last reported on it by this process.
         events: what is to be recorded on it with the next write.
@@ -80,7 +80,7 @@ class Synced:
     uid: str
     tokens: dict[str, str] = field(default_factory=dict)
     seeded: bool = False
-    failures: dict[VaultPath, tuple[str, bool]] = field(default_factory=dict)
+    failures: dict[VaultPath | FindPrefix, list[tuple[str, CreatedReason]]] = field(default_factory=dict)
     successes: dict[VaultPath, str] = field(default_factory=dict)
     said: Report | None = None
     pending: dict[str, str] = field(default_factory=dict)
@@ -110,6 +110,11 @@ class Ledger:
         """Whether the path was last seen with a live version."""
         seen = self._observed.get(path)
         return seen is not None and seen.state.exists
+
+    def existed(self, path: VaultPath) -> bool:
+        """Whether the path was ever seen with a live version."""
+        seen = self._observed.get(path)
+        return seen is not None and seen.existed
 
     def observe(self, path: VaultPath, state: SecretState) -> None:
         """Note what a look at the path, or a write there, has shown."""
@@ -179,6 +184,10 @@ class Ledger:
         self._listed[prefix] = paths | known
         return paths | known
 
+    def is_empty(self, prefix: FindPrefix) -> bool:
+        """Whether a listing has found nothing."""
+        return self._listed.get(prefix) == set()
+
     def note(self, prefix: FindPrefix, path: VaultPath) -> None:
         """A path under a prefix was observed."""
         if prefix in self._listed and self.is_live(path):
@@ -202,13 +211,13 @@ class Ledger:
         self._synced.pop(name, None)
 
     def all_there(self, entry: Entry) -> bool:
-        """Whether everything that the ExternalSecret names was seen to exist."""
+        """Whether everything that the ExternalSecret names was seen to exist, and its listings to find something."""
         resolved = sum(len(references) for references in entry.references.values())
-        seen = [self._observed.get(path) for path in entry.references]
         return (
-            bool(seen)
+            bool(entry.references or entry.prefixes)
             and resolved == len(entry.object.refs)
-            and all(one is not None and one.state.exists for one in seen)
+            and all(self.is_live(path) for path in entry.references)
+            and all(self._listed.get(prefix) for prefix in entry.prefixes)
         )
 
     def seeded(self, entry: Entry, path: VaultPath) -> None:

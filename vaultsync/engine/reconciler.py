@@ -1,18 +1,31 @@
 """One pass over one Vault path or listing: look, decide, create. What follows for its readers is the syncer's."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Protocol
 
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.decide import Decision, Reader, Seed, SeedChoice, decide
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable, WriteConflict
-from vaultsync.core.names import EventReason
+from vaultsync.core.decide import Decision, History, Problem, Reader, Seed, SeedChoice, decide
+from vaultsync.core.errors import (
+    BudgetSpent,
+    VaultDenied,
+    VaultRejected,
+    VaultsyncError,
+    VaultUnavailable,
+    WriteConflict,
+)
+from vaultsync.core.generate import encode, generate
+from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ObjectName
-from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, logical
+from vaultsync.core.rules import KeyPairRule, PolicyRule
+from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import NEVER_THERE, SecretState
+from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import Ledger
 
@@ -26,19 +39,23 @@ class Vault(Protocol):
 
     async def find(self, prefix: FindPrefix) -> set[VaultPath]: ...
 
+    async def password(self, policy: str, namespace: str) -> SecretStr: ...
+
 
 class Reconciler:
     """Makes Vault hold what seedable ExternalSecrets read, and notes what there is.
 
     Args:
-        generate: makes a new value.
+        seed_paths: where a namespace may have something created.
+        budget: how many new paths a namespace may have created.
     """
 
-    def __init__(self, index: Index, ledger: Ledger, vault: Vault, generate: Callable[[], SecretStr]) -> None:
+    def __init__(self, index: Index, ledger: Ledger, vault: Vault, seed_paths: SeedPaths, budget: Budget) -> None:
         self._index = index
         self._ledger = ledger
         self._vault = vault
-        self._generate = generate
+        self._seed_paths = seed_paths
+        self._budget = budget
 
     async def path(self, path: VaultPath) -> set[ObjectName]:
         """One pass over a path.
@@ -58,7 +75,7 @@ class Reconciler:
             await self._pass(path, readers)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.unreadable(path)
-            self._note_failures(path, [(reader.name, str(error)) for reader in _wanting(readers)])
+            self._note_failures(path, _same_for_all(readers, str(error)))
             raise
         return names
 
@@ -68,24 +85,24 @@ class Reconciler:
             self._ledger.forget_prefix(prefix)
             return set()
         paths = self._ledger.listed(prefix, await self._vault.find(prefix))
+        self._note_listing(prefix)
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> None:
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
         seen = self._ledger.observed(path)
         state = await self._vault.look(path, kv)
-        decision = decide(
-            path,
-            state,
-            readers,
-            known=seen.properties if seen else frozenset(),
-            existed=self._has_existed(path, readers),
-        )
+        history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
+        forbidden = self._forbidden(path, state.mount, readers)
+        decision = decide(path, state, readers, history, self._index.defaults, forbidden)
         if decision.seed is not None:
-            state = await self._seed(path, state, decision.seed, readers)
+            allowed = [reader for reader in _wanting(readers) if reader.name.namespace not in forbidden]
+            self._spend(path, state, allowed)
+            state = await self._seed(path, state, decision.seed, allowed)
         self._ledger.observe(path, state)
         for prefix in self._index.prefixes_of(path):
             self._ledger.note(prefix, path)
+            self._note_listing(prefix)
         self._note_problems(path, readers, decision)
 
     def _has_existed(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
@@ -96,9 +113,52 @@ class Reconciler:
         recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]
         return any(token not in (None, NEVER_THERE) for token in recorded)
 
+    def _forbidden(self, path: VaultPath, mount: Mount, readers: Iterable[Reader]) -> dict[str, str]:
+        """The readers' namespaces that may not have the path created, with the reasons."""
+        spaces = {name: self._index.namespace(name) for name in {reader.name.namespace for reader in readers}}
+        refusals = {name: self._seed_paths.refusal(path, mount, space) for name, space in spaces.items() if space}
+        return {name: refusal for name, refusal in refusals.items() if refusal}
+
+    def _spend(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
+        """Count a new path against the budget of the namespace that asks for it.
+
+        Raises:
+            BudgetSpent: there is nothing left of it.
+        """
+        if state.exists or state.version > 0 or self._ledger.existed(path):
+            return
+        namespace = readers[0].name.namespace
+        wait = self._budget.take(namespace)
+        if wait > 0:
+            self._ledger.observe(path, state)
+            text = (
+                f"{logical(state.mount, path.path)} is missing; namespace {namespace} has had as many new paths "
+                "created as VAULTSYNC_SEED_BUDGET allows in an hour, this one follows when its turn comes"
+            )
+            self._note_failures(path, _same_for_all(readers, text))
+            raise BudgetSpent(text, wait)
+
+    async def _values(self, path: VaultPath, seed: Seed) -> dict[str, SecretStr]:
+        rules = {name: wish.rule for name, wish in seed.wishes.items()}
+        fetched = {
+            name: await self._vault.password(rule.name, path.namespace)
+            for name, rule in rules.items()
+            if isinstance(rule, PolicyRule)
+        }
+        if any(isinstance(rule, KeyPairRule) for rule in rules.values()):  # takes long
+            made = await asyncio.to_thread(generate, rules, fetched)
+        else:
+            made = generate(rules, fetched)
+        return {name: encode(value, seed.wishes[name].encoding) for name, value in made.items()}
+
     async def _seed(self, path: VaultPath, state: SecretState, seed: Seed, readers: list[Reader]) -> SecretState:
         started = time.monotonic()
-        values = {name: self._generate() for name in seed.properties}
+        try:
+            values = await self._values(path, seed)
+        except (VaultDenied, VaultRejected) as error:
+            self._ledger.observe(path, state)
+            self._note_failures(path, _same_for_all(readers, str(error)))
+            raise
         if state.mount.kv == 1:
             self._ledger.expect(path)
         try:
@@ -113,7 +173,7 @@ class Reconciler:
         number = f" version {after.version}" if after.version else ""
         done = "re-created" if seed.reason is EventReason.RECREATED else "created"
         message = f"{done} {where}{number} with {', '.join(seed.properties)}"
-        for reader in _wanting(readers):
+        for reader in readers:
             entry = self._index.entry(reader.name)
             if entry is not None:
                 synced = self._ledger.synced(entry.object)
@@ -126,10 +186,10 @@ class Reconciler:
         logger.info(
             "seeded",
             path=where,
-            properties=list(seed.properties),
+            properties=seed.properties,
             version=after.version,
             reason=str(seed.reason),
-            external_secrets=[str(reader.name) for reader in _wanting(readers)][:10],
+            external_secrets=[str(reader.name) for reader in readers][:10],
             duration_ms=round((time.monotonic() - started) * 1000, 1),
         )
         return after
@@ -144,23 +204,47 @@ class Reconciler:
         if (now.version, now.exists) != (state.version, state.exists):
             raise WriteConflict(f"{path} was written by somebody else") from error
 
+    def _note_listing(self, prefix: FindPrefix) -> None:
+        """An empty listing can't be seeded: nobody says what it should find."""
+        text = (
+            f"dataFrom.find: nothing is there under {prefix}, and what it should find can't be known; "
+            "write it in Vault, or name what is to be created in spec.data or dataFrom.extract"
+        )
+        for name in self._index.prefix_reader_names(prefix):
+            entry = self._index.entry(name)
+            if entry is None:
+                continue
+            failures = self._ledger.synced(entry.object).failures
+            if self._ledger.is_empty(prefix) and self._index.choice(entry)[0] is SeedChoice.WANTED:
+                failures[prefix] = [(text, CreatedReason.ERROR_CREATING)]
+            else:
+                failures.pop(prefix, None)
+
     def _note_problems(self, path: VaultPath, readers: list[Reader], decision: Decision) -> None:
         for reader in readers:
             entry = self._index.entry(reader.name)
             if entry is not None:
                 self._ledger.synced(entry.object).failures.pop(path, None)
-        self._note_failures(path, [(problem.reader, problem.message) for problem in decision.problems])
+        self._note_failures(path, decision.problems)
 
-    def _note_failures(self, path: VaultPath, failures: Iterable[tuple[ObjectName, str]]) -> None:
+    def _note_failures(self, path: VaultPath, problems: Iterable[Problem]) -> None:
         seen = self._ledger.observed(path)
         lost = seen is not None and seen.existed and not seen.state.exists
-        for name, message in failures:
+        found: dict[ObjectName, list[tuple[str, CreatedReason]]] = defaultdict(list)
+        for problem in problems:
+            recreating = lost and problem.reason is CreatedReason.ERROR_CREATING
+            found[problem.reader].append((problem.message, CreatedReason.RECREATING if recreating else problem.reason))
+        for name, failures in found.items():
             entry = self._index.entry(name)
             if entry is not None:
                 synced = self._ledger.synced(entry.object)
-                synced.failures[path] = (message, lost)
+                synced.failures[path] = failures
                 synced.successes.pop(path, None)
 
 
 def _wanting(readers: Iterable[Reader]) -> list[Reader]:
     return [reader for reader in readers if reader.choice is SeedChoice.WANTED]
+
+
+def _same_for_all(readers: Iterable[Reader], message: str) -> list[Problem]:
+    return [Problem(reader.name, message) for reader in _wanting(readers)]

@@ -87,13 +87,14 @@ class Syncer:
         return external_secret.annotations.get(names.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
 
     def _report(self, entry: Entry, synced: Synced) -> Report | None:
-        for kept in (synced.failures, synced.successes):
-            for path in [path for path in kept if path not in entry.references]:
-                del kept[path]
-        choice, problem = self._index.choice(entry.object)
+        for path in synced.successes.keys() - entry.references.keys():
+            del synced.successes[path]
+        for key in synced.failures.keys() - entry.references.keys() - entry.prefixes:
+            del synced.failures[key]
+        choice, problem = self._index.choice(entry)
         return compose(
             problem,
-            list(synced.failures.values()),
+            [failure for failures in synced.failures.values() for failure in failures],
             "; ".join(synced.successes.values()),
             before=synced.said or entry.object.reported,
             all_there=self._ledger.all_there(entry),

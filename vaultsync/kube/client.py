@@ -26,8 +26,8 @@ from vaultsync.core.errors import (
     VaultsyncError,
 )
 
-CONNECTIONS: Final = 32
-"""Pooled connections: 4 watches and the workers."""
+CONNECTIONS: Final = 0
+"""No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
 CONNECT_SECONDS: Final = 5.0
 
 _BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {

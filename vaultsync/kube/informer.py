@@ -38,6 +38,7 @@ class Informer(Generic[T]):
         changed: is told of an object that is new, has changed or was listed again; must not block.
         removed: is told of an object that is gone.
         silence: seconds without a byte on the watch after which it is given up.
+        query: narrows list and watch: labelSelector, fieldSelector.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Informer(Generic[T]):
         changed: Callable[[T], None],
         removed: Callable[[T], None],
         silence: float = SILENCE_SECONDS,
+        query: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._path = path
@@ -59,6 +61,7 @@ class Informer(Generic[T]):
         self._changed = changed
         self._removed = removed
         self._silence = silence
+        self._query = dict(query or {})
         self._cache: dict[object, T] = {}
         self._version = ""
         self.synced = asyncio.Event()
@@ -98,11 +101,17 @@ class Informer(Generic[T]):
                 waits = backoff(FIRST_WAIT, LONGEST_WAIT)
             await asyncio.sleep(next(waits))
 
+    def forget(self) -> None:
+        """Tell of every object as removed. For when its task is cancelled: nobody needs to wait for its list either."""
+        for identity in list(self._cache):
+            self._removed(self._cache.pop(identity))
+        self.synced.set()
+
     async def _list(self) -> None:
         seen: set[object] = set()
         version, token = "", ""
         while True:
-            query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
+            query = self._query | {"limit": str(PAGE)} | ({"continue": token} if token else {})
             page = await self._client.get(self._path, query)
             for item in page.get("items") or ():
                 seen.add(self._put({"kind": self._kind, **item}))
@@ -116,7 +125,7 @@ class Informer(Generic[T]):
         self.synced.set()
 
     async def _watch(self) -> None:
-        query = {
+        query = self._query | {
             "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(1, 2))),

@@ -116,6 +116,15 @@ class VaultClient:
         """Every secret under the prefix, at most MAX_LISTED, folder by folder."""
         return await self._in_thread(lambda: self._find(prefix))
 
+    async def password(self, policy: str, namespace: str) -> SecretStr:
+        """A password by one of Vault's own policies (sys/policies/password/:name/generate).
+
+        Args:
+            policy: its name.
+            namespace: the Vault namespace that has it.
+        """
+        return await self._in_thread(lambda: self._password(policy, namespace))
+
     async def lease(self) -> TokenLease:
         """The token's remaining life (auth/token/lookup-self)."""
         return await self._in_thread(lambda: _lease(self._own("get", "auth/token/lookup-self"), "data", "ttl"))
@@ -181,6 +190,13 @@ class VaultClient:
         if folders:
             logger.warning("a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
         return found
+
+    def _password(self, policy: str, namespace: str) -> SecretStr:
+        path = f"sys/policies/password/{policy}/generate"
+        made = _mapping(self._request("get", path, namespace).get("data")).get("password")
+        if not isinstance(made, str):
+            raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        return SecretStr(made)
 
     def _exists_v1(self, path: VaultPath, mount: Mount) -> bool:
         folder, _, leaf = path.path.rpartition("/")

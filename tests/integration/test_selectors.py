@@ -1,0 +1,317 @@
+"""Only what is selected is watched: namespaces by name or label, ExternalSecrets by label.
+
+Mostly as an account that may see no more than that, with the rights that deploy/namespaced ships: a watch on anything
+else would be refused, and said in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from tests.integration.test_deploy import Kubectl, one
+from tests.testbed.api import Json
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import DEPLOY, NAMESPACE
+from tests.testbed.place import Place
+from tests.testbed.testbed import Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+SEED = {"vaultsync.io/seed": "true"}
+PATIENCE = 60.0
+MOMENT = 0.5
+"""Seconds in which nothing should happen, after something later has happened already."""
+LABEL = "vaultsync-test"
+RBAC = "rbac.authorization.k8s.io/v1"
+SHIPPED = "team-a"
+"""The namespace that deploy/namespaced names."""
+
+DRY_RUN = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
+
+Rights = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def elsewhere(testbed: Testbed) -> Iterator[Place]:
+    """A second place."""
+    made = Place(testbed)
+    made.create()
+    yield made
+    made.clean()
+
+
+@pytest.fixture(scope="module")
+def kubectl(testbed: Testbed) -> Kubectl:
+    return Kubectl(testbed)
+
+
+@pytest.fixture(scope="module")
+def manifests(kubectl: Kubectl) -> list[Json]:
+    return list(yaml.safe_load_all(kubectl.quietly("kustomize", DEPLOY / "namespaced")))
+
+
+@pytest.fixture
+def rights(testbed: Testbed, manifests: list[Json]) -> Iterator[Rights]:
+    """`rights(place, …)` makes an account with deploy/namespaced's rights there, and returns how to log in with it.
+
+    With `by_label` it may look at every namespace, but in no other.
+    """
+    made: list[str] = []
+
+    def make(*places: Place, by_label: bool = False) -> dict[str, str]:
+        assert testbed.identity  # the ClusterRole vaultsync exists
+        account = f"only-{places[0].name}"
+        made.append(account)
+        names = [place.name for place in places]
+        for item in account_of(manifests, account, names, by_label=by_label):
+            testbed.kube.apply(item)
+        token = testbed.kube.token_for(account, NAMESPACE)
+        kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / f"{account}.kubeconfig", token)
+        return {"KUBECONFIG": str(kubeconfig)}
+
+    yield make
+    for account in made:
+        testbed.kube.delete(RBAC, "ClusterRoleBinding", account)
+        testbed.kube.delete(RBAC, "ClusterRole", account)
+        testbed.kube.delete("v1", "ServiceAccount", account, NAMESPACE)
+
+
+def account_of(manifests: list[Json], account: str, namespaces: list[str], *, by_label: bool) -> Iterator[Json]:
+    """The manifests' rights for another account and other namespaces."""
+    metadata = {"name": account, "namespace": NAMESPACE}
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    subjects = [{"kind": "ServiceAccount", **metadata}]
+    binding = one(manifests, "ClusterRoleBinding")
+    [role] = [item for item in of_kind(manifests, "ClusterRole") if item["metadata"]["name"] == bound(binding)]
+    rules = json.loads(json.dumps(role["rules"]).replace(f'["{SHIPPED}"]', json.dumps(namespaces)))
+    if by_label:
+        rules = [{key: value for key, value in rule.items() if key != "resourceNames"} for rule in rules]
+    yield {**role, "metadata": {"name": account}, "rules": rules}
+    reference = {**binding["roleRef"], "name": account}
+    yield {**binding, "metadata": {"name": account}, "roleRef": reference, "subjects": subjects}
+    for namespace in namespaces:
+        yield {
+            **one(manifests, "RoleBinding"),
+            "metadata": {"name": account, "namespace": namespace},
+            "subjects": subjects,
+        }
+
+
+def of_kind(manifests: list[Json], kind: str) -> list[Json]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def bound(binding: Json) -> str:
+    name: str = binding["roleRef"]["name"]
+    return name
+
+
+def label(place: Place, value: str | None) -> None:
+    place.kube.patch("v1", "Namespace", place.name, {"metadata": {"labels": {LABEL: value}}})
+
+
+def app(place: Place, name: str) -> None:
+    """An ExternalSecret that wants to be seeded."""
+    place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
+
+
+def annotations_of(place: Place, name: str) -> dict[str, str]:
+    found = place.get(name)
+    assert found is not None
+    return dict(found["metadata"]["annotations"])
+
+
+def assert_untouched(place: Place, *names: str) -> None:
+    time.sleep(MOMENT)
+    for name in names:
+        assert annotations_of(place, name) == SEED
+        assert place.events(name, "vaultsync") == []
+
+
+def assert_nothing_was_refused(process: VaultsyncProcess) -> None:
+    assert [line for line in process.output().splitlines() if "returned 403" in line] == []
+
+
+def test_only_the_named_namespaces_are_watched(
+    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
+) -> None:
+    elsewhere.put("given", password="first")
+    for name in ("before", "given"):
+        app(elsewhere, name)
+    elsewhere.wait_for_secret("given", PATIENCE, p="first")
+    app(place, "before")
+    process = vaultsync(rights(place) | {"VAULTSYNC_NAMESPACES": place.name})
+    process.wait_until_ready(PATIENCE)
+    elsewhere.put("given", password="second")
+    app(elsewhere, "after")
+    app(place, "after")
+    for name in ("before", "after"):
+        place.wait_for_secret(name, PATIENCE)
+    assert_untouched(elsewhere, "before", "after", "given")
+    assert elsewhere.secret("given") == {"p": "first"}
+    assert (elsewhere.read("before"), elsewhere.read("after")) == (None, None)
+    first = place.secret("before")
+    place.vault.delete(place.path("before"))
+    place.wait_for(lambda: place.secret("before") not in (None, first), PATIENCE, "it is healed")
+    place.wait_for(lambda: place.events("before", "vaultsync"), PATIENCE, "Events may be written there")
+    assert_nothing_was_refused(process)
+
+
+def test_the_same_account_cannot_watch_everything(place: Place, vaultsync: VaultsyncFactory, rights: Rights) -> None:
+    """So that the other tests' accounts prove something."""
+    process = vaultsync(rights(place))
+    process.wait_until(lambda: process.output().count("waiting for the API server") == 3, PATIENCE)
+    assert process.health.answers("/readyz", 503)
+
+
+def test_a_named_namespace_may_come_later(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
+    later = Place(testbed)
+    process = vaultsync({"VAULTSYNC_NAMESPACES": later.name})
+    process.wait_until_ready(PATIENCE)
+    later.create()
+    try:
+        app(later, "app")
+        later.wait_for_secret("app", PATIENCE)
+    finally:
+        later.clean()
+
+
+def test_a_label_brings_a_namespace_in_and_without_it_the_namespace_is_left_alone(
+    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
+) -> None:
+    label(place, place.name)
+    env = rights(place, elsewhere, by_label=True) | {"VAULTSYNC_NAMESPACE_SELECTOR": f"{LABEL}={place.name},!nowhere"}
+    app(elsewhere, "early")
+    process = vaultsync(env)
+    app(place, "witness-1")
+    place.wait_for_secret("witness-1", PATIENCE)
+    assert_untouched(elsewhere, "early")
+    assert elsewhere.read("early") is None
+
+    label(elsewhere, place.name)
+    app(elsewhere, "later")
+    for name in ("early", "later"):
+        elsewhere.wait_for_secret(name, PATIENCE)
+    elsewhere.put("early", password="rotated")
+    elsewhere.wait_for_secret("early", PATIENCE, p="rotated")
+    elsewhere.wait_for(lambda: "2@" in annotations_of(elsewhere, "early").get("vaultsync.io/versions", ""), PATIENCE)
+
+    label(elsewhere, None)
+    process.wait_until(lambda: "a namespace is not watched any more" in process.output(), PATIENCE)
+    before = annotations_of(elsewhere, "early")
+    elsewhere.put("early", password="again")
+    app(elsewhere, "late")
+    app(place, "witness-2")
+    place.wait_for_secret("witness-2", PATIENCE)
+    assert_untouched(elsewhere, "late")
+    assert elsewhere.read("late") is None
+    assert annotations_of(elsewhere, "early") == before
+    assert elsewhere.secret("early") == {"p": "rotated"}
+
+    label(elsewhere, place.name)
+    elsewhere.wait_for_secret("late", PATIENCE)
+    elsewhere.wait_for_secret("early", PATIENCE, p="again")
+    assert_nothing_was_refused(process)
+
+
+def test_no_namespace_is_looked_into_that_only_others_may_see(
+    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
+) -> None:
+    """A label where the account has no rights: said once a resource, and the others go on."""
+    label(place, place.name)
+    process = vaultsync(
+        rights(place, by_label=True) | {"VAULTSYNC_NAMESPACE_SELECTOR": f"{LABEL} in ({place.name}, x)"}
+    )
+    process.wait_until_ready(PATIENCE)
+    label(elsewhere, place.name)
+    process.wait_until(lambda: process.output().count("waiting for the API server") == 2, PATIENCE)
+    app(place, "app")
+    place.wait_for_secret("app", PATIENCE)
+    assert process.health.answers("/readyz")
+
+
+def test_names_and_labels_must_both_hold(
+    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
+) -> None:
+    label(place, place.name)
+    app(elsewhere, "app")
+    process = vaultsync(
+        rights(place, elsewhere)
+        | {
+            "VAULTSYNC_NAMESPACES": f"{place.name},{elsewhere.name}",
+            "VAULTSYNC_NAMESPACE_SELECTOR": f"{LABEL}={place.name}",
+        }
+    )
+    app(place, "app")
+    place.wait_for_secret("app", PATIENCE)
+    assert_untouched(elsewhere, "app")
+    label(elsewhere, place.name)
+    elsewhere.wait_for_secret("app", PATIENCE)
+    assert_nothing_was_refused(process)
+
+
+def test_external_secrets_are_selected_by_label(place: Place, vaultsync: VaultsyncFactory) -> None:
+    def set_label(name: str, value: str | None) -> None:
+        place.patch(name, {"metadata": {"labels": {LABEL: value}}})
+
+    vaultsync({"VAULTSYNC_SELECTOR": f"{LABEL} in ({place.name})"}).wait_until_ready(PATIENCE)
+    for name in ("other", "chosen"):
+        app(place, name)
+    set_label("chosen", place.name)
+    place.wait_for_secret("chosen", PATIENCE)
+    assert_untouched(place, "other")
+    assert place.read("other") is None
+
+    set_label("other", place.name)
+    place.wait_for_secret("other", PATIENCE)
+    place.wait_for(lambda: "vaultsync.io/versions" in annotations_of(place, "other"), PATIENCE)
+
+    set_label("other", None)
+    time.sleep(MOMENT)
+    before, value = annotations_of(place, "other"), place.secret("other")
+    for name in ("other", "chosen"):
+        place.put(name, password="rotated")
+    place.wait_for_secret("chosen", PATIENCE, p="rotated")
+    time.sleep(MOMENT)
+    assert annotations_of(place, "other") == before
+    assert place.secret("other") == value
+    place.vault.delete(place.path("other"))
+    time.sleep(MOMENT)
+    assert place.read("other") is None
+
+
+class TestManifests:
+    def test_api_server_takes_them_all_without_a_warning(
+        self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
+    ) -> None:
+        assert testbed.identity  # the namespace vaultsync exists
+        testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHIPPED}})
+        binding = one(manifests, "ClusterRoleBinding")
+        installable = [item for item in manifests if item is not binding]
+        installable.append({**binding, "metadata": {**binding["metadata"], "name": "not-there-yet"}})
+        taken = kubectl.quietly(*DRY_RUN, given=yaml.safe_dump_all(installable))
+        assert len(taken.splitlines()) == len(manifests)
+
+    def test_over_the_base_it_is_refused_and_does_not_leave_the_rights_as_they_were(
+        self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
+    ) -> None:
+        assert testbed.identity
+        refused = kubectl(*DRY_RUN, given=yaml.safe_dump(one(manifests, "ClusterRoleBinding")))
+        assert "cannot change roleRef" in refused.stderr
+
+    def test_rights_and_settings_name_the_same_namespaces(self, manifests: list[Json]) -> None:
+        bindings = of_kind(manifests, "RoleBinding")
+        bound_in = {item["metadata"]["namespace"] for item in bindings}
+        named = {
+            name
+            for role in of_kind(manifests, "ClusterRole")
+            for rule in role["rules"]
+            for name in rule.get("resourceNames", ())
+        }
+        set_to = one(manifests, "ConfigMap")["data"]["VAULTSYNC_NAMESPACES"].split(",")
+        assert bound_in == named == set(set_to) == {SHIPPED}
+        assert {bound(item) for item in bindings} == {"vaultsync"}

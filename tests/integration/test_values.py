@@ -1,0 +1,228 @@
+"""What is generated, by whose rules, and where it may go: as external-secrets brings it into the Kubernetes Secret."""
+
+import json
+import re
+from collections.abc import Mapping
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key, load_ssh_public_key
+
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import PROJECT
+from tests.testbed.place import Place
+
+README = PROJECT / "README.md"
+
+SEED = {"vaultsync.io/seed": "true"}
+HEX = re.compile(r"[0-9a-f]{64}")
+POLICY = 'length = 24\nrule "charset" { charset = "xyz" }\n'
+
+
+def ruled(rules: str | Mapping[str, object]) -> dict[str, str]:
+    """The annotations of an ExternalSecret with these rules."""
+    return SEED | {"vaultsync.io/generate": rules if isinstance(rules, str) else json.dumps(rules)}
+
+
+def told(place: Place, name: str, *words: str) -> str:
+    """Waits until the ExternalSecret says all of it, and returns what it says."""
+
+    def probe() -> str | None:
+        annotations = (place.get(name) or {}).get("metadata", {}).get("annotations", {})
+        message = str(annotations.get("vaultsync.io/message", ""))
+        wrong = str(annotations.get("vaultsync.io/created", "")).startswith("False")
+        return message if wrong and all(word in message for word in words) else None
+
+    return place.wait_for(probe, what=f"{name} says {words}")
+
+
+def good(place: Place, name: str) -> None:
+    """Waits until the ExternalSecret says that nothing is wrong."""
+
+    def probe() -> bool:
+        annotations = (place.get(name) or {}).get("metadata", {}).get("annotations", {})
+        return str(annotations.get("vaultsync.io/created", "")).startswith("True")
+
+    place.wait_for(probe, what=f"{name} says that it is fine")
+
+
+def test_each_format_reaches_the_secret(place: Place, vaultsync: VaultsyncFactory) -> None:
+    place.vault.password_policy("ops", POLICY)
+    vaultsync()
+    rules = """
+    user: {value: postgres}
+    password: {format: password, length: 40, symbols: "!#%+", digits: 4, exclude: "O0Il"}
+    hex: {format: hex, bytes: 16}
+    base64: {format: base64, bytes: 48}
+    base64url: {format: base64url, bytes: 48}
+    uuid: {format: uuid}
+    ops: {format: policy, name: ops}
+    url: {template: "postgres://{{ .user }}:{{ .password | urlquery }}@db/app"}
+    "*": {format: password, length: 12}
+    """
+    names = ("user", "password", "hex", "base64", "base64url", "uuid", "ops", "url", "rest")
+    place.external_secret("app", {name: ("app", name) for name in names}, annotations=ruled(rules))
+    found = place.wait_for_secret("app")
+    assert found["user"] == "postgres"
+    assert len(found["password"]) == 40
+    assert not set("O0Il") & set(found["password"])
+    assert set("!#%+") & set(found["password"])
+    assert re.fullmatch("[0-9a-f]{32}", found["hex"])
+    assert re.fullmatch("[A-Za-z0-9+/]{64}", found["base64"])
+    assert re.fullmatch("[A-Za-z0-9_-]{64}", found["base64url"])
+    assert re.fullmatch("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", found["uuid"])
+    assert re.fullmatch("[xyz]{24}", found["ops"])
+    assert re.fullmatch(r"postgres://postgres:[A-Za-z0-9%._~-]+@db/app", found["url"])
+    assert re.fullmatch("[A-Za-z0-9]{12}", found["rest"])
+    assert place.version("app") == 1, "all of it in one write"
+
+
+def test_key_pairs_have_two_halves(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync()
+    rules = {
+        "tls": {"format": "rsa", "bits": 2048, "public": "tls_pub", "encoding": "pem"},
+        "ssh": {"format": "ed25519", "public": "ssh_pub", "encoding": "openssh"},
+    }
+    names = ("tls", "tls_pub", "ssh", "ssh_pub")
+    place.external_secret("app", {name: ("app", name) for name in names}, annotations=ruled(rules))
+    found = place.wait_for_secret("app")
+    private = load_pem_private_key(found["tls"].encode(), None)
+    assert private.public_key() == load_pem_public_key(found["tls_pub"].encode())
+    assert found["ssh"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    load_ssh_public_key(found["ssh_pub"].encode())
+
+
+@pytest.mark.parametrize("strategy", ["Base64", "Base64URL", "Auto"])
+def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: VaultsyncFactory, strategy: str) -> None:
+    vaultsync()
+    entry = {
+        "secretKey": "user",
+        "remoteRef": {"key": place.path("app"), "property": "user", "decodingStrategy": strategy},
+    }
+    place.external_secret("app", annotations=ruled({"user": {"value": "subjects?>~"}}), entries=[entry])
+    assert place.wait_for_secret("app") == {"user": "subjects?>~"}
+    assert place.read("app") != {"user": "subjects?>~"}
+
+
+def test_the_whole_of_a_path_needs_names_and_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync()
+    place.external_secret("app", annotations=SEED, dataFrom=[{"extract": {"key": place.path("app")}}])
+    told(place, "app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
+    place.patch("app", {"metadata": {"annotations": ruled("{user: {value: app}, password: {format: uuid}}")}})
+    found = place.wait_for_secret("app")
+    assert found.keys() == {"user", "password"}
+    good(place, "app")
+
+
+def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    vaultsync()
+    data = {"p": ("app", "password"), "u": ("app", "user")}
+    place.external_secret("app", data, annotations=ruled("{password: {format: password, length: 4}, user: {value: a}}"))
+    told(place, "app", "vaultsync.io/generate", "password.length")
+    assert place.version("app") == 0, "not even the good half of it"
+    place.patch("app", {"metadata": {"annotations": ruled("{password: {format: password}, user: {value: a}}")}})
+    assert len(place.wait_for_secret("app")["p"]) == 32
+    good(place, "app")
+
+
+def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    place.external_secret("a-old", {"u": ("app", "user")}, annotations=ruled("user: {value: old}"))
+    place.external_secret("b-young", {"u": ("app", "user")}, annotations=ruled("user: {value: young}"))
+    vaultsync()
+    assert place.wait_for_secret("b-young") == {"u": "old"}
+    told(place, "b-young", "'user'", f"{place.name}/a-old")
+    place.patch("b-young", {"metadata": {"annotations": ruled("user: {value: old}")}})
+    good(place, "b-young")
+
+
+def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync()
+    pinned = {"key": place.path("app"), "property": "p", "version": "7"}
+    place.external_secret("pinned", annotations=SEED, entries=[{"secretKey": "p", "remoteRef": pinned}])
+    find = {"path": place.name, "name": {"regexp": ".*"}}
+    place.external_secret("find", annotations=SEED, dataFrom=[{"find": find}])
+    told(place, "pinned", "spec.data[0].remoteRef", "'7'")
+    told(place, "find", "dataFrom.find")
+
+
+def test_the_cluster_wide_rules_are_for_who_has_none(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync({"VAULTSYNC_GENERATE": '{user: {value: cluster}, "*": {format: uuid}}'})
+    data = {"u": ("app", "user"), "p": ("app", "password")}
+    place.external_secret("app", data, annotations=ruled("password: {format: hex, bytes: 16}"))
+    found = place.wait_for_secret("app")
+    assert found["u"] == "cluster"
+    assert re.fullmatch("[0-9a-f]{32}", found["p"])
+
+
+def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync()
+    (example,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    document = yaml.safe_load(example.replace("dev-1", place.name))
+    rules = yaml.safe_load(document["metadata"]["annotations"]["vaultsync.io/generate"])
+    place.kube.create(document)
+    found = place.wait_for_secret("database")
+    public = {rule["public"] for rule in rules.values() if "public" in rule}
+    assert found.keys() == (rules.keys() - {"*"}) | public | {"session", "session-key"}
+    good(place, "database")
+
+
+# -- where it may go
+
+
+def test_another_namespaces_path_is_refused_by_name_and_the_rest_goes_on(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    vaultsync()
+    data = {"mine": (f"{place.name}/a", "p"), "theirs": (f"else-{place.name}/a", "p")}
+    place.external_secret("app", data, annotations=SEED, absolute=True)
+    told(place, "app", f"secret/else-{place.name}/a", f"*/{place.name}/**", "VAULTSYNC_SEED_PATHS")
+    assert place.vault.version(f"else-{place.name}/a") == 0
+    assert place.version("a") == 1
+
+
+ESCAPES = ("{}/../else-{}/a", "{}/%2e%2e/else-{}/a", "else-{}//a", "{}/а", "{}/*")  # one of them is Cyrillic
+
+
+@pytest.mark.parametrize("key", ESCAPES, ids=range(len(ESCAPES)))
+def test_no_spelling_leads_elsewhere(place: Place, vaultsync: VaultsyncFactory, key: str) -> None:
+    vaultsync()
+    before = place.vault.names("")
+    written = key.format(place.name, place.name)
+    place.external_secret("app", {"p": (written, "p")}, annotations=SEED, absolute=True)
+    told(place, "app", "spec.data[0].remoteRef")
+    assert place.vault.names("") == before
+
+
+def test_a_store_of_the_authors_own_making_leads_nowhere_either(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync()
+    place.store("sly", path=f"secret/data/else-{place.name}", version="v1")
+    place.external_secret("app", {"p": ("a", "p")}, annotations=SEED, store="sly", absolute=True)
+    told(place, "app", "spec.data[0].remoteRef")
+    assert place.vault.version(f"else-{place.name}/a") == 0
+
+
+def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync({"VAULTSYNC_SEED_PATHS": "*/{label:example.com/team}/**"})
+    team = f"team-{place.name}"
+    place.external_secret("app", {"p": (f"{team}/a", "p")}, annotations=SEED, absolute=True)
+    told(place, "app", "the namespace has no label example.com/team")
+    label = {"metadata": {"labels": {"example.com/team": team}}}
+    place.kube.patch("v1", "Namespace", place.name, label)
+    assert HEX.fullmatch(place.wait_for_secret("app")["p"])
+
+
+def test_a_spent_budget_is_told_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
+    vaultsync({"VAULTSYNC_SEED_BUDGET": "2"})
+    for name in ("a", "b"):
+        place.external_secret(name, {"p": (name, "p")}, annotations=SEED)
+        place.wait_for_secret(name)
+    place.external_secret("c", {"p": ("c", "p")}, annotations=SEED)
+    told(place, "c", "VAULTSYNC_SEED_BUDGET")
+    assert place.version("c") == 0
+    before = place.secret("a")
+    place.vault.delete(place.path("a"))
+    place.wait_for(lambda: place.secret("a") != before, what="the deleted value is healed")

@@ -52,11 +52,19 @@ async def run(settings: Settings) -> None:
         try:
             await app.run(stop)
         except* KubeNotFound as errors:  # such as v1beta1 after an upgrade: all state is rebuilt from what is served
-            logger.warning("starting anew: a resource is not served any more", reason=str(errors.exceptions[0]))
+            logger.warning("starting anew: a resource is not served any more", reason=_first_reason(errors))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
         finally:
             await app.close()
+
+
+def _first_reason(group: BaseExceptionGroup[BaseException]) -> str:
+    """Task groups stand in each other: the message of the first error in the innermost."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 class App:

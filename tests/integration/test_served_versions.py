@@ -5,6 +5,7 @@ comes into being here: what vaultsync itself writes is looked at.
 """
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
@@ -179,7 +180,7 @@ def test_where_only_v1beta1_is_served_it_is_used(testbed: Testbed, vaultsync: Va
 def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
     """As in an upgrade of external-secrets, which does not restart vaultsync."""
     serve(testbed, "v1beta1")
-    vaultsync()
+    process = vaultsync()
     corner = Corner(testbed, "v1beta1")
     corner.external_secret("before")
     corner.wait_for_seeded("before")
@@ -187,6 +188,9 @@ def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, v
     corner = Corner(testbed, "v1")
     corner.external_secret("after")
     corner.wait_for_seeded("after")
+    (said,) = [json.loads(line) for line in process.output().splitlines() if "starting anew" in line]
+    assert "404" in said["reason"]
+    assert f"/apis/{GROUP}/v1beta1/" in said["reason"]
 
 
 class TestConditionIsAllowed:

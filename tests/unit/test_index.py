@@ -199,6 +199,36 @@ def test_a_namespace_that_changes_is_news_for_the_only_one_in_it() -> None:
     assert made.put_namespace(namespace(seed="true")) == {APP, A}
 
 
+@pytest.mark.parametrize(
+    ("case", "store_path", "version", "key", "read"),
+    [
+        ("nothing is taken off the key", "secret", "v2", "secret/a", "secret/data/secret/a"),
+        ("a plain key", "secret", "v2", "a", "secret/data/a"),
+        ("without a store path the key holds data", None, "v2", "secret/data/a", "secret/data/a"),
+        ("without a store path and data it is refused", None, "v2", "secret/a", None),
+        ("KV v1 has no custom metadata", "kv1", "v1", "a", None),
+    ],
+)
+def test_custom_metadata_is_read_where_external_secrets_reads_it(
+    case: str, store_path: str | None, version: str, key: str, read: str | None
+) -> None:
+    made = index(store(path=store_path, version=version), namespace())
+    made.put(external_secret(data=[entry(key, metadataPolicy="Fetch")]))
+    assert [one.path for one in made.paths()] == ([read] if read else []), case
+
+
+def test_a_find_by_tags_in_kv_v1_reads_nothing() -> None:
+    find = {"path": "x", "tags": {"team": "a"}}
+    made = index(store(path="kv1", version="v1"), namespace(), external_secret(data=(), data_from=[{"find": find}]))
+    assert list(made.prefixes()) == []
+
+
+def test_a_store_reference_without_a_name_is_no_store() -> None:
+    """Not the ExternalSecret's own either: external-secrets asks nothing, and nothing may be created."""
+    made = index(store(), namespace(), external_secret(data=[entry("a", store={"kind": "SecretStore"})]))
+    assert list(made.paths()) == []
+
+
 def test_rules_are_read_from_the_annotation_and_a_change_is_news_for_all_paths() -> None:
     seed = {"vaultsync.io/seed": "true"}
     made = index(store(), namespace(), external_secret("a", annotations=seed))

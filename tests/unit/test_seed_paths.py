@@ -12,7 +12,7 @@ from tests.unit.build import external_secret, store
 from vaultsync.core.objects import Namespace, RemoteRef, Store
 from vaultsync.core.paths import Mount, VaultPath, clean, logical
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
-from vaultsync.engine.index import _reference
+from vaultsync.engine.index import _path, _reference
 
 SECRET, TEAM, OLD = Mount("secret/", 2), Mount("team/kv/", 2), Mount("kv1/", 1)
 MOUNTS = (SECRET, TEAM, OLD)
@@ -352,7 +352,9 @@ stores = plain_stores | plain_stores | plain_stores | odd_stores | spelled
 def resolved(key: str, store_: Store) -> tuple[VaultPath, str]:
     (ref,) = external_secret(key).refs
     assert isinstance(ref, RemoteRef)
-    found = _reference(store_, ref)
+    path = _path(store_, ref)
+    assert path is not None
+    found = _reference(store_, ref, path)
     return found.path, found.refusal
 
 

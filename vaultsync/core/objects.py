@@ -71,6 +71,7 @@ class FindRef:
     field: str
     store: StoreName
     path: str | None
+    tags: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,8 @@ def _entries(namespace: str, spec: Json) -> tuple[tuple[RemoteRef, ...], tuple[F
         store = _store_of(namespace, entry, default)
         if store and isinstance(entry.get("find"), Mapping):  # external-secrets looks for it first
             path = _object(entry, "find").get("path")
-            finds.append(FindRef(f"spec.dataFrom[{i}].find", store, path if isinstance(path, str) else None))
+            tags = isinstance(_object(entry, "find").get("tags"), Mapping)
+            finds.append(FindRef(f"spec.dataFrom[{i}].find", store, path if isinstance(path, str) else None, tags))
         elif store and isinstance(entry.get("extract"), Mapping):
             refs.append(_remote_ref(f"spec.dataFrom[{i}].extract", store, _object(entry, "extract"), whole=True))
     return tuple(refs), tuple(finds)
@@ -286,8 +288,8 @@ def _store_of(namespace: str, entry: Json, default: Json) -> StoreName | None:
     source = _object(entry, "sourceRef")
     if isinstance(source.get("generatorRef"), Mapping):
         return None
-    own = _object(source, "storeRef")
-    ref = own if _text(own, "name") else default
+    # one that is there counts, even without a name: external-secrets then finds no store
+    ref = _object(source, "storeRef") if isinstance(source.get("storeRef"), Mapping) else default
     if not _text(ref, "name"):
         return None
     if ref.get("kind") == "ClusterSecretStore":

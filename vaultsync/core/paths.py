@@ -79,11 +79,24 @@ def secret_path(store_path: str | None, kv: int, key: str) -> str:
     return clean(key)
 
 
-def find_prefix(store_path: str | None, kv: int, path: str | None) -> str | None:
+def metadata_owner(store_path: str | None, kv: int, key: str) -> str | None:
+    """The API path whose custom metadata a `metadataPolicy: Fetch` reads, or None where external-secrets refuses it.
+
+    It builds this path otherwise than `secret_path`: with a store path nothing is taken off the key, and without one
+    the key itself must hold "data".
+    """
+    if kv == 1 or (store_path is None and "data" not in key):
+        return None
+    return clean(key if store_path is None else f"{store_path}/data/{key}")
+
+
+def find_prefix(store_path: str | None, kv: int, path: str | None, *, tags: bool = False) -> str | None:
     """The prefix of the API paths that a `dataFrom.find` reads, or None where external-secrets refuses it.
 
-    Without a store path, KV v2 lists only where the find path itself holds "data".
+    Without a store path, KV v2 lists only where the find path itself holds "data"; KV v1 has no tags.
     """
+    if kv == 1 and tags:
+        return None
     searched = f"{path}/" if path is not None else ""
     if store_path is None:
         if kv == 1 or "data" not in searched:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from vaultsync.core import names
 from vaultsync.core.decide import Reader, Reference, SeedChoice, SeedMode, seed_choice
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, RemoteRef, Store, StoreName, is_open_to
-from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, secret_path, unsafe_reason
+from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
 from vaultsync.core.rules import NO_RULES, RuleError, Rules, parse_rules
 
 Key = VaultPath | FindPrefix | ObjectName
@@ -203,13 +203,13 @@ class Index:
         references: dict[VaultPath, list[Reference]] = defaultdict(list)
         for ref in external_secret.refs:
             store = self._usable_store(ref.store, external_secret)
-            if store is not None:
-                reference = _reference(store, ref)
-                references[reference.path].append(reference)
+            path = _path(store, ref) if store else None
+            if store and path is not None:
+                references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes: set[FindPrefix] = set()
         for find in external_secret.finds:
             store = self._usable_store(find.store, external_secret)
-            prefix = find_prefix(store.path, store.kv, find.path) if store else None
+            prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
             if store and prefix is not None:
                 prefixes.add(FindPrefix(store.vault_namespace, prefix, store.kv))
         resolved = {path: tuple(group) for path, group in references.items()}
@@ -270,8 +270,12 @@ def server_identity(address: str) -> str:
     return f"{url.scheme.lower()}://{(url.hostname or '').lower()}:{port}{url.path.rstrip('/')}"
 
 
-def _reference(store: Store, ref: RemoteRef) -> Reference:
-    path = secret_path(store.path, store.kv, ref.key)
+def _path(store: Store, ref: RemoteRef) -> str | None:
+    """The API path that the entry reads, None where external-secrets refuses it."""
+    return (metadata_owner if ref.metadata else secret_path)(store.path, store.kv, ref.key)
+
+
+def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     refusal = unsafe_reason(ref.key)
     if not refusal and store.path:  # one that is set but empty adds nothing
         refusal = unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}")

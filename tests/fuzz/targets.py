@@ -1,0 +1,87 @@
+"""What is fuzzed, and what must hold of it for any input. Each target raises on a find."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from vaultsync.core.events import BadFrame, parse_deletion, parse_event
+from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
+from vaultsync.core.rules import MAX_PROPERTIES, RuleError, parse_rules
+
+MESSAGE_LENGTH = 600
+"""Of a refusal: it is shown on the object, and quotes little."""
+
+
+def annotation(data: bytes) -> None:
+    """Rules are read whole or refused with a readable message."""
+    text = data.decode(errors="surrogateescape")
+    try:
+        rules = parse_rules(text)
+    except RuleError as error:
+        message = str(error)
+        assert message.isprintable(), message
+        assert len(message) <= MESSAGE_LENGTH, message
+        return
+    assert len(rules.named) <= MAX_PROPERTIES
+    assert parse_rules(text) == rules
+    for name in rules.named:
+        assert rules.rule_for(name) is not None
+        assert name not in rules.siblings(name)
+
+
+def event(data: bytes) -> None:
+    """A frame of the event stream is an event of a path, or refused."""
+    with suppress(BadFrame):
+        found = parse_event(data)
+        assert found.path.path
+
+
+def audit(data: bytes) -> None:
+    """A line of the audit device names deleted paths, or nothing; it never raises."""
+    for path in parse_deletion(data):
+        assert path.path
+
+
+def objects(data: bytes) -> None:
+    """Whatever the API server sends is cut down to something."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(document, Mapping):
+        parse_external_secret(document)
+        parse_store(document)
+        parse_namespace(document)
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "annotation": annotation,
+    "event": event,
+    "audit": audit,
+    "objects": objects,
+}
+
+SEEDS: Mapping[str, tuple[str, ...]] = {
+    "annotation": (
+        'password: {format: password, length: 40, symbols: "!#%+", digits: 4, exclude: "O0Il"}',
+        '{"a": {"format": "hex", "bytes": 32}, "*": {"format": "uuid"}}',
+        "u: {value: x}\nurl: {template: '{{ .u }}:{{ .p | urlquery }}@db'}\nk: {format: rsa, bits: 2048, public: p}",
+    ),
+    "event": (
+        '{"data": {"event_type": "kv-v2/data-write", "event": {"metadata": {"path": "secret/data/a", "data_path": '
+        '"secret/data/a", "current_version": "2"}}, "plugin_info": {"mount_path": "secret/"}}, '
+        '"time": "2026-01-01T00:00:00Z"}',
+    ),
+    "audit": (
+        '{"type": "response", "request": {"operation": "delete", "path": "secret/data/a", "mount_type": "kv"}, '
+        '"response": {}}',
+    ),
+    "objects": (
+        '{"metadata": {"namespace": "a", "name": "b", "annotations": {"vaultsync.io/versions": "{}"}}, "spec": '
+        '{"data": [{"remoteRef": {"key": "a", "property": "b"}}], "dataFrom": [{"find": {"path": "x"}}, '
+        '{"extract": {}}]}}',
+    ),
+}
+"""Inputs to start from, so that a short run gets past the first brace."""

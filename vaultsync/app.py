@@ -12,12 +12,14 @@ from vaultsync import __version__
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeNotFound, VaultsyncError
 from vaultsync.core.names import GROUP
+from vaultsync.core.objects import ObjectName
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import Ledger
 from vaultsync.engine.reconciler import Reconciler
+from vaultsync.engine.survey import Explained, Survey
 from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, ExternalSecretWriter, Served, served
@@ -31,6 +33,7 @@ from vaultsync.vault.audit import AuditListener
 from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.stream import EventStream
 
+NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
 RESTART_SECONDS: Final = 1.0
 """Before all parts are made anew."""
 STREAM_FIRST_SECONDS: Final = 2.0
@@ -48,7 +51,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     while not stop.is_set():
-        app = App(settings, await connect(settings.kubeconfig, settings.kube_timeout))
+        app = App(settings, await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run))
         try:
             await app.run(stop)
         except* KubeNotFound as errors:  # such as v1beta1 after an upgrade: all state is rebuilt from what is served
@@ -57,6 +60,68 @@ async def run(settings: Settings) -> None:
                 await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
         finally:
             await app.close()
+
+
+class SurveyFailed(Exception):
+    """Kubernetes or Vault did not answer, or Kubernetes refused; the message is the first such answer."""
+
+
+async def survey(settings: Settings, only: ObjectName | None = None) -> list[Explained]:
+    """List everything once, look at what it reads in Vault, and tell what `run` would do. Writes nothing.
+
+    Args:
+        settings: those of `run`.
+        only: tell of this ExternalSecret alone.
+
+    Returns:
+        Each ExternalSecret, by name; none if `only` is not there.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: what was asked could not be told as a whole.
+    """
+    kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
+    vault = VaultClient(_access(settings))
+    try:
+        made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
+        found = await served(kube)
+        if found is None:
+            raise SurveyFailed(NOT_SERVED)
+        async with asyncio.TaskGroup() as tasks:
+            await Watches(tasks, kube, found.version, _selection(settings), made, once=True).start()
+        return await made.explain(only)
+    except VaultsyncError as error:
+        raise SurveyFailed(str(error)) from error
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        raise SurveyFailed(_first_reason(errors)) from errors
+    finally:
+        await vault.close()
+        await kube.close()
+
+
+def _access(settings: Settings) -> VaultAccess:
+    return VaultAccess(
+        address=settings.vault_addr,
+        token=settings.vault_token,
+        ca_file=settings.vault_cacert,
+        namespace=settings.vault_namespace,
+        timeout=settings.vault_timeout,
+    )
+
+
+def _index(settings: Settings) -> Index:
+    servers = frozenset(server_identity(server) for server in (settings.vault_addr, *settings.store_servers))
+    return Index(servers, settings.seed, settings.generate)
+
+
+def _seed_paths(settings: Settings) -> SeedPaths:
+    return SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
+
+
+def _selection(settings: Settings) -> Selection:
+    return Selection(settings.namespaces, settings.namespace_selector, settings.selector)
 
 
 def _first_reason(group: BaseExceptionGroup[BaseException]) -> str:
@@ -71,25 +136,17 @@ class App:
     """All parts of one vaultsync."""
 
     def __init__(self, settings: Settings, kube: KubeClient) -> None:
-        access = VaultAccess(
-            address=settings.vault_addr,
-            token=settings.vault_token,
-            ca_file=settings.vault_cacert,
-            namespace=settings.vault_namespace,
-            timeout=settings.vault_timeout,
-        )
-        servers = frozenset(server_identity(server) for server in (settings.vault_addr, *settings.store_servers))
+        access = _access(settings)
         self._settings = settings
         self._kube = kube
         self._vault = VaultClient(access)
         self._recorder = Recorder(kube)
-        index, ledger = Index(servers, settings.seed, settings.generate), Ledger()
+        index, ledger = _index(settings), Ledger()
         loop = asyncio.get_running_loop()
         budget = Budget(settings.seed_budget, loop.time)
-        seed_paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
-        reconciler = Reconciler(index, ledger, self._vault, seed_paths, budget)
+        reconciler = Reconciler(index, ledger, self._vault, _seed_paths(settings), budget, settings.dry_run)
         self._writer = ExternalSecretWriter(kube)
-        syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time)
+        syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time, settings.dry_run)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._stream = EventStream(access, self._vault_connected, self._controller.vault_changed)
         self._audit = AuditListener(self._controller.audit_connected, self._controller.vault_deleted)
@@ -108,6 +165,7 @@ class App:
             vault=self._settings.vault_addr,
             kubernetes=self._kube.server,
             seed=self._settings.seed.value,
+            dry_run=self._settings.dry_run,
         )
         async with asyncio.TaskGroup() as tasks:
             main = tasks.create_task(self._main())
@@ -125,10 +183,8 @@ class App:
     async def _main(self) -> None:
         served = await self._wait_for_external_secrets()
         self._writer.takes_condition = served.takes_condition
-        settings = self._settings
-        selection = Selection(settings.namespaces, settings.namespace_selector, settings.selector)
         async with asyncio.TaskGroup() as tasks:
-            self._watches = Watches(tasks, self._kube, served.version, selection, self._controller)
+            self._watches = Watches(tasks, self._kube, served.version, _selection(self._settings), self._controller)
             await self._watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
             tasks.create_task(self._stream.run())
@@ -148,7 +204,7 @@ class App:
         for wait in backoff(0.1, 10.0):
             try:
                 found = await served(self._kube)
-                reason = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
+                reason = NOT_SERVED
             except VaultsyncError as error:
                 found, reason = None, str(error)
             if found is not None:

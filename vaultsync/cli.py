@@ -1,33 +1,73 @@
-"""The command line: `vaultsync run`, `vaultsync version`, and their help."""
+"""The command line: its commands, their help and exit codes."""
 
 import argparse
 import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, NoReturn
 
 from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
+from vaultsync.core.objects import ObjectName
+from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
 from vaultsync.settings import Settings, explain, variable
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_CHANGES, EXIT_PLAN_USAGE = 2, 64
+"""Of `plan`: 2 is that there is something to do, so that a wrong argument or setting is EX_USAGE of sysexits.h."""
+NO_KUBECONFIG: Final = "vaultsync: KUBECONFIG: no usable Kubernetes configuration: {}"
+READ_ONLY: Final = "Reads Kubernetes and Vault once and writes to neither; the settings are those of `vaultsync run`."
+EXPLAIN: Final = f"""Tells what an ExternalSecret reads, what Vault has there, and what vaultsync would do and why.
+{READ_ONLY}
+
+exit codes: 0 told, 1 no such ExternalSecret or no answer, 2 a wrong argument or setting
+"""
+PLAN: Final = f"""Tells for all selected ExternalSecrets what they read and what a vaultsync that starts now would do.
+{READ_ONLY}
+
+exit codes: 0 nothing to do, 1 failed (also: nothing to do as far as Vault lets look), 2 something to do,
+            {EXIT_PLAN_USAGE} a wrong argument or setting
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Knows that 2 is not for wrong arguments everywhere."""
+
+    exit_usage = EXIT_USAGE
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse does, but for the exit code."""
+        self.print_usage(sys.stderr)
+        self.exit(self.exit_usage, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    command = _parser().parse_args(arguments).command
-    if command == "version":
+    parser, commands = _parsers()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    if parsed.command == "version":
         print(f"vaultsync {__version__}")
         return 0
-    return _run()
+    if parsed.command == "run":
+        return _run()
+    name = getattr(parsed, "name", None)
+    only = None if name is None else _object_name(name)
+    if name is not None and only is None:
+        print(f"vaultsync: {name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret", file=sys.stderr)
+        return EXIT_USAGE
+    return _ask(only, as_json=parsed.output == "json")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     settings = "settings, all from the environment:\n" + explain()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vaultsync",
         description="Seeds the Vault values that ExternalSecrets miss, and heals deleted and rotated ones.",
         epilog=settings,
@@ -42,14 +82,82 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands.add_parser("version", help="print the version")
-    return parser
+    asked = {
+        "explain": ("tell what one ExternalSecret reads, and why", EXPLAIN),
+        "plan": ("tell what would be done", PLAN),
+    }
+    for command, (help, description) in asked.items():
+        made = commands.add_parser(
+            command, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        made.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
+    commands.choices["explain"].add_argument("name", metavar="NAMESPACE/NAME", help="of the ExternalSecret")
+    commands.choices["plan"].exit_usage = EXIT_PLAN_USAGE
+    return parser, dict(commands.choices)
+
+
+def _object_name(text: str) -> ObjectName | None:
+    namespace, _, name = text.partition("/")
+    return ObjectName(namespace, name) if is_namespace(namespace) and name and "/" not in name else None
+
+
+def _settings() -> Settings | None:
+    """The settings; what is wrong with them is said, and None."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        print(f"vaultsync: {_one_line(error)}", file=sys.stderr)
+        return None
+
+
+def _leave(code: int, text: str = "") -> NoReturn:
+    """Print and end at once: a thread may still wait for Vault, and the interpreter would wait for it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough
+        pass
+    logger.complete()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _ask(only: ObjectName | None, *, as_json: bool) -> int:
+    """`explain` of one ExternalSecret, `plan` of all."""
+    usage = EXIT_PLAN_USAGE if only is None else EXIT_USAGE
+    settings = _settings()
+    if settings is None:
+        return usage
+    logging.configure(settings.log_format, "WARNING")
+    os.environ.setdefault("HOME", "/nonexistent")  # as in _run
+    from vaultsync import app, tables
+    from vaultsync.engine.survey import summarise
+    from vaultsync.kube.client import NoKubeConfig
+
+    text, code = "", EXIT_FAILED
+    try:
+        found, now = asyncio.run(app.survey(settings, only)), datetime.now(UTC)
+    except NoKubeConfig as error:
+        print(NO_KUBECONFIG.format(error), file=sys.stderr)
+        code = usage
+    except app.SurveyFailed as error:
+        print(f"vaultsync: {error}", file=sys.stderr)
+    else:
+        summary = summarise(found)
+        if only is None:
+            text = tables.plan_json(found, summary) if as_json else tables.plan_table(found, summary, now)
+            code = EXIT_CHANGES if not summary.is_idle else EXIT_FAILED if summary.unseen else 0
+        elif found:
+            text = tables.explain_json(found[0]) if as_json else tables.explain_table(found[0], now)
+            code = 0
+        else:
+            print(f"vaultsync: there is no ExternalSecret {only} among those that the settings select", file=sys.stderr)
+    _leave(code, text)
 
 
 def _run() -> int:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        print(f"vaultsync: {_one_line(error)}", file=sys.stderr)
+    settings = _settings()
+    if settings is None:
         return EXIT_USAGE
     logging.configure(settings.log_format, settings.log_level)
     os.environ.setdefault("HOME", "/nonexistent")  # kubernetes' client can't be imported without one
@@ -61,15 +169,12 @@ def _run() -> int:
     try:
         asyncio.run(app.run(settings))
     except NoKubeConfig as error:
-        print(f"vaultsync: KUBECONFIG: no usable Kubernetes configuration: {error}", file=sys.stderr)
+        print(NO_KUBECONFIG.format(error), file=sys.stderr)
         code = EXIT_USAGE
     except OSError as error:
         logger.error("vaultsync can't start", reason=str(error))
         code = EXIT_FAILED
-    logger.complete()
-    sys.stderr.flush()
-    # A thread may still wait for Vault's answer; its result is not wanted, and the interpreter would wait for it.
-    os._exit(code)
+    _leave(code)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         default=SeedMode.ANNOTATED,
         description='which ExternalSecrets are seeded: annotated (vaultsync.io/seed: "true"), all, or off',
     )
+    dry_run: bool = Field(
+        default=False,
+        description="true: log what would be done (`would seed`, `would force-sync`), and write neither to Kubernetes "
+        "nor to Vault but for renewing the token",
+    )
     generate: Annotated[InstanceOf[Rules], NoDecode, BeforeValidator(_rules)] = Field(
         default=NO_RULES,
         description="rules for values where an ExternalSecret has none of its own, as in the annotation "
@@ -228,6 +233,8 @@ def explain() -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
     if isinstance(value, tuple):

@@ -4,7 +4,7 @@ The invariant: a decision never replaces a value. It creates a version where non
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -89,11 +89,16 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something an ExternalSecret's owner is told."""
+    """Something an ExternalSecret's owner is told.
+
+    Attributes:
+        field: the entry that it is about, "" for each that reads the path.
+    """
 
     reader: ObjectName
     message: str
     reason: CreatedReason = CreatedReason.ERROR_CREATING
+    field: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,11 @@ def decide(
         return Decision(problems=(*problems, *_keyless(path, state, wanting, forbidden)))
     wishes = gather(claims, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults)
     problems += [
-        Problem(claim.reader, f"{claim.field}: {logical(state.mount, path.path)}: {wishes.impossible[claim.property]}")
+        Problem(
+            claim.reader,
+            f"{claim.field}: {logical(state.mount, path.path)}: {wishes.impossible[claim.property]}",
+            field=claim.field,
+        )
         for claim in claims
         if claim.reader in names_of_wanting and claim.property in wishes.impossible
     ]
@@ -206,9 +215,10 @@ def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: M
         refusal = forbidden.get(reader.name.namespace)
         obstacle = _obstacle(state, reference)
         if obstacle:
-            yield Problem(reader.name, f"{reference.field}: {logical(state.mount, path.path)} {obstacle}")
+            message = f"{reference.field}: {logical(state.mount, path.path)} {obstacle}"
+            yield Problem(reader.name, message, field=reference.field)
         elif refusal:
-            yield Problem(reader.name, f"{reference.field}: {refusal}")
+            yield Problem(reader.name, f"{reference.field}: {refusal}", field=reference.field)
 
 
 def _claims(state: SecretState, reader: Reader) -> Iterable[Claim]:
@@ -227,6 +237,7 @@ def _differences(claims: Sequence[Claim]) -> Iterable[Problem]:
             f"{claim.field}: annotation {names.GENERATE} has a rule for {claim.property!r} other than that of "
             f"{older}, which is older: its rule counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
+            field=claim.field,
         )
 
 
@@ -267,6 +278,7 @@ def _keyless(
             f"{reference.field}: {logical(state.mount, path.path)} is missing and no entry names a property of it; "
             f"name its properties in the annotation {names.GENERATE}, such as "
             "{password: {format: password}}, or in spec.data, or write it in Vault",
+            field=reference.field,
         )
         for reader in wanting
         for reference in reader.references

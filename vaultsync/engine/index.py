@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 
 from vaultsync.core import names
 from vaultsync.core.decide import Reader, Reference, SeedChoice, SeedMode, seed_choice
-from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, RemoteRef, Store, StoreName, is_open_to
+from vaultsync.core.objects import (
+    ExternalSecret,
+    FindRef,
+    Namespace,
+    ObjectName,
+    RemoteRef,
+    Store,
+    StoreName,
+    is_open_to,
+)
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
 from vaultsync.core.rules import NO_RULES, RuleError, Rules, parse_rules
 
@@ -136,6 +145,24 @@ class Index:
         """Whether the store's server is this Vault."""
         return store.server is not None and server_identity(store.server) in self._servers
 
+    def store_problem(self, name: StoreName, external_secret: ExternalSecret) -> str:
+        """Why nothing is read through the store for the ExternalSecret, "" if it is in this Vault and open to it."""
+        store = self._stores.get(name)
+        if store is None:
+            return f"there is no {name}"
+        if store.server is None:
+            return f"{name} is not of Vault"
+        if not self.is_ours(store):
+            return f"{name} is in another Vault, {store.server} (VAULTSYNC_STORE_SERVERS lists further addresses)"
+        namespace = self._namespaces.get(external_secret.name.namespace) or Namespace(external_secret.name.namespace)
+        return "" if is_open_to(store, namespace) else f"{name} is not open to namespace {namespace.name}"
+
+    def prefix(self, find: FindRef, external_secret: ExternalSecret) -> FindPrefix | None:
+        """What a find lists, None where its store can't be used or external-secrets refuses it."""
+        store = self._usable_store(find.store, external_secret)
+        prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
+        return FindPrefix(store.vault_namespace, prefix, store.kv) if store and prefix is not None else None
+
     # -- changes
 
     def put(self, external_secret: ExternalSecret) -> set[Key]:
@@ -206,12 +233,7 @@ class Index:
             path = _path(store, ref) if store else None
             if store and path is not None:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
-        prefixes: set[FindPrefix] = set()
-        for find in external_secret.finds:
-            store = self._usable_store(find.store, external_secret)
-            prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
-            if store and prefix is not None:
-                prefixes.add(FindPrefix(store.vault_namespace, prefix, store.kv))
+        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
         return Entry(external_secret, resolved, frozenset(prefixes), *self._rules(external_secret))
 
@@ -231,11 +253,7 @@ class Index:
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
-        store = self._stores.get(name)
-        if store is None or not self.is_ours(store):
-            return None
-        namespace = self._namespaces.get(external_secret.name.namespace) or Namespace(external_secret.name.namespace)
-        return store if is_open_to(store, namespace) else None
+        return None if self.store_problem(name, external_secret) else self._stores[name]
 
     def _link(self, entry: Entry) -> None:
         name = entry.object.name

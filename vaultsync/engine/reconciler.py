@@ -9,7 +9,7 @@ from typing import Protocol
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.decide import Decision, History, Problem, Reader, Seed, SeedChoice, decide
+from vaultsync.core.decide import Decision, Problem, Reader, Seed, SeedChoice
 from vaultsync.core.errors import (
     BudgetSpent,
     VaultDenied,
@@ -21,23 +21,20 @@ from vaultsync.core.errors import (
 from vaultsync.core.generate import encode, generate
 from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ObjectName
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath, logical
+from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rules import KeyPairRule, PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.state import NEVER_THERE, SecretState
+from vaultsync.core.state import SecretState
+from vaultsync.engine.assess import Assessor, Looks, empty_listing, wanting
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import Ledger
 
 
-class Vault(Protocol):
+class Vault(Looks, Protocol):
     """What a pass asks of Vault; vault.client.VaultClient documents each."""
 
-    async def look(self, path: VaultPath, kv: int) -> SecretState: ...
-
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
-
-    async def find(self, prefix: FindPrefix) -> set[VaultPath]: ...
 
     async def password(self, policy: str, namespace: str) -> SecretStr: ...
 
@@ -48,14 +45,24 @@ class Reconciler:
     Args:
         seed_paths: where a namespace may have something created.
         budget: how many new paths a namespace may have created.
+        dry_run: log what would be created, and create nothing.
     """
 
-    def __init__(self, index: Index, ledger: Ledger, vault: Vault, seed_paths: SeedPaths, budget: Budget) -> None:
+    def __init__(
+        self,
+        index: Index,
+        ledger: Ledger,
+        vault: Vault,
+        seed_paths: SeedPaths,
+        budget: Budget,
+        dry_run: bool = False,
+    ) -> None:
         self._index = index
         self._ledger = ledger
         self._vault = vault
-        self._seed_paths = seed_paths
+        self._assessor = Assessor(index, ledger, vault, seed_paths)
         self._budget = budget
+        self._dry_run = dry_run
 
     async def path(self, path: VaultPath) -> set[ObjectName]:
         """One pass over a path.
@@ -89,35 +96,24 @@ class Reconciler:
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> None:
-        kv = next((reference.kv for reader in readers for reference in reader.references), 2)
-        seen = self._ledger.observed(path)
-        state = await self._vault.look(path, kv)
-        history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
-        forbidden = self._forbidden(path, state.mount, readers)
-        decision = decide(path, state, readers, history, self._index.defaults, forbidden)
-        if decision.seed is not None:
-            allowed = [reader for reader in _wanting(readers) if reader.name.namespace not in forbidden]
-            self._spend(path, state, allowed)
-            state = await self._seed(path, state, decision.seed, allowed)
+        found = await self._assessor.path(path, readers)
+        state, decision = found.state, found.decision
+        if decision.seed is not None and self._dry_run:
+            logger.info(
+                "would seed",
+                path=logical(state.mount, path.path),
+                properties=decision.seed.properties,
+                reason=str(decision.seed.reason),
+                external_secrets=[str(reader.name) for reader in found.allowed][:10],
+            )
+        elif decision.seed is not None:
+            self._spend(path, state, found.allowed)
+            state = await self._seed(path, state, decision.seed, found.allowed)
         self._ledger.observe(path, state)
         for prefix in self._index.prefixes_of(path):
             self._ledger.note(prefix, path)
             self._note_listing(prefix)
         self._note_problems(path, readers, decision)
-
-    def _has_existed(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
-        seen = self._ledger.observed(path)
-        if seen is not None and seen.existed:
-            return True
-        entries = (self._index.entry(reader.name) for reader in readers)
-        recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]
-        return any(token not in (None, NEVER_THERE) for token in recorded)
-
-    def _forbidden(self, path: VaultPath, mount: Mount, readers: Iterable[Reader]) -> dict[str, str]:
-        """The readers' namespaces that may not have the path created, with the reasons."""
-        spaces = {name: self._index.namespace(name) for name in {reader.name.namespace for reader in readers}}
-        refusals = {name: self._seed_paths.refusal(path, mount, space) for name, space in spaces.items() if space}
-        return {name: refusal for name, refusal in refusals.items() if refusal}
 
     def _spend(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
         """Count a new path against the budget of the namespace that asks for it.
@@ -206,17 +202,13 @@ class Reconciler:
 
     def _note_listing(self, prefix: FindPrefix) -> None:
         """An empty listing can't be seeded: nobody says what it should find."""
-        text = (
-            f"dataFrom.find: nothing is there under {prefix}, and what it should find can't be known; "
-            "write it in Vault, or name what is to be created in spec.data or dataFrom.extract"
-        )
         for name in self._index.prefix_reader_names(prefix):
             entry = self._index.entry(name)
             if entry is None:
                 continue
             failures = self._ledger.synced(entry.object).failures
             if self._ledger.is_empty(prefix) and self._index.choice(entry)[0] is SeedChoice.WANTED:
-                failures[prefix] = [(text, CreatedReason.ERROR_CREATING)]
+                failures[prefix] = [(empty_listing(prefix), CreatedReason.ERROR_CREATING)]
             else:
                 failures.pop(prefix, None)
 
@@ -242,9 +234,5 @@ class Reconciler:
                 synced.successes.pop(path, None)
 
 
-def _wanting(readers: Iterable[Reader]) -> list[Reader]:
-    return [reader for reader in readers if reader.choice is SeedChoice.WANTED]
-
-
 def _same_for_all(readers: Iterable[Reader], message: str) -> list[Problem]:
-    return [Problem(reader.name, message) for reader in _wanting(readers)]
+    return [Problem(reader.name, message) for reader in wanting(readers)]

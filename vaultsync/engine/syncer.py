@@ -37,16 +37,24 @@ class Syncer:
 
     Args:
         clock: seconds, monotonic.
+        dry_run: writer and recorder write nothing; the log says so.
     """
 
     def __init__(
-        self, index: Index, ledger: Ledger, writer: Writer, recorder: Recorder, clock: Callable[[], float]
+        self,
+        index: Index,
+        ledger: Ledger,
+        writer: Writer,
+        recorder: Recorder,
+        clock: Callable[[], float],
+        dry_run: bool = False,
     ) -> None:
         self._index = index
         self._ledger = ledger
         self._writer = writer
         self._recorder = recorder
         self._clock = clock
+        self._dry_run = dry_run
 
     async def external_secret(self, name: ObjectName) -> float:
         """One pass over an ExternalSecret, when none of its paths is being worked on.
@@ -66,7 +74,7 @@ class Syncer:
         found = news(synced, external_secret.versions, readings)
         wait = hold(synced, found, self._clock()) if found else 0.0
         due = bool(found) and wait == 0
-        force = due and self._may_force(external_secret)
+        force = due and may_force(external_secret)
         report = self._report(entry, synced)
         refused: ReportNotWritten | None = None
         if force or report is not None or synced.events:
@@ -82,9 +90,6 @@ class Syncer:
         """It has been given all there is, or wants none of it."""
         synced.tokens.update((reading.name, reading.token) for reading in readings)
         synced.pending = {}
-
-    def _may_force(self, external_secret: ExternalSecret) -> bool:
-        return external_secret.annotations.get(names.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
 
     def _report(self, entry: Entry, synced: Synced) -> Report | None:
         for path in synced.successes.keys() - entry.references.keys():
@@ -144,12 +149,17 @@ class Syncer:
                 entry.object, EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(found))}"
             )
         logger.info(
-            "force-synced",
+            "would force-sync" if self._dry_run else "force-synced",
             external_secret=str(entry.object.name),
             versions=found,
             reason=str(events[0][0] if events else EventReason.FORCE_SYNCED),
             duration_ms=round(seconds * 1000, 1),
         )
+
+
+def may_force(external_secret: ExternalSecret) -> bool:
+    """Whether the ExternalSecret has not opted out, and external-secrets heeds a force-sync on it."""
+    return external_secret.annotations.get(names.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
 
 
 def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:

@@ -47,12 +47,13 @@ class NoKubeConfig(Exception):
     """Neither a usable kubeconfig nor in-cluster credentials; the message says which was tried and what is wrong."""
 
 
-async def connect(kubeconfig: str | None, timeout: float) -> "KubeClient":
+async def connect(kubeconfig: str | None, timeout: float, read_only: bool = False) -> "KubeClient":
     """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
 
     Args:
         kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
         timeout: seconds for one request.
+        read_only: the client sends nothing that writes.
 
     Raises:
         NoKubeConfig: there is no usable configuration.
@@ -71,7 +72,7 @@ async def connect(kubeconfig: str | None, timeout: float) -> "KubeClient":
     # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
-    return KubeClient(ApiClient(configuration), timeout)
+    return KubeClient(ApiClient(configuration), timeout, read_only)
 
 
 async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
@@ -93,8 +94,9 @@ def environment_proxy(address: str) -> str | None:
 class KubeClient:
     """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer."""
 
-    def __init__(self, api: ApiClient, timeout: float) -> None:
+    def __init__(self, api: ApiClient, timeout: float, read_only: bool = False) -> None:
         self._api = api
+        self._read_only = read_only
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         self.server = str(api.configuration.host)
 
@@ -145,6 +147,8 @@ class KubeClient:
         body: object = None,
         content_type: str | None = None,
     ) -> dict[str, Any]:
+        if self._read_only and method != "GET":
+            return {}
         response = await self._send(method, path, query, body, content_type, self._timeout)
         try:
             content = await response.read()

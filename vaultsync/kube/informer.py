@@ -82,7 +82,7 @@ class Informer(Generic[T]):
             started = time.monotonic()
             try:
                 if not self._version:
-                    await self._list()
+                    await self.list_once()
                     if said:
                         logger.info("the API server answers again", resource=self._kind)
                         back()
@@ -107,7 +107,12 @@ class Informer(Generic[T]):
             self._removed(self._cache.pop(identity))
         self.synced.set()
 
-    async def _list(self) -> None:
+    async def list_once(self) -> None:
+        """List once, and tell of every object.
+
+        Raises:
+            VaultsyncError: the list is not whole.
+        """
         seen: set[object] = set()
         version, token = "", ""
         while True:

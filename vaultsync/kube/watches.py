@@ -54,16 +54,24 @@ class Watches:
     Args:
         tasks: owns the informers' tasks; KubeNotFound of one of them ends it.
         version: of external-secrets.io.
+        once: list and do not watch; what fails then ends the task group.
     """
 
     def __init__(
-        self, tasks: asyncio.TaskGroup, client: KubeClient, version: str, selection: Selection, listener: Listener
+        self,
+        tasks: asyncio.TaskGroup,
+        client: KubeClient,
+        version: str,
+        selection: Selection,
+        listener: Listener,
+        once: bool = False,
     ) -> None:
         self._tasks = tasks
         self._client = client
         self._group = f"/apis/{GROUP}/{version}"
         self._selection = selection
         self._on = listener
+        self._once = once
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
         """By resource and namespace ("" where it is of the whole cluster)."""
         self._started = False
@@ -154,7 +162,8 @@ class Watches:
         return f"{self._group}/namespaces/{namespace}/{resource}" if namespace else f"{self._group}/{resource}"
 
     def _start(self, resource: str, namespace: str, informer: Informer[Any]) -> None:
-        task = self._tasks.create_task(informer.run(self._on.kube_is_back))
+        work = informer.list_once() if self._once else informer.run(self._on.kube_is_back)
+        task = self._tasks.create_task(work)
         self._running[resource, namespace] = (informer, task)
 
     def _stop(self, resource: str, namespace: str) -> None:

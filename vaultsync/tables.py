@@ -1,0 +1,134 @@
+"""What `explain` and `plan` print: columns as kubectl aligns them, or JSON. Only words; everything is decided before.
+
+What comes from the cluster is not trusted to be printable.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from vaultsync.engine.survey import Explained, Finding, Summary
+
+GAP = "   "
+_AGES = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "ACTION")
+
+
+def explain_table(explained: Explained, now: datetime) -> str:
+    """One ExternalSecret: what holds for all of it, then a line for each entry.
+
+    Args:
+        explained: of the survey.
+        now: with a time zone, to tell ages.
+    """
+    head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
+    if not explained.findings:
+        return columns([*head, ["Reads:", "nothing from a store"]])
+    header = [*_COLUMNS, "FIELD", "STORE", "WHY"]
+    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.findings]
+    return columns(head) + "\n" + columns([header, *rows])
+
+
+def plan_table(all_explained: Sequence[Explained], summary: Summary, now: datetime) -> str:
+    """Every ExternalSecret with a line for each entry, and a line that sums it up."""
+    header = ["NAMESPACE", "NAME", *_COLUMNS, "WHY"]
+    rows = [
+        [one.name.namespace, one.name.name, *_cells(finding, now), _why(finding)]
+        for one in all_explained
+        for finding in one.findings
+    ]
+    return (columns([header, *rows]) + "\n" if rows else "") + summary_line(summary) + "\n"
+
+
+def summary_line(summary: Summary) -> str:
+    """Such as `Plan: 2 paths to seed, 0 to add to, 1 ExternalSecret to force-sync; …`."""
+    force = _count(summary.force_sync, "ExternalSecret")
+    todo = f"{_count(summary.seed, 'path')} to seed, {summary.add} to add to, {force} to force-sync"
+    rest = [f"{_count(summary.external_secrets, 'ExternalSecret')} in all"]
+    if summary.problems:
+        rest.append(f"{summary.problems} with problems")
+    if summary.unseen:
+        rest.append(f"{_count(summary.unseen, 'entry', 'entries')} that Vault refused a look at")
+    idle = "nothing to do where Vault lets look" if summary.unseen else "nothing to do"
+    return f"Plan: {idle if summary.is_idle else todo}; {', '.join(rest)}."
+
+
+def explain_json(explained: Explained) -> str:
+    """The same as JSON."""
+    return json.dumps(_document(explained), indent=2) + "\n"
+
+
+def plan_json(all_explained: Sequence[Explained], summary: Summary) -> str:
+    """The same as JSON."""
+    document = {"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, each column as wide as its widest cell; the last one is not padded."""
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths[-1] = 0
+    lines = [GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def age(seconds: float) -> str:
+    """In the largest whole unit, as kubectl tells it: 5d, 3h, 12m, 0s."""
+    passed = max(0, int(seconds))
+    unit, size = next(((unit, size) for unit, size in _AGES if passed >= size), ("s", 1))
+    return f"{passed // size}{unit}"
+
+
+def _cells(finding: Finding, now: datetime) -> list[str]:
+    place = f"{finding.vault_namespace}:" if finding.vault_namespace else ""
+    return [
+        place + (finding.path or finding.key),
+        finding.property or "<all>",
+        str(finding.version) if finding.version else "-",
+        age((now - finding.written).total_seconds()) if finding.written else "-",
+        finding.presence.value if finding.presence else "-",
+        str(finding.action),
+    ]
+
+
+def _why(finding: Finding) -> str:
+    return "; ".join(part for part in (finding.why, *finding.problems) if part)
+
+
+def _document(explained: Explained) -> dict[str, Any]:
+    return {
+        "namespace": explained.name.namespace,
+        "name": explained.name.name,
+        "seeding": explained.choice.value,
+        "why": explained.why,
+        "problem": explained.problem or None,
+        "reads": [_finding(finding) for finding in explained.findings],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "field": finding.field,
+        "store": finding.store,
+        "key": finding.key,
+        "vault_namespace": finding.vault_namespace,
+        "path": finding.path or None,
+        "property": finding.property or None,
+        "version": finding.version or None,
+        "written": finding.written.astimezone(UTC).isoformat() if finding.written else None,
+        "in_vault": finding.presence.value if finding.presence else None,
+        "action": finding.action.value,
+        "why": finding.why,
+        "problems": list(finding.problems),
+    }
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from vaultsync import __version__
 from vaultsync.core.objects import ObjectName
+from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
 from vaultsync.settings import Settings, explain, variable
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
-    settings = "settings, all from the environment:\n" + explain()
+    settings = f"settings, all from the environment:\n{explain()}\n\n{vocabulary()}"
     parser = _Parser(
         prog="vaultsync",
         description="Seeds the Vault values that ExternalSecrets miss, and heals deleted and rotated ones.",

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import PROJECT
 from tests.testbed.place import Place
+from vaultsync.core import words
 
 README = PROJECT / "README.md"
 
@@ -168,6 +169,16 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
     public = {rule["public"] for rule in rules.values() if "public" in rule}
     assert found.keys() == (rules.keys() - {"*"}) | public | {"session", "session-key"}
     good(place, "database")
+
+
+def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: VaultsyncFactory) -> None:
+    place.vault.password_policy("ops", POLICY)
+    vaultsync()
+    written = {f"p{number}": rule for number, rule in enumerate(words.RULES)}
+    annotation = "\n".join(f"{name}: {rule}" for name, rule in written.items())
+    place.external_secret("app", {name: ("app", name) for name in written}, annotations=ruled(annotation))
+    assert place.wait_for_secret("app").keys() == written.keys()
+    good(place, "app")
 
 
 # -- where it may go

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from tests.unit.build import run
 from vaultsync import __version__
 from vaultsync.cli import _one_line, main
+from vaultsync.core import names, rules, words
 from vaultsync.core.decide import SeedMode
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.settings import Settings, explain, parse_duration, variable
@@ -217,6 +219,17 @@ def test_help_lists_every_setting() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert all(name in ran.stdout for name in NAMES)
     assert all(str(field.description) in ran.stdout for field in Settings.model_fields.values())
+
+
+def test_help_lists_every_annotation_and_every_rule() -> None:
+    shown = command("run", "--help").stdout
+    assert {*names.READ_ANNOTATIONS, names.FORCE_SYNC} == words.ANNOTATIONS.keys()
+    assert all(f"  {name}\n" in shown for name in words.ANNOTATIONS)
+    kinds = {key if key != "format" else rule["format"] for rule in map(yaml.safe_load, words.RULES) for key in rule}
+    assert kinds >= {*rules._FORMATS, "value", "template"}
+    assert all(f"  {rule}\n" in shown for rule in words.RULES)
+    for rule in words.RULES:
+        assert rules.parse_rules(f"p: {rule}").rule_for("p") is not None
 
 
 def test_the_general_help_lists_them_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,9 @@
-"""A rule in a few words, for who asks what would be created. Pure; says how a value is made, never what it is."""
+"""What people read on a terminal about annotations and rules. Pure; says how a value is made, never what it is."""
 
+from collections.abc import Mapping
+from typing import Final
+
+from vaultsync.core import names
 from vaultsync.core.generate import Encoding
 from vaultsync.core.rules import (
     BytesRule,
@@ -12,6 +16,39 @@ from vaultsync.core.rules import (
     shortened,
 )
 from vaultsync.core.wishes import Wish
+
+ANNOTATIONS: Final[Mapping[str, str]] = {
+    names.SEED: 'on an ExternalSecret or its Namespace: "true" creates what is missing, "false" never does',
+    names.CREATE: 'on an ExternalSecret: "true" is the same, "false" too',
+    names.GENERATE: "on an ExternalSecret: how its values are made, see below",
+    names.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" keeps vaultsync from refreshing it',
+    names.FORCE_SYNC: "written: external-secrets' own signal to refresh",
+    names.VERSIONS: "written: the version of each path at the last force-sync",
+    names.CREATED: "written where the CRD does not allow the condition Created: its status and reason",
+    names.MESSAGE: "written where the CRD does not allow the condition Created: its message",
+}
+RULES: Final[Mapping[str, str]] = {
+    '{format: password, length: 40, symbols: "!#%+", digits: 4, exclude: "O0Il"}': "letters, digits and these symbols",
+    "{format: hex, bytes: 32}": "random bytes; what is made without any rule",
+    "{format: base64, bytes: 32}": "the same, spelled otherwise",
+    "{format: base64url, bytes: 32}": "the same, spelled otherwise",
+    "{format: uuid}": "a random UUID",
+    "{format: policy, name: ops}": "by one of Vault's own password policies",
+    "{format: ed25519, public: ssh_public, encoding: openssh}": "a private key, the public one in another property",
+    "{format: rsa, bits: 3072, public: tls_public, encoding: pem}": "a private key, the public one in another property",
+    "{value: app}": "this text, which is no secret",
+    '{template: "postgres://{{ .user }}:{{ .password | urlquery }}@db"}': "text with others of the same write",
+}
+"""Rules as they may be written for a property, and what each makes."""
+
+
+def vocabulary() -> str:
+    """All annotations and rules, a paragraph each."""
+    lines = ["annotations:"]
+    lines += [f"  {name}\n      {meaning}" for name, meaning in ANNOTATIONS.items()]
+    lines.append(f'\nrules, in {names.GENERATE} by property ("*": the rest) and in VAULTSYNC_GENERATE, YAML or JSON:')
+    lines += [f"  {rule}\n      {meaning}" for rule, meaning in RULES.items()]
+    return "\n".join(lines)
 
 
 def in_words(wish: Wish) -> str:

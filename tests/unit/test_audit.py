@@ -57,6 +57,8 @@ def test_namespaces_and_mounts_with_slashes() -> None:
         line("delete", "secret/data/a", error="permission denied"),
         line("delete", "auth/token/x", request={"mount_type": "token", "mount_point": "auth/token/"}),
         line("delete", ""),
+        line("delete", "//"),
+        line("delete", "secret/data/a", request={"operation": {"delete": "an object"}}),
         b"",
         b'"response" "delete"',
         b'{"response":"delete"}',

@@ -97,6 +97,7 @@ bad: list[object] = [
     frame("kv-v2/data-write", "secret/data/a", event={"metadata": {"path": 5}}),
     {},
     {"data": []},
+    {"data": {"event_type": "kv-v1/write", "event": {"metadata": {"path": "//"}}}},
     [],
     None,
     5,

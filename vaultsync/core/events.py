@@ -60,7 +60,7 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
     data = _mapping(_mapping(document, "frame").get("data"), "data")
     kind = _text(data.get("event_type"), "data.event_type")
     metadata = _mapping(_mapping(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
-    path = _text(metadata.get("path"), "data.event.metadata.path").strip("/")
+    path = _path(metadata.get("path"), "data.event.metadata.path")
     plugin = data.get("plugin_info")
     mount = plugin.get("mount_path") if isinstance(plugin, dict) else None
     where = data.get("namespace")
@@ -89,12 +89,13 @@ def parse_deletion(line: bytes) -> tuple[VaultPath, ...]:
     try:
         document = json.loads(line)
         request = _mapping(_mapping(document, "line").get("request"), "request")
-        path = _text(request.get("path"), "request.path").strip("/")
+        path = _path(request.get("path"), "request.path")
+        operation = _text(request.get("operation"), "request.operation")
     except (ValueError, RecursionError):
         return ()
     if document.get("type") != "response" or document.get("error") or request.get("mount_type", "kv") != "kv":
         return ()
-    where, mount, operation = request.get("namespace"), request.get("mount_point"), request.get("operation")
+    where, mount = request.get("namespace"), request.get("mount_point")
     name = where.get("path") if isinstance(where, dict) else None
     namespace = clean_namespace(name if isinstance(name, str) else "")
     found = [VaultPath(namespace, path)] if operation == "delete" else []
@@ -128,6 +129,10 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadFrame(f"{name} is missing or not a text")
     return value
+
+
+def _path(value: object, name: str) -> str:
+    return _text(_text(value, name).strip("/"), name)
 
 
 def _version(value: object) -> int:

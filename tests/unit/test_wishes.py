@@ -129,6 +129,16 @@ def test_what_one_reader_decodes_is_encoded_for_all() -> None:
     assert seed.wishes["p"].encoding is Encoding.BASE64
 
 
+def test_templates_of_two_objects_that_use_each_other_are_told_and_the_rest_is_made_whole() -> None:
+    one = ruled('{a: {template: "{{ .b }}"}, key: {format: ed25519, public: pub}}', "a", "key", name="one")
+    other = ruled('b: {template: "{{ .a }}"}', "b", name="other")
+    assert made(gone(), one, other) == ["key", "pub"], "both halves, though nobody reads the public one"
+    assert {(name, "circle" in message) for name, message in told(gone(), one, other)} == {
+        ("one", True),
+        ("other", True),
+    }
+
+
 rule_texts = st.sampled_from([LOGIN, PAIR, "{}", 'user: {template: "{{ .x }}"}', '"*": {format: uuid}'])
 names_ = st.sampled_from(["user", "password", "url", "key", "pub", "x"])
 claims_ = st.lists(

@@ -80,8 +80,7 @@ def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[
     except RuleError as error:  # each object's rules are sound, together they are not
         templates = [name for name, wish in wishes.items() if isinstance(wish.rule, TemplateRule)]
         impossible |= dict.fromkeys(templates, str(error))
-        left = missing - impossible.keys()
-        wishes = {name: wishes[name] for name in left if not needs[name] & impossible.keys()}
+        wishes = {name: wishes[name] for name in _closure(missing - impossible.keys(), needs)}
     return Wishes(wishes, impossible)
 
 

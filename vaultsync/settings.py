@@ -35,8 +35,12 @@ def parse_duration(text: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
 
 
 def _rules(value: object) -> object:
@@ -47,7 +51,7 @@ def _namespaces(value: object) -> object:
     """Each name once. A list without a name is an error: it would select everything."""
     if not isinstance(value, str):
         return value
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(_parts(value)))
     if not names or not all(is_namespace(name) for name in names):
         raise ValueError("must be names of namespaces, such as shop,shop-test")
     return names

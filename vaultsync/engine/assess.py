@@ -71,8 +71,7 @@ class Assessor:
         return Assessment(state, decision, allowed)
 
     def _has_existed(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
-        seen = self._ledger.observed(path)
-        if seen is not None and seen.existed:
+        if self._ledger.existed(path):
             return True
         entries = (self._index.entry(reader.name) for reader in readers)
         recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]

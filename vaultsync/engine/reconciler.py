@@ -220,8 +220,7 @@ class Reconciler:
         self._note_failures(path, decision.problems)
 
     def _note_failures(self, path: VaultPath, problems: Iterable[Problem]) -> None:
-        seen = self._ledger.observed(path)
-        lost = seen is not None and seen.existed and not seen.state.exists
+        lost = self._ledger.existed(path) and not self._ledger.is_live(path)
         found: dict[ObjectName, list[tuple[str, CreatedReason]]] = defaultdict(list)
         for problem in problems:
             recreating = lost and problem.reason is CreatedReason.ERROR_CREATING

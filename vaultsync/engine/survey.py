@@ -5,11 +5,11 @@ as a vaultsync that starts now: without the memory of one that runs, and without
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vaultsync.core import names
 from vaultsync.core.decide import Reference, SeedChoice, SeedMode
@@ -344,12 +344,8 @@ def _news(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, str]:
     return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {deaf}"
 
 
-async def _each(keys: Iterable[K], work: Callable[[K], Awaitable[None]]) -> None:
+async def _each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, None]]) -> None:
     """Work on every key at once; vault.client bounds its requests itself."""
-
-    async def one(key: K) -> None:
-        await work(key)
-
     async with asyncio.TaskGroup() as tasks:
         for key in keys:
-            tasks.create_task(one(key))
+            tasks.create_task(work(key))

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-FAIR = 8
+FAIR = 16
 """Of so many keys one is the oldest of the worse lanes, so that a storm does not starve them."""
 
 

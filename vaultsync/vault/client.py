@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-import hvac
-import requests
 from loguru import logger
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError
 
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
+from vaultsync.vault import transport
+from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
 
@@ -69,12 +68,8 @@ class VaultClient:
     def __init__(self, access: VaultAccess) -> None:
         self._access = access
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
-        self._session = _session(access)
-        self._hvac = hvac.Client(
-            url=access.address,
-            token=access.token.get_secret_value(),
-            timeout=access.timeout,
-            session=self._session,
+        self._hvac = transport.client(
+            access.address, access.token.get_secret_value(), access.ca_file, access.timeout, connections=THREADS
         )
         self._mounts: dict[str, list[Mount]] = {}
         self._idle: asyncio.TimerHandle | None = None
@@ -84,7 +79,7 @@ class VaultClient:
         if self._idle is not None:
             self._idle.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        self._hvac.adapter.close()
 
     def forget_mounts(self) -> None:
         """The mounts may have changed: ask again."""
@@ -240,20 +235,14 @@ class VaultClient:
             headers["Content-Type"] = "application/merge-patch+json"
         failure: VaultUnavailable
         try:
-            answer = self._hvac.adapter.request(
-                method,
-                "/v1/" + quote(path, safe="/"),
-                headers=headers,
-                data=json.dumps(body) if body is not None else None,
-                raise_exception=False,
-            )
-        except (requests.RequestException, ValueError) as error:
+            answer = self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body)
+        except (HTTPError, ValueError) as error:
             failure = VaultUnavailable(f"no answer from Vault at {self._access.address}: {_cause(error)}")
         except OSError as error:  # such as a CA file that is gone
             failure = VaultUnavailable(f"can't ask Vault at {self._access.address}: {type(error).__name__}: {error}")
         else:
             return _content(answer, path, missing_ok=missing_ok)
-        raise failure  # out of the except block: what requests raises holds the request, and with it values and token
+        raise failure  # out of the except block: what is raised there may hold values and the token
 
     # -- on the loop
 
@@ -264,44 +253,26 @@ class VaultClient:
         finally:
             if self._idle is not None:
                 self._idle.cancel()
-            self._idle = loop.call_later(IDLE_SECONDS, self._session.close)
+            self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
 
 
-def _session(access: VaultAccess) -> requests.Session:
-    session = requests.Session()
-    # Proxies are read once: requests would search the environment and ~/.netrc at every call.
-    session.proxies = dict(get_environ_proxies(access.address))
-    session.trust_env = False
-    session.verify = access.ca_file or True
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=THREADS))
-    return session
-
-
-def _content(answer: object, path: str, *, missing_ok: bool) -> dict[str, Any]:
-    """What hvac made of an answer: a dict for a 200 with JSON, else the response.
+def _content(answer: Answer, path: str, *, missing_ok: bool) -> dict[str, Any]:
+    """The JSON of a success.
 
     Raises:
         VaultsyncError: it is no success, or not Vault's.
     """
-    if isinstance(answer, dict) and ("data" in answer or "auth" in answer):
-        return answer
-    if not isinstance(answer, requests.Response):
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
-    if answer.status_code == 204:
+    if answer.status == 204:
         return {}
-    document = _json(answer)
-    if missing_ok and answer.status_code == 404 and document is not None and not document.get("errors"):
+    document = answer.document if isinstance(answer.document, dict) else {}
+    if answer.status == 200 and ("data" in document or "auth" in document):
         return document
-    raise _error(answer.status_code, document, path)
-
-
-def _json(response: requests.Response) -> dict[str, Any] | None:
-    try:
-        document = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) and ("errors" in document or "data" in document) else None
+    if answer.status < 300:
+        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+    known = document if "errors" in document or "data" in document else None
+    if missing_ok and answer.status == 404 and known is not None and not known.get("errors"):
+        return known
+    raise _error(answer.status, known, path)
 
 
 def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
@@ -328,7 +299,7 @@ def _cause(error: Exception) -> str:
     inner: BaseException = error
     while (deeper := inner.__cause__ or inner.__context__) is not None:
         inner = deeper
-    words = isinstance(inner, OSError) and not isinstance(inner, requests.RequestException)
+    words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
     return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
 
 

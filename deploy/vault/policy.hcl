@@ -1,5 +1,6 @@
-# The Vault policy of vaultsync. It can't read a value: not one path here grants read on data.
-# Mounts: `secret/` and `team/kv/` are KV v2, `kv1/` is KV v1; write one block of each kind for each of your mounts.
+# The Vault policy of vaultsync, as printed by: vaultsync policy --mount secret --mount team/kv --mount kv1=v1
+# with VAULTSYNC_SEED_PATHS=*/{namespace}/**,*/{namespace}
+# It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.
 
 # The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
 # to which it may `subscribe` (from 1.15; leave `subscribe` out for older ones and for OpenBao, which do not know it).
@@ -8,8 +9,9 @@ path "sys/events/subscribe/*" {
 }
 
 # KV v2: create a missing value and add a missing key, always with check-and-set.
-# Vault asks `update` for the version after a deleted one. That would also allow to replace a live one: what prevents it is
-# the check-and-set of vaultsync's writes, or for every writer Vault's own `vault write secret/config cas_required=true`.
+# Vault asks `update` for the version after a deleted one. That would also allow to replace a live one: what prevents
+# it is the check-and-set of vaultsync's writes, or for every writer Vault's own option cas_required, such as by
+# `vault write secret/config cas_required=true`.
 path "secret/data/*" {
   capabilities          = ["create", "update", "patch", "subscribe"]
   subscribe_event_types = ["*"]
@@ -19,8 +21,9 @@ path "secret/subkeys/*" {
   capabilities = ["read"]
 }
 # the names under a folder, for dataFrom.find; changes of custom metadata, for metadataPolicy: Fetch
+# `patch`: the mark in the custom metadata of what vaultsync made, by which it knows it again
 path "secret/metadata/*" {
-  capabilities          = ["list", "subscribe"]
+  capabilities          = ["patch", "list", "subscribe"]
   subscribe_event_types = ["*"]
 }
 
@@ -32,11 +35,12 @@ path "team/kv/subkeys/*" {
   capabilities = ["read"]
 }
 path "team/kv/metadata/*" {
-  capabilities          = ["list", "subscribe"]
+  capabilities          = ["patch", "list", "subscribe"]
   subscribe_event_types = ["*"]
 }
 
 # KV v1 has no check-and-set: without `update` Vault itself refuses to replace what exists.
+# KV v1 tells what exists by `list` alone: all else would read values.
 path "kv1/*" {
   capabilities          = ["create", "list", "subscribe"]
   subscribe_event_types = ["*"]

@@ -6,7 +6,7 @@ Pure; what a mount is and what a key stands for comes from core.paths.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -21,11 +21,11 @@ _PLACEHOLDER = re.compile(r"(\{[^{}]*\})")
 _LABEL_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _RIGHT = "a segment is ** alone, or ASCII text with *, {namespace} and {label:KEY} in it"
 
-_Pieces: TypeAlias = tuple[str, ...]
+Pieces: TypeAlias = tuple[str, ...]
 """One segment to match: the literals between its `*`s."""
-_Pattern: TypeAlias = tuple[_Pieces | None, ...]
+Pattern: TypeAlias = tuple[Pieces | None, ...]
 """Segments to match; None is `**`: any number of segments."""
-_ANY: Final[_Pieces] = ("", "")
+_ANY: Final[Pieces] = ("", "")
 
 
 class _Unfilled(Exception):
@@ -66,11 +66,35 @@ class _Filled:
 
     text: str
     of_mount: bool
-    pattern: _Pattern
+    pattern: Pattern
 
     def matches(self, mount: Sequence[str], inner: Sequence[str]) -> bool:
         """Whether it matches the path with these segments of the mount and within it."""
         return _matches(self.pattern, inner if self.of_mount else [*mount, *inner])
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A glob for namespaces of any name and labels: each placeholder is as a `*`.
+
+    Attributes:
+        text: as it was written.
+        vault_namespace: the one it is for, "" for the root.
+    """
+
+    text: str
+    vault_namespace: str
+    _of_mount: bool
+    _pattern: Pattern
+
+    def inside(self, mount: str) -> frozenset[Pattern]:
+        """What it lets follow on a mount's path, for each way in which its beginning can stand for the mount."""
+        if self._of_mount:
+            return frozenset({self._pattern})
+        rests = {self._pattern}
+        for segment in mount.strip("/").split("/"):
+            rests = {rest for before in rests for rest in _rests(before, segment)}
+        return frozenset(rests - {()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +114,22 @@ class _Glob:
         tokens = [token for segment in self.segments for token in segment]
         values = {token.text: token.value(namespace) for token in tokens if isinstance(token, _Placeholder)}
         text = _PLACEHOLDER.sub(lambda found: values[found[0]], self.text)
-        of_mount = self.segments[0] == (_STAR,)
-        pattern = [_pieces(segment, namespace) for segment in self.segments[1 if of_mount else 0 :]]
+        pattern = self._pattern(lambda token: (values[token.text],))
         if pattern[-1] is None:
             pattern.insert(-1, _ANY)  # at the end at least one segment
-        return _Filled(text, of_mount, tuple(pattern))
+        return _Filled(text, self._of_mount, tuple(pattern))
+
+    def shape(self, own_namespace: str) -> Shape:
+        """The glob for any namespace."""
+        where = own_namespace if self.vault_namespace is None else self.vault_namespace
+        return Shape(self.text, where, self._of_mount, tuple(self._pattern(lambda _: _ANY)))
+
+    @property
+    def _of_mount(self) -> bool:
+        return self.segments[0] == (_STAR,)
+
+    def _pattern(self, meant: Callable[[_Placeholder], Pieces]) -> list[Pieces | None]:
+        return [_pieces(segment, meant) for segment in self.segments[1 if self._of_mount else 0 :]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,10 @@ class SeedPaths:
             f"{shown} may not be created for namespace {namespace.name}: {VARIABLE} allows it to create "
             + "; ".join([" and ".join(allowed) + self._whose(path) if allowed else "nothing", *unfilled])
         )
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """The globs as they are before any namespace is known."""
+        return tuple(glob.shape(self.own_namespace) for glob in self.globs)
 
     def _is_for(self, glob: _Glob, path: VaultPath) -> bool:
         where = self.own_namespace if glob.vault_namespace is None else glob.vault_namespace
@@ -246,19 +285,31 @@ def _problem(segment: Sequence[_Token], where: str) -> str:
     return unsafe_reason(plain, where)
 
 
-def _pieces(segment: Sequence[_Token], namespace: Namespace) -> _Pieces | None:
+def _pieces(segment: Sequence[_Token], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
     if segment == (_DEEP,):
         return None
     pieces = [""]
     for token in segment:
-        if token == _STAR:
-            pieces.append("")
+        if isinstance(token, str):
+            first, *others = _ANY if token == _STAR else (token,)
         else:
-            pieces[-1] += token if isinstance(token, str) else token.value(namespace)
+            first, *others = meant(token)
+        pieces[-1] += first
+        pieces += others
     return tuple(pieces)
 
 
-def _matches(pattern: _Pattern, segments: Sequence[str]) -> bool:
+def _rests(pattern: Pattern, segment: str) -> Iterator[Pattern]:
+    """What may follow in a path once the pattern's beginning has matched the segment."""
+    for number, wanted in enumerate(pattern):
+        if wanted is not None:
+            if _fits(wanted, segment):
+                yield pattern[number + 1 :]
+            return
+        yield pattern[number:]  # ** goes on, or stands for nothing
+
+
+def _matches(pattern: Pattern, segments: Sequence[str]) -> bool:
     """Row by row, without going back: `fits[n]` is whether the first n of the pattern match the segments so far."""
     fits = [True]
     for wanted in pattern:
@@ -273,7 +324,7 @@ def _matches(pattern: _Pattern, segments: Sequence[str]) -> bool:
     return fits[-1]
 
 
-def _fits(pieces: _Pieces, segment: str) -> bool:
+def _fits(pieces: Pieces, segment: str) -> bool:
     """Whether the segment is the pieces with anything between them; the leftmost find of each is enough."""
     first, *others = pieces
     if not others:

@@ -2,22 +2,26 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 from loguru import logger
 
 from vaultsync import __version__
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import KubeNotFound, VaultsyncError
+from vaultsync.core.decide import Defaults
+from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
+from vaultsync.core.paths import clean_namespace
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.marker import Marker
+from vaultsync.engine.orphans import Found, Orphan, Orphans
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.engine.syncer import Syncer
@@ -25,7 +29,7 @@ from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, ExternalSecretWriter, Served, served
 from vaultsync.kube.recorder import Recorder
 from vaultsync.kube.selection import Selection
-from vaultsync.kube.watches import Watches
+from vaultsync.kube.watches import Listener, Watches
 from vaultsync.ops.health import Health
 from vaultsync.settings import Settings
 from vaultsync.vault import lease
@@ -34,8 +38,11 @@ from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.stream import EventStream
 
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
+NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
 RESTART_SECONDS: Final = 1.0
 """Before all parts are made anew."""
+FLUSH_SECONDS: Final = 2.0
+"""The longest that a stop waits for Vault."""
 STREAM_FIRST_SECONDS: Final = 2.0
 """How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
 
@@ -80,16 +87,77 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         NoKubeConfig: there is no way to speak to Kubernetes.
         SurveyFailed: what was asked could not be told as a whole.
     """
-    kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
     vault = VaultClient(_access(settings))
-    try:
-        made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
-        found = await served(kube)
-        if found is None:
-            raise SurveyFailed(NOT_SERVED)
-        async with asyncio.TaskGroup() as tasks:
-            await Watches(tasks, kube, found.version, _selection(settings), made, once=True).start()
+    made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
+    async with _listed(settings, vault, made, _selection(settings)):
         return await made.explain(only)
+
+
+async def orphans(settings: Settings) -> Found:
+    """List the whole cluster once, whatever is selected, and tell what vaultsync made in Vault and nobody reads there.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: as for `survey`.
+    """
+    async with _cluster(settings) as made:
+        return await made.find()
+
+
+async def delete_orphans(settings: Settings, chosen: Sequence[Orphan]) -> AsyncIterator[tuple[Orphan, str]]:
+    """Soft-delete what `orphans` has told, if it still is what it was.
+
+    Args:
+        settings: those of `run`, with a token that may do so.
+        chosen: of `orphans`.
+
+    Yields:
+        Each, with the reason why it was left alone, "" if it is deleted.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: as for `survey`; what was not told of is left alone.
+    """
+    async with _cluster(settings) as made, aclosing(made.delete(chosen)) as done:
+        async for one in done:
+            yield one
+
+
+@asynccontextmanager
+async def _cluster(settings: Settings) -> AsyncIterator[Orphans]:
+    """All of the cluster, listed."""
+    vault = VaultClient(_access(settings))
+    made = Orphans(_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+    try:
+        async with _listed(settings, vault, made, Selection()):
+            yield made
+    except SurveyFailed as error:
+        if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
+            raise SurveyFailed(f"{NOT_ALL}: {error}") from error
+        raise
+
+
+@asynccontextmanager
+async def _listed(
+    settings: Settings, vault: VaultClient, listener: Listener, selection: Selection
+) -> AsyncIterator[None]:
+    """Have the listener told once of what is selected.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: a request failed, of this or of what is done with it.
+    """
+    try:
+        kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
+        try:
+            found = await served(kube)
+            if found is None:
+                raise SurveyFailed(NOT_SERVED)
+            async with asyncio.TaskGroup() as tasks:
+                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+        finally:
+            await kube.close()
+        yield
     except VaultsyncError as error:
         raise SurveyFailed(str(error)) from error
     except ExceptionGroup as errors:
@@ -98,7 +166,6 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         raise SurveyFailed(_first_reason(errors)) from errors
     finally:
         await vault.close()
-        await kube.close()
 
 
 def _access(settings: Settings) -> VaultAccess:
@@ -113,7 +180,7 @@ def _access(settings: Settings) -> VaultAccess:
 
 def _index(settings: Settings) -> Index:
     servers = frozenset(server_identity(server) for server in (settings.vault_addr, *settings.store_servers))
-    return Index(servers, settings.seed, settings.generate)
+    return Index(servers, settings.seed, Defaults(settings.generate, settings.rotate_after))
 
 
 def _seed_paths(settings: Settings) -> SeedPaths:
@@ -144,7 +211,17 @@ class App:
         index, ledger = _index(settings), Ledger()
         loop = asyncio.get_running_loop()
         budget = Budget(settings.seed_budget, loop.time)
-        reconciler = Reconciler(index, ledger, self._vault, _seed_paths(settings), budget, settings.dry_run)
+        self._marker = Marker(ledger, self._vault)
+        reconciler = Reconciler(
+            index,
+            ledger,
+            self._vault,
+            _seed_paths(settings),
+            budget,
+            self._marker,
+            settings.cluster,
+            settings.dry_run,
+        )
         self._writer = ExternalSecretWriter(kube)
         syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time, settings.dry_run)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
@@ -174,7 +251,10 @@ class App:
             main.cancel()
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Leave what marks are left, and let go of every connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._marker.flush()
         await self._health.stop()
         await self._audit.stop()
         await self._vault.close()
@@ -194,6 +274,7 @@ class App:
                 self._controller.work(),
                 self._controller.resync(),
                 self._recorder.run(),
+                self._marker.run(),
                 lease.keep(self._vault),
             )
             for part in parts:

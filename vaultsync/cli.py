@@ -4,19 +4,25 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
+from vaultsync.core.decide import SeedMode
 from vaultsync.core.objects import ObjectName
+from vaultsync.core.policy import parse_mounts, policy
+from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
 from vaultsync.settings import Settings, explain, variable
+
+if TYPE_CHECKING:
+    from vaultsync.engine.orphans import Orphan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_CHANGES, EXIT_PLAN_USAGE = 2, 64
@@ -34,6 +40,29 @@ PLAN: Final = f"""Tells for all selected ExternalSecrets what they read and what
 exit codes: 0 nothing to do, 1 failed (also: nothing to do as far as Vault lets look), 2 something to do,
             {EXIT_PLAN_USAGE} a wrong argument or setting
 """
+ORPHANS: Final = """Lists the paths that vaultsync made in Vault (by their mark, in KV v2) and no ExternalSecret reads.
+All of the cluster's count as readers, whatever the settings select, and so do those that might read a path if their
+store were there, open to them or in this Vault. A path of which somebody else has written a part, or the latest
+version, is left out.
+Who reads Vault without an ExternalSecret, or from another cluster, is not known: where clusters share a Vault, each
+needs its own VAULTSYNC_CLUSTER from the start.
+
+--delete deletes the latest version of each, unless it has changed since, so that Vault can undelete it. Not with
+vaultsync's own token: take one of yours, with `update` on MOUNT/delete/*. What an ExternalSecret begins to read
+meanwhile is no loss: a running vaultsync makes it anew.
+
+exit codes: 0 listed, and deleted if asked to; 1 failed, or not all could be seen or was deleted,
+            2 a wrong argument or setting
+"""
+ORPHANS_QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
+POLICY: Final = """Prints the smallest Vault policy for the settings of `vaultsync run`, for `vault policy write`.
+It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS and VAULT_NAMESPACE, and asks nobody: neither
+Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount": name yours.
+
+exit codes: 0 printed, 2 a wrong argument or setting
+"""
+NOT_ASKED: Final[Mapping[str, Any]] = {"VAULT_ADDR": "https://not-asked.invalid", "VAULT_TOKEN": "not-asked"}
+"""The settings that must be set, for a command that has no use for them."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if parsed.command == "run":
         return _run()
+    if parsed.command == "policy":
+        return _policy(parsed.mount)
+    if parsed.command == "orphans":
+        if problem := _unasked(delete=parsed.delete, sure=parsed.yes):
+            commands["orphans"].error(problem)
+        return _orphans(as_json=parsed.output == "json", delete=parsed.delete, sure=parsed.yes)
     name = getattr(parsed, "name", None)
     only = None if name is None else _object_name(name)
     if name is not None and only is None:
@@ -86,6 +121,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     asked = {
         "explain": ("tell what one ExternalSecret reads, and why", EXPLAIN),
         "plan": ("tell what would be done", PLAN),
+        "orphans": ("list what vaultsync made and no ExternalSecret reads any more", ORPHANS),
     }
     for command, (help, description) in asked.items():
         made = commands.add_parser(
@@ -94,6 +130,21 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         made.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
     commands.choices["explain"].add_argument("name", metavar="NAMESPACE/NAME", help="of the ExternalSecret")
     commands.choices["plan"].exit_usage = EXIT_PLAN_USAGE
+    commands.choices["orphans"].add_argument("--delete", action="store_true", help="delete them, after a question")
+    commands.choices["orphans"].add_argument("--yes", action="store_true", help="with --delete: ask no question")
+    granted = commands.add_parser(
+        "policy",
+        help="print the Vault policy that it needs",
+        description=POLICY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    granted.add_argument(
+        "--mount",
+        metavar="PATH[=v1]",
+        action="append",
+        default=[],
+        help="a mount of KV v2, or of KV v1 with =v1; may be given again; default: secret",
+    )
     return parser, dict(commands.choices)
 
 
@@ -102,10 +153,10 @@ def _object_name(text: str) -> ObjectName | None:
     return ObjectName(namespace, name) if is_namespace(namespace) and name and "/" not in name else None
 
 
-def _settings() -> Settings | None:
-    """The settings; what is wrong with them is said, and None."""
+def _settings(*, asks: bool = True) -> Settings | None:
+    """The settings, where Vault is among them if the command asks it; what is wrong with them is said, and None."""
     try:
-        return Settings()
+        return Settings(**({} if asks else NOT_ASKED))
     except ValidationError as error:
         print(f"vaultsync: {_one_line(error)}", file=sys.stderr)
         return None
@@ -113,14 +164,39 @@ def _settings() -> Settings | None:
 
 def _leave(code: int, text: str = "") -> NoReturn:
     """Print and end at once: a thread may still wait for Vault, and the interpreter would wait for it."""
+    _write(text)
+    logger.complete()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _write(text: str) -> bool:
+    """Whether somebody reads it."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has had enough
-        pass
-    logger.complete()
-    sys.stderr.flush()
-    os._exit(code)
+        return False
+    return True
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"vaultsync: {line}", file=sys.stderr)
+
+
+def _policy(mounts: Sequence[str]) -> int:
+    settings = _settings(asks=False)
+    if settings is None:
+        return EXIT_USAGE
+    seeds = settings.seed is not SeedMode.OFF and not settings.dry_run
+    try:
+        paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
+        print(policy(paths, parse_mounts(mounts), seeds=seeds), end="")
+    except ValueError as error:
+        print(f"vaultsync: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return 0
 
 
 def _ask(only: ObjectName | None, *, as_json: bool) -> int:
@@ -154,6 +230,75 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
         else:
             print(f"vaultsync: there is no ExternalSecret {only} among those that the settings select", file=sys.stderr)
     _leave(code, text)
+
+
+def _unasked(*, delete: bool, sure: bool) -> str:
+    """What is wrong with the arguments of `orphans`, "" if nothing."""
+    if sure and not delete:
+        return "--yes is for --delete"
+    if delete and not sure and not (sys.stdin and sys.stdin.isatty()):
+        return "--delete asks on a terminal, and there is none: --yes asks no question"
+    return ""
+
+
+def _orphans(*, as_json: bool, delete: bool, sure: bool) -> int:
+    settings = _settings()
+    if settings is None:
+        return EXIT_USAGE
+    if delete and settings.dry_run:
+        _say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
+        return EXIT_USAGE
+    logging.configure(settings.log_format, "WARNING")
+    os.environ.setdefault("HOME", "/nonexistent")  # as in _run
+    from vaultsync import app, tables
+    from vaultsync.kube.client import NoKubeConfig
+
+    code = EXIT_FAILED
+    try:
+        found = asyncio.run(app.orphans(settings))
+        _say(*tables.gaps(found))
+        text = tables.orphans_json(found) if as_json else tables.orphans_table(found, datetime.now(UTC))
+        is_read = _write(text)
+        is_done = True
+        if delete and found.orphans:
+            agreed = is_read and (sure or _agrees(found.orphans))
+            is_done = agreed and asyncio.run(_delete(settings, found.orphans))
+        code = 0 if is_done and not found.refused else EXIT_FAILED
+    except NoKubeConfig as error:
+        print(NO_KUBECONFIG.format(error), file=sys.stderr)
+        code = EXIT_USAGE
+    except app.SurveyFailed as error:
+        _say(str(error))
+    _leave(code)
+
+
+def _agrees(orphans: Sequence["Orphan"]) -> bool:
+    count = "path" if len(orphans) == 1 else f"{len(orphans)} paths"
+    print(ORPHANS_QUESTION.format(count), end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+        print(file=sys.stderr)
+    if answer.strip() == "yes":
+        return True
+    _say("nothing is deleted")
+    return False
+
+
+async def _delete(settings: Settings, orphans: Sequence["Orphan"]) -> bool:
+    """Whether none was left alone."""
+    from vaultsync import app, tables
+
+    deleted = 0
+    try:
+        async for orphan, why in app.delete_orphans(settings, orphans):
+            deleted += not why
+            if why:
+                _say(tables.left_alone(orphan, why))
+    finally:
+        _say(f"deleted {deleted} of {len(orphans)}")
+    return deleted == len(orphans)
 
 
 def _run() -> int:

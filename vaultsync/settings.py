@@ -5,34 +5,19 @@ import ssl
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, InstanceOf, SecretStr, field_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, InstanceOf, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from vaultsync.core import names
 from vaultsync.core.decide import SeedMode
+from vaultsync.core.durations import parse_duration
+from vaultsync.core.rotation import is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.kube.selection import is_label_selector, is_namespace
 
 PREFIX = "VAULTSYNC_"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: object) -> object:
-    """Seconds of a duration such as 90s, 1h or 1h30m (Go's spelling, plus d). Numbers are seconds.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(text, str):
-        return text
-    spelled = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", spelled):
-        return float(spelled)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", spelled)
-    if not parts or "".join(number + unit for number, unit in parts) != spelled:
-        raise ValueError("must be a duration such as 90s, 1h or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -57,7 +42,19 @@ def _namespaces(value: object) -> object:
     return names
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
+def _cluster(name: str) -> str:
+    if len(name) > 100 or not name.isprintable():
+        raise ValueError("must be at most 100 printable characters")
+    return name
+
+
+def _age(seconds: float) -> float:
+    if not is_age(seconds):
+        raise ValueError("must be from 1h to 3650d, such as 30d, or 0 for never")
+    return seconds
+
+
+Seconds = Annotated[float, BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)]
 
 
 class Settings(BaseSettings):
@@ -112,11 +109,21 @@ class Settings(BaseSettings):
         "namespace's name, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault namespace "
         "team-a, a glob without a colon for VAULT_NAMESPACE",
     )
+    rotate_after: Annotated[Seconds, AfterValidator(_age)] = Field(
+        default=0.0,
+        description="the age at which values that vaultsync made are made anew (and up to a tenth of it later, so that "
+        f"they do not all change at once), such as 30d; an annotation {names.ROTATE_AFTER} counts before it; 0: never",
+    )
     seed_budget: int = Field(
         default=100,
         ge=0,
         le=1_000_000,
         description="new paths per hour and Kubernetes namespace, all of which may come at once; 0: no limit",
+    )
+    cluster: Annotated[str, AfterValidator(_cluster)] = Field(
+        default="",
+        description="this cluster's name in the marks on what is made, where several clusters share a Vault; "
+        "default: none",
     )
     store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
@@ -239,6 +246,8 @@ def explain() -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value == 0:
+        return "0"
     if isinstance(value, float):
         return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
     if isinstance(value, tuple):

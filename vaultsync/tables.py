@@ -1,19 +1,21 @@
-"""What `explain` and `plan` print: columns as kubectl aligns them, or JSON. Only words; everything is decided before.
+"""What `explain`, `plan` and `orphans` print: columns as kubectl aligns them, or JSON. Decides nothing.
 
 What comes from the cluster is not trusted to be printable.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from vaultsync.core.durations import age
+from vaultsync.engine.orphans import Found, Orphan
 from vaultsync.engine.survey import Explained, Finding, Summary
 
 GAP = "   "
-_AGES = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-_COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "ACTION")
+_COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
 
 
 def explain_table(explained: Explained, now: datetime) -> str:
@@ -43,9 +45,10 @@ def plan_table(all_explained: Sequence[Explained], summary: Summary, now: dateti
 
 
 def summary_line(summary: Summary) -> str:
-    """Such as `Plan: 2 paths to seed, 0 to add to, 1 ExternalSecret to force-sync; …`."""
+    """Such as `Plan: 2 paths to seed, 0 to add to, 0 to rotate, 1 ExternalSecret to force-sync; …`."""
     force = _count(summary.force_sync, "ExternalSecret")
-    todo = f"{_count(summary.seed, 'path')} to seed, {summary.add} to add to, {force} to force-sync"
+    paths = f"{_count(summary.seed, 'path')} to seed, {summary.add} to add to, {summary.rotate} to rotate"
+    todo = f"{paths}, {force} to force-sync"
     rest = [f"{_count(summary.external_secrets, 'ExternalSecret')} in all"]
     if summary.problems:
         rest.append(f"{summary.problems} with problems")
@@ -66,6 +69,44 @@ def plan_json(all_explained: Sequence[Explained], summary: Summary) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def orphans_table(found: Found, now: datetime) -> str:
+    """A line for each path, and one that counts them."""
+    header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
+    rows = [
+        [
+            _place(one),
+            str(one.version),
+            age((now - one.written).total_seconds()) if one.written else "-",
+            one.external_secret or "-",
+            ", ".join(one.properties),
+        ]
+        for one in found.orphans
+    ]
+    count = _count(len(rows), "path")
+    return (
+        columns([header, *rows]) + "\n" if rows else ""
+    ) + f"{count} that vaultsync made and no ExternalSecret reads\n"
+
+
+def orphans_json(found: Found) -> str:
+    """The same as JSON."""
+    summary = {"orphans": len(found.orphans), "left_out": len(found.doubted), "refused": len(found.refused)}
+    return json.dumps({"orphans": [_orphan(one) for one in found.orphans], "summary": summary}, indent=2) + "\n"
+
+
+def gaps(found: Found) -> list[str]:
+    """What is not known of the paths that are not listed, a line each."""
+    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.doubted).items()]
+    if found.refused:
+        lines.append(f"Vault refused {_count(len(found.refused), 'request')}, such as: {found.refused[0]}")
+    return [_printable(line) for line in lines]
+
+
+def left_alone(orphan: Orphan, why: str) -> str:
+    """That a path was not deleted."""
+    return _printable(f"{_place(orphan)} is left alone: {why}")
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, each column as wide as its widest cell; the last one is not padded."""
     cells = [[_printable(cell) for cell in row] for row in rows]
@@ -73,13 +114,6 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths[-1] = 0
     lines = [GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines) + "\n"
-
-
-def age(seconds: float) -> str:
-    """In the largest whole unit, as kubectl tells it: 5d, 3h, 12m, 0s."""
-    passed = max(0, int(seconds))
-    unit, size = next(((unit, size) for unit, size in _AGES if passed >= size), ("s", 1))
-    return f"{passed // size}{unit}"
 
 
 def _cells(finding: Finding, now: datetime) -> list[str]:
@@ -90,8 +124,25 @@ def _cells(finding: Finding, now: datetime) -> list[str]:
         str(finding.version) if finding.version else "-",
         age((now - finding.written).total_seconds()) if finding.written else "-",
         finding.presence.value if finding.presence else "-",
+        finding.made_by or "-",
         str(finding.action),
     ]
+
+
+def _place(orphan: Orphan) -> str:
+    return f"{orphan.path.namespace}:{orphan.where}" if orphan.path.namespace else orphan.where
+
+
+def _orphan(orphan: Orphan) -> dict[str, Any]:
+    return {
+        "vault_namespace": orphan.path.namespace,
+        "path": orphan.where,
+        "version": orphan.version,
+        "written": orphan.written.astimezone(UTC).isoformat() if orphan.written else None,
+        "made": orphan.made.astimezone(UTC).isoformat(),
+        "made_for": orphan.external_secret or None,
+        "properties": list(orphan.properties),
+    }
 
 
 def _why(finding: Finding) -> str:
@@ -120,6 +171,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "version": finding.version or None,
         "written": finding.written.astimezone(UTC).isoformat() if finding.written else None,
         "in_vault": finding.presence.value if finding.presence else None,
+        "made_by": finding.made_by or None,
         "action": finding.action.value,
         "why": finding.why,
         "problems": list(finding.problems),

@@ -102,12 +102,12 @@ def test_every_case_is_told_as_a_table(place: Place, mixed: str) -> None:
     assert lines[0].split() == ["ExternalSecret:", f"{place.name}/{mixed}"]
     header = lines[3]
     assert re.split(" {3,}", header) == [
-        *("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "ACTION", "FIELD", "STORE", "WHY")
+        *("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION", "FIELD", "STORE", "WHY")
     ]
     [new] = [line for line in lines if f"/{place.name}/new " in line]
     assert re.split(" {3,}", new)[1:] == [
         "password",
-        *("-", "-", "missing", "seed", "spec.data[1].remoteRef", f"SecretStore {place.name}/vault"),
+        *("-", "-", "missing", "-", "seed", "spec.data[1].remoteRef", f"SecretStore {place.name}/vault"),
         "password, 40 characters",
     ]
     assert len(lines) == 4 + 8
@@ -163,6 +163,13 @@ def test_a_plan_is_what_vaultsync_then_does(place: Place, vaultsync: VaultsyncFa
     ended = ask(place, "plan")
     assert ended.returncode == 0
     assert ended.stdout.endswith("Plan: nothing to do; 1 ExternalSecret in all.\n")
+    reads = json.loads(ask(place, "plan", "-o", "json").stdout)["external_secrets"][0]["reads"]
+    assert [read["made_by"] for read in reads] == [f"vaultsync for {place.name}/app", "somebody else"]
+    place.annotate("app", **{"vaultsync.io/rotate": "now"})
+    reads = json.loads(ask(place, "plan", "-o", "json").stdout)["external_secrets"][0]["reads"]
+    assert [read["action"] for read in reads] == ["rotate", "nothing"]
+    assert "not marked as made by vaultsync" in reads[1]["problems"][0]
+    place.annotate("app", **{"vaultsync.io/rotate": None})
     place.put("there", password=f"{VALUE}-2")
     reads = json.loads(ask(place, "plan", "-o", "json").stdout)["external_secrets"][0]["reads"]
     assert [read["action"] for read in reads] == ["nothing", "force-sync"]

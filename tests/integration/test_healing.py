@@ -182,6 +182,12 @@ def test_one_websocket_whatever_the_number_and_silence_at_rest(place: Place, vau
         place.external_secret(f"app{number}", {"p": (f"app{number}", "password")}, annotations=SEED)
     for number in range(20):
         place.wait_for_secret(f"app{number}")
+
+    def is_marked(number: int) -> bool:
+        found = place.vault.metadata(place.path(f"app{number}")) or {}
+        return "vaultsync-made" in (found.get("custom_metadata") or {})
+
+    place.wait_for(lambda: all(map(is_marked, range(20))), what="all are marked")
     time.sleep(1)
     audit = place.testbed.work / "logs" / "audit.log"
     before = audit.stat().st_size

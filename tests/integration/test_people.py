@@ -31,14 +31,9 @@ def denied(place: Place, *paths: str) -> Iterator[None]:
         place.vault.policy(POLICY, SHIPPED_POLICY)
 
 
-def annotations(place: Place, name: str) -> dict[str, str]:
-    found = place.get(name) or {"metadata": {}}
-    return dict(found["metadata"].get("annotations") or {})
-
-
 def report(place: Place, name: str) -> tuple[str, str]:
     """What stands on the ExternalSecret where the CRD takes no condition: status with reason, and message."""
-    found = annotations(place, name)
+    found = place.annotations(name)
     return found.get("vaultsync.io/created", ""), found.get("vaultsync.io/message", "")
 
 
@@ -408,7 +403,7 @@ def test_no_value_is_in_logs_events_or_annotations(place: Place, vaultsync: Vaul
     shown = {
         "logs": process.output(),
         "Events": json.dumps([place.kube.events_of(name, place.name) for name in names]),
-        "annotations": json.dumps([annotations(place, name) for name in names]),
+        "annotations": json.dumps([place.annotations(name) for name in names]),
     }
     assert "seeded" in shown["logs"]
     assert "pass failed" in shown["logs"]

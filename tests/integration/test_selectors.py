@@ -120,16 +120,10 @@ def app(place: Place, name: str) -> None:
     place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
 
 
-def annotations_of(place: Place, name: str) -> dict[str, str]:
-    found = place.get(name)
-    assert found is not None
-    return dict(found["metadata"]["annotations"])
-
-
 def assert_untouched(place: Place, *names: str) -> None:
     time.sleep(MOMENT)
     for name in names:
-        assert annotations_of(place, name) == SEED
+        assert place.annotations(name) == SEED
         assert place.events(name, "vaultsync") == []
 
 
@@ -199,18 +193,18 @@ def test_a_label_brings_a_namespace_in_and_without_it_the_namespace_is_left_alon
         elsewhere.wait_for_secret(name, PATIENCE)
     elsewhere.put("early", password="rotated")
     elsewhere.wait_for_secret("early", PATIENCE, p="rotated")
-    elsewhere.wait_for(lambda: "2@" in annotations_of(elsewhere, "early").get("vaultsync.io/versions", ""), PATIENCE)
+    elsewhere.wait_for(lambda: "2@" in elsewhere.annotations("early").get("vaultsync.io/versions", ""), PATIENCE)
 
     label(elsewhere, None)
     process.wait_until(lambda: "a namespace is not watched any more" in process.output(), PATIENCE)
-    before = annotations_of(elsewhere, "early")
+    before = elsewhere.annotations("early")
     elsewhere.put("early", password="again")
     app(elsewhere, "late")
     app(place, "witness-2")
     place.wait_for_secret("witness-2", PATIENCE)
     assert_untouched(elsewhere, "late")
     assert elsewhere.read("late") is None
-    assert annotations_of(elsewhere, "early") == before
+    assert elsewhere.annotations("early") == before
     assert elsewhere.secret("early") == {"p": "rotated"}
 
     label(elsewhere, place.name)
@@ -269,16 +263,16 @@ def test_external_secrets_are_selected_by_label(place: Place, vaultsync: Vaultsy
 
     set_label("other", place.name)
     place.wait_for_secret("other", PATIENCE)
-    place.wait_for(lambda: "vaultsync.io/versions" in annotations_of(place, "other"), PATIENCE)
+    place.wait_for(lambda: "vaultsync.io/versions" in place.annotations("other"), PATIENCE)
 
     set_label("other", None)
     time.sleep(MOMENT)
-    before, value = annotations_of(place, "other"), place.secret("other")
+    before, value = place.annotations("other"), place.secret("other")
     for name in ("other", "chosen"):
         place.put(name, password="rotated")
     place.wait_for_secret("chosen", PATIENCE, p="rotated")
     time.sleep(MOMENT)
-    assert annotations_of(place, "other") == before
+    assert place.annotations("other") == before
     assert place.secret("other") == value
     place.vault.delete(place.path("other"))
     time.sleep(MOMENT)

@@ -1,7 +1,9 @@
 """What is generated, by whose rules, and where it may go: as external-secrets brings it into the Kubernetes Secret."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Mapping
 
 import pytest
@@ -25,26 +27,10 @@ def ruled(rules: str | Mapping[str, object]) -> dict[str, str]:
     return SEED | {"vaultsync.io/generate": rules if isinstance(rules, str) else json.dumps(rules)}
 
 
-def told(place: Place, name: str, *words: str) -> str:
-    """Waits until the ExternalSecret says all of it, and returns what it says."""
-
-    def probe() -> str | None:
-        annotations = (place.get(name) or {}).get("metadata", {}).get("annotations", {})
-        message = str(annotations.get("vaultsync.io/message", ""))
-        wrong = str(annotations.get("vaultsync.io/created", "")).startswith("False")
-        return message if wrong and all(word in message for word in words) else None
-
-    return place.wait_for(probe, what=f"{name} says {words}")
-
-
-def good(place: Place, name: str) -> None:
-    """Waits until the ExternalSecret says that nothing is wrong."""
-
-    def probe() -> bool:
-        annotations = (place.get(name) or {}).get("metadata", {}).get("annotations", {})
-        return str(annotations.get("vaultsync.io/created", "")).startswith("True")
-
-    place.wait_for(probe, what=f"{name} says that it is fine")
+def another(place: Place, first: dict[str, str]) -> dict[str, str] | None:
+    """The Secret's values once they are others."""
+    now = place.secret("database")
+    return now if now != first else None
 
 
 def test_each_format_reaches_the_secret(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -108,11 +94,11 @@ def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: Vault
 def test_the_whole_of_a_path_needs_names_and_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", annotations=SEED, dataFrom=[{"extract": {"key": place.path("app")}}])
-    told(place, "app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
+    place.wait_until_told("app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
     place.patch("app", {"metadata": {"annotations": ruled("{user: {value: app}, password: {format: uuid}}")}})
     found = place.wait_for_secret("app")
     assert found.keys() == {"user", "password"}
-    good(place, "app")
+    place.wait_until_fine("app")
 
 
 def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
@@ -121,11 +107,11 @@ def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
     vaultsync()
     data = {"p": ("app", "password"), "u": ("app", "user")}
     place.external_secret("app", data, annotations=ruled("{password: {format: password, length: 4}, user: {value: a}}"))
-    told(place, "app", "vaultsync.io/generate", "password.length")
+    place.wait_until_told("app", "vaultsync.io/generate", "password.length")
     assert place.version("app") == 0, "not even the good half of it"
     place.patch("app", {"metadata": {"annotations": ruled("{password: {format: password}, user: {value: a}}")}})
     assert len(place.wait_for_secret("app")["p"]) == 32
-    good(place, "app")
+    place.wait_until_fine("app")
 
 
 def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
@@ -135,9 +121,9 @@ def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
     place.external_secret("b-young", {"u": ("app", "user")}, annotations=ruled("user: {value: young}"))
     vaultsync()
     assert place.wait_for_secret("b-young") == {"u": "old"}
-    told(place, "b-young", "'user'", f"{place.name}/a-old")
+    place.wait_until_told("b-young", "'user'", f"{place.name}/a-old")
     place.patch("b-young", {"metadata": {"annotations": ruled("user: {value: old}")}})
-    good(place, "b-young")
+    place.wait_until_fine("b-young")
 
 
 def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -146,8 +132,8 @@ def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: Va
     place.external_secret("pinned", annotations=SEED, entries=[{"secretKey": "p", "remoteRef": pinned}])
     find = {"path": place.name, "name": {"regexp": ".*"}}
     place.external_secret("find", annotations=SEED, dataFrom=[{"find": find}])
-    told(place, "pinned", "spec.data[0].remoteRef", "'7'")
-    told(place, "find", "dataFrom.find")
+    place.wait_until_told("pinned", "spec.data[0].remoteRef", "'7'")
+    place.wait_until_told("find", "dataFrom.find")
 
 
 def test_the_cluster_wide_rules_are_for_who_has_none(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -168,7 +154,14 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
     found = place.wait_for_secret("database")
     public = {rule["public"] for rule in rules.values() if "public" in rule}
     assert found.keys() == (rules.keys() - {"*"}) | public | {"session", "session-key"}
-    good(place, "database")
+    place.wait_until_fine("database")
+    (command,) = re.findall(r"```sh\n(kubectl .* annotate externalsecret .*)\n```", README.read_text())
+    path = os.pathsep.join([str(place.testbed.binaries["kubectl"].parent), os.environ["PATH"]])
+    environment = {**os.environ, **place.testbed.env, "PATH": path}
+    subprocess.run(["bash", "-c", command.replace("dev-1", place.name)], check=True, env=environment, timeout=30)
+    place.wait_for(lambda: place.version("database") == 2, what="all of it is made anew")
+    rotated = place.wait_for(lambda: another(place, found), what="and is in the Secret")
+    assert {name for name in found if rotated[name] == found[name]} == {"user"}
 
 
 def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -178,7 +171,7 @@ def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: Vault
     annotation = "\n".join(f"{name}: {rule}" for name, rule in written.items())
     place.external_secret("app", {name: ("app", name) for name in written}, annotations=ruled(annotation))
     assert place.wait_for_secret("app").keys() == written.keys()
-    good(place, "app")
+    place.wait_until_fine("app")
 
 
 # -- where it may go
@@ -190,7 +183,7 @@ def test_another_namespaces_path_is_refused_by_name_and_the_rest_goes_on(
     vaultsync()
     data = {"mine": (f"{place.name}/a", "p"), "theirs": (f"else-{place.name}/a", "p")}
     place.external_secret("app", data, annotations=SEED, absolute=True)
-    told(place, "app", f"secret/else-{place.name}/a", f"*/{place.name}/**", "VAULTSYNC_SEED_PATHS")
+    place.wait_until_told("app", f"secret/else-{place.name}/a", f"*/{place.name}/**", "VAULTSYNC_SEED_PATHS")
     assert place.vault.version(f"else-{place.name}/a") == 0
     assert place.version("a") == 1
 
@@ -204,7 +197,7 @@ def test_no_spelling_leads_elsewhere(place: Place, vaultsync: VaultsyncFactory, 
     before = place.vault.names("")
     written = key.format(place.name, place.name)
     place.external_secret("app", {"p": (written, "p")}, annotations=SEED, absolute=True)
-    told(place, "app", "spec.data[0].remoteRef")
+    place.wait_until_told("app", "spec.data[0].remoteRef")
     assert place.vault.names("") == before
 
 
@@ -212,7 +205,7 @@ def test_a_store_of_the_authors_own_making_leads_nowhere_either(place: Place, va
     vaultsync()
     place.store("sly", path=f"secret/data/else-{place.name}", version="v1")
     place.external_secret("app", {"p": ("a", "p")}, annotations=SEED, store="sly", absolute=True)
-    told(place, "app", "spec.data[0].remoteRef")
+    place.wait_until_told("app", "spec.data[0].remoteRef")
     assert place.vault.version(f"else-{place.name}/a") == 0
 
 
@@ -220,7 +213,7 @@ def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: Vaultsyn
     vaultsync({"VAULTSYNC_SEED_PATHS": "*/{label:example.com/team}/**"})
     team = f"team-{place.name}"
     place.external_secret("app", {"p": (f"{team}/a", "p")}, annotations=SEED, absolute=True)
-    told(place, "app", "the namespace has no label example.com/team")
+    place.wait_until_told("app", "the namespace has no label example.com/team")
     label = {"metadata": {"labels": {"example.com/team": team}}}
     place.kube.patch("v1", "Namespace", place.name, label)
     assert HEX.fullmatch(place.wait_for_secret("app")["p"])
@@ -232,7 +225,7 @@ def test_a_spent_budget_is_told_and_heals_are_free(place: Place, vaultsync: Vaul
         place.external_secret(name, {"p": (name, "p")}, annotations=SEED)
         place.wait_for_secret(name)
     place.external_secret("c", {"p": ("c", "p")}, annotations=SEED)
-    told(place, "c", "VAULTSYNC_SEED_BUDGET")
+    place.wait_until_told("c", "VAULTSYNC_SEED_BUDGET")
     assert place.version("c") == 0
     before = place.secret("a")
     place.vault.delete(place.path("a"))

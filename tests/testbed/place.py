@@ -150,6 +150,28 @@ class Place:
         """The values of the Kubernetes Secret, None where there is none."""
         return self.kube.secret_values(name, self.name)
 
+    def annotations(self, name: str) -> dict[str, str]:
+        """Those of an ExternalSecret."""
+        return dict((self.get(name) or {"metadata": {}})["metadata"].get("annotations") or {})
+
+    def wait_until_told(self, name: str, *words: str) -> str:
+        """Waits until an ExternalSecret says that something is wrong, in all these words; returns what it says."""
+
+        def probe() -> str | None:
+            found = self.annotations(name)
+            message, wrong = found.get("vaultsync.io/message", ""), found.get("vaultsync.io/created", "")
+            return message if wrong.startswith("False") and all(word in message for word in words) else None
+
+        return self.wait_for(probe, what=f"{name} says {words}")
+
+    def wait_until_fine(self, name: str) -> None:
+        """Waits until an ExternalSecret says that nothing is wrong."""
+
+        def probe() -> bool:
+            return self.annotations(name).get("vaultsync.io/created", "").startswith("True")
+
+        self.wait_for(probe, what=f"{name} says that it is fine")
+
     def events(self, name: str, component: str | None = None) -> list[tuple[str, str]]:
         """Reasons and messages of the Events about an ExternalSecret, perhaps only those of one component."""
         return [

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from tests.unit.build import NOON
 from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError
+from vaultsync.core.marks import MANAGED_BY, parse_mark
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
@@ -26,6 +27,7 @@ class Secret:
     version: int = 0
     values: dict[str, str] | None = None
     written: datetime | None = None
+    custom_metadata: dict[str, str] = field(default_factory=dict)
 
 
 class FakeVault:
@@ -36,7 +38,8 @@ class FakeVault:
         errors: raised by the next requests for a path, first to last.
         down: raised by every request while set.
         before_create: called between the look and the write, once.
-        looks, creates: how often each path was asked for.
+        looks, creates, rotations, marks: how often each path was asked for.
+        marks_refused: raised by every mark while set.
     """
 
     def __init__(self) -> None:
@@ -48,12 +51,16 @@ class FakeVault:
         self.before_create: Callable[[], None] | None = None
         self.looks: dict[VaultPath, int] = defaultdict(int)
         self.creates: dict[VaultPath, int] = defaultdict(int)
+        self.rotations: dict[VaultPath, int] = defaultdict(int)
+        self.marks: dict[VaultPath, int] = defaultdict(int)
+        self.marks_refused: VaultsyncError | None = None
 
     def write(self, path: VaultPath, **values: str) -> None:
         """A person writes a new version."""
         old = self.secrets.get(path, Secret())
         self.now += timedelta(seconds=1)
-        self.secrets[path] = Secret(old.version + 1 if _mount(path).kv == 2 else 0, dict(values), self.now)
+        version = old.version + 1 if _mount(path).kv == 2 else 0
+        self.secrets[path] = Secret(version, dict(values), self.now, old.custom_metadata)
 
     def delete(self, path: VaultPath) -> None:
         """A person deletes the latest version."""
@@ -74,6 +81,21 @@ class FakeVault:
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self.creates[path] += 1
+        return self._write(path, state, values)
+
+    async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
+        self.rotations[path] += 1
+        return self._write(path, state, values)
+
+    async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
+        self.marks[path] += 1
+        self._fail(path)
+        if self.marks_refused is not None:
+            raise self.marks_refused
+        kept = {**self.secrets[path].custom_metadata, **custom_metadata}
+        self.secrets[path].custom_metadata = {key: value for key, value in kept.items() if value is not None}
+
+    def _write(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self._fail(path)
         if self.before_create is not None:
             once, self.before_create = self.before_create, None
@@ -91,10 +113,21 @@ class FakeVault:
     async def password(self, policy: str, namespace: str) -> SecretStr:
         raise VaultRejected(f"Vault returned 404: no reason given on sys/policies/password/{policy}/generate")
 
-    async def find(self, prefix: FindPrefix) -> set[VaultPath]:
+    async def find(self, prefix: FindPrefix, limit: int = 10_000) -> set[VaultPath]:
         if self.down is not None:
             raise self.down
         return {path for path in self.secrets if prefix.covers(path)}
+
+    async def mounts(self, namespace: str) -> dict[str, Mount]:
+        if self.down is not None:
+            raise self.down
+        return {f"kv_{namespace}": Mount("secret/", 2)}
+
+    async def delete_version(self, path: VaultPath, version: int) -> None:
+        if path in self.denied_writes:
+            raise self.denied_writes[path]
+        if self.secrets[path].version == version:
+            self.delete(path)
 
     def _fail(self, path: VaultPath) -> None:
         if self.down is not None:
@@ -107,7 +140,15 @@ class FakeVault:
         exists = secret.values is not None
         if mount.kv == 1:
             return SecretState(mount, exists)
-        return SecretState(mount, exists, secret.version, dict.fromkeys(secret.values or ()), secret.written)
+        return SecretState(
+            mount,
+            exists,
+            secret.version,
+            dict.fromkeys(secret.values or ()),
+            secret.written,
+            mark=parse_mark(secret.custom_metadata),
+            managed_by=secret.custom_metadata.get(MANAGED_BY, ""),
+        )
 
 
 def _mount(path: VaultPath) -> Mount:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.build import V1, external_secret, gone, live, namespace, path, reader, reference
+from tests.unit.build import NOON, V1, external_secret, gone, live, namespace, path, reader, reference
 from vaultsync.core.decide import Decision, History, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
 from vaultsync.core.names import EventReason
 from vaultsync.core.state import Presence, SecretState, presence
@@ -101,7 +101,7 @@ CASES: list[tuple[str, SecretState, list[Reader], Seed | None]] = [
 
 @pytest.mark.parametrize(("case", "state", "readers", "expected"), CASES, ids=[case[0] for case in CASES])
 def test_what_is_seeded(case: str, state: SecretState, readers: list[Reader], expected: Seed | None) -> None:
-    assert decide(HERE, state, readers).seed == expected, case
+    assert decide(HERE, state, readers, NOON).seed == expected, case
 
 
 def problems(decision: Decision) -> list[str]:
@@ -123,7 +123,7 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
 
 @pytest.mark.parametrize(("case", "state", "readers", "words"), TOLD, ids=[case[0] for case in TOLD])
 def test_what_readers_are_told(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
-    told = problems(decide(HERE, state, readers))
+    told = problems(decide(HERE, state, readers, NOON))
     assert bool(told) == bool(words), case
     assert all(word in told[0] for word in words)
     assert all(message.startswith("spec.data[0].remoteRef: ") for message in told)
@@ -144,7 +144,7 @@ RECREATIONS: list[tuple[str, SecretState, frozenset[str], bool, EventReason]] = 
 def test_created_or_created_again(
     case: str, state: SecretState, known: frozenset[str], existed: bool, reason: EventReason
 ) -> None:
-    made = decide(HERE, state, [reader()], History(known, existed)).seed
+    made = decide(HERE, state, [reader()], NOON, History(known, existed)).seed
     assert made is not None, case
     assert made.reason is reason
 
@@ -183,7 +183,7 @@ known_ = st.frozensets(st.sampled_from("abc"))
 def test_a_decision_never_replaces_a_value(
     state: SecretState, readers: list[Reader], known: frozenset[str], existed: bool
 ) -> None:
-    made = decide(HERE, state, readers, History(known, existed)).seed
+    made = decide(HERE, state, readers, NOON, History(known, existed)).seed
     if made is None:
         return
     assert made.properties
@@ -199,9 +199,9 @@ def test_a_decision_never_replaces_a_value(
 def test_only_wishes_cause_a_seed_and_refused_readers_have_none(
     state: SecretState, readers: list[Reader], known: frozenset[str], existed: bool
 ) -> None:
-    decision = decide(HERE, state, readers, History(known, existed))
+    decision = decide(HERE, state, readers, NOON, History(known, existed))
     heard = [one for one in readers if one.choice is not REFUSED]
-    assert decide(HERE, state, heard, History(known, existed)).seed == decision.seed
+    assert decide(HERE, state, heard, NOON, History(known, existed)).seed == decision.seed
     if not any(one.choice is WANTED for one in readers):
         assert decision == Decision()
     if decision.seed is not None:
@@ -211,18 +211,18 @@ def test_only_wishes_cause_a_seed_and_refused_readers_have_none(
 
 @given(states, readers_)
 def test_after_the_seed_nothing_is_left_to_seed(state: SecretState, readers: list[Reader]) -> None:
-    made = decide(HERE, state, readers).seed
+    made = decide(HERE, state, readers, NOON).seed
     if made is None or state.mount.kv == 1:
         return
     keys = (dict(state.subkeys or {}) if state.exists else {}) | dict.fromkeys(made.properties)
     after = replace(state, exists=True, version=state.version + 1, subkeys=keys)
-    assert decide(HERE, after, readers).seed is None
+    assert decide(HERE, after, readers, NOON).seed is None
 
 
 @given(states, readers_)
 def test_only_those_who_asked_are_told_of_problems(state: SecretState, readers: list[Reader]) -> None:
     asked = {one.name for one in readers if one.choice is WANTED}
-    assert {problem.reader for problem in decide(HERE, state, readers).problems} <= asked
+    assert {problem.reader for problem in decide(HERE, state, readers, NOON).problems} <= asked
 
 
 CHOICES: list[tuple[str, dict[str, str], str | None, SeedMode, SeedChoice]] = [

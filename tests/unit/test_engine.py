@@ -32,6 +32,7 @@ from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import LOOK_BEHIND_SECONDS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.engine.marker import Marker
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
 
@@ -60,7 +61,8 @@ class Engine:
         self.index.put_namespace(namespace())
 
     def made_reconciler(self, vault: FakeVault) -> Reconciler:
-        return Reconciler(self.index, self.ledger, vault, self.seed_paths, self.budget)
+        self.marker = Marker(self.ledger, vault)
+        return Reconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker)
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -631,7 +633,7 @@ def test_a_removed_object_is_forgotten() -> None:
         await engine.passes(external_secret("a", annotations=SEED))
         engine.index.remove(APP)
         assert await engine.syncer.external_secret(APP) == 0
-        assert await engine.reconciler.path(A) == set()
+        assert await engine.reconciler.path(A) == (set(), 0)
         assert not engine.ledger._synced
         assert not engine.ledger._observed
 

@@ -14,8 +14,9 @@ from vaultsync import __version__
 from vaultsync.cli import _one_line, main
 from vaultsync.core import names, rules, words
 from vaultsync.core.decide import SeedMode
+from vaultsync.core.durations import parse_duration
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.settings import Settings, explain, parse_duration, variable
+from vaultsync.settings import Settings, explain, variable
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
 NAMES = [variable(name) for name in Settings.model_fields]
@@ -170,10 +171,9 @@ def test_several_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -
         ("15", 15),
         (" 15 ", 15),
         ("0.5", 0.5),
-        (7, 7),
     ],
 )
-def test_durations(text: object, seconds: float) -> None:
+def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 

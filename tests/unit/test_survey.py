@@ -14,6 +14,7 @@ from tests.unit.servers import answer, http_server
 from vaultsync import tables
 from vaultsync.cli import main
 from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.generate import Encoding
 from vaultsync.core.objects import ExternalSecret, ObjectName, Store
@@ -25,6 +26,7 @@ from vaultsync.core.words import in_words
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.marker import Marker
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.survey import Action, Explained, Finding, Summary, Survey, summarise
 from vaultsync.kube.client import KubeClient
@@ -150,7 +152,7 @@ def test_a_refused_look_stands_in_its_row_and_the_others_go_on() -> None:
     assert denied.problems == ("Vault returned 403: permission denied",)
     assert denied.presence is None
     assert other.action is Action.SEED
-    assert summarise([explained]) == Summary(1, seed=1, add=0, force_sync=0, problems=1, unseen=1)
+    assert summarise([explained]) == Summary(1, seed=1, add=0, rotate=0, force_sync=0, problems=1, unseen=1)
 
 
 def test_without_vault_there_is_no_answer() -> None:
@@ -231,7 +233,9 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     [explained] = cluster.explain(one)
     [finding] = explained.findings
     ledger = Ledger()
-    reconciler = Reconciler(cluster.index, ledger, cluster.vault, MINE, Budget(0, lambda: 0.0))
+    reconciler = Reconciler(
+        cluster.index, ledger, cluster.vault, MINE, Budget(0, lambda: 0.0), Marker(ledger, cluster.vault)
+    )
     [where] = cluster.index.paths()
     run(reconciler.path(where))
     assert (finding.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
@@ -244,8 +248,9 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
     budget, ledger = Budget(1, lambda: 0.0), Ledger()
-    reconciler = Reconciler(cluster.index, ledger, cluster.vault, MINE, budget, dry_run=True)
-    assert run(reconciler.path(API)) == {one.name}
+    marker = Marker(ledger, cluster.vault)
+    reconciler = Reconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, dry_run=True)
+    assert run(reconciler.path(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not ledger.synced(one).events
     assert budget.take("dev-1") == 0
@@ -300,7 +305,9 @@ def test_a_public_part_in_words() -> None:
 
 
 FINDINGS = (
-    Finding("spec.data[0].remoteRef", "SecretStore dev-1/vault", "a", "secret/a", "", "p", 3, NOON, Presence.PRESENT),
+    Finding(
+        "spec.data[0].remoteRef", "SecretStore dev-1/vault", "a", "secret/a", "", "p", 3, NOON, Presence.PRESENT, "me"
+    ),
     Finding(
         "spec.data[1].remoteRef",
         "SecretStore dev-1/vault",
@@ -322,11 +329,11 @@ def test_the_table_of_one() -> None:
         "ExternalSecret:   dev-1/app",
         "Seeding:          wanted (asked for)",
         "",
-        "PATH                    PROPERTY   VERSION   AGE   IN VAULT   ACTION    FIELD                    "
+        "PATH                    PROPERTY   VERSION   AGE   IN VAULT   MADE BY   ACTION    FIELD                    "
         "STORE                     WHY",
-        "secret/a                p          3         2d    present    nothing   spec.data[0].remoteRef   "
+        "secret/a                p          3         2d    present    me        nothing   spec.data[0].remoteRef   "
         "SecretStore dev-1/vault",
-        "team:secret/b\\x1b[31m   <all>      -         -     missing    seed      spec.data[1].remoteRef   "
+        "team:secret/b\\x1b[31m   <all>      -         -     missing    -         seed      spec.data[1].remoteRef   "
         "SecretStore dev-1/vault   random UUID; a problem",
     ]
 
@@ -347,11 +354,14 @@ def test_the_table_of_all_ends_with_a_sum() -> None:
         "AGE",
         "IN",
         "VAULT",
+        "MADE",
+        "BY",
         "ACTION",
         "WHY",
     ]
     assert lines[-1] == (
-        "Plan: 1 path to seed, 0 to add to, 0 ExternalSecrets to force-sync; 1 ExternalSecret in all, 1 with problems."
+        "Plan: 1 path to seed, 0 to add to, 0 to rotate, 0 ExternalSecrets to force-sync; "
+        "1 ExternalSecret in all, 1 with problems."
     )
     idle = tables.plan_table([], summarise([]), NOON)
     assert idle == "Plan: nothing to do; 0 ExternalSecrets in all.\n"
@@ -370,7 +380,7 @@ def test_json_holds_the_same() -> None:
 
 @pytest.mark.parametrize(("seconds", "told"), [(-5, "0s"), (59, "59s"), (61, "1m"), (7300, "2h"), (90000, "1d")])
 def test_ages(seconds: float, told: str) -> None:
-    assert tables.age(seconds) == told
+    assert age(seconds) == told
 
 
 @pytest.mark.parametrize("name", ["app", "", "/", "dev-1/", "/app", "a/b/c", "UPPER/app"])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.build import gone, live, path, reader, reference
-from vaultsync.core.decide import Reader, SeedChoice, decide
+from tests.unit.build import NOON, gone, live, path, reader, reference
+from vaultsync.core.decide import Defaults, Reader, SeedChoice, decide
 from vaultsync.core.generate import Encoding, generate
 from vaultsync.core.names import CreatedReason
 from vaultsync.core.objects import ObjectName
@@ -25,12 +25,12 @@ def ruled(text: str, *properties: str, name: str = "app", whole: bool = False) -
 
 
 def made(state: SecretState, *readers: Reader, defaults: Rules = NO_RULES) -> list[str]:
-    seed = decide(HERE, state, readers, defaults=defaults).seed
+    seed = decide(HERE, state, readers, NOON, defaults=Defaults(defaults)).seed
     return seed.properties if seed else []
 
 
 def told(state: SecretState, *readers: Reader) -> list[tuple[str, str]]:
-    return [(one.reader.name, one.message) for one in decide(HERE, state, readers).problems]
+    return [(one.reader.name, one.message) for one in decide(HERE, state, readers, NOON).problems]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,18 @@ def told(state: SecretState, *readers: Reader) -> list[tuple[str, str]]:
             ["p"],
         ),
         ('"*" names no key', gone(), [ruled('"*": {format: uuid}', whole=True)], []),
+        (
+            "a half that another reads without a rule is made by the pair's",
+            gone(),
+            [ruled("{}", "key"), ruled(PAIR, "pub")],
+            ["key", "pub"],
+        ),
+        (
+            "a half that is no half to another",
+            gone(),
+            [ruled("key: {format: uuid}", "key"), ruled(PAIR, "pub")],
+            ["key"],
+        ),
     ],
 )
 def test_which_properties_are_made(case: str, state: SecretState, readers: list[Reader], expected: list[str]) -> None:
@@ -78,6 +90,12 @@ def test_which_properties_are_made(case: str, state: SecretState, readers: list[
             ["'url'", "password, user", "delete the path"],
         ),
         ("half a pair", live("key"), [ruled(PAIR, "pub")], ["'pub'", "key"]),
+        (
+            "half a pair whose other half is something else to another",
+            gone(),
+            [ruled("pub: {format: uuid}", "pub", name="other"), ruled(PAIR, "key")],
+            ["'key'", "'pub'", "another ExternalSecret"],
+        ),
         ("the whole without names", gone(), [ruled('"*": {format: uuid}', whole=True)], ["vaultsync.io/generate"]),
     ],
 )
@@ -91,25 +109,27 @@ def test_what_can_not_be_made_is_told(case: str, state: SecretState, readers: li
 def test_the_older_rule_counts_and_the_younger_is_told_until_they_are_the_same() -> None:
     old, young = ruled("p: {value: old}", "p", name="old"), ruled("p: {value: young}", "p", name="young")
     for state in (gone(), live("p")):
-        decision = decide(HERE, state, [old, young])
+        decision = decide(HERE, state, [old, young], NOON)
         (problem,) = decision.problems
         assert (problem.reader.name, problem.reason) == ("young", CreatedReason.ERROR_ANNOTATION)
         assert "dev-1/old" in problem.message
-    seed = decide(HERE, gone(), [old, young]).seed
+    seed = decide(HERE, gone(), [old, young], NOON).seed
     assert seed is not None
     assert seed.wishes["p"].rule == ValueRule(value="old")
     assert not told(gone(), old, ruled("p: {value: old}", "p", name="young"))
 
 
 def test_a_rule_goes_before_none_however_young_it_is() -> None:
-    seed = decide(HERE, gone(), [reader(reference("p"), name="old"), ruled("p: {value: x}", "p", name="young")]).seed
+    seed = decide(
+        HERE, gone(), [reader(reference("p"), name="old"), ruled("p: {value: x}", "p", name="young")], NOON
+    ).seed
     assert seed is not None
     assert seed.wishes["p"].rule == ValueRule(value="x")
 
 
 def test_own_rules_go_before_the_cluster_wide_ones() -> None:
     defaults = parse_rules('{p: {value: cluster}, "*": {format: uuid}}')
-    seed = decide(HERE, gone(), [ruled("p: {value: own}", "p", "q")], defaults=defaults).seed
+    seed = decide(HERE, gone(), [ruled("p: {value: own}", "p", "q")], NOON, defaults=Defaults(defaults)).seed
     assert seed is not None
     assert seed.wishes["p"].rule == ValueRule(value="own")
     assert isinstance(seed.wishes["q"].rule, UuidRule)
@@ -117,14 +137,14 @@ def test_own_rules_go_before_the_cluster_wide_ones() -> None:
 
 def test_a_reader_that_was_refused_has_no_say_in_rules() -> None:
     refused = Reader(ObjectName("dev-1", "old"), SeedChoice.REFUSED, (reference("p"),), parse_rules("p: {value: bad}"))
-    seed = decide(HERE, gone(), [refused, ruled("p: {value: good}", "p")]).seed
+    seed = decide(HERE, gone(), [refused, ruled("p: {value: good}", "p")], NOON).seed
     assert seed is not None
     assert seed.wishes["p"].rule == ValueRule(value="good")
 
 
 def test_what_one_reader_decodes_is_encoded_for_all() -> None:
     plain, encoded = reader(reference("p"), name="a"), reader(reference("p", encoding=Encoding.BASE64), name="b")
-    seed = decide(HERE, gone(), [plain, encoded]).seed
+    seed = decide(HERE, gone(), [plain, encoded], NOON).seed
     assert seed is not None
     assert seed.wishes["p"].encoding is Encoding.BASE64
 

@@ -1,18 +1,23 @@
 """What to do about one Vault path: frozen inputs → what is seeded, and what its readers are told. Pure, table-tested.
 
-The invariant: a decision never replaces a value. It creates a version where none is live, or adds absent keys.
+The invariant: a decision never replaces a value that somebody else may have written. It creates a version where none
+is live, adds absent keys, or (a rotation that is asked for) replaces what the path's mark says that vaultsync made.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 from typing import Final
 
 from vaultsync.core import names
+from vaultsync.core.durations import age
 from vaultsync.core.generate import Encoding
+from vaultsync.core.marks import MAX_REQUESTS
 from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName
 from vaultsync.core.paths import VaultPath, logical
+from vaultsync.core.rotation import NOTHING_ASKED, RotationWish, due_at
 from vaultsync.core.rules import NO_RULES, Rules
 from vaultsync.core.state import Presence, SecretState, is_expression, presence
 from vaultsync.core.wishes import Claim, Wish, differing, gather
@@ -59,12 +64,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One ExternalSecret with its entries that read the path in question, and its own rules for values."""
+    """One ExternalSecret with its entries that read the path in question, its own rules for values, and their age."""
 
     name: ObjectName
     choice: SeedChoice
     references: tuple[Reference, ...]
     rules: Rules = NO_RULES
+    rotation: RotationWish = NOTHING_ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +120,54 @@ class History:
     existed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where no ExternalSecret says otherwise.
+
+    Attributes:
+        rules: for values.
+        rotate_after: the age in seconds at which they are made anew, 0 for never.
+    """
+
+    rules: Rules = NO_RULES
+    rotate_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Make these properties anew in one write; vaultsync has made each of them.
+
+    Attributes:
+        why: in people's words.
+    """
+
+    wishes: Mapping[str, Wish]
+    why: str
+    reason: EventReason = EventReason.ROTATED
+
+    @property
+    def properties(self) -> list[str]:
+        """Their names, in order."""
+        return sorted(self.wishes)
+
+
 NEW: Final = History()
+NO_DEFAULTS: Final = Defaults()
 NOTHING: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Everything to do at a path: at most one write."""
+    """Everything to do at a path: at most one write.
+
+    Attributes:
+        due: when there is something to make anew, None: never, or now.
+    """
 
     seed: Seed | None = None
     problems: tuple[Problem, ...] = ()
+    rotation: Rotation | None = None
+    due: datetime | None = None
 
 
 def seed_choice(external_secret: ExternalSecret, namespace: Namespace | None, mode: SeedMode) -> tuple[SeedChoice, str]:
@@ -157,8 +201,9 @@ def decide(
     path: VaultPath,
     state: SecretState,
     readers: Sequence[Reader],
+    now: datetime,
     history: History = NEW,
-    defaults: Rules = NO_RULES,
+    defaults: Defaults = NO_DEFAULTS,
     forbidden: Mapping[str, str] = NOTHING,
 ) -> Decision:
     """Decide about one path.
@@ -167,8 +212,9 @@ def decide(
         path: the secret.
         state: what Vault has there.
         readers: the ExternalSecrets that read it, the oldest first.
+        now: to tell a value's age.
         history: what was seen there before.
-        defaults: the cluster-wide rules for values.
+        defaults: cluster-wide.
         forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
     wanting = [reader for reader in readers if reader.choice is SeedChoice.WANTED]
@@ -184,8 +230,11 @@ def decide(
     missing = frozenset(claim.property for claim in claims if _lacks(state, claim.property))
     asked = missing & {claim.property for claim in claims if claim.reader in names_of_wanting}
     if not asked:
-        return Decision(problems=(*problems, *_keyless(path, state, wanting, forbidden)))
-    wishes = gather(claims, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults)
+        problems += _keyless(path, state, wanting, forbidden)
+        asking = [reader for reader in wanting if reader in granted]
+        rotation = _rotation(path, state, asking, readers, claims, defaults, now)
+        return replace(rotation, problems=(*problems, *rotation.problems))
+    wishes = gather(claims, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults.rules)
     problems += [
         Problem(
             claim.reader,
@@ -205,6 +254,97 @@ def decide(
         reason=EventReason.RECREATED if before else EventReason.SEEDED,
     )
     return Decision(seed, tuple(problems))
+
+
+def _rotation(
+    path: VaultPath,
+    state: SecretState,
+    asking: Sequence[Reader],
+    readers: Sequence[Reader],
+    claims: Sequence[Claim],
+    defaults: Defaults,
+    now: datetime,
+) -> Decision:
+    """What is to be made anew, or when, or why not: of `asking` are the readers that may have something made here."""
+    after, problems = _age(asking, defaults)
+    answered = state.mark.answered if state.mark else ()
+    requests = [reader for reader in asking if reader.rotation.request]
+    where = logical(state.mount, path.path)
+    problems += [
+        Problem(
+            reader.name,
+            f"annotation {names.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it too, and "
+            "no more can be kept apart; remove it from some of them",
+            CreatedReason.ERROR_ANNOTATION,
+        )
+        for reader in requests[MAX_REQUESTS:]
+    ]
+    requests = [reader for reader in requests[:MAX_REQUESTS] if reader.rotation.request not in answered]
+    for reader in requests:
+        if _is_anothers(state, _reads(reader, state)):
+            text = f"annotation {names.ROTATE}: {where} {_not_own(state)}; delete it in Vault to have it made anew"
+            problems.append(Problem(reader.name, text))
+    if state.mark is None or not any(_reads(reader, state) & state.own for reader in asking):
+        return Decision(problems=tuple(problems))
+    new = [reader for reader in requests if _reads(reader, state) & state.own]
+    due = due_at(path, state.mark.made, after) if after else None
+    if not new and (due is None or now < due):
+        return Decision(problems=tuple(problems), due=due)
+    wishes = gather(
+        claims,
+        state.own & {claim.property for claim in claims},
+        frozenset(state.subkeys or ()) - state.own,
+        defaults.rules,
+    )
+    read = frozenset[str]().union(*(_reads(reader, state) for reader in readers)) & state.own
+    obstacle = "; ".join(wishes.impossible.values())
+    if not obstacle and (left := sorted(read - wishes.properties.keys())):
+        obstacle = f"{', '.join(left)} would be left behind, as no ExternalSecret that may have it made anew names it"
+    if obstacle:
+        problems += [Problem(reader.name, f"{where} is not rotated: {obstacle}") for reader in new or asking]
+        return Decision(problems=tuple(problems))
+    why = f"asked for by {', '.join(str(reader.name) for reader in new[:3])}" if new else f"older than {age(after)}"
+    return Decision(problems=tuple(problems), rotation=Rotation(wishes.properties, why))
+
+
+def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Problem]]:
+    """The age at which the path's values are made anew: the oldest ExternalSecret's; who says otherwise is told."""
+    said = [reader for reader in asking if reader.rotation.after is not None]
+    if not said:
+        return defaults.rotate_after, []
+    first = said[0].rotation.after or 0.0
+    return first, [
+        Problem(
+            reader.name,
+            f"annotation {names.ROTATE_AFTER} differs from that of {said[0].name}, which is older and reads the same "
+            "path: its age counts; make them the same, or remove this one",
+            CreatedReason.ERROR_ANNOTATION,
+        )
+        for reader in said[1:]
+        if reader.rotation.after != first
+    ]
+
+
+def _reads(reader: Reader, state: SecretState) -> frozenset[str]:
+    """The properties of the live version that a reader reads."""
+    there = frozenset(state.subkeys or ()) if state.exists else frozenset()
+    properties = [one.property for one in reader.references if not one.metadata]
+    if "" in properties:
+        return there
+    return there & {name for one in properties for name in (one, one.partition(".")[0])}
+
+
+def _is_anothers(state: SecretState, read: frozenset[str]) -> bool:
+    """Whether of what is read there nothing is known to be vaultsync's."""
+    return state.exists if state.mount.kv == 1 else bool(read) and not read & state.own
+
+
+def _not_own(state: SecretState) -> str:
+    if state.mount.kv == 1:
+        return "is in KV v1, which has no room to note who made a value"
+    if state.mark is not None:
+        return "was written by somebody else since vaultsync made it"
+    return "is not marked as made by vaultsync"
 
 
 def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: Mapping[str, str]) -> Iterable[Problem]:

@@ -42,6 +42,11 @@ class VaultEvent:
         """Whether the event says that a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
 
+    @property
+    def is_about_metadata(self) -> bool:
+        """Whether the event says that only the custom metadata, or a setting of the secret, was written."""
+        return self.kind in ("kv-v2/metadata-write", "kv-v2/metadata-patch")
+
 
 def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
     """Read one frame.

@@ -11,6 +11,10 @@ CREATE: Final = "create"
 """On an ExternalSecret: the talk's spelling of the same."""
 GENERATE: Final = "vaultsync.io/generate"
 """On an ExternalSecret: how its values are made, a mapping of properties to rules (YAML or JSON), see core/rules.py."""
+ROTATE_AFTER: Final = "vaultsync.io/rotate-after"
+"""On an ExternalSecret: the age at which values that vaultsync made are made anew, such as 30d, or "never"."""
+ROTATE: Final = "vaultsync.io/rotate"
+"""On an ExternalSecret: each new text makes the values that vaultsync made anew, once."""
 FORCE_SYNC_OPT_OUT: Final = "vaultsync.io/force-sync"
 """On an ExternalSecret: "false" keeps vaultsync from force-syncing it."""
 FORCE_SYNC: Final = "force-sync"
@@ -21,7 +25,17 @@ CREATED: Final = "vaultsync.io/created"
 """Written by vaultsync where the CRD refuses the condition: "<status> <reason>" of what would be the condition."""
 MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync where the CRD refuses the condition: the condition's message."""
-READ_ANNOTATIONS: Final = (SEED, CREATE, GENERATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
+READ_ANNOTATIONS: Final = (
+    SEED,
+    CREATE,
+    GENERATE,
+    ROTATE_AFTER,
+    ROTATE,
+    FORCE_SYNC_OPT_OUT,
+    VERSIONS,
+    CREATED,
+    MESSAGE,
+)
 
 CONDITION_TYPE: Final = "Created"
 
@@ -41,5 +55,6 @@ class EventReason(StrEnum):
 
     SEEDED = "Seeded"
     RECREATED = "Recreated"
+    ROTATED = "Rotated"
     FORCE_SYNCED = "ForceSynced"
     SEED_FAILED = "SeedFailed"

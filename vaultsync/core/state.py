@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
+from vaultsync.core.marks import Mark
 from vaultsync.core.paths import Mount
 
 
@@ -34,7 +35,9 @@ class SecretState:
         version: its number, 0 where there is none; the check-and-set parameter of the next write. KV v1: 0.
         subkeys: the names of its keys, nested, leaves None. None where Vault does not tell (KV v1).
         written: when the latest version was written; None where Vault does not tell.
-        metadata_digest: a digest of its custom metadata, "" without any.
+        metadata_digest: a digest of its custom metadata without vaultsync's mark, "" without any.
+        mark: what vaultsync has made of it, by its own word in the custom metadata; None where that is not known.
+        managed_by: what the custom metadata says of that, "" if nothing.
     """
 
     mount: Mount
@@ -43,6 +46,15 @@ class SecretState:
     subkeys: Mapping[str, Any] | None = None
     written: datetime | None = None
     metadata_digest: str = ""
+    mark: Mark | None = None
+    managed_by: str = ""
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The properties of the latest version that vaultsync has made; none if somebody has written since."""
+        if self.mark is None or not self.exists or self.mark.version != self.token(metadata=False):
+            return frozenset()
+        return self.mark.covers(self.subkeys or {})
 
     def token(self, *, metadata: bool) -> str:
         """Names this state among the secret's states: equal tokens, nothing to read again.

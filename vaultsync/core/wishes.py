@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 from vaultsync.core.generate import Encoding
 from vaultsync.core.objects import ObjectName
-from vaultsync.core.rules import DEFAULT_RULE, NO_RULES, Rule, RuleError, Rules, TemplateRule, template_order
+from vaultsync.core.rules import (
+    DEFAULT_RULE,
+    NO_RULES,
+    KeyPairRule,
+    PublicPartRule,
+    Rule,
+    RuleError,
+    Rules,
+    TemplateRule,
+    template_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +73,20 @@ def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[
         present: the properties that exist.
         defaults: the cluster-wide rules.
     """
-    rules_of = {name: _owner_rules(claims, name).over(defaults) for name in missing}
+    owned = {name: _owner_rules(claims, name) for name in missing}
+    rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
+    settled = {name for name, rules in owned.items() if not rules.is_empty}
     needs: dict[str, frozenset[str]] = {}
     todo = sorted(missing)
     while todo:
         name = todo.pop()
         needs[name] = rules_of[name].siblings(name)
-        for sibling in sorted(needs[name] - rules_of.keys() - present):
+        for sibling in sorted(needs[name] - settled - present):
             own = _owner_rules(claims, sibling)
             rules_of[sibling] = (own if own.rule_for(sibling) else rules_of[name]).over(defaults)
+            settled.add(sibling)
             todo.append(sibling)
-    impossible = _impossible(needs, present)
+    impossible = _impossible(needs, present, _halves({name: rules_of[name].rule_for(name) for name in needs}))
     wishes = {name: _wish(claims, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)}
     try:
         template_order({name: wish.rule for name, wish in wishes.items()})
@@ -102,8 +115,27 @@ def _owner_rules(claims: Iterable[Claim], name: str) -> Rules:
     return next(own, NO_RULES)
 
 
-def _impossible(needs: Mapping[str, frozenset[str]], present: frozenset[str]) -> dict[str, str]:
+def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
+    """The halves of key pairs whose other half is something else by another ExternalSecret's rules."""
     found: dict[str, str] = {}
+    for name, rule in rules.items():
+        if isinstance(rule, KeyPairRule) and rule.public in rules:
+            other, fits = rule.public, rules[rule.public] == PublicPartRule(private=name)
+        elif isinstance(rule, PublicPartRule) and rule.private in rules:
+            pair = rules[rule.private]
+            other, fits = rule.private, isinstance(pair, KeyPairRule) and pair.public == name
+        else:
+            continue
+        if not fits:
+            found[name] = (
+                f"{name!r} is half of a key pair, and its other half, {other!r}, is something else by the rules of "
+                "another ExternalSecret; make them the same"
+            )
+    return found
+
+
+def _impossible(needs: Mapping[str, frozenset[str]], present: frozenset[str], found: dict[str, str]) -> dict[str, str]:
+    """With those that are so anyhow, all that can't be made."""
     while blocked := {name: parts & (present | found.keys()) for name, parts in needs.items() if name not in found}:
         if not any(blocked.values()):
             break

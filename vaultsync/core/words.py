@@ -21,6 +21,9 @@ ANNOTATIONS: Final[Mapping[str, str]] = {
     names.SEED: 'on an ExternalSecret or its Namespace: "true" creates what is missing, "false" never does',
     names.CREATE: 'on an ExternalSecret: "true" is the same, "false" too',
     names.GENERATE: "on an ExternalSecret: how its values are made, see below",
+    names.ROTATE_AFTER: "on an ExternalSecret: the age at which values that vaultsync made are made anew, such as 30d; "
+    'or "never"',
+    names.ROTATE: "on an ExternalSecret: each new text makes them anew at once, such as the date",
     names.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" keeps vaultsync from refreshing it',
     names.FORCE_SYNC: "written: external-secrets' own signal to refresh",
     names.VERSIONS: "written: the version of each path at the last force-sync",

@@ -4,7 +4,8 @@ One room for the controller's passes and for `explain` and `plan`, so that these
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
@@ -62,11 +63,16 @@ class Assessor:
             VaultsyncError: Vault did not answer, or refused.
         """
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
-        seen = self._ledger.observed(path)
-        state = await self._vault.look(path, kv)
+        return self.judge(path, await self._vault.look(path, kv), readers)
+
+    def judge(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Assessment:
+        """Decide about a path that was just looked at, or written."""
+        seen, unmarked = self._ledger.observed(path), self._ledger.unmarked(path)
+        if unmarked is not None and unmarked.mark.version == state.token(metadata=False):
+            state = replace(state, mark=unmarked.mark)
         history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
         forbidden = self._forbidden(path, state.mount, readers)
-        decision = decide(path, state, readers, history, self._index.defaults, forbidden)
+        decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
         allowed = [reader for reader in wanting(readers) if reader.name.namespace not in forbidden]
         return Assessment(state, decision, allowed)
 

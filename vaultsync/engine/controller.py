@@ -117,6 +117,8 @@ class Controller:
     def _take(self, event: VaultEvent) -> None:
         if self._ledger.is_known(event):
             return
+        if event.is_about_metadata and not self._index.reads_metadata(event.path):
+            return
         if event.is_write and self._ledger.announce(event):
             self._add(set(self._index.named_by(event.path)), Lane.URGENT)
             self._queue.add_after(event.path, LOOK_BEHIND_SECONDS)
@@ -186,7 +188,8 @@ class Controller:
                     again = await self._syncer.external_secret(key)
             elif isinstance(key, VaultPath):
                 follow |= self._index.reader_names(key)
-                follow |= await self._reconciler.path(key)
+                found, again = await self._reconciler.path(key)
+                follow |= found
             else:
                 follow |= await self._reconciler.listing(key)
         except BudgetSpent as error:
@@ -207,7 +210,7 @@ class Controller:
         if isinstance(key, VaultPath) and (held := self._held.pop(key, None)):
             self._take(held)
         self._add(follow, max(lane, Lane.READERS))
-        if again > 0:
+        if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
 
     def _waits_for_paths(self, name: ObjectName) -> bool:

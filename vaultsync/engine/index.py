@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from vaultsync.core import names
-from vaultsync.core.decide import Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.decide import NO_DEFAULTS, Defaults, Reader, Reference, SeedChoice, SeedMode, seed_choice
 from vaultsync.core.objects import (
     ExternalSecret,
     FindRef,
@@ -23,6 +23,7 @@ from vaultsync.core.objects import (
     is_open_to,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
+from vaultsync.core.rotation import NOTHING_ASKED, RotationError, RotationWish, parse_rotation
 from vaultsync.core.rules import NO_RULES, RuleError, Rules, parse_rules
 
 Key = VaultPath | FindPrefix | ObjectName
@@ -30,7 +31,7 @@ Key = VaultPath | FindPrefix | ObjectName
 
 K = TypeVar("K")
 
-_WISHES = (names.SEED, names.CREATE, names.GENERATE, names.FORCE_SYNC_OPT_OUT)
+_WISHES = (names.SEED, names.CREATE, names.GENERATE, names.ROTATE_AFTER, names.ROTATE, names.FORCE_SYNC_OPT_OUT)
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Entry:
         prefixes: what its `dataFrom.find` entries list.
         rules: its own rules for values, none if they are wrong.
         rules_problem: what is wrong with them, "" if nothing.
+        rotation: when its values are to be made anew, nothing if that is wrong.
+        rotation_problem: what is wrong with that, "" if nothing.
     """
 
     object: ExternalSecret
@@ -49,6 +52,8 @@ class Entry:
     prefixes: frozenset[FindPrefix] = frozenset()
     rules: Rules = NO_RULES
     rules_problem: str = ""
+    rotation: RotationWish = NOTHING_ASKED
+    rotation_problem: str = ""
 
 
 class Index:
@@ -57,10 +62,10 @@ class Index:
     Args:
         servers: the addresses under which this Vault may stand in a store, normalised by `server_identity`.
         mode: which ExternalSecrets are seeded.
-        defaults: the cluster-wide rules for values.
+        defaults: the cluster-wide rules for values, and their age.
     """
 
-    def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Rules = NO_RULES) -> None:
+    def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Defaults = NO_DEFAULTS) -> None:
         self._servers = servers
         self.defaults = defaults
         self._mode = mode
@@ -123,14 +128,22 @@ class Index:
         entries = [self._entries[name] for name in self._by_path.get(path, ())]
         entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
         return [
-            Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules) for entry in entries
+            Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules, entry.rotation)
+            for entry in entries
         ]
+
+    def reads_metadata(self, path: VaultPath) -> bool:
+        """Whether any ExternalSecret reads the path's custom metadata, or may choose by it."""
+        entries = [self._entries[name] for name in self._by_path.get(path, ())]
+        named = (reference.metadata for entry in entries for reference in entry.references[path])
+        return any(named) or bool(self.prefixes_of(path))
 
     def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
         """Whether an ExternalSecret is seeded, and what is wrong with its annotations: see decide.seed_choice."""
         choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
-        if choice is SeedChoice.WANTED and entry.rules_problem:
-            return SeedChoice.REFUSED, entry.rules_problem  # no guess at what was meant
+        wrong = "; ".join(filter(None, (entry.rules_problem, entry.rotation_problem)))
+        if choice is SeedChoice.WANTED and wrong:
+            return SeedChoice.REFUSED, wrong  # no guess at what was meant
         return choice, problem
 
     def namespace(self, name: str) -> Namespace | None:
@@ -169,7 +182,8 @@ class Index:
         """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
         old = self._entries.get(external_secret.name)
         if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            entry = Entry(external_secret, old.references, old.prefixes, *self._rules(external_secret, old))
+            wishes = (*self._rules(external_secret, old), *_rotation(external_secret))
+            entry = Entry(external_secret, old.references, old.prefixes, *wishes)
             self._entries[external_secret.name] = entry
         else:
             entry = self._replace(old, external_secret)
@@ -235,7 +249,8 @@ class Index:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
-        return Entry(external_secret, resolved, frozenset(prefixes), *self._rules(external_secret))
+        wishes = (*self._rules(external_secret), *_rotation(external_secret))
+        return Entry(external_secret, resolved, frozenset(prefixes), *wishes)
 
     def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
         """Its own rules, and what is wrong with them."""
@@ -246,7 +261,7 @@ class Index:
             return old.rules, old.rules_problem
         try:
             rules = parse_rules(text)
-            rules.over(self.defaults)
+            rules.over(self.defaults.rules)
         except RuleError as error:
             return NO_RULES, f"annotation {names.GENERATE} on this ExternalSecret: {error}"
         return rules, ""
@@ -311,6 +326,14 @@ def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
         refusal=refusal,
         encoding=ref.encoding,
     )
+
+
+def _rotation(external_secret: ExternalSecret) -> tuple[RotationWish, str]:
+    """When its values are to be made anew, and what is wrong with that."""
+    try:
+        return parse_rotation(external_secret.name, external_secret.annotations), ""
+    except RotationError as error:
+        return NOTHING_ASKED, str(error)
 
 
 def _news(old: Entry | None, new: Entry) -> set[Key]:

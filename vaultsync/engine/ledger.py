@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from vaultsync.core.events import VaultEvent
+from vaultsync.core.marks import Mark
 from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -43,6 +44,18 @@ class Observed:
     properties: frozenset[str] = frozenset()
     epoch: int = 0
     announced: SecretState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """A mark that is not yet in Vault.
+
+    Attributes:
+        custom_metadata: what is to be merged into the path's.
+    """
+
+    mark: Mark
+    custom_metadata: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class Ledger:
         self._listed: dict[FindPrefix, set[VaultPath]] = {}
         self._synced: dict[ObjectName, Synced] = {}
         self._unreadable: set[VaultPath] = set()
+        self._unmarked: dict[VaultPath, Unmarked] = {}
         self._expected: Counter[VaultPath] = Counter()
         self.watching_since: datetime | None = None
         """When the event stream was connected: later changes do not go unseen."""
@@ -143,6 +157,23 @@ class Ledger:
     def unreadable(self, path: VaultPath) -> None:
         """Vault refuses a look at the path: a listing goes on without it."""
         self._unreadable.add(path)
+
+    def made(self, path: VaultPath, unmarked: Unmarked) -> None:
+        """Something was made at the path, and Vault does not know yet that it was vaultsync."""
+        self._unmarked[path] = unmarked
+
+    def unmarked(self, path: VaultPath) -> Unmarked | None:
+        """The mark that is still to be left at the path."""
+        return self._unmarked.get(path)
+
+    def all_unmarked(self) -> list[VaultPath]:
+        """The paths at which a mark is still to be left."""
+        return list(self._unmarked)
+
+    def marked(self, path: VaultPath, unmarked: Unmarked) -> None:
+        """The mark is left, or has lost its sense."""
+        if self._unmarked.get(path) == unmarked:
+            del self._unmarked[path]
 
     def expect(self, path: VaultPath) -> None:
         """A write of our own to a KV v1 path is under way; its event names no version to know it by."""

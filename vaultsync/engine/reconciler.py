@@ -1,15 +1,19 @@
-"""One pass over one Vault path or listing: look, decide, create. What follows for its readers is the syncer's."""
+"""One pass over one Vault path or listing: look, decide, create or rotate.
+
+What follows for its readers is the syncer's.
+"""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.decide import Decision, Problem, Reader, Seed, SeedChoice
+from vaultsync.core.decide import Decision, Problem, Reader, Rotation, Seed, SeedChoice
 from vaultsync.core.errors import (
     BudgetSpent,
     VaultDenied,
@@ -19,22 +23,32 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.generate import encode, generate
+from vaultsync.core.marks import MAX_REQUESTS, Mark, render_mark
 from vaultsync.core.names import CreatedReason, EventReason
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.rotation import next_mark
 from vaultsync.core.rules import KeyPairRule, PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
+from vaultsync.core.wishes import Wish
 from vaultsync.engine.assess import Assessor, Looks, empty_listing, wanting
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, Key
-from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.ledger import Ledger, Unmarked
+from vaultsync.engine.marker import Marker
+
+DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
+SHORTLY = 0.01
+"""Seconds: a pass has left something to do that needs another look."""
 
 
 class Vault(Looks, Protocol):
     """What a pass asks of Vault; vault.client.VaultClient documents each."""
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
+
+    async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
 
     async def password(self, policy: str, namespace: str) -> SecretStr: ...
 
@@ -45,6 +59,8 @@ class Reconciler:
     Args:
         seed_paths: where a namespace may have something created.
         budget: how many new paths a namespace may have created.
+        marker: leaves the marks of what was made.
+        cluster: stands in them.
         dry_run: log what would be created, and create nothing.
     """
 
@@ -55,6 +71,8 @@ class Reconciler:
         vault: Vault,
         seed_paths: SeedPaths,
         budget: Budget,
+        marker: Marker,
+        cluster: str = "",
         dry_run: bool = False,
     ) -> None:
         self._index = index
@@ -62,13 +80,16 @@ class Reconciler:
         self._vault = vault
         self._assessor = Assessor(index, ledger, vault, seed_paths)
         self._budget = budget
+        self._marker = marker
+        self._cluster = cluster
         self._dry_run = dry_run
 
-    async def path(self, path: VaultPath) -> set[ObjectName]:
+    async def path(self, path: VaultPath) -> tuple[set[ObjectName], float]:
         """One pass over a path.
 
         Returns:
-            The ExternalSecrets for which something may follow.
+            The ExternalSecrets for which something may follow; and seconds until the path wants another pass, 0 for
+            none.
 
         Raises:
             VaultsyncError: as its `retryable` says; what its readers must be told is noted.
@@ -76,15 +97,17 @@ class Reconciler:
         names = self._index.reader_names(path)
         if not names:
             self._ledger.forget_path(path)
-            return names
+            if self._ledger.unmarked(path) is not None:
+                self._marker.due(path, SHORTLY)  # it has no further pass
+            return names, 0.0
         readers = self._index.readers(path)
         try:
-            await self._pass(path, readers)
+            again = await self._pass(path, readers)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.unreadable(path)
             self._note_failures(path, _same_for_all(readers, str(error)))
             raise
-        return names
+        return names, again
 
     async def listing(self, prefix: FindPrefix) -> set[Key]:
         """One pass over a listing: finds the paths under it; returns those and the listing's readers."""
@@ -95,25 +118,34 @@ class Reconciler:
         self._note_listing(prefix)
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
-    async def _pass(self, path: VaultPath, readers: list[Reader]) -> None:
+    async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         found = await self._assessor.path(path, readers)
         state, decision = found.state, found.decision
-        if decision.seed is not None and self._dry_run:
-            logger.info(
-                "would seed",
-                path=logical(state.mount, path.path),
-                properties=decision.seed.properties,
-                reason=str(decision.seed.reason),
-                external_secrets=[str(reader.name) for reader in found.allowed][:10],
-            )
-        elif decision.seed is not None:
-            self._spend(path, state, found.allowed)
-            state = await self._seed(path, state, decision.seed, found.allowed)
+        work = decision.seed or decision.rotation
+        if work is not None and self._dry_run:
+            _tell_dry(logical(state.mount, path.path), work, found.allowed)
+        elif work is not None:
+            if isinstance(work, Seed):
+                self._spend(path, state, found.allowed)
+            state = await self._make(path, found.state, work, found.allowed)
+            decision = self._assessor.judge(path, state, readers).decision
         self._ledger.observe(path, state)
         for prefix in self._index.prefixes_of(path):
             self._ledger.note(prefix, path)
             self._note_listing(prefix)
-        self._note_problems(path, readers, decision)
+        self._note_problems(path, readers, dict.fromkeys((*found.decision.problems, *decision.problems)))
+        return self._again(path, state, decision)
+
+    def _again(self, path: VaultPath, state: SecretState, decision: Decision) -> float:
+        """Seconds until there is something to do that nobody will tell of."""
+        unmarked = self._ledger.unmarked(path)
+        if unmarked is not None and unmarked.mark.version != state.token(metadata=False):
+            self._ledger.marked(path, unmarked)  # somebody has written since: it is about nothing any more
+        elif unmarked is not None:
+            self._marker.due(path)
+        if decision.due is not None:
+            return max(SHORTLY, (decision.due - datetime.now(UTC)).total_seconds())
+        return SHORTLY if decision.rotation is not None and not self._dry_run else 0.0
 
     def _spend(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
         """Count a new path against the budget of the namespace that asks for it.
@@ -134,8 +166,8 @@ class Reconciler:
             self._note_failures(path, _same_for_all(readers, text))
             raise BudgetSpent(text, wait)
 
-    async def _values(self, path: VaultPath, seed: Seed) -> dict[str, SecretStr]:
-        rules = {name: wish.rule for name, wish in seed.wishes.items()}
+    async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
+        rules = {name: wish.rule for name, wish in wishes.items()}
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
@@ -145,50 +177,75 @@ class Reconciler:
             made = await asyncio.to_thread(generate, rules, fetched)
         else:
             made = generate(rules, fetched)
-        return {name: encode(value, seed.wishes[name].encoding) for name, value in made.items()}
+        return {name: encode(value, wishes[name].encoding) for name, value in made.items()}
 
-    async def _seed(self, path: VaultPath, state: SecretState, seed: Seed, readers: list[Reader]) -> SecretState:
+    async def _make(
+        self, path: VaultPath, state: SecretState, work: Seed | Rotation, readers: list[Reader]
+    ) -> SecretState:
         started = time.monotonic()
         try:
-            values = await self._values(path, seed)
+            values = await self._values(path, work.wishes)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.observe(path, state)
             self._note_failures(path, _same_for_all(readers, str(error)))
             raise
         if state.mount.kv == 1:
             self._ledger.expect(path)
+        write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
         try:
-            after = await self._vault.create(path, state, values)
+            after = await write(path, state, values)
         except VaultsyncError as error:
             self._ledger.unexpect(path)
             if not isinstance(error, VaultUnavailable):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise
-        where = logical(state.mount, path.path)
+        self._note_made(path, state, after, work, readers)
+        self._tell(path, after, work, readers)
+        logger.info(
+            "rotated" if isinstance(work, Rotation) else "seeded",
+            **_fields(logical(state.mount, path.path), work, readers),
+            version=after.version,
+            duration_ms=round((time.monotonic() - started) * 1000, 1),
+        )
+        return after
+
+    def _note_made(
+        self, path: VaultPath, before: SecretState, after: SecretState, work: Seed | Rotation, readers: list[Reader]
+    ) -> None:
+        """Remember that vaultsync made it, and that it is to be marked."""
+        if after.written is None:  # KV v1
+            return
+        made = Mark(
+            version=after.token(metadata=False),
+            made=max(after.written, datetime.now(UTC)),  # a clock that is behind would have it made anew at once
+            properties=frozenset(work.properties),
+            external_secret=str(readers[0].name),
+            cluster=self._cluster,
+            answered=tuple(reader.rotation.request for reader in readers if reader.rotation.request)[:MAX_REQUESTS],
+        )
+        rotated = isinstance(work, Rotation)
+        mark = next_mark(before, made, rotated=rotated)
+        self._ledger.made(path, Unmarked(mark, render_mark(mark, after.managed_by)))
+        if rotated:  # without its mark the new version would be a stranger's after a restart
+            self._marker.due(path, SHORTLY)
+
+    def _tell(self, path: VaultPath, after: SecretState, work: Seed | Rotation, readers: list[Reader]) -> None:
+        """What was made is told on those that it was made for, and brought to all that read it."""
         number = f" version {after.version}" if after.version else ""
-        done = "re-created" if seed.reason is EventReason.RECREATED else "created"
-        message = f"{done} {where}{number} with {', '.join(seed.properties)}"
+        why = f" ({work.why})" if isinstance(work, Rotation) else ""
+        where = logical(after.mount, path.path)
+        message = f"{DONE[work.reason]} {where}{number} with {', '.join(work.properties)}{why}"
         for reader in readers:
             entry = self._index.entry(reader.name)
             if entry is not None:
                 synced = self._ledger.synced(entry.object)
                 synced.successes[path] = message
-                synced.events.append((seed.reason, message))
+                synced.events.append((work.reason, message))
         for name in self._index.reader_names(path):
             entry = self._index.entry(name)
             if entry is not None:
                 self._ledger.seeded(entry, path)
-        logger.info(
-            "seeded",
-            path=where,
-            properties=seed.properties,
-            version=after.version,
-            reason=str(seed.reason),
-            external_secrets=[str(reader.name) for reader in readers][:10],
-            duration_ms=round((time.monotonic() - started) * 1000, 1),
-        )
-        return after
 
     async def _blame(self, path: VaultPath, state: SecretState, error: VaultsyncError) -> None:
         """A refused write is a conflict if the path has changed since the look: read the state, not the message.
@@ -212,12 +269,12 @@ class Reconciler:
             else:
                 failures.pop(prefix, None)
 
-    def _note_problems(self, path: VaultPath, readers: list[Reader], decision: Decision) -> None:
+    def _note_problems(self, path: VaultPath, readers: list[Reader], problems: Iterable[Problem]) -> None:
         for reader in readers:
             entry = self._index.entry(reader.name)
             if entry is not None:
                 self._ledger.synced(entry.object).failures.pop(path, None)
-        self._note_failures(path, decision.problems)
+        self._note_failures(path, problems)
 
     def _note_failures(self, path: VaultPath, problems: Iterable[Problem]) -> None:
         lost = self._ledger.existed(path) and not self._ledger.is_live(path)
@@ -231,6 +288,20 @@ class Reconciler:
                 synced = self._ledger.synced(entry.object)
                 synced.failures[path] = failures
                 synced.successes.pop(path, None)
+
+
+def _tell_dry(where: str, work: Seed | Rotation, readers: list[Reader]) -> None:
+    logger.info(f"would {'rotate' if isinstance(work, Rotation) else 'seed'}", **_fields(where, work, readers))
+
+
+def _fields(where: str, work: Seed | Rotation, readers: list[Reader]) -> dict[str, object]:
+    """What the log says of something made."""
+    return {
+        "path": where,
+        "properties": work.properties,
+        "reason": str(work.reason),
+        "external_secrets": [str(reader.name) for reader in readers][:10],
+    }
 
 
 def _same_for_all(readers: Iterable[Reader], message: str) -> list[Problem]:

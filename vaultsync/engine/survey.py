@@ -15,7 +15,7 @@ from vaultsync.core import names
 from vaultsync.core.decide import Reference, SeedChoice, SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected
 from vaultsync.core.names import EventReason
-from vaultsync.core.objects import ExternalSecret, FindRef, Namespace, ObjectName, RemoteRef, Store
+from vaultsync.core.objects import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import Presence, SecretState, presence
@@ -23,6 +23,7 @@ from vaultsync.core.words import in_words
 from vaultsync.engine.assess import Assessment, Assessor, Looks, empty_listing
 from vaultsync.engine.index import Entry, Index
 from vaultsync.engine.ledger import Ledger, news
+from vaultsync.engine.listing import Listing
 from vaultsync.engine.syncer import may_force
 
 K = TypeVar("K")
@@ -38,6 +39,8 @@ class Action(StrEnum):
     """Create the path's first version, or the next one where the latest is deleted."""
     ADD = "add"
     """Add the property to the live version."""
+    ROTATE = "rotate"
+    """Give it a new value in a next version."""
     FORCE_SYNC = "force-sync"
 
 
@@ -54,6 +57,7 @@ class Finding:
         version: the latest one, deleted or not; 0: none. KV v1 has none.
         written: when it was.
         presence: whether external-secrets would find it; None: not looked at.
+        made_by: whose the value is, as far as the path's mark tells; "" where there is none, or nothing tells.
         why: the reason of the action, or of none.
         problems: what keeps it from being created, in the words that its owner is told.
     """
@@ -67,6 +71,7 @@ class Finding:
     version: int = 0
     written: datetime | None = None
     presence: Presence | None = None
+    made_by: str = ""
     action: Action = Action.NOTHING
     why: str = ""
     problems: tuple[str, ...] = ()
@@ -94,7 +99,7 @@ class Summary:
     """How much there is to do.
 
     Attributes:
-        seed, add: paths.
+        seed, add, rotate: paths.
         force_sync: ExternalSecrets, without those that follow on a seeded path.
         problems: ExternalSecrets with at least one.
         unseen: entries for which Vault refused a look.
@@ -103,6 +108,7 @@ class Summary:
     external_secrets: int
     seed: int
     add: int
+    rotate: int
     force_sync: int
     problems: int
     unseen: int
@@ -110,11 +116,11 @@ class Summary:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.seed or self.add or self.force_sync)
+        return not (self.seed or self.add or self.rotate or self.force_sync)
 
 
-class Survey:
-    """Takes in what is listed (a kube.watches.Listener), then looks at Vault.
+class Survey(Listing):
+    """Takes in what is listed, then looks at Vault.
 
     Args:
         index: to be filled.
@@ -124,7 +130,7 @@ class Survey:
     """
 
     def __init__(self, index: Index, vault: Looks, seed_paths: SeedPaths, mode: SeedMode) -> None:
-        self._index = index
+        super().__init__(index)
         self._ledger = Ledger()
         self._vault = vault
         self._assessor = Assessor(index, self._ledger, vault, seed_paths)
@@ -132,35 +138,6 @@ class Survey:
         self._seen: dict[VaultPath, Assessment] = {}
         self._found: dict[FindPrefix, set[VaultPath]] = {}
         self._refused: dict[VaultPath | FindPrefix, str] = {}
-
-    # -- the listing
-
-    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """It is listed."""
-        self._index.put(external_secret)
-
-    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """It is gone."""
-        self._index.remove(external_secret.name)
-
-    def store_changed(self, store: Store) -> None:
-        """It is listed."""
-        self._index.put_store(store)
-
-    def store_removed(self, store: Store) -> None:
-        """It is gone."""
-        self._index.remove_store(store.name)
-
-    def namespace_changed(self, namespace: Namespace) -> None:
-        """It is listed."""
-        self._index.put_namespace(namespace)
-
-    def namespace_removed(self, namespace: Namespace) -> None:
-        """It is gone."""
-        self._index.remove_namespace(namespace.name)
-
-    def kube_is_back(self) -> None:
-        """A listing that fails is not tried again."""
 
     # -- the look
 
@@ -238,11 +215,12 @@ class Survey:
                 ref.property,
                 problems=(self._refused[path],),
             )
-        told = [one for one in seen.decision.problems if (one.reader, one.field) == (entry.object.name, ref.field)]
+        own = [one for one in seen.decision.problems if one.reader == entry.object.name]
+        told = [one for one in own if one.field in (ref.field, "")]
         there = _presence(seen.state, reference)
         action, reason = _to_make(entry, reference, seen)
         if action is Action.NOTHING:
-            reason = _reason(there, reference, seen.state, "" if told else why)
+            reason = _reason(there, reference, seen, "" if told else why)
             action, reason = _news(entry, reason, changed=str(path) in due)
         return Finding(
             ref.field,
@@ -254,6 +232,7 @@ class Survey:
             seen.state.version,
             seen.state.written,
             there,
+            _made_by(seen.state, reference),
             action,
             reason,
             tuple(dict.fromkeys(one.message for one in told)),
@@ -294,6 +273,7 @@ def summarise(explained: Sequence[Explained]) -> Summary:
         external_secrets=len(explained),
         seed=len(paths[Action.SEED]),
         add=len(paths[Action.ADD]),
+        rotate=len(paths[Action.ROTATE]),
         force_sync=sum(any(found.action is Action.FORCE_SYNC for found in one.findings) for one in explained),
         problems=sum(bool(one.problem) or any(found.problems for found in one.findings) for one in explained),
         unseen=sum(bool(found.path) and found.presence is None for one in explained for found in one.findings),
@@ -308,7 +288,10 @@ def _presence(state: SecretState, reference: Reference) -> Presence:
 
 def _to_make(entry: Entry, reference: Reference, seen: Assessment) -> tuple[Action, str]:
     """What is made of what the entry reads, by whoever's wish, and how."""
-    seed = seen.decision.seed
+    seed, rotation = seen.decision.seed, seen.decision.rotation
+    if rotation is not None and not reference.metadata:
+        concerned = reference.property in rotation.wishes or not reference.property
+        return (Action.ROTATE, rotation.why) if concerned else (Action.NOTHING, "")
     if seed is None or reference.metadata:
         return Action.NOTHING, ""
     if reference.property and reference.property not in seed.wishes:
@@ -324,8 +307,22 @@ def _to_make(entry: Entry, reference: Reference, seen: Assessment) -> tuple[Acti
     return Action.ADD if seed.patch else Action.SEED, made + again + asked
 
 
-def _reason(there: Presence, reference: Reference, state: SecretState, why: str) -> str:
+def _made_by(state: SecretState, reference: Reference) -> str:
+    """Whose the value is, where Vault tells."""
+    if not state.exists or state.mount.kv == 1 or reference.metadata:
+        return ""
+    there = frozenset(state.subkeys or ())
+    read = there & {reference.property} if reference.property else there
+    if state.mark is None or not read & state.own:
+        return "somebody else" if read else ""
+    return f"vaultsync for {state.mark.external_secret}" + ("" if read <= state.own else ", in part")
+
+
+def _reason(there: Presence, reference: Reference, seen: Assessment, why: str) -> str:
     """Why nothing is made."""
+    state = seen.state
+    if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.own, ""):
+        return f"exists; is made anew on {seen.decision.due:%Y-%m-%d}"
     if there is Presence.PRESENT:
         return "exists"
     if reference.metadata:

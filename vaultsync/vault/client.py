@@ -1,7 +1,7 @@
-"""Vault's HTTP API as vaultsync uses it. The only room that knows hvac: synchronous, so each call runs in a thread.
+"""Vault's HTTP API as vaultsync uses it. Requests are synchronous, so each call runs in a thread.
 
 Never asks for a secret's value: names of keys come from KV v2's `subkeys/`, existence in KV v1 from LIST.
-Values go in through `create` alone, and never into an exception, a log line or a return value.
+Values go in through `create` and `rotate` alone, and never into an exception, a log line or a return value.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from loguru import logger
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
+from vaultsync.core import marks
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
@@ -60,7 +61,7 @@ class TokenLease:
 
 
 class VaultClient:
-    """Look, list and create in KV v1 and v2.
+    """Look, list and write in KV v1 and v2.
 
     Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer.
     """
@@ -107,9 +108,44 @@ class VaultClient:
         """
         return await self._in_thread(lambda: self._create(path, state, values))
 
-    async def find(self, prefix: FindPrefix) -> set[VaultPath]:
-        """Every secret under the prefix, at most MAX_LISTED, folder by folder."""
-        return await self._in_thread(lambda: self._find(prefix))
+    async def rotate(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        """Give keys of the live version new values, in a next version that keeps the others.
+
+        Args:
+            path: a secret in KV v2.
+            state: what `look` has said; its version is the check-and-set parameter.
+            values: of keys that vaultsync has made itself.
+
+        Returns:
+            The state after the write.
+        """
+        return await self._in_thread(lambda: self._create(path, state, values))
+
+    async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
+        """Merge into a secret's custom metadata (KV v2).
+
+        Args:
+            path: the secret.
+            custom_metadata: None removes a key.
+        """
+        await self._in_thread(lambda: self._mark(path, custom_metadata))
+
+    async def find(self, prefix: FindPrefix, limit: int = MAX_LISTED) -> set[VaultPath]:
+        """Every secret under the prefix, folder by folder, until there are as many as the limit."""
+        return await self._in_thread(lambda: self._find(prefix, limit))
+
+    async def mounts(self, namespace: str) -> dict[str, Mount]:
+        """The KV v2 mounts that the token may see in a Vault namespace, by accessor: no two mounts have the same."""
+        return await self._in_thread(lambda: self._v2_mounts(namespace))
+
+    async def delete_version(self, path: VaultPath, version: int) -> None:
+        """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
+
+        Args:
+            path: the secret.
+            version: its number; a later one stays as it is.
+        """
+        await self._in_thread(lambda: self._delete_version(path, version))
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         """A password by one of Vault's own policies (sys/policies/password/:name/generate).
@@ -165,17 +201,38 @@ class VaultClient:
             version=metadata["version"],
             subkeys=known | dict.fromkeys(values),
             written=parse_time(metadata.get("created_time")),
-            metadata_digest=_digest(metadata.get("custom_metadata")),
+            **_custom(metadata),
         )
 
-    def _find(self, prefix: FindPrefix) -> set[VaultPath]:
+    def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
+        mount = self._mount(path, 2)
+        inner = v2_path(mount, path.path) if mount.kv == 2 else None
+        if inner is None:
+            raise VaultRejected(f"{path} is no data path of a KV v2 mount")
+        self._request("patch", f"{mount.path}metadata/{inner}", path.namespace, {"custom_metadata": custom_metadata})
+
+    def _v2_mounts(self, namespace: str) -> dict[str, Mount]:
+        answer = self._request("get", "sys/internal/ui/mounts", namespace)
+        found = {}
+        for path, mount in _mapping(_mapping(answer.get("data")).get("secret")).items():
+            told = _mapping(mount)
+            if told.get("type") == "kv" and _mapping(told.get("options")).get("version") == "2":
+                found[str(told.get("accessor") or f"{namespace}/{path}")] = Mount(path.strip("/") + "/", 2)
+        return found
+
+    def _delete_version(self, path: VaultPath, version: int) -> None:
+        mount = self._mount(path, 2)
+        where = f"{mount.path}delete/{v2_path(mount, path.path)}"
+        self._request("post", where, path.namespace, {"versions": [version]})
+
+    def _find(self, prefix: FindPrefix, limit: int) -> set[VaultPath]:
         mount = self._mount(VaultPath(prefix.namespace, prefix.prefix + "x"), prefix.kv)
         folder = prefix.prefix
         if mount.kv == 2:
             folder = f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}"
         found: set[VaultPath] = set()
         folders = [(folder, prefix.prefix)]
-        while folders and len(found) < MAX_LISTED:
+        while folders and len(found) < limit:
             listed, api = folders.pop()
             for key in self._list(listed, prefix.namespace):
                 if key.endswith("/"):
@@ -318,14 +375,20 @@ def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:
         version=int(metadata.get("version") or 0),
         subkeys=subkeys if isinstance(subkeys, dict) else {},
         written=parse_time(metadata.get("created_time")),
-        metadata_digest=_digest(metadata.get("custom_metadata")),
+        **_custom(metadata),
     )
 
 
-def _digest(custom_metadata: object) -> str:
-    if not custom_metadata:
-        return ""
-    return hashlib.sha256(json.dumps(custom_metadata, sort_keys=True).encode()).hexdigest()[:12]
+def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the custom metadata says, as fields of SecretState."""
+    custom = _mapping(metadata.get("custom_metadata"))
+    rest = marks.others(custom)
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:12] if rest else ""
+    return {
+        "metadata_digest": digest,
+        "mark": marks.parse_mark(custom),
+        "managed_by": str(custom.get(marks.MANAGED_BY, "")),
+    }
 
 
 def _lease(answer: Mapping[str, Any], part: str, seconds: str) -> TokenLease:

@@ -1,0 +1,79 @@
+"""Leaves in Vault the marks of what was made there, a while behind the values: nobody waits for a mark.
+
+A mark that could not be left is lost with the process, and what it was about is then treated as somebody else's.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from loguru import logger
+
+from vaultsync.core.backoff import backoff
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.paths import VaultPath
+from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.workqueue import WorkQueue
+
+BEHIND_SECONDS: Final = 3.0
+"""In a burst of new paths the values go first, all of them."""
+FIRST_RETRY: Final = 1.0
+LONGEST_RETRY: Final = 60.0
+
+
+class Marks(Protocol):
+    """What a mark asks of Vault; vault.client.VaultClient documents it."""
+
+    async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None: ...
+
+
+class Marker:
+    """One mark after the other."""
+
+    def __init__(self, ledger: Ledger, vault: Marks) -> None:
+        self._ledger = ledger
+        self._vault = vault
+        self._queue: WorkQueue[VaultPath] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._told = False
+
+    def due(self, path: VaultPath, seconds: float = BEHIND_SECONDS) -> None:
+        """A mark is to be left at the path, so many seconds from now."""
+        self._queue.add_after(path, seconds)
+
+    async def run(self) -> None:
+        """Leave marks until cancelled."""
+        while True:
+            path, _ = await self._queue.get()
+            try:
+                await self._mark(path)
+            except VaultUnavailable:
+                self._queue.retry(path)
+            finally:
+                self._queue.done(path)
+
+    async def flush(self) -> None:
+        """Leave what is still to be left, as far as Vault answers: the process ends."""
+        try:
+            for path in self._ledger.all_unmarked():
+                await self._mark(path)
+        except VaultUnavailable as error:
+            logger.warning("not all that was made is marked as such", reason=str(error))
+
+    async def _mark(self, path: VaultPath) -> None:
+        unmarked = self._ledger.unmarked(path)
+        if unmarked is None:
+            return
+        try:
+            await self._vault.mark(path, unmarked.custom_metadata)
+        except VaultDenied as error:  # stays in memory, and is tried again with the path's next pass
+            if self._ledger.observed(path) is None:  # there is none
+                self._ledger.marked(path, unmarked)
+            if not self._told:
+                logger.warning(
+                    "can't mark what was made: it will not be rotated; grant patch on metadata/", reason=str(error)
+                )
+            self._told = True
+            return
+        except VaultRejected as error:  # such as a path that is gone
+            logger.debug("no mark left", path=str(path), reason=str(error))
+        self._queue.forget(path)
+        self._ledger.marked(path, unmarked)

@@ -13,7 +13,7 @@ from typing import Protocol
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.decide import Decision, Problem, Reader, Rotation, Seed, SeedChoice
+from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
 from vaultsync.core.errors import (
     BudgetSpent,
     VaultDenied,
@@ -204,8 +204,7 @@ class Reconciler:
         self._tell(path, after, work, readers)
         logger.info(
             "rotated" if isinstance(work, Rotation) else "seeded",
-            **_fields(logical(state.mount, path.path), work, readers),
-            version=after.version,
+            **_fields(logical(state.mount, path.path), work, readers, {"version": after.version}),
             duration_ms=round((time.monotonic() - started) * 1000, 1),
         )
         return after
@@ -294,11 +293,14 @@ def _tell_dry(where: str, work: Seed | Rotation, readers: list[Reader]) -> None:
     logger.info(f"would {'rotate' if isinstance(work, Rotation) else 'seed'}", **_fields(where, work, readers))
 
 
-def _fields(where: str, work: Seed | Rotation, readers: list[Reader]) -> dict[str, object]:
-    """What the log says of something made."""
+def _fields(
+    where: str, work: Seed | Rotation, readers: list[Reader], done: Mapping[str, object] = NOTHING
+) -> dict[str, object]:
+    """What the log says of something made, or to be made."""
     return {
         "path": where,
         "properties": work.properties,
+        **done,
         "reason": str(work.reason),
         "external_secrets": [str(reader.name) for reader in readers][:10],
     }

@@ -12,6 +12,7 @@ from vaultsync import __version__
 from vaultsync.core.backoff import backoff
 from vaultsync.core.decide import Defaults
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
+from vaultsync.core.events import VaultEvent
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import clean_namespace
@@ -31,10 +32,13 @@ from vaultsync.kube.recorder import Recorder
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import Listener, Watches
 from vaultsync.ops.health import Health
+from vaultsync.ops.metrics import Metrics
 from vaultsync.settings import Settings
 from vaultsync.vault import lease
-from vaultsync.vault.audit import AuditListener
+from vaultsync.vault.audit import Audit, AuditAccess
 from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.poll import Poller
+from vaultsync.vault.sources import Source, Sources
 from vaultsync.vault.stream import EventStream
 
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
@@ -178,6 +182,16 @@ def _access(settings: Settings) -> VaultAccess:
     )
 
 
+def _audit_access(settings: Settings) -> AuditAccess:
+    return AuditAccess(
+        listen=settings.audit_listen,
+        file=settings.audit_file,
+        allowed=settings.audit_allow,
+        certificate=settings.audit_tls_cert,
+        key=settings.audit_tls_key,
+    )
+
+
 def _index(settings: Settings) -> Index:
     servers = frozenset(server_identity(server) for server in (settings.vault_addr, *settings.store_servers))
     return Index(servers, settings.seed, Defaults(settings.generate, settings.rotate_after))
@@ -226,16 +240,18 @@ class App:
         syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time, settings.dry_run)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._stream = EventStream(access, self._vault_connected, self._controller.vault_changed)
-        self._audit = AuditListener(self._controller.audit_connected, self._controller.vault_deleted)
+        self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
+        poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
+        self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
         self._watches: Watches | None = None
-        self._health = Health(self._ready)
+        self._budget = budget
+        self._health = Health(self._ready, Metrics(self._counted).text)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start in order: informers, then the stream and workers; run until `stop` is set."""
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
-        if self._settings.audit_listen:
-            await self._audit.start(self._settings.audit_listen)
+        await self._audit.start()
         logger.info(
             "vaultsync starts",
             version=__version__,
@@ -267,9 +283,10 @@ class App:
             self._watches = Watches(tasks, self._kube, served.version, _selection(self._settings), self._controller)
             await self._watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
-            tasks.create_task(self._stream.run())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stream.connected.wait(), STREAM_FIRST_SECONDS)
+            tasks.create_task(self._sources.run())
+            if self._settings.source in (Source.AUTO, Source.EVENTS):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stream.tried.wait(), STREAM_FIRST_SECONDS)
             parts: tuple[Coroutine[Any, Any, None], ...] = (
                 self._controller.work(),
                 self._controller.resync(),
@@ -299,6 +316,25 @@ class App:
     def _vault_connected(self) -> None:
         self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
         self._controller.vault_connected()
+
+    def _audit_connected(self) -> None:
+        alone = not self._stream.is_connected
+        if alone:
+            self._vault.forget_mounts()
+        self._controller.audit_connected(alone=alone)
+
+    def _audited(self, event: VaultEvent) -> None:
+        if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice
+            self._controller.vault_changed(event)
+
+    def _counted(self) -> dict[str, tuple[str, float]]:
+        return {
+            "vaultsync_new_paths": ("Vault paths that were created where none was.", self._budget.taken),
+            "vaultsync_new_paths_put_off": (
+                "How often a new path had to wait, as its namespace had spent VAULTSYNC_SEED_BUDGET.",
+                self._budget.refused,
+            ),
+        }
 
     def _ready(self) -> dict[str, bool]:
         return self._watches.ready() if self._watches else {"Kubernetes": False}

@@ -56,12 +56,17 @@ exit codes: 0 listed, and deleted if asked to; 1 failed, or not all could be see
 """
 ORPHANS_QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
 POLICY: Final = """Prints the smallest Vault policy for the settings of `vaultsync run`, for `vault policy write`.
-It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS and VAULT_NAMESPACE, and asks nobody: neither
-Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount": name yours.
+It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS, VAULTSYNC_SOURCE and VAULT_NAMESPACE, and asks
+nobody: neither Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount":
+name yours.
 
 exit codes: 0 printed, 2 a wrong argument or setting
 """
-NOT_ASKED: Final[Mapping[str, Any]] = {"VAULT_ADDR": "https://not-asked.invalid", "VAULT_TOKEN": "not-asked"}
+NOT_ASKED: Final[Mapping[str, Any]] = {
+    "VAULT_ADDR": "https://not-asked.invalid",
+    "VAULT_TOKEN": "not-asked",
+    "audit_listen": "unix:/not-asked",
+}
 """The settings that must be set, for a command that has no use for them."""
 
 
@@ -192,7 +197,8 @@ def _policy(mounts: Sequence[str]) -> int:
     seeds = settings.seed is not SeedMode.OFF and not settings.dry_run
     try:
         paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
-        print(policy(paths, parse_mounts(mounts), seeds=seeds), end="")
+        streams = settings.source.value in ("auto", "events")
+        print(policy(paths, parse_mounts(mounts), seeds=seeds, streams=streams), end="")
     except ValueError as error:
         print(f"vaultsync: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -330,5 +336,5 @@ def _one_line(error: ValidationError) -> str:
         name = str(detail["loc"][0]) if detail["loc"] else ""
         name = variable(name) if name in Settings.model_fields else name
         what = "is not set" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{name} {what}")
+        problems.append(f"{name} {what}".strip())
     return "; ".join(problems)

@@ -2,10 +2,21 @@
 
 import re
 import ssl
-from typing import Annotated
+from ipaddress import ip_network
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, InstanceOf, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vaultsync.core import names
@@ -16,6 +27,8 @@ from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.kube.selection import is_label_selector, is_namespace
+from vaultsync.vault.audit import Network
+from vaultsync.vault.sources import Source
 
 PREFIX = "VAULTSYNC_"
 
@@ -46,6 +59,19 @@ def _cluster(name: str) -> str:
     if len(name) > 100 or not name.isprintable():
         raise ValueError("must be at most 100 printable characters")
     return name
+
+
+def _networks(value: object) -> object:
+    """A list without a network is an error: it would allow all."""
+    if not isinstance(value, str):
+        return value
+    try:
+        networks = tuple(ip_network(part) for part in _parts(value))
+    except ValueError:
+        networks = ()
+    if not networks:
+        raise ValueError("must be addresses or networks without host bits, such as 10.0.0.0/8,fd00::1")
+    return networks
 
 
 def _age(seconds: float) -> float:
@@ -153,14 +179,39 @@ class Settings(BaseSettings):
     kube_timeout: Seconds = Field(
         default=20.0, gt=0, le=120, description="longest wait for one answer of the API server"
     )
+    source: Source = Field(
+        default=Source.AUTO,
+        description="what tells of changes in Vault: events (its event stream), audit (an audit device), poll, or "
+        "auto: the first of these that is there, at any time",
+    )
     audit_listen: str = Field(
         default="",
-        description="address for a socket audit device of Vault, such as 0.0.0.0:8220, which tells of deletions "
-        "(Vault sends deletion events to root tokens alone); default: none",
+        description="address for a socket audit device of Vault, such as 0.0.0.0:8220 or unix:/run/vaultsync/audit: it "
+        "tells of all changes, and beside the event stream of deletions (which that tells to root tokens alone); "
+        "default: none",
+    )
+    audit_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        default=(),
+        description="addresses that may connect there, comma-separated, such as 10.0.0.0/8; default: all",
+    )
+    audit_tls_cert: str = Field(
+        default="", description="PEM file with the certificate of the listener for audit devices; default: no TLS"
+    )
+    audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
+    audit_file: str = Field(
+        default="",
+        description="the file of a file audit device of Vault, where it can be read: the same as a socket; "
+        "default: none",
+    )
+    poll_interval: Seconds = Field(
+        default=60.0, ge=1, le=86400, description="how often each path is looked at where nothing tells of changes"
+    )
+    poll_rate: int = Field(
+        default=200, ge=1, le=10_000, description="requests per second to Vault that the poll may cause at most"
     )
     health_listen: str = Field(
         default="",
-        description="address for /livez and /readyz, such as 0.0.0.0:8080; default: not served",
+        description="address for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: not served",
     )
     log_format: str = Field(
         default="auto",
@@ -187,7 +238,9 @@ class Settings(BaseSettings):
 
     @field_validator("health_listen", "audit_listen")
     @classmethod
-    def _is_listen(cls, value: str) -> str:
+    def _is_listen(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name == "audit_listen" and re.fullmatch(r"unix:/.+", value):
+            return value
         if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
             raise ValueError("must be host:port, such as 0.0.0.0:8080")
         return value
@@ -198,6 +251,14 @@ class Settings(BaseSettings):
         if value and not is_label_selector(value):
             raise ValueError("must be a label selector such as vaultsync=on,env!=prod")
         return value
+
+    @model_validator(mode="after")
+    def _can_hear(self) -> Self:
+        if self.source is Source.AUDIT and not (self.audit_listen or self.audit_file):
+            raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
+        if self.audit_tls_key and not self.audit_tls_cert:
+            raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
+        return self
 
     @field_validator("vault_token")
     @classmethod

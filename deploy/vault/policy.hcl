@@ -3,7 +3,8 @@
 # It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.
 
 # The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
-# to which it may `subscribe` (from 1.15; leave `subscribe` out for older ones and for OpenBao, which do not know it).
+# to which it may `subscribe` (from 1.15). A Vault without it, and OpenBao, do not know that word: for these print a
+# policy with VAULTSYNC_SOURCE=audit or poll.
 path "sys/events/subscribe/*" {
   capabilities = ["read"]
 }

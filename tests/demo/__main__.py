@@ -21,10 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     """0 if everything arrived, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the show, with 1 if anything did not heal")
+    parser.add_argument("--openbao", action="store_true", help="OpenBao in Vault's place, with its web page")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _run(stay=not options.once)
+        return _run(stay=not options.once, openbao=options.openbao)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
     except (TestbedError, ApiError, HTTPError, AssertionError, RuntimeError) as error:
@@ -32,11 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _run(*, stay: bool) -> int:
+def _run(*, stay: bool, openbao: bool) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH  # a CI log has no width
-    with Show(console) as show:
+    with Show(console, openbao=openbao) as show:
         outcomes = show.acts()
         show.summary(outcomes)
         if stay:

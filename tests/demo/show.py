@@ -21,15 +21,19 @@ from tests.demo.tail import Tail
 from tests.demo.timeline import Timeline
 from tests.testbed.__main__ import how_to_use
 from tests.testbed.place import Place
-from tests.testbed.testbed import Testbed
+from tests.testbed.servers import ROOT_TOKEN
+from tests.testbed.testbed import Options, Testbed
 
 NEW = "billing"
 LOOK = """\
 kubectl get externalsecrets -A
 kubectl describe externalsecret postgres -n dev-1    # its Events say what was done
-vault kv delete secret/dev-1/postgres                # and watch it heal, here
-vault kv metadata delete secret/dev-2/redis
-vault kv put secret/dev-3/grafana password=my-own    # yours is brought, never replaced"""
+{cli} kv delete secret/dev-1/postgres                # and watch it heal, here
+{cli} kv metadata delete secret/dev-2/redis
+{cli} kv put secret/dev-3/grafana password=my-own    # yours is brought, never replaced"""
+WEB = (
+    """In a browser: {address}/ui/ , method Token, token {token}; then secret, dev-1, postgres: delete it, and watch."""
+)
 
 
 class Show:
@@ -37,15 +41,17 @@ class Show:
 
     Args:
         console: where the timeline is shown.
+        openbao: in Vault's place; it has a web page, which the testbed's Vault has not.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, openbao: bool = False) -> None:
         self._console = console
+        self._openbao = openbao
         self._started = time.monotonic()
         self._stack = ExitStack()
 
     def __enter__(self) -> Show:
-        self._title("Vault, etcd, kube-apiserver and external-secrets start")
+        self._title(f"{'OpenBao' if self._openbao else 'Vault'}, etcd, kube-apiserver and external-secrets start")
         try:
             self._set_up()
         except BaseException:
@@ -89,7 +95,9 @@ class Show:
     def stay(self) -> None:
         """Shows what happens until Ctrl-C."""
         self._title("now it is yours; in another terminal:")
-        print(f"{how_to_use(self._testbed)}\n\n{LOOK}\n", flush=True)
+        print(f"{how_to_use(self._testbed)}\n\n{LOOK.format(cli=self._testbed.cli.name)}\n", flush=True)
+        if self._openbao:
+            print(f"{WEB.format(address=self._testbed.vault.address, token=ROOT_TOKEN)}\n", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 
@@ -97,7 +105,7 @@ class Show:
 
     def _set_up(self) -> None:
         enter = self._stack.enter_context
-        self._testbed = enter(Testbed())
+        self._testbed = enter(Testbed(Options(instead=self._openbao)))
         self._timeline = enter(Timeline(self._console))
         self._observer = Observer(self._timeline, {one.path: one.name for one in examples()})
         values = enter(watch_secrets(self._testbed, self._observer.secret_seen))

@@ -97,7 +97,7 @@ class Story:
     def _act(
         self, name: Name, command: Sequence[str], accept: Callable[[dict[str, str]], bool], given: str = ""
     ) -> Outcome:
-        shown = " ".join(("vault", *command))
+        shown = " ".join((self._testbed.cli.name, *command))
         self._timeline.add(Row(time.time(), "operator", f"$ {shown}"))
         started = time.time()
         self._vault(command, given)
@@ -114,7 +114,7 @@ class Story:
         return max(value, ready) if value is not None and ready is not None else None
 
     def _vault(self, command: Sequence[str], given: str) -> None:
-        binary = str(self._testbed.binaries["vault"])
+        binary = str(self._testbed.cli)
         done = subprocess.run(
             [binary, *command],
             input=given,
@@ -125,4 +125,4 @@ class Story:
             timeout=30,
         )
         if done.returncode:
-            raise RuntimeError(f"vault {' '.join(command)} ended with code {done.returncode}: {done.stderr.strip()}")
+            raise RuntimeError(f"{binary} {' '.join(command)} ended with code {done.returncode}: {done.stderr.strip()}")

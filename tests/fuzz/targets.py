@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from vaultsync.core.events import BadFrame, parse_deletion, parse_event
+from vaultsync.core.events import BadFrame, parse_audit_line, parse_event
 from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
 from vaultsync.core.rules import MAX_PROPERTIES, RuleError, parse_rules
 
@@ -39,9 +39,10 @@ def event(data: bytes) -> None:
 
 
 def audit(data: bytes) -> None:
-    """A line of the audit device names deleted paths, or nothing; it never raises."""
-    for path in parse_deletion(data):
-        assert path.path
+    """A line of an audit device tells of changed paths, or nothing; it never raises."""
+    for found in parse_audit_line(data):
+        assert found.path.path
+        assert found.version >= 0
 
 
 def objects(data: bytes) -> None:
@@ -77,6 +78,9 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
     "audit": (
         '{"type": "response", "request": {"operation": "delete", "path": "secret/data/a", "mount_type": "kv"}, '
         '"response": {}}',
+        '{"time": "2026-01-01T00:00:00Z", "type": "response", "request": {"operation": "update", "path": '
+        '"secret/data/a", "mount_point": "team/secret/", "mount_type": "kv", "namespace": {"id": "x", "path": '
+        '"team/"}}, "response": {"data": {"version": 2, "created_time": "2026-01-01T00:00:00Z"}}}',
     ),
     "objects": (
         '{"metadata": {"namespace": "a", "name": "b", "annotations": {"vaultsync.io/versions": "{}"}}, "spec": '

@@ -317,7 +317,7 @@ class Vault:
             expected = {(VaultPath("", "anything"), "no stream at all")}
             try:
                 async with asyncio.timeout(patience):
-                    await stream.connected.wait()
+                    await stream.tried.wait()
                 async with self.probes(case, token) as probes:
                     expected = await asyncio.to_thread(probes.write_everywhere)
                 async with asyncio.timeout(patience):

@@ -220,13 +220,16 @@ def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: Vaultsyn
 
 
 def test_a_spent_budget_is_told_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
-    vaultsync({"VAULTSYNC_SEED_BUDGET": "2"})
+    process = vaultsync({"VAULTSYNC_SEED_BUDGET": "2"})
     for name in ("a", "b"):
         place.external_secret(name, {"p": (name, "p")}, annotations=SEED)
         place.wait_for_secret(name)
     place.external_secret("c", {"p": ("c", "p")}, annotations=SEED)
     place.wait_until_told("c", "VAULTSYNC_SEED_BUDGET")
     assert place.version("c") == 0
+    metrics = process.health.text("/metrics")
+    assert "\nvaultsync_new_paths_total 2.0\n" in metrics
+    assert "\nvaultsync_new_paths_put_off_total 1.0\n" in metrics
     before = place.secret("a")
     place.vault.delete(place.path("a"))
     place.wait_for(lambda: place.secret("a") != before, what="the deleted value is healed")

@@ -73,7 +73,7 @@ def _up(options: argparse.Namespace) -> int:
 def how_to_use(testbed: Testbed) -> str:
     """Lines to paste into a shell, also written to a file to source."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in testbed.env.items()]
-    folders = dict.fromkeys(str(testbed.binaries[name].parent) for name in ("kubectl", "vault"))
+    folders = dict.fromkeys(str(testbed.binaries[name].parent) for name in ("kubectl", testbed.cli.name))
     exports.append(f'export PATH={shlex.quote(":".join(folders))}:"$PATH"')
     if testbed.openbao:
         exports += [f"export BAO_ADDR={testbed.openbao.address}", f"export BAO_TOKEN={ROOT_TOKEN}"]

@@ -57,6 +57,10 @@ class Api:
                 return None
             raise
 
+    def text(self, path: str) -> str:
+        """What a GET brings, as it is."""
+        return self._pool.request("GET", self.address + path, headers=self.headers).data.decode()
+
     def answers(self, path: str, *statuses: int) -> bool:
         """Whether a GET gets one of these statuses (200 if none is named) within a moment."""
         try:

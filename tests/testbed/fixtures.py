@@ -48,10 +48,17 @@ def place(testbed: Testbed) -> Iterator[Place]:
 
 
 class VaultsyncFactory:
-    """Starts vaultsync processes and stops them all at the end."""
+    """Starts vaultsync processes and stops them all at the end.
 
-    def __init__(self, testbed: Testbed) -> None:
+    Args:
+        env: settings of all of them.
+        audit: whether Vault's audit device may tell them anything.
+    """
+
+    def __init__(self, testbed: Testbed, env: Mapping[str, str] | None = None, *, audit: bool = True) -> None:
         self.testbed = testbed
+        self.env = env or {}
+        self.audit = audit
         self.started: list[VaultsyncProcess] = []
 
     def __call__(
@@ -64,11 +71,12 @@ class VaultsyncFactory:
         audit: bool = True,
     ) -> VaultsyncProcess:
         """Starts a process, and has Vault's audit device tell it of deletions (not without `start`)."""
-        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, name, env, arguments)
+        settings = {**self.env, **(env or {})}
+        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, name, settings, arguments)
         self.started.append(process)
         if start:
             process.start()
-        if start and audit:
+        if start and audit and self.audit:
             process.wait_until_listening()
             self.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
         return process
@@ -82,7 +90,11 @@ class VaultsyncFactory:
 @pytest.fixture
 def vaultsync(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[VaultsyncFactory]:
     """Starts vaultsync: `vaultsync()`, or with settings `vaultsync({"VAULTSYNC_…": "…"})`; failures show its output."""
-    factory = VaultsyncFactory(testbed)
+    yield from stopped_in_the_end(VaultsyncFactory(testbed), request)
+
+
+def stopped_in_the_end(factory: VaultsyncFactory, request: pytest.FixtureRequest) -> Iterator[VaultsyncFactory]:
+    """The body of a fixture like `vaultsync`."""
     yield factory
     factory.stop()
     for process in factory.started:

@@ -5,6 +5,9 @@ So a right that is missing there is missing in every test.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,19 +43,35 @@ class Identity:
         return {"KUBECONFIG": str(self.kubeconfig), "VAULT_ADDR": self.vault_address, "VAULT_TOKEN": self.vault_token}
 
 
-def create_identity(server: KubeApiServer, vault: Vault, work: Path, deploy: Path = DEPLOY) -> Identity:
+def create_identity(
+    server: KubeApiServer, vault: Vault, work: Path, deploy: Path = DEPLOY, policy: str | None = None
+) -> Identity:
     """Applies what deploy/ ships, and logs vaultsync in with a ServiceAccount token and a Vault token bound to it."""
     kube = Kube(server.api)
     apply_rbac(kube, deploy / "base")
     token = kube.token_for(SERVICE_ACCOUNT, NAMESPACE)
     kubeconfig = server.kubeconfig(work / "vaultsync.kubeconfig", token, NAMESPACE)
-    return Identity(kubeconfig, token, vault.address, create_vault_token(VaultRoot(vault.api), deploy))
+    root = VaultRoot(vault.api)
+    return Identity(kubeconfig, token, vault.address, create_vault_token(root, policy or shipped_policy(deploy)))
 
 
-def create_vault_token(root: VaultRoot, deploy: Path = DEPLOY) -> str:
-    """Writes the shipped policy and makes a token with only it: not even Vault's default policy helps."""
-    root.policy(POLICY, _read(deploy / "vault" / "policy.hcl"))
+def create_vault_token(root: VaultRoot, policy: str) -> str:
+    """Writes the policy and makes a token with only it: not even Vault's default policy helps."""
+    root.policy(POLICY, policy)
     return root.token([POLICY], TOKEN)
+
+
+def shipped_policy(deploy: Path = DEPLOY) -> str:
+    return _read(deploy / "vault" / "policy.hcl")
+
+
+def printed_policy() -> str:
+    """What `vaultsync policy` prints for the testbed's mounts where there is no event stream."""
+    mounts = ("--mount", "secret", "--mount", "team/kv", "--mount", "kv1=v1")
+    command = [sys.executable, "-m", "vaultsync", "policy", *mounts]
+    environment = {**os.environ, "VAULTSYNC_SOURCE": "poll"}
+    done = subprocess.run(command, check=True, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    return done.stdout
 
 
 def apply_rbac(kube: Kube, base: Path) -> None:

@@ -35,7 +35,11 @@ class Place:
         self.testbed = testbed
         self.name = name or f"t{next(_numbers)}-{secrets.token_hex(3)}"
         self.kube: Kube = testbed.kube
-        self.vault: VaultRoot = testbed.vault_root
+
+    @property
+    def vault(self) -> VaultRoot:
+        """Vault, as root."""
+        return self.testbed.vault_root
 
     @property
     def namespace(self) -> str:

@@ -154,6 +154,10 @@ class Process:
         watchdog.remove(self)
         return self._process.returncode
 
+    def hang_up(self) -> None:
+        """Sends SIGHUP, at which many servers open their files anew."""
+        self._signal(signal.SIGHUP)
+
     def freeze(self) -> None:
         """SIGSTOP: the process is there and its connections stay open, but nothing answers."""
         self._signal(signal.SIGSTOP)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tests.testbed.api import Api
+from tests.testbed.api import Api, ApiError
 from tests.testbed.processes import Process, free_port
 
 ROOT_TOKEN = "root"
@@ -160,14 +160,27 @@ class KubeApiServer(Server):
 
 
 class Vault(Server):
-    """Vault: in memory (a restart empties it), or with storage (it keeps its data and is unsealed at each start)."""
+    """Vault: in memory (a restart empties it), or with storage (it keeps its data and is unsealed at each start).
+
+    Args:
+        leader: the node whose raft cluster it joins at its first start, as its node of this `number`.
+    """
 
     name = "vault"
 
     def __init__(
-        self, work: Path, binary: Path, storage: Literal["memory", "file", "raft"] = "memory", extra: Sequence[str] = ()
+        self,
+        work: Path,
+        binary: Path,
+        storage: Literal["memory", "file", "raft"] = "memory",
+        extra: Sequence[str] = (),
+        leader: Vault | None = None,
+        number: int = 1,
     ) -> None:
+        if leader is not None:
+            self.name = f"{leader.name}-{number}"
         super().__init__(work)
+        self.leader = leader
         self.binary = binary
         self.storage = storage
         self.extra = list(extra)
@@ -210,14 +223,15 @@ class Vault(Server):
     def _config(self) -> dict[str, object]:
         data = self.work / "data"
         data.mkdir(exist_ok=True)
+        cluster = f"127.0.0.1:{self._cluster_port}"
         storage: dict[str, object] = {"file": {"path": str(data)}}
         if self.storage == "raft":
-            storage = {"raft": {"path": str(data), "node_id": "testbed"}}
+            storage = {"raft": {"path": str(data), "node_id": self.name, "performance_multiplier": 2}}
         return {
             "storage": storage,
-            "listener": {"tcp": {"address": f"127.0.0.1:{self.port}", "tls_disable": True}},
+            "listener": {"tcp": {"address": f"127.0.0.1:{self.port}", "cluster_address": cluster, "tls_disable": True}},
             "api_addr": self.address,
-            "cluster_addr": f"http://127.0.0.1:{self._cluster_port}",
+            "cluster_addr": f"http://{cluster}",
             "disable_mlock": True,
             "ui": False,
         }
@@ -225,13 +239,35 @@ class Vault(Server):
     def _unseal(self) -> None:
         api = Api(self.address)
         first_token = None
-        if not api.request("GET", "/v1/sys/init")["initialized"]:
+        if self.leader is not None:
+            self._join(api, self.leader)
+        elif not api.request("GET", "/v1/sys/init")["initialized"]:
             made = api.request("PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1})
             self._unseal_key, first_token = made["keys_base64"][0], made["root_token"]
-        api.request("PUT", "/v1/sys/unseal", {"key": self._unseal_key})
-        self.process.wait_until(lambda: api.answers("/v1/sys/health"), self.start_timeout, "unsealed")
+        self.process.wait_until(lambda: self._takes_key(api), self.start_timeout, "unsealed by its key")
+        health = "/v1/sys/health" if self.leader is None else "/v1/sys/health?standbyok=true"
+        self.process.wait_until(lambda: api.answers(health), self.start_timeout, "unsealed")
         if first_token:
             self._make_like_dev(Api(self.address, {"X-Vault-Token": first_token}))
+
+    def _takes_key(self, api: Api) -> bool:
+        """Whether the key has opened it; one that joins a cluster is not ready for that at once, and answers 500."""
+        try:
+            return not api.request("PUT", "/v1/sys/unseal", {"key": self._unseal_key})["sealed"]
+        except ApiError as error:
+            if error.status != 500:
+                raise
+            return False
+
+    def _join(self, api: Api, leader: Vault) -> None:
+        if self._unseal_key is None:
+            api.request("POST", "/v1/sys/storage/raft/join", {"leader_api_addr": leader.address})
+            self._unseal_key = leader._unseal_key
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is the node of its cluster that does the work."""
+        return Api(self.address).answers("/v1/sys/health")
 
     @staticmethod
     def _make_like_dev(api: Api) -> None:
@@ -244,6 +280,12 @@ class OpenBao(Vault):
     """OpenBao in place of Vault: the same API, no event stream."""
 
     name = "openbao"
+
+    def command(self) -> list[str]:
+        config = self.work / "audit.json"
+        # or audit devices could only be declared in the configuration, before anybody listens
+        config.write_text(json.dumps({"unsafe_allow_api_audit_creation": True}))
+        return [*super().command(), f"-config={config}"]
 
 
 class Eso(Server):

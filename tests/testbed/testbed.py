@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
+from urllib3.exceptions import HTTPError
+
 from tests.testbed import build, pins
-from tests.testbed.api import Json
+from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.errors import ServerError
-from tests.testbed.identity import Identity, create_identity, create_vault_token
+from tests.testbed.identity import Identity, create_identity, create_vault_token, printed_policy, shipped_policy
 from tests.testbed.kube import Kube
 from tests.testbed.processes import watchdog
 from tests.testbed.servers import ROOT_TOKEN, Eso, Etcd, KubeApiServer, OpenBao, Server, Vault
@@ -45,8 +47,10 @@ class Options:
     """What kind of testbed is wanted."""
 
     eso: bool = True
-    openbao: bool = False
+    openbao: bool = False  # beside Vault
+    instead: bool = False  # OpenBao in Vault's place
     vault_storage: Literal["memory", "file", "raft"] = "memory"
+    vault_nodes: int = 1  # more than one: a cluster, with the storage raft
     eso_concurrent: int = 1
     eso_store_requeue: str = "5s"
     eso_extra: tuple[str, ...] = field(default=())
@@ -54,7 +58,7 @@ class Options:
     keep: bool = False  # the work folder with its logs, after the end
 
     def programs(self) -> list[build.Program]:
-        wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, pins.VAULT]
+        wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, pins.OPENBAO if self.instead else pins.VAULT]
         if self.eso:
             wanted.append(pins.EXTERNAL_SECRETS)
         if self.openbao:
@@ -75,12 +79,19 @@ class Testbed:
             watchdog.remove_at_death(self.work)
         self.etcd = Etcd(self.work, self.binaries["etcd"])
         self.kube_apiserver = KubeApiServer(self.work, self.binaries["kube-apiserver"], self.etcd)
-        self.vault = Vault(self.work, self.binaries["vault"], self.options.vault_storage, self.options.vault_extra)
+        self.vault = self._make_vault()
+        self.standbys = [self._make_vault(number) for number in range(2, self.options.vault_nodes + 1)]
         self.openbao = OpenBao(self.work, self.binaries["bao"]) if self.options.openbao else None
         self.eso = self._make_eso() if self.options.eso else None
         self.kubeconfig = self.work / "admin.kubeconfig"
         self._stack = ExitStack()
         self._listeners: dict[str, str] = {}
+
+    def _make_vault(self, number: int = 1) -> Vault:
+        options = self.options
+        kind, name = (OpenBao, "bao") if options.instead else (Vault, "vault")
+        leader = self.vault if number > 1 else None
+        return kind(self.work, self.binaries[name], options.vault_storage, options.vault_extra, leader, number)
 
     def _make_eso(self) -> Eso:
         return Eso(
@@ -97,30 +108,43 @@ class Testbed:
         """Kubernetes, as admin."""
         return Kube(self.kube_apiserver.api)
 
-    @cached_property
+    @property
     def vault_root(self) -> VaultRoot:
-        """Vault, as root."""
-        return VaultRoot(self.vault.api)
+        """Vault, as root; of a cluster the node that is active now."""
+        active = next((node for node in self.standbys if node.is_active), self.vault)
+        return VaultRoot(active.api)
 
     @cached_property
     def identity(self) -> Identity:
         """The identity of vaultsync, made once; see identity.py."""
-        return create_identity(self.kube_apiserver, self.vault, self.work)
+        return create_identity(self.kube_apiserver, self.vault, self.work, policy=self.vault_policy)
+
+    @cached_property
+    def vault_policy(self) -> str:
+        """The one that deploy/ ships; for OpenBao what `vaultsync policy` prints, as it has no event stream."""
+        return printed_policy() if self.options.instead else shipped_policy()
 
     @property
     def servers(self) -> list[Server]:
         """In the order in which they are to be stopped."""
-        every = (self.eso, self.kube_apiserver, self.etcd, self.vault, self.openbao)
+        every = (self.eso, self.kube_apiserver, self.etcd, *self.standbys, self.vault, self.openbao)
         return [server for server in every if server is not None]
 
     @property
     def env(self) -> dict[str, str]:
-        """How to point kubectl and vault at the testbed, as admin and root."""
+        """How to point kubectl and vault (or bao) at the testbed, as admin and root."""
+        bao = {"BAO_ADDR": self.vault.address, "BAO_TOKEN": ROOT_TOKEN} if self.options.instead else {}
         return {
             "KUBECONFIG": str(self.kubeconfig),
             "VAULT_ADDR": self.vault.address,
             "VAULT_TOKEN": ROOT_TOKEN,
+            **bao,
         }
+
+    @property
+    def cli(self) -> Path:
+        """The command line of the Vault that runs: `vault`, or `bao`."""
+        return self.binaries["bao" if self.options.instead else "vault"]
 
     def __enter__(self) -> Testbed:
         try:
@@ -149,7 +173,7 @@ class Testbed:
         for name, address in self._listeners.items():
             self._audit(name, address)
         if "identity" in self.__dict__:
-            create_vault_token(self.vault_root)
+            create_vault_token(self.vault_root, self.vault_policy)
 
     def audit_to(self, name: str, address: str) -> None:
         """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
@@ -185,7 +209,20 @@ class Testbed:
 
     def _start_vault(self) -> None:
         self.vault.start()
+        for standby in self.standbys:
+            standby.start()
+        if self.standbys:
+            wait_for(self._can_all_lead, 60, "every node has a vote")
         self.prepare_vault()
+
+    def _can_all_lead(self) -> bool:
+        api, raft = Api(self.vault_root.api.address, self.vault.api.headers, timeout=3), "/v1/sys/storage/raft"
+        try:
+            api.request("POST", f"{raft}/autopilot/configuration", {"server_stabilization_time": "1s"})
+            servers = api.request("GET", f"{raft}/configuration")["data"]["config"]["servers"]
+        except (ApiError, HTTPError):  # between two leaders
+            return False
+        return len(servers) > len(self.standbys) and all(server["voter"] for server in servers)
 
     def _start_openbao(self) -> None:
         if self.openbao:

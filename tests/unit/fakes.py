@@ -118,6 +118,12 @@ class FakeVault:
             raise self.down
         return {path for path in self.secrets if prefix.covers(path)}
 
+    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
+        if self.down is not None:
+            raise self.down
+        folder, names = path.path.rpartition("/")[0], (one.path.rpartition("/") for one in self.secrets)
+        return frozenset(name for above, _, name in names if above == folder)
+
     async def mounts(self, namespace: str) -> dict[str, Mount]:
         if self.down is not None:
             raise self.down

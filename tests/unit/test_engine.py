@@ -9,7 +9,21 @@ from datetime import timedelta
 
 import pytest
 
-from tests.unit.build import ADDRESS, NOON, Anything, Clock, eventually, external_secret, namespace, path, run, store
+from tests.unit.build import (
+    ADDRESS,
+    NOON,
+    Anything,
+    Clock,
+    audit_line,
+    eventually,
+    external_secret,
+    namespace,
+    path,
+    run,
+    run_ahead,
+    store,
+    wrote,
+)
 from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
@@ -23,18 +37,19 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent
+from vaultsync.core.events import VaultEvent, parse_audit_line
 from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
 from vaultsync.engine.budget import Budget
-from vaultsync.engine.controller import LOOK_BEHIND_SECONDS, Controller
+from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, LOOK_BEHIND_SECONDS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
+from vaultsync.vault.poll import Poller
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
 A, B, KV1 = path("secret/data/a"), path("secret/data/b"), path("kv1/a")
@@ -69,6 +84,14 @@ class Engine:
         found = self.vault.secrets.get(path(where))
         version, time = (found.version, self.vault.now) if found else (0, None)
         self.controller.vault_changed(VaultEvent(path(where), kind, version, time))
+
+    def audited(self, operation: str, where: str, *, written: bool = False) -> None:
+        """An audit device tells of what has just happened."""
+        mount = "kv1/" if where.startswith("kv1/") else "secret/"
+        found = self.vault.secrets.get(path(where))
+        answered = wrote(found.version) if written and found else {"response": None}
+        for event in parse_audit_line(audit_line(operation, where, mount, time=self.vault.now.isoformat(), **answered)):
+            self.controller.vault_changed(event)
 
     async def passes(self, *external_secrets: ExternalSecret) -> None:
         """A pass over every path of these, then over each of them, as the controller orders it."""
@@ -847,6 +870,163 @@ def test_what_was_missed_is_caught_up_at_the_next_connection() -> None:
             assert len(engine.writer.force_syncs()) == 3 + before
 
     run(test())
+
+
+def test_own_writes_come_back_as_audit_lines_and_cause_nothing() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            engine.controller.external_secret_changed(v1_external_secret(name="other", annotations=SEED))
+            await engine.settled()
+            engine.audited("create", "secret/data/a", written=True)
+            engine.audited("patch", "secret/metadata/a")  # the mark
+            engine.audited("create", "kv1/a")
+            await engine.quiet()
+            assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 1
+            assert (engine.vault.looks[A], engine.vault.looks[KV1]) == (1, 1)
+
+    run(test())
+
+
+def test_what_others_write_and_delete_comes_as_audit_lines_and_is_read_again() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            new = {"created": "2099-01-01T00:00:00Z", "annotations": SEED}
+            engine.controller.vault_connected()
+            engine.controller.external_secret_changed(external_secret("a", **new))
+            engine.controller.external_secret_changed(v1_external_secret(name="other", **new))
+            await engine.settled()
+            assert engine.writer.force_syncs() == []
+            for where in (A, KV1):
+                engine.vault.write(where, password="q")
+                engine.audited("update", where.path, written=True)
+            await engine.quiet()
+            assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 1
+            engine.vault.delete(A)
+            engine.vault.wipe(KV1)
+            for where in (A, KV1):
+                engine.audited("delete", where.path)
+            await engine.quiet()
+            assert engine.vault.values(A) not in (None, {"password": "q"})
+            assert engine.vault.values(KV1) not in (None, {"password": "q"})
+            assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 2
+
+    run(test())
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
+    """KV v1 does not show a write: only where nothing else tells of it, there may have been one."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            engine.controller.external_secret_changed(v1_external_secret(name="other"))
+            await engine.settled()
+            before = len(engine.writer.force_syncs(OTHER))
+            engine.vault.delete(A)
+            engine.clock.forward(60)
+            engine.controller.audit_connected(alone=alone)
+            await engine.quiet()
+            assert engine.vault.values(A)
+            assert len(engine.writer.force_syncs(APP)) == 2
+            assert len(engine.writer.force_syncs(OTHER)) == before + alone
+            assert (engine.ledger.watching_since is not None) == alone
+
+    run(test())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_many_connections_are_one_look_and_one_of_them_alone_is_enough(first: bool) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(v1_external_secret())
+            await asyncio.sleep(1)
+            engine.controller.audit_connected(alone=False)
+            await asyncio.sleep(1)
+            looks, epoch = engine.vault.looks[KV1], _epoch(engine)
+            for number in range(100):
+                engine.controller.audit_connected(alone=first if number == 0 else not first)
+            await asyncio.sleep(AUDIT_LOOK_SECONDS - 1.1)
+            assert engine.vault.looks[KV1] == looks
+            await asyncio.sleep(1)
+            assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 1, epoch + 1)
+            await asyncio.sleep(AUDIT_LOOK_SECONDS * 3)
+            engine.controller.audit_connected(alone=False)
+            await asyncio.sleep(1)
+            assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 2, epoch + 1)
+
+    run_ahead(test())
+
+
+def _epoch(engine: Engine) -> int:
+    seen = engine.ledger.observed(KV1)
+    assert seen is not None
+    return seen.epoch
+
+
+def test_the_poll_is_told_what_is_used() -> None:
+    async def test() -> None:
+        engine = Engine()
+        finding = external_secret(data=[], data_from=[{"find": {"path": "dev"}}], name="finding")
+        for one in (external_secret("a", annotations=SEED), v1_external_secret(name="other"), finding):
+            engine.index.put(one)
+        assert sorted(engine.controller.polled_paths()) == [(KV1, 1), (A, 2)]
+        assert engine.controller.polled_prefixes() == [FindPrefix("", "secret/data/dev/", 2)]
+        assert not engine.controller.is_live(A)
+        engine.controller.poll(A)
+        assert engine.controller.backlog() == 1
+        async with engine.working():
+            await engine.settled()
+            assert engine.controller.is_live(A)
+            assert engine.controller.backlog() == 0
+
+    run(test())
+
+
+def test_by_the_poll_alone_everything_arrives_that_leaves_a_trace() -> None:
+    interval = 60.0
+
+    async def test() -> None:
+        engine = Engine()
+        one, two = path("secret/data/dev/one"), path("secret/data/dev/two")
+        engine.vault.write(one, x="y")
+        engine.vault.write(B, password="p")
+        poller = Poller(engine.vault, engine.controller, interval, per_second=200)
+        poller.needed.set()
+        finding = external_secret(data=[], data_from=[{"find": {"path": "dev"}}], name="finding")
+        async with engine.working():
+            polling = asyncio.create_task(poller.run())
+            for asked in (external_secret("a", annotations=SEED), external_secret("b", name="other"), finding):
+                engine.controller.external_secret_changed(asked)
+            engine.controller.external_secret_changed(v1_external_secret(name="old", annotations=SEED))
+            await asyncio.sleep(interval)
+            first, before = engine.vault.values(A), len(engine.writer.force_syncs())
+            old = engine.vault.values(KV1)
+            assert first
+            assert old
+            await asyncio.sleep(interval * 3)
+            assert len(engine.writer.force_syncs()) == before
+            engine.clock.forward(60)
+            engine.vault.delete(A)
+            engine.vault.write(B, password="q")
+            engine.vault.wipe(KV1)
+            engine.vault.write(two, x="y")
+            await asyncio.sleep(interval * 2)
+            assert engine.vault.values(A) not in (None, first)
+            assert engine.vault.values(KV1) not in (None, old)
+            assert len(engine.writer.force_syncs()) == before + 4
+            polling.cancel()
+
+    run_ahead(test())
 
 
 def test_a_write_between_a_wipe_and_its_look_is_not_taken_for_an_old_one() -> None:

@@ -22,8 +22,9 @@ SHIPPED = Path(__file__).parents[2] / "deploy" / "vault" / "policy.hcl"
 SHIPPED_MOUNTS = ["--mount", "secret", "--mount", "team/kv", "--mount", "kv1=v1"]
 SECRET, TEAM, OLD = Mount("secret/", 2), Mount("team/kv/", 2), Mount("kv1/", 1)
 WRITES = {"create", "update", "patch"}
+STREAM = "sys/events/subscribe/*"
 ALWAYS = {
-    "sys/events/subscribe/*": {"read"},
+    STREAM: {"read"},
     "auth/token/lookup-self": {"read"},
     "auth/token/renew-self": {"update"},
 }
@@ -156,6 +157,18 @@ def test_a_glob_is_for_the_mounts_that_its_beginning_can_stand_for(globs: Sequen
     assert made(globs, [SECRET, TEAM, OLD]) == found | PASSWORDS
 
 
+@pytest.mark.parametrize("seeds", [True, False])
+@pytest.mark.parametrize("globs", [DEFAULT, ["*/apps/{namespace}/**", "kv1/x"], ["a:*/**"]])
+def test_without_the_stream_the_same_is_granted_but_for_subscribing(globs: Sequence[str], seeds: bool) -> None:
+    paths, mounts = SeedPaths.parse(globs), [SECRET, TEAM, OLD]
+    whole = blocks(policy(paths, mounts, seeds=seeds))
+    text = policy(paths, mounts, seeds=seeds, streams=False)
+    less = {path: listed - {"subscribe"} for path, listed in whole.items() if path != STREAM}
+    assert blocks(text) == {path: listed for path, listed in less.items() if listed}
+    assert "subscribe" not in text
+    assert "VAULTSYNC_SOURCE=audit or poll" in text.partition("\n\n")[0]
+
+
 def test_without_seeding_nothing_is_written() -> None:
     assert made(["prod/x/**", "b:*/**"], [SECRET, OLD], "a", seeds=False) == kv2("secret/") | kv1("kv1/")
 
@@ -272,6 +285,15 @@ def test_the_command_goes_by_the_settings_and_needs_no_vault(
             found = printed(capsys)
         assert blocks(found) == ALWAYS | kv2("secret/") | kv2("b/secret/")
         assert "nothing is written" in found
+
+
+@pytest.mark.parametrize(("source", "streams"), [("auto", True), ("events", True), ("audit", False), ("poll", False)])
+def test_the_command_goes_by_the_source_and_needs_no_audit_device(
+    source: str, streams: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VAULTSYNC_SOURCE", source)
+    found = printed(capsys)
+    assert (STREAM in blocks(found)) == ("subscribe" in found) == streams
 
 
 @pytest.mark.parametrize(

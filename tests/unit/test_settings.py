@@ -1,8 +1,10 @@
 """settings and cli: every variable, wrong ones in one clear line, and the command line as people run it."""
 
 import os
+import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.settings import Settings, explain, variable
+from vaultsync.vault.sources import Source
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
 NAMES = [variable(name) for name in Settings.model_fields]
@@ -120,7 +123,25 @@ def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.Monk
         ("VAULTSYNC_VAULT_TIMEOUT", "0"),
         ("VAULTSYNC_VAULT_TIMEOUT", "1h"),
         ("VAULTSYNC_KUBE_TIMEOUT", "0s"),
+        ("VAULTSYNC_SOURCE", "hunter2"),
+        ("VAULTSYNC_SOURCE", "AUDIT"),
+        ("VAULTSYNC_AUDIT_LISTEN", "hunter2"),
+        ("VAULTSYNC_AUDIT_LISTEN", "unix:hunter2"),
+        ("VAULTSYNC_AUDIT_LISTEN", "unix:"),
+        ("VAULTSYNC_AUDIT_LISTEN", "0.0.0.0:99999"),
+        ("VAULTSYNC_AUDIT_ALLOW", "hunter2"),
+        ("VAULTSYNC_AUDIT_ALLOW", "10.0.0.0/8,10.0.0.0/hunter2"),
+        ("VAULTSYNC_AUDIT_ALLOW", "10.0.0.1/8"),
+        ("VAULTSYNC_AUDIT_ALLOW", "10.0.0.0/33"),
+        ("VAULTSYNC_AUDIT_ALLOW", ","),
+        ("VAULTSYNC_POLL_INTERVAL", "hunter2"),
+        ("VAULTSYNC_POLL_INTERVAL", "500ms"),
+        ("VAULTSYNC_POLL_INTERVAL", "2d"),
+        ("VAULTSYNC_POLL_RATE", "hunter2"),
+        ("VAULTSYNC_POLL_RATE", "0"),
+        ("VAULTSYNC_POLL_RATE", "10/s"),
         ("VAULTSYNC_HEALTH_LISTEN", "hunter2"),
+        ("VAULTSYNC_HEALTH_LISTEN", "unix:/hunter2"),
         ("VAULTSYNC_HEALTH_LISTEN", "0.0.0.0:99999"),
         ("VAULTSYNC_LOG_FORMAT", "hunter2"),
         ("VAULTSYNC_LOG_LEVEL", "hunter2"),
@@ -144,6 +165,41 @@ def test_where_and_how_much_may_be_created(monkeypatch: pytest.MonkeyPatch) -> N
     given = {"VAULTSYNC_SEED_PATHS": " secret/{label:example.com/team}/** , a:*/x,", "VAULTSYNC_SEED_BUDGET": "0"}
     found = settings(monkeypatch, **given)
     assert (found.seed_paths, found.seed_budget) == (("secret/{label:example.com/team}/**", "a:*/x"), 0)
+
+
+def test_what_tells_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch)
+    assert (found.source, found.audit_listen, found.audit_file, found.audit_allow) == (Source.AUTO, "", "", ())
+    assert (found.audit_tls_cert, found.audit_tls_key) == ("", "")
+    assert (found.poll_interval, found.poll_rate) == (60, 200)
+    given = {
+        "VAULTSYNC_SOURCE": "audit",
+        "VAULTSYNC_AUDIT_LISTEN": "unix:/run/vaultsync/audit",
+        "VAULTSYNC_AUDIT_ALLOW": "10.0.0.0/8, 192.0.2.1 ,fd00::/8",
+        "VAULTSYNC_AUDIT_TLS_CERT": "/tls/tls.crt",
+        "VAULTSYNC_AUDIT_TLS_KEY": "/tls/tls.key",
+        "VAULTSYNC_AUDIT_FILE": "/vault/logs/audit.log",
+        "VAULTSYNC_POLL_INTERVAL": "5m",
+        "VAULTSYNC_POLL_RATE": "10",
+    }
+    found = settings(monkeypatch, **given)
+    assert (found.source, found.audit_listen) == (Source.AUDIT, "unix:/run/vaultsync/audit")
+    assert found.audit_allow == tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "fd00::/8")))
+    assert (found.audit_tls_cert, found.audit_tls_key) == ("/tls/tls.crt", "/tls/tls.key")
+    assert (found.audit_file, found.poll_interval, found.poll_rate) == ("/vault/logs/audit.log", 300, 10)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8220", ":8220", "[::1]:8220", "unix:/a"])
+def test_addresses_for_an_audit_device(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    assert settings(monkeypatch, VAULTSYNC_AUDIT_LISTEN=address).audit_listen == address
+
+
+def test_an_audit_device_must_have_somewhere_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = complaint(monkeypatch, VAULTSYNC_SOURCE="audit")
+    assert line == "VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE"
+    for name, value in {"VAULTSYNC_AUDIT_LISTEN": ":8220", "VAULTSYNC_AUDIT_FILE": "/a"}.items():
+        with monkeypatch.context() as patched:
+            assert settings(patched, VAULTSYNC_SOURCE="audit", **{name: value}).source is Source.AUDIT
 
 
 def test_a_wrong_glob_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +247,9 @@ def test_the_explanation_names_every_setting_and_its_default() -> None:
     assert "[default: 10s]" in text
     assert "[default: */{namespace}/**,*/{namespace}]" in text
     assert "[default: 100]" in text
+    assert re.search(r"VAULTSYNC_SOURCE\n .*\[default: auto\]", text)
+    assert re.search(r"VAULTSYNC_POLL_INTERVAL\n .*\[default: 60s\]", text)
+    assert re.search(r"VAULTSYNC_POLL_RATE\n .*\[default: 200\]", text)
     assert text.count("(required)") == 2
 
 
@@ -265,6 +324,13 @@ def test_a_wrong_setting_is_one_line_and_exit_2(
     assert printed.err.startswith("vaultsync: VAULTSYNC_SEED ")
     assert printed.err.count("\n") == 1
     assert "hunter2" not in printed.err
+
+
+def test_a_source_that_cannot_be_is_one_line_and_exit_2() -> None:
+    ran = command("run", **GOOD, VAULTSYNC_SOURCE="audit")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    words = "vaultsync: VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE\n"
+    assert ran.stderr == words
 
 
 def test_a_kubeconfig_that_is_not_there_is_one_line_and_exit_2() -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from tests.unit.build import eventually, run
+from tests.unit.build import eventually, logged, run
 from tests.unit.servers import unused_port
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import stream
@@ -33,11 +33,18 @@ class Listener:
     def __init__(self, address: str, namespace: str = "") -> None:
         self.connects = 0
         self.events: list[VaultEvent] = []
+        self.told: list[tuple[bool, bool]] = []
+        self.reasons: list[str] = []
         access = VaultAccess(address, SecretStr("t0ken"), None, namespace, 5.0)
         self.stream = EventStream(access, self.connected, self.events.append)
+        self.stream.on_change = self.changed
 
     def connected(self) -> None:
         self.connects += 1
+
+    def changed(self) -> None:
+        self.told.append((self.stream.is_connected, self.stream.is_refused))
+        self.reasons.append(self.stream.reason.partition(";")[0])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -56,6 +63,7 @@ class Listener:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(stream, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(stream, "REFUSED_SECONDS", 0.05)
 
 
 def against(
@@ -181,7 +189,7 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("status", [403, 404, 400, 429, 500, 503, 200])
-def test_a_refused_subscription_is_tried_again_and_told_once(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_subscription_is_tried_again_and_told_once(status: int) -> None:
     refused: list[int] = []
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
@@ -193,8 +201,69 @@ def test_a_refused_subscription_is_tried_again_and_told_once(status: int, capsys
     async def test(listener: Listener) -> None:
         await eventually(lambda: listener.connects == 1)
         assert len(refused) == 3
+        assert len([line for line in lines if str(status) in line]) == 1
+
+    with logged("WARNING") as lines:
+        against(stay, test, refuse)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 501])
+def test_what_vault_does_not_have_or_not_for_this_token_is_asked_for_seldom(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "REFUSED_SECONDS", 60.0)
+    asked: list[int] = []
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        asked.append(status)
+        return connection.respond(HTTPStatus(status), "no\n")
+
+    async def test(listener: Listener) -> None:
+        found = listener.stream
+        assert (found.is_connected, found.is_refused, found.reason) == (False, False, "")
+        await found.tried.wait()
+        await asyncio.sleep(0.3)
+        assert (found.is_connected, found.is_refused) == (False, True)
+        assert str(status) in found.reason
+        assert len(asked) == 1
 
     against(stay, test, refuse)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_may_pass_is_no_refusal_and_asked_for_soon(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REFUSED_SECONDS", 60.0)
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(HTTPStatus(status), "no\n")
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: len(listener.told) >= 3)
+        assert set(listener.told) == {(False, False)}
+        assert str(status) in listener.stream.reason
+        assert not listener.stream.tried.is_set()
+
+    against(stay, test, refuse)
+
+
+def test_a_vault_that_learns_it_is_refused_no_more_and_a_lost_one_says_why() -> None:
+    asked: list[int] = []
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        asked.append(1)
+        return connection.respond(HTTPStatus.NOT_FOUND, "no\n") if len(asked) == 1 else None
+
+    async def handler(connection: ServerConnection) -> None:
+        if len(asked) > 2:
+            await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: len(listener.told) == 4)
+        assert listener.told == [(False, True), (True, False), (False, False), (True, False)]
+        assert listener.reasons == ["Vault returned 404", "", "Vault closed the stream", ""]
+        assert listener.stream.tried.is_set()
+
+    against(handler, test, refuse)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])

@@ -225,6 +225,41 @@ def test_a_v1_path_exists_if_its_folder_lists_it() -> None:
     run(main())
 
 
+def test_the_names_beside_a_path_are_one_list() -> None:
+    tree = {"kv1": ["a", "x/"], "kv1/x": ["b"], "secret/metadata": ["a"]}
+
+    async def main() -> None:
+        async with raw_server(listing(tree)) as where:
+            client = VaultClient(access(f"http://{where}"))
+            assert await client.siblings(path("kv1/b"), 1) == {"a", "x/"}
+            assert await client.siblings(path("kv1/x/c"), 1) == {"b"}
+            assert await client.siblings(path("secret/data/b"), 2) == {"a"}
+            assert await client.siblings(path("secret/data/none/b"), 2) == set()
+            await client.close()
+
+    run(main())
+
+
+def test_it_is_known_when_vault_last_took_a_write() -> None:
+    down: list[bool] = []
+
+    def respond(request: web.Request) -> web.Response:
+        return answer(503, {"errors": []}) if down else answer(200, {"data": {"version": 1}})
+
+    async def test(client: VaultClient) -> None:
+        assert client.last_written == float("-inf")
+        before = asyncio.get_running_loop().time()
+        await client.create(A, gone(), {"p": SecretStr(VALUE)})
+        written = client.last_written
+        assert before <= written <= asyncio.get_running_loop().time()
+        down.append(True)
+        with pytest.raises(VaultUnavailable):
+            await client.create(A, gone(), {"p": SecretStr(VALUE)})
+        assert client.last_written == written
+
+    with_client(vault(respond), test)
+
+
 def test_a_creation_is_a_check_and_set() -> None:
     sent: list[Any] = []
 

@@ -14,7 +14,16 @@ class VaultsyncError(Exception):
 
 
 class VaultUnavailable(VaultsyncError):
-    """Vault gave no usable answer: no connection, a time-out, sealed, overloaded or a server error."""
+    """Vault gave no usable answer: no connection, a time-out, sealed, overloaded or a server error.
+
+    Args:
+        message: as for all.
+        status: of HTTP, 0 where nothing was answered.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class VaultDenied(VaultsyncError):

@@ -5,6 +5,7 @@ lines as https://developer.hashicorp.com/vault/docs/audit describes them.
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,8 +14,23 @@ from vaultsync.core.paths import VaultPath, clean_namespace
 from vaultsync.core.state import parse_time
 
 _V2_FOLDERS = ("data/", "delete/", "undelete/", "destroy/", "metadata/")
-_DELETIONS = {("delete", "data/"), ("delete", "metadata/"), ("update", "delete/"), ("update", "destroy/")}
-"""Operation and folder of the requests that delete in KV v2."""
+_DELETIONS = ("kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete", "kv-v1/delete")
+_AUDITED = {
+    ("create", "data/"): "data-write",
+    ("update", "data/"): "data-write",
+    ("patch", "data/"): "data-patch",
+    ("delete", "data/"): "data-delete",
+    ("update", "delete/"): "delete",
+    ("update", "undelete/"): "undelete",
+    ("update", "destroy/"): "destroy",
+    ("delete", "metadata/"): "metadata-delete",
+    ("create", "metadata/"): "metadata-write",
+    ("update", "metadata/"): "metadata-write",
+    ("patch", "metadata/"): "metadata-patch",
+}
+"""Operation and folder of a request, and the event of KV v2 that it causes."""
+_AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
+_CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
 
 
 class BadFrame(ValueError):
@@ -41,6 +57,11 @@ class VaultEvent:
     def is_write(self) -> bool:
         """Whether the event says that a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
+
+    @property
+    def is_deletion(self) -> bool:
+        """Whether the event says that the latest version is not there any more: the stream tells that to root alone."""
+        return self.kind in _DELETIONS
 
     @property
     def is_about_metadata(self) -> bool:
@@ -81,15 +102,18 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
     )
 
 
-def parse_deletion(line: bytes) -> tuple[VaultPath, ...]:
+def parse_audit_line(line: bytes) -> tuple[VaultEvent, ...]:
     """Read one line of an audit device.
 
+    Args:
+        line: untrusted, without its end.
+
     Returns:
-        What was deleted, as the KV v1 and v2 paths that the request may stand for (the line does not tell which);
-        nothing for any other line, garbage included.
+        What has changed, as the events of KV v1 and of v2 that the request may stand for (the line does not tell which
+        the mount is); nothing for any other line, garbage included.
     """
     # most lines are reads: they are passed over unparsed
-    if b'"response"' not in line or (b'"delete"' not in line and b'"update"' not in line):
+    if b'"response"' not in line or not any(operation in line for operation in _CHANGES):
         return ()
     try:
         document = json.loads(line)
@@ -100,16 +124,43 @@ def parse_deletion(line: bytes) -> tuple[VaultPath, ...]:
         return ()
     if document.get("type") != "response" or document.get("error") or request.get("mount_type", "kv") != "kv":
         return ()
-    where, mount = request.get("namespace"), request.get("mount_point")
+    return tuple(_audited(operation, path, request, document))
+
+
+def _audited(
+    operation: str, path: str, request: Mapping[str, Any], document: Mapping[str, Any]
+) -> Iterator[VaultEvent]:
+    where = request.get("namespace")
     name = where.get("path") if isinstance(where, dict) else None
     namespace = clean_namespace(name if isinstance(name, str) else "")
-    found = [VaultPath(namespace, path)] if operation == "delete" else []
-    mount = mount.strip("/") + "/" if isinstance(mount, str) else path.split("/", 1)[0] + "/"
+    mount = _audited_mount(request.get("mount_point"), path, namespace)
+    if not mount:
+        return
     inner = path.removeprefix(mount)
-    for folder in _V2_FOLDERS:
-        if (operation, folder) in _DELETIONS and inner.startswith(folder):
-            found.append(VaultPath(namespace, f"{mount}data/{inner.removeprefix(folder)}"))
-    return tuple(dict.fromkeys(found))
+    folder = next((folder for folder in _V2_FOLDERS if inner.startswith(folder)), "")
+    kind = _AUDITED.get((operation, folder))
+    answer = _answer(document)
+    version, time = _version(answer.get("version")), parse_time(answer.get("created_time"))
+    time = time or parse_time(document.get("time"))  # Vault hashes the former, OpenBao does not
+    if kind is not None and (version or folder != "data/" or operation == "delete"):
+        data_path = VaultPath(namespace, f"{mount}data/{inner.removeprefix(folder)}")
+        yield VaultEvent(data_path, f"kv-v2/{kind}", version, time)
+    if operation in _AUDITED_V1 and not version:
+        yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time)
+
+
+def _audited_mount(told: object, path: str, namespace: str) -> str:
+    """The mount's path within its namespace, which the line has before it; "" if the path is in another."""
+    mount = told.strip("/") + "/" if isinstance(told, str) else path.split("/", 1)[0] + "/"
+    within = mount.removeprefix(f"{namespace}/")
+    return next((one for one in (within, mount) if one and path.startswith(one)), "")
+
+
+def _answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data of the response; texts in it are hashed, numbers are not."""
+    response = document.get("response")
+    data = response.get("data") if isinstance(response, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def _v2_data_path(path: str, mount: str) -> str:

@@ -6,7 +6,7 @@ are. Vault's own language, which has no wildcard for a mount: https://developer.
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -25,7 +25,8 @@ _MOUNT: Final = "it must be the path of a KV v2 mount, or PATH=v1 for one of KV 
 
 _STREAM: Final = """\
 The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
-to which it may `subscribe` (from 1.15; leave `subscribe` out for older ones and for OpenBao, which do not know it)."""
+to which it may `subscribe` (from 1.15). A Vault without it, and OpenBao, do not know that word: for these print a
+policy with VAULTSYNC_SOURCE=audit or poll."""
 _SEED: Final = """\
 KV v2: create a missing value and add a missing key, always with check-and-set.
 Vault asks `update` for the version after a deleted one. That would also allow to replace a live one: what prevents
@@ -92,13 +93,14 @@ def parse_mounts(given: Sequence[str]) -> tuple[Mount, ...]:
     return mounts
 
 
-def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool) -> str:
+def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, streams: bool = True) -> str:
     """The policy in HCL, for the token's own Vault namespace.
 
     Args:
         seed_paths: where values may be created.
         mounts: those there are, taken to be the same in each Vault namespace that a glob names.
         seeds: whether anything is created at all.
+        streams: whether the event stream may be used.
 
     Raises:
         ValueError: a glob is for no path that the policy could name; on one line, with what would be right.
@@ -109,7 +111,7 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool) -> st
         for shape in shapes:
             _check(shape, mounts, own)
     areas = {"": own} | {area: shape.vault_namespace for shape in shapes if (area := _area(shape, own)) is not None}
-    groups = [[_block("sys/events/subscribe/*", "read", why=(_STREAM,))]]
+    groups = [[_block("sys/events/subscribe/*", "read", why=(_STREAM,))]] if streams else []
     passwords = []
     for area, namespace in areas.items():
         here = [shape for shape in shapes if seeds and shape.vault_namespace == namespace]
@@ -119,7 +121,10 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool) -> st
         _block("auth/token/lookup-self", "read", why=(_OWN,)),
         _block("auth/token/renew-self", "update", why=(_OWN,)),
     ]
-    return "\n".join(_text(_header(seed_paths, mounts, seeds=seeds), [*groups, passwords, lease]))
+    found = [*groups, passwords, lease]
+    if not streams:
+        found = [[block for block in map(_without_stream, group) if block.capabilities] for group in found]
+    return "\n".join(_text(_header(seed_paths, mounts, seeds=seeds, streams=streams), found))
 
 
 def _mount(text: str) -> Mount:
@@ -224,6 +229,10 @@ def _kv(area: str, mount: Mount, seeded: Sequence[_Inner]) -> list[_Block]:
     ]
 
 
+def _without_stream(block: _Block) -> _Block:
+    return replace(block, capabilities=block.capabilities - {"subscribe"})
+
+
 def _narrowed(base: _Block, more: _Block, seeded: Sequence[_Inner]) -> list[_Block]:
     """What is granted everywhere under a path, and what is granted besides where it may seed."""
     both = base.capabilities | more.capabilities
@@ -237,15 +246,17 @@ def _narrowed(base: _Block, more: _Block, seeded: Sequence[_Inner]) -> list[_Blo
 # -- text
 
 
-def _header(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool) -> str:
+def _header(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, streams: bool) -> str:
     named = (mount.path[:-1] + ("=v1" if mount.kv == 1 else "") for mount in mounts)
     command = shlex.join(["vaultsync", "policy", *(word for name in named for word in ("--mount", name))])
     globs = f"{VARIABLE}={','.join(glob.text for glob in seed_paths.globs)}"
-    return (
-        f"The Vault policy of vaultsync, as printed by: {command}\n"
-        f"with {globs if seeds else 'VAULTSYNC_SEED=off or VAULTSYNC_DRY_RUN=true: nothing is written'}\n"
-        "It can't read a value: not one path here grants read on data. Print your own for other mounts and settings."
-    )
+    lines = [
+        f"The Vault policy of vaultsync, as printed by: {command}",
+        f"with {globs if seeds else 'VAULTSYNC_SEED=off or VAULTSYNC_DRY_RUN=true: nothing is written'}",
+        *([] if streams else ["and VAULTSYNC_SOURCE=audit or poll: without the event stream"]),
+        "It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.",
+    ]
+    return "\n".join(lines)
 
 
 def _text(header: str, groups: Iterable[Sequence[_Block]]) -> Iterator[str]:

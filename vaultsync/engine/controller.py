@@ -22,7 +22,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
-from vaultsync.core.paths import VaultPath
+from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import Ledger
 from vaultsync.engine.reconciler import Reconciler
@@ -34,6 +34,8 @@ AUDIT_LOOK_SECONDS = 30.0
 """At least this long between two looks at everything that senders of audit lines cause."""
 LOOK_BEHIND_SECONDS = 0.05
 """How long after a write's event its path is looked at: what it wrote goes first on its way to the readers."""
+DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
+"""After a look that shows nothing of what an event has told: a standby node that answers by itself may be behind."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
 
@@ -60,9 +62,12 @@ class Controller:
         self._resync = resync
         self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
         self._held: dict[VaultPath, VaultEvent] = {}
+        self._told_of: dict[VaultPath, tuple[VaultEvent, int]] = {}
+        """The last event about a path that no look has shown yet, and how many looks have not."""
         self._audit_look_at = float("-inf")
+        self._audit_alone = False
         self._told: set[Key] = set()
-        self._away: set[type[VaultsyncError]] = set()
+        self._away: set[tuple[type[VaultsyncError], int]] = set()
 
     # -- signals: plain calls on the loop
 
@@ -104,7 +109,7 @@ class Controller:
         self._index.remove_namespace(namespace.name)
 
     def vault_changed(self, event: VaultEvent) -> None:
-        """From the event stream: a look-up, and the key is queued; our own writes are known already."""
+        """From the event stream or an audit device: a look-up, and the key is queued; our own writes are known."""
         if not self._index.knows(event.path):
             return
         if event.is_write and self._queue.is_busy(event.path):
@@ -119,18 +124,14 @@ class Controller:
             return
         if event.is_about_metadata and not self._index.reads_metadata(event.path):
             return
+        if not self._ledger.shows(event):
+            self._told_of[event.path] = (event, 0)
         if event.is_write and self._ledger.announce(event):
             self._add(set(self._index.named_by(event.path)), Lane.URGENT)
             self._queue.add_after(event.path, LOOK_BEHIND_SECONDS)
             return
         self._ledger.touch_unversioned(event.path)
         self._queue.add(event.path)
-
-    def vault_deleted(self, path: VaultPath) -> None:
-        """From the audit device."""
-        if self._index.knows(path):
-            self._ledger.touch_unversioned(path)
-            self._queue.add(path)
 
     def vault_connected(self) -> None:
         """From the event stream: whatever happened before this moment may have been missed."""
@@ -139,19 +140,30 @@ class Controller:
         self._queue.hasten()
         self.look_at_everything()
 
-    def audit_connected(self) -> None:
-        """From the audit listener: deletions before this moment may have been missed.
+    def audit_connected(self, alone: bool) -> None:
+        """From an audit device: what happened before this moment may have been missed.
 
         Anybody on the network may connect: a look at everything follows, but not more often than AUDIT_LOOK_SECONDS.
+
+        Args:
+            alone: nothing but the device tells of writes; without, it does so of deletions.
         """
+        self._audit_alone |= alone
         loop = asyncio.get_running_loop()
         if self._audit_look_at <= loop.time():  # else one is planned
             self._audit_look_at = max(loop.time(), self._audit_look_at + AUDIT_LOOK_SECONDS)
-            loop.call_at(self._audit_look_at, self.look_at_everything)
+            loop.call_at(self._audit_look_at, self._look_behind_audit)
+
+    def _look_behind_audit(self) -> None:
+        alone, self._audit_alone = self._audit_alone, False
+        if alone:
+            self.vault_connected()
+        else:
+            self.look_at_everything()
 
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._away -= {KubeUnavailable, KubeDenied}
+        self._away = {found for found in self._away if found[0] is VaultUnavailable}
         self._queue.hasten()
 
     def look_at_everything(self) -> None:
@@ -160,6 +172,28 @@ class Controller:
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
             self._queue.add(prefix, Lane.RESYNC)
+
+    # -- the poll
+
+    def polled_paths(self) -> list[tuple[VaultPath, int]]:
+        """The paths in use, each with the KV version that its readers' store claims."""
+        return self._index.paths_with_kv()
+
+    def is_live(self, path: VaultPath) -> bool:
+        """Whether the path was last seen with a live version."""
+        return self._ledger.is_live(path)
+
+    def backlog(self) -> int:
+        """How many passes wait."""
+        return len(self._queue)
+
+    def polled_prefixes(self) -> list[FindPrefix]:
+        """The listings in use."""
+        return list(self._index.prefixes())
+
+    def poll(self, key: VaultPath | FindPrefix) -> None:
+        """Look at the path or listing, behind whatever is urgent."""
+        self._queue.add(key, Lane.RESYNC)
 
     # -- tasks
 
@@ -183,15 +217,10 @@ class Controller:
         follow: set[Key] = set()
         again = 0.0
         try:
-            if isinstance(key, ObjectName):
-                if not self._waits_for_paths(key):
-                    again = await self._syncer.external_secret(key)
-            elif isinstance(key, VaultPath):
-                follow |= self._index.reader_names(key)
-                found, again = await self._reconciler.path(key)
-                follow |= found
-            else:
-                follow |= await self._reconciler.listing(key)
+            if isinstance(key, VaultPath):
+                follow |= self._index.reader_names(key)  # also if the pass fails: they are told
+            found, again = await self._pass_over(key)
+            follow |= found
         except BudgetSpent as error:
             again = jittered(error.wait)
             logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
@@ -207,11 +236,29 @@ class Controller:
                 self._vault_answers()
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
-        if isinstance(key, VaultPath) and (held := self._held.pop(key, None)):
-            self._take(held)
+        if isinstance(key, VaultPath):
+            self._doubt(key)
+            if held := self._held.pop(key, None):
+                self._take(held)
         self._add(follow, max(lane, Lane.READERS))
         if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
+
+    async def _pass_over(self, key: Key) -> tuple[set[Key], float]:
+        """What follows, and seconds until the key wants another pass."""
+        if isinstance(key, VaultPath):
+            found, again = await self._reconciler.path(key)
+            return {*found}, again
+        if isinstance(key, ObjectName):
+            return set(), 0.0 if self._waits_for_paths(key) else await self._syncer.external_secret(key)
+        return await self._reconciler.listing(key), 0.0
+
+    def _doubt(self, path: VaultPath) -> None:
+        """Look again if the last look shows nothing of what was told."""
+        event, looks = self._told_of.pop(path, (None, 0))
+        if event is not None and looks < len(DOUBT_SECONDS) and not self._ledger.shows(event):
+            self._told_of[path] = (event, looks + 1)
+            self._queue.add_after(path, DOUBT_SECONDS[looks])
 
     def _waits_for_paths(self, name: ObjectName) -> bool:
         """Whether a path of the ExternalSecret is about to come into being: its own pass comes after that one."""
@@ -222,10 +269,11 @@ class Controller:
 
     def _failed(self, key: Key, error: VaultsyncError) -> None:
         wait = self._queue.retry(key) if error.retryable else None
-        # one line when a server goes away, and one for a key that is refused; the rest is for DEBUG
-        known = type(error) in self._away or key in self._told
+        # a line when a server goes away or is sealed, and one for a key that is refused; the rest is for DEBUG
+        how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
+        known = how in self._away or key in self._told
         if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            self._away.add(type(error))
+            self._away.add(how)
         elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
             self._told.add(key)
         else:
@@ -234,8 +282,9 @@ class Controller:
         logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
 
     def _vault_answers(self) -> None:
-        if VaultUnavailable in self._away:
-            self._away.discard(VaultUnavailable)
+        away = {found for found in self._away if found[0] is VaultUnavailable}
+        if away:
+            self._away -= away
             logger.info("Vault answers again")
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:

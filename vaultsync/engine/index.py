@@ -91,6 +91,11 @@ class Index:
         """Every path that some ExternalSecret names."""
         return self._by_path.keys()
 
+    def paths_with_kv(self) -> list[tuple[VaultPath, int]]:
+        """The same, each with the KV version that a reader's store claims."""
+        readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
+        return [(path, entry.references[path][0].kv) for path, entry in readers]
+
     def prefixes(self) -> Iterable[FindPrefix]:
         """Every prefix that some ExternalSecret lists."""
         return self._by_prefix.keys()

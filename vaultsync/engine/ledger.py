@@ -191,6 +191,18 @@ class Ledger:
         seen = self._observed.get(event.path)
         return event.is_write and seen is not None and seen.state.exists and event.version == seen.state.version
 
+    def shows(self, event: VaultEvent) -> bool:
+        """Whether what was last seen at the path can be later than the event.
+
+        Of a deletion that can't be told by the version: a path that lives on may have lost an older one.
+        """
+        seen = self._observed.get(event.path)
+        if seen is None or seen.state.mount.kv == 1:
+            return True
+        if event.is_deletion:
+            return not seen.state.exists or (event.time is not None and _is_later(seen.state.written, event.time))
+        return event.version <= seen.state.version
+
     def touch_unversioned(self, path: VaultPath) -> None:
         """The path has changed; in KV v1 its state does not show it."""
         seen = self._observed.get(path)
@@ -298,6 +310,10 @@ class Ledger:
         if written is None:  # KV v1: only an object born under our eyes can't have missed anything
             written, refreshed = self.watching_since, entry.object.created
         return written is not None and refreshed is not None and written + CLOCK_SKEW <= refreshed
+
+
+def _is_later(written: datetime | None, time: datetime) -> bool:
+    return written is not None and written > time
 
 
 def news(synced: Synced, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:

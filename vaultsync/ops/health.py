@@ -1,8 +1,13 @@
-"""/livez and /readyz for the kubelet. Vault's state is not in them: without Vault vaultsync waits, it is not broken."""
+"""/livez and /readyz for the kubelet, /metrics for Prometheus.
+
+Vault's state is not in the first two: without Vault vaultsync waits, it is not broken.
+"""
 
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
+
+from vaultsync.ops.metrics import CONTENT_TYPE
 
 
 class Health:
@@ -10,10 +15,12 @@ class Health:
 
     Args:
         ready: by name, whether each part is ready.
+        metrics: in Prometheus' text format.
     """
 
-    def __init__(self, ready: Callable[[], Mapping[str, bool]]) -> None:
+    def __init__(self, ready: Callable[[], Mapping[str, bool]], metrics: Callable[[], bytes]) -> None:
         self._ready = ready
+        self._read_metrics = metrics
         self._runner: web.AppRunner | None = None
 
     async def start(self, listen: str) -> None:
@@ -25,6 +32,7 @@ class Health:
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         host, _, port = listen.rpartition(":")
@@ -34,6 +42,9 @@ class Health:
         """Stop serving."""
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._read_metrics(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")  # answering at all shows that the loop turns

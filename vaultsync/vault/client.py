@@ -74,6 +74,8 @@ class VaultClient:
         )
         self._mounts: dict[str, list[Mount]] = {}
         self._idle: asyncio.TimerHandle | None = None
+        self.last_written = float("-inf")
+        """When the last write was sent that Vault has taken, by the loop's clock."""
 
     async def close(self) -> None:
         """Let go of threads and connections; calls under way end by their own time-out."""
@@ -106,7 +108,7 @@ class VaultClient:
         Returns:
             The state after the write.
         """
-        return await self._in_thread(lambda: self._create(path, state, values))
+        return await self._write(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         """Give keys of the live version new values, in a next version that keeps the others.
@@ -119,7 +121,7 @@ class VaultClient:
         Returns:
             The state after the write.
         """
-        return await self._in_thread(lambda: self._create(path, state, values))
+        return await self._write(path, state, values)
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         """Merge into a secret's custom metadata (KV v2).
@@ -146,6 +148,15 @@ class VaultClient:
             version: its number; a later one stays as it is.
         """
         await self._in_thread(lambda: self._delete_version(path, version))
+
+    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
+        """The names of the secrets in a path's folder, in one LIST.
+
+        Args:
+            path: the secret.
+            kv: as for `look`.
+        """
+        return await self._in_thread(lambda: self._siblings(path, kv))
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         """A password by one of Vault's own policies (sys/policies/password/:name/generate).
@@ -243,6 +254,13 @@ class VaultClient:
             logger.warning("a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
         return found
 
+    def _siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
+        mount = self._mount(path, kv)
+        folder = f"{path.path.rpartition('/')[0]}/"
+        if mount.kv == 2:
+            folder = f"{mount.path}metadata/{(v2_path(mount, path.path) or '').rpartition('/')[0]}"
+        return frozenset(self._list(folder, path.namespace))
+
     def _password(self, policy: str, namespace: str) -> SecretStr:
         path = f"sys/policies/password/{policy}/generate"
         made = _mapping(self._request("get", path, namespace).get("data")).get("password")
@@ -303,6 +321,12 @@ class VaultClient:
 
     # -- on the loop
 
+    async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        sent = asyncio.get_running_loop().time()
+        after = await self._in_thread(lambda: self._create(path, state, values))
+        self.last_written = max(self.last_written, sent)
+        return after
+
     async def _in_thread(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
@@ -341,7 +365,7 @@ def _error(status: int, document: Mapping[str, Any] | None, path: str) -> Vaults
         return VaultDenied(message)
     if 400 <= status < 500 and status not in (408, 412, 429, 472, 473) and document is not None:
         return VaultRejected(message)
-    return VaultUnavailable(message)
+    return VaultUnavailable(message, status)
 
 
 def _said(line: object) -> str:

@@ -11,7 +11,7 @@ from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from vaultsync.core.backoff import backoff
+from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
 from vaultsync.vault.client import VaultAccess
@@ -24,6 +24,9 @@ PING_SECONDS: Final = 15.0
 MAX_FRAME: Final = 4 * 1024 * 1024
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts to connect."""
+REFUSED_SECONDS: Final = 60.0
+"""Between attempts where Vault has answered that it has no such thing, or not for this token."""
+REFUSALS: Final = frozenset({400, 403, 404, 405, 501})
 
 
 class EventStream:
@@ -33,6 +36,13 @@ class EventStream:
         access: where Vault is, and the token.
         on_connect: called after each successful subscription: events before it may be lost.
         on_event: called for each event, in the order of arrival; must not block.
+
+    Attributes:
+        tried: set once it was subscribed, or Vault has refused it.
+        is_connected: whether it is subscribed now.
+        is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
+        reason: why it is not subscribed, "" as long as it is or was not tried.
+        on_change: called when one of these changes.
     """
 
     def __init__(
@@ -45,8 +55,11 @@ class EventStream:
         self._on_connect = on_connect
         self._on_event = on_event
         self._bad_frames = 0
-        self.connected = asyncio.Event()
-        """Set once it was subscribed."""
+        self.tried = asyncio.Event()
+        self.is_connected = False
+        self.is_refused = False
+        self.reason = ""
+        self.on_change: Callable[[], None] = _nothing
 
     async def run(self) -> None:
         """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
@@ -54,17 +67,18 @@ class EventStream:
         said = ""
         flaps = False
         while True:
-            started, is_open = time.monotonic(), False
+            started, is_open, refused = time.monotonic(), False, False
             try:
                 async with self._connect() as connection:
                     is_open = True
                     if not flaps:
                         logger.info("subscribed to Vault's event stream", vault=self._access.address)
-                    self.connected.set()
+                    self._is(connected=True)
                     self._on_connect()
                     await self._read(connection)
             except (OSError, TimeoutError, WebSocketException, ValueError) as error:
                 reason = _reason(error)
+                refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
             else:
                 reason = "Vault closed the stream"
             lasted = is_open and time.monotonic() - started > LONGEST_WAIT
@@ -72,15 +86,24 @@ class EventStream:
             if lasted:
                 waits, said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
             wait = next(waits)
+            if refused:
+                wait = jittered(REFUSED_SECONDS)
+            self._is(connected=False, refused=refused, reason=reason)
             if reason != said:  # the same reason again and again is one line
                 logger.warning(
-                    "no event stream from Vault; deletions and rotations are caught up when it is back",
+                    "no event stream from Vault",
                     vault=self._access.address,
                     reason=reason,
                     retry_s=round(wait, 2),
                 )
                 said = reason
             await asyncio.sleep(wait)
+
+    def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
+        self.is_connected, self.is_refused, self.reason = connected, refused, reason
+        if connected or refused:
+            self.tried.set()
+        self.on_change()
 
     async def _read(self, connection: ClientConnection) -> None:
         async for frame in connection:
@@ -98,7 +121,7 @@ class EventStream:
         if namespace := clean_namespace(self._access.namespace):
             headers["X-Vault-Namespace"] = namespace
         uri = stream_uri(self._access.address)
-        return connect(
+        return _Connect(
             uri,
             additional_headers=headers,
             ssl=_tls(self._access) if uri.startswith("wss:") else None,
@@ -109,6 +132,21 @@ class EventStream:
             max_size=MAX_FRAME,
             user_agent_header="vaultsync",
         )
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+class _Connect(connect):
+    """Follows a standby node, which names the active one by an address of HTTP."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """See websockets."""
+        if isinstance(exc, InvalidStatus) and (location := exc.response.headers.get("Location", "")).startswith("http"):
+            del exc.response.headers["Location"]
+            exc.response.headers["Location"] = location.replace("http", "ws", 1)
+        return super().process_redirect(exc)
 
 
 def stream_uri(address: str) -> str:
@@ -132,5 +170,5 @@ def _reason(error: Exception) -> str:
         }.get(status, "")
         return f"Vault returned {status}{hint}"
     if isinstance(error, InvalidURI):
-        return "the address is no websocket's, or Vault redirects: VAULT_ADDR must be the active node's"
+        return "the address, or one that Vault redirects to, is no websocket's"
     return f"{type(error).__name__}: {error}"

@@ -1,0 +1,73 @@
+"""A cluster of three nodes, of which vaultsync knows one that is not the active one, and external-secrets another."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_healing import SEED, another
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.place import Place
+from tests.testbed.servers import Server, Vault
+from tests.testbed.testbed import Options, Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+FAILOVER = 40.0
+"""Seconds; raft elects within four, and ESO looks at a store that was away every five."""
+
+
+@pytest.fixture(scope="module", params=["vault", "openbao"])
+def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    with Testbed(Options(vault_storage="raft", vault_nodes=3, instead=request.param == "openbao")) as made:
+        yield made
+
+
+def nodes(testbed: Testbed) -> list[Vault]:
+    return [testbed.vault, *testbed.standbys]
+
+
+@pytest.fixture
+def process(testbed: Testbed, place: Place, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
+    """One that speaks to the first standby."""
+    own = testbed.standbys[0]
+    servers = ",".join(node.address for node in nodes(testbed))
+    return vaultsync({"VAULT_ADDR": own.address, "VAULTSYNC_STORE_SERVERS": servers})
+
+
+def heals(place: Place, name: str, patience: float = 10.0) -> None:
+    """A path is seeded, deleted and written; the Secret follows each time.
+
+    External-secrets reads from the active node: OpenBao's others answer by themselves and may be behind.
+    """
+    active = next(node for node in nodes(place.testbed) if node.is_active)
+    place.store(f"for-{name}", server=active.address)
+    place.external_secret(name, {"p": (name, "password")}, annotations=SEED, store=f"for-{name}")
+    first = place.wait_for_secret(name, patience)
+    place.vault.delete(place.path(name))
+    place.wait_for(lambda: another(place, name, first), patience)
+    place.put(name, password="a person's")
+    place.wait_for_secret(name, patience, p="a person's")
+
+
+def test_a_standby_node_will_do(place: Place, process: VaultsyncProcess) -> None:
+    heals(place, "app")
+    source = "audit" if place.testbed.options.instead else "events"
+    place.wait_for(lambda: f'told by", "source": "{source}"' in process.output(), 20, source)
+
+
+def test_a_node_that_is_sealed_is_told_and_waited_for(place: Place, process: VaultsyncProcess) -> None:
+    own = place.testbed.standbys[0]
+    heals(place, "before")
+    own.stop()
+    Server.start(own)  # without its key
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="for-before")
+    place.wait_for(lambda: "sealed" in process.output(), 20, "it says that Vault is sealed")
+    own.unseal()
+    place.wait_for_secret("app", FAILOVER)
+    heals(place, "after", FAILOVER)
+
+
+def test_the_active_node_may_die(place: Place, process: VaultsyncProcess) -> None:
+    heals(place, "before")
+    place.testbed.vault.kill()
+    place.wait_for(lambda: any(node.is_active for node in place.testbed.standbys), FAILOVER, "another one is active")
+    heals(place, "after", FAILOVER)

@@ -1,0 +1,83 @@
+"""VAULTSYNC_SOURCE=auto: the best source that is there, and the way up and down between them, on OpenBao."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_healing import SEED, another
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.place import Place
+from tests.testbed.testbed import Options, Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Iterator[Testbed]:
+    with Testbed(Options(instead=True)) as made:
+        yield made
+
+
+def sources(process: VaultsyncProcess) -> list[str]:
+    """The sources that it has said to go by, in order."""
+    lines = [line for line in process.output().splitlines() if "changes in Vault are told by" in line]
+    return [word for line in lines for word in ("events", "audit", "poll") if f'"source": "{word}"' in line]
+
+
+def heals(place: Place, name: str) -> None:
+    place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
+    first = place.wait_for_secret(name)
+    place.vault.delete(place.path(name))
+    place.wait_for(lambda: another(place, name, first))
+
+
+def test_a_better_source_is_taken_when_it_comes_and_the_poll_steps_in_when_it_goes(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    process = vaultsync({"VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
+    place.wait_for(lambda: sources(process) == ["poll"], 20, "the poll, as no device has connected")
+    heals(place, "polled")
+    place.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+    place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
+    heals(place, "heard")
+    place.testbed.no_audit_to(process.audit_name)  # which leaves the connection open: its silence is what tells
+    place.external_secret("asked", {"p": ("asked", "password")}, annotations=SEED)
+    place.wait_for(lambda: sources(process) == ["poll", "audit", "poll"], 20, "the poll again")
+    heals(place, "polled-again")
+
+
+def test_without_a_listener_it_polls_at_once_and_says_why(place: Place, vaultsync: VaultsyncFactory) -> None:
+    process = vaultsync({"VAULTSYNC_AUDIT_LISTEN": "", "VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
+    place.wait_for(lambda: sources(process) == ["poll"], 5)
+    assert "the token's policy needs read on sys/events/subscribe/*" in process.output()
+    heals(place, "app")
+
+
+def test_an_audit_file_is_followed_over_its_rotation(place: Place, vaultsync: VaultsyncFactory, tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    root = place.testbed.vault_root
+    root.audit("followed", "file", file_path=str(file))
+    try:
+        process = vaultsync({"VAULTSYNC_AUDIT_LISTEN": "", "VAULTSYNC_AUDIT_FILE": str(file)}, audit=False)
+        place.wait_for(lambda: sources(process) == ["audit"], 15)
+        heals(place, "before")
+        file.rename(tmp_path / "audit.log.1")
+        heals(place, "renamed")  # still written to the old one, as no HUP was sent
+        place.testbed.vault.process.hang_up()
+        heals(place, "after")
+        assert file.exists()
+    finally:
+        root.unaudit("followed")
+
+
+def test_an_audit_socket_may_be_a_file(place: Place, vaultsync: VaultsyncFactory, tmp_path: Path) -> None:
+    socket = tmp_path / "audit.sock"
+    process = vaultsync({"VAULTSYNC_AUDIT_LISTEN": f"unix:{socket}"}, audit=False)
+    place.wait_for(socket.exists)
+    root = place.testbed.vault_root
+    root.audit("unix", "socket", address=str(socket), socket_type="unix")
+    try:
+        place.wait_for(lambda: sources(process) == ["audit"], 15)
+        heals(place, "app")
+    finally:
+        root.unaudit("unix")

@@ -1,0 +1,356 @@
+"""vault/poll: every path in its turn, evenly, never faster than allowed, and none that a listing tells of."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+
+from tests.unit.build import logged, path, run_ahead
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.vault.poll import BACKLOG, FIRST_WAIT, LONGEST_WAIT, STEP_SECONDS, Poller
+
+INTERVAL, PER_SECOND = 60.0, 200.0
+FIND = FindPrefix("", "secret/data/dev/", 2)
+CLOSE = 1e-6
+"""What sums of floats may differ by."""
+
+
+def paths(number: int, folder: str = "secret/data/dev") -> list[VaultPath]:
+    return [path(f"{folder}/p{index}") for index in range(number)]
+
+
+class World:
+    """A Vault and a controller.
+
+    Attributes:
+        used: the paths in use, and what their stores claim.
+        prefixes: the listings in use.
+        live: what the controller has seen there.
+        there: what Vault lists.
+        waiting: the looks that wait.
+        failure: raised by the next lists.
+        takes: seconds for each list.
+        lists, looks: when each was asked for.
+    """
+
+    def __init__(self, *used: VaultPath, kv: int = 2, live: bool = True) -> None:
+        self.used = [(one, kv) for one in used]
+        self.prefixes: list[FindPrefix] = []
+        self.live = set(used) if live else set()
+        self.there = set(self.live)
+        self.waiting = 0
+        self.failure: VaultsyncError | None = None
+        self.takes = 0.0
+        self.lists: list[tuple[float, VaultPath]] = []
+        self.looks: list[tuple[float, VaultPath | FindPrefix]] = []
+
+    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
+        self.lists.append((_now(), path))
+        await asyncio.sleep(self.takes)
+        if self.failure is not None:
+            raise self.failure
+        folder = path.path.rpartition("/")[0]
+        beside = [one for one in self.there if (one.namespace, one.path.rpartition("/")[0]) == (path.namespace, folder)]
+        return frozenset(one.path.rpartition("/")[2] for one in beside)
+
+    def polled_paths(self) -> list[tuple[VaultPath, int]]:
+        return list(self.used)
+
+    def polled_prefixes(self) -> list[FindPrefix]:
+        return list(self.prefixes)
+
+    def is_live(self, path: VaultPath) -> bool:
+        return path in self.live
+
+    def backlog(self) -> int:
+        return self.waiting
+
+    def poll(self, key: VaultPath | FindPrefix) -> None:
+        self.looks.append((_now(), key))
+
+    def looked_at(self) -> Counter[VaultPath | FindPrefix]:
+        return Counter(key for _, key in self.looks)
+
+    def times(self) -> list[float]:
+        """Of everything that was asked for, in order."""
+        return sorted([time for time, _ in self.lists] + [time for time, _ in self.looks])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def polling(
+    world: World, interval: float = INTERVAL, per_second: float = PER_SECOND, *, needed: bool = True
+) -> AsyncIterator[Poller]:
+    poller = Poller(world, world, interval, per_second)
+    if needed:
+        poller.needed.set()
+    task = asyncio.create_task(poller.run())
+    try:
+        yield poller
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def after(seconds: float, world: World, interval: float = INTERVAL, per_second: float = PER_SECOND) -> World:
+    """So much later."""
+
+    async def main() -> None:
+        async with polling(world, interval, per_second):
+            await asyncio.sleep(seconds)
+
+    run_ahead(main())
+    return world
+
+
+def with_poller(steps: Callable[[World, Poller], Awaitable[None]], world: World, *, needed: bool = True) -> None:
+    async def main() -> None:
+        async with polling(world, needed=needed) as poller:
+            await steps(world, poller)
+
+    run_ahead(main())
+
+
+# -- a round
+
+
+def test_a_round_looks_at_each_live_path_once_and_lists_each_folder_once() -> None:
+    used = paths(50) + paths(30, "secret/data/other") + [path("secret/data/root"), path("secret/data/x", "team")]
+    world = after(INTERVAL - CLOSE, World(*used))
+    assert world.looked_at() == Counter(used)
+    assert len(world.lists) == 4
+    world = after(3 * INTERVAL - CLOSE, World(*used))
+    assert set(world.looked_at().values()) == {3}
+
+
+def test_a_round_is_spread_evenly_over_the_interval() -> None:
+    world = after(INTERVAL - CLOSE, World(*paths(19), *paths(9, "secret/data/other")))
+    times = world.times()
+    assert len(times) == 30
+    assert times == pytest.approx([INTERVAL / 31 * (number + 1) for number in range(30)])
+
+
+def test_the_folders_take_turns() -> None:
+    used = [path(f"secret/data/f{number}/a") for number in range(20)]
+    world = after(2 * INTERVAL - CLOSE, World(*used))
+    first, second = world.looks[:20], world.looks[20:]
+    assert [key for _, key in first] != [key for _, key in second]
+
+
+def test_more_paths_than_the_rate_allows_take_longer_than_the_interval() -> None:
+    world = after(100, World(*paths(400)), interval=1.0, per_second=5)
+    times = world.times()
+    assert 490 <= len(times) <= 501
+    assert min(late - early for early, late in pairwise(times)) >= 1 / 5 - CLOSE
+
+
+@pytest.mark.parametrize("per_second", [10, 49, 51, 1000, 10_000])
+def test_the_rate_is_a_limit_whatever_it_is(per_second: int) -> None:
+    world = after(10, World(*paths(20_000)), interval=1.0, per_second=per_second)
+    times = world.times()
+    for start in range(10):
+        within = [time for time in times if start <= time < start + 1]
+        assert len(within) <= per_second * (1 + STEP_SECONDS) + 1
+
+
+def test_what_a_slow_vault_has_delayed_is_not_caught_up_in_a_rush() -> None:
+    world = World(*paths(10_000))
+    world.takes = 50.0
+    after(51, world, interval=1.0, per_second=100)
+    assert len([time for time, _ in world.looks if time < 50.5]) <= 100 * 1.5 + 2
+
+
+def test_what_is_newly_used_is_in_the_next_round() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        await asyncio.sleep(INTERVAL / 2)
+        world.used = [(one, 2) for one in paths(4)]
+        await asyncio.sleep(INTERVAL * 1.5)
+        assert set(world.looked_at()) == set(paths(4))
+        assert world.looked_at()[paths(1)[0]] == 2
+
+    world = World(*paths(4))
+    world.used = world.used[:1]
+    with_poller(steps, world)
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_where_little_is_used_little_is_asked(used: int) -> None:
+    world = after(INTERVAL * 10 - CLOSE, World(*paths(used)))
+    assert len(world.times()) == 20 * used
+
+
+def test_listings_are_looked_at_once_a_round() -> None:
+    world = World(*paths(3))
+    world.prefixes = [FIND, FindPrefix("", "kv1/", 1)]
+    after(INTERVAL - CLOSE, world)
+    assert world.looked_at() == Counter([*paths(3), *world.prefixes])
+    alone = World()
+    alone.prefixes = [FIND]
+    assert after(INTERVAL * 3 - CLOSE, alone).looked_at() == {FIND: 3}
+
+
+# -- what a list tells
+
+
+def test_a_path_that_is_known_to_be_missing_costs_no_look() -> None:
+    world = World(*paths(100), live=False)
+    world.there = {path("secret/data/dev/another")}
+    after(INTERVAL * 5 - CLOSE, world)
+    assert (len(world.lists), world.looks) == (5, [])
+
+
+@pytest.mark.parametrize("kv", [1, 2])
+def test_a_path_that_vanished_or_came_is_looked_at(kv: int) -> None:
+    vanished, came, missing = paths(3, "kv1/dev" if kv == 1 else "secret/data/dev")
+    world = World(vanished, came, missing, kv=kv)
+    world.live, world.there = {vanished}, {came}
+    assert after(INTERVAL - CLOSE, world).looked_at() == Counter([vanished, came])
+
+
+def test_a_listed_path_of_kv_v2_may_be_deleted_or_have_a_new_version() -> None:
+    deleted, live = paths(2)
+    world = World(deleted, live)
+    world.live = {live}
+    assert after(INTERVAL - CLOSE, world).looked_at() == Counter([deleted, live])
+
+
+def test_in_kv_v1_the_list_alone_tells() -> None:
+    world = after(INTERVAL * 4 - CLOSE, World(*paths(50, "kv1/dev"), kv=1))
+    assert (len(world.lists), world.looks) == (4, [])
+
+
+def test_what_stores_claim_differently_is_listed_apart() -> None:
+    world = World()
+    world.used = [(path("kv/data/a"), 1), (path("kv/data/b"), 2)]
+    world.live = world.there = {one for one, _ in world.used}
+    after(INTERVAL - CLOSE, world)
+    assert len(world.lists) == 2
+    assert world.looked_at() == {path("kv/data/b"): 1}
+
+
+@pytest.mark.parametrize("failure", [VaultDenied("403"), VaultRejected("400")])
+@pytest.mark.parametrize("kv", [1, 2])
+def test_where_no_list_may_be_had_each_path_is_looked_at(failure: VaultsyncError, kv: int) -> None:
+    world = World(*paths(10), kv=kv, live=False)
+    world.failure = failure
+    with logged() as lines:
+        after(INTERVAL - CLOSE, world)
+    assert world.looked_at() == Counter(paths(10))
+    assert lines == []
+
+
+# -- an outage
+
+
+def test_while_vault_is_away_it_waits_longer_and_longer_and_says_so_once() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        world.failure = VaultUnavailable("no answer from Vault")
+        await asyncio.sleep(1000)
+        times = [time for time, _ in world.lists]
+        waits = [late - early for early, late in pairwise(times)]
+        assert FIRST_WAIT / 2 < waits[0] < waits[3] < waits[-1]
+        assert all(wait <= LONGEST_WAIT + INTERVAL for wait in waits)
+        assert len(waits) > 10
+        assert world.looks == []
+        world.failure = None
+        await asyncio.sleep(LONGEST_WAIT + INTERVAL)
+        assert set(world.looked_at()) == set(paths(5))
+        for _ in range(2):  # the next outage is another one
+            world.failure = VaultUnavailable("no answer from Vault")
+            await asyncio.sleep(INTERVAL)
+
+    with logged() as lines:
+        with_poller(steps, World(*paths(5)))
+    assert [line.partition(" {")[0] for line in lines] == ["the poll waits for Vault"] * 2
+
+
+# -- only while it is needed
+
+
+def test_nothing_is_asked_before_it_is_needed() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        await asyncio.sleep(INTERVAL * 10)
+        assert world.times() == []
+        poller.needed.set()
+        await asyncio.sleep(INTERVAL - CLOSE)
+        assert world.looked_at() == Counter(paths(5))
+
+    with_poller(steps, World(*paths(5)), needed=False)
+
+
+@pytest.mark.parametrize("moment", [step / 10 for step in range(2, 40)])
+def test_nothing_is_asked_once_it_is_not_needed_any_more(moment: float) -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        await asyncio.sleep(INTERVAL + moment)
+        poller.needed.clear()
+        before = world.times()
+        await asyncio.sleep(INTERVAL * 3)
+        assert world.times() == before
+        poller.needed.set()
+        await asyncio.sleep(INTERVAL)
+        assert len(world.times()) > len(before)
+
+    world = World(*paths(10), *paths(5, "secret/data/other"))
+    world.prefixes = [FIND, FindPrefix("", "kv1/", 1)]
+    with_poller(steps, world)
+
+
+def test_when_it_is_needed_again_each_path_gets_its_look_within_the_interval() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        await asyncio.sleep(INTERVAL / 2)
+        poller.needed.clear()
+        await asyncio.sleep(INTERVAL / 5)
+        before = world.looked_at()
+        poller.needed.set()
+        await asyncio.sleep(INTERVAL)
+        assert world.looked_at() - before == Counter(paths(10))
+
+    with_poller(steps, World(*paths(10)))
+
+
+def test_a_list_that_comes_when_it_is_not_needed_any_more_leads_to_no_look() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        world.takes = 5.0
+        await asyncio.sleep(INTERVAL / 12 + 1)
+        assert len(world.lists) == 1
+        poller.needed.clear()
+        await asyncio.sleep(INTERVAL * 3)
+        assert (len(world.lists), world.looks) == (1, [])
+
+    with_poller(steps, World(*paths(10)))
+
+
+# -- the controller's own pace
+
+
+def test_it_waits_for_the_looks_that_wait() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        world.waiting = BACKLOG + 1
+        await asyncio.sleep(INTERVAL)
+        assert world.looks == []
+        world.waiting = BACKLOG
+        await asyncio.sleep(INTERVAL)
+        assert set(world.looked_at()) == set(paths(10))
+
+    with_poller(steps, World(*paths(10)))
+
+
+def test_nor_does_it_ask_if_it_is_not_needed_any_more_when_they_are_done() -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        world.waiting = BACKLOG + 1
+        await asyncio.sleep(INTERVAL)
+        poller.needed.clear()
+        await asyncio.sleep(1)
+        world.waiting = 0
+        await asyncio.sleep(INTERVAL)
+        assert world.looks == []
+
+    with_poller(steps, World(*paths(10)))

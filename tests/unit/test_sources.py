@@ -151,10 +151,30 @@ def test_nothing_is_polled_before_the_others_had_their_time() -> None:
 @pytest.mark.parametrize("moment", [0.0, GRACE_SECONDS / 2, GRACE_SECONDS - 0.1])
 def test_what_comes_in_that_time_is_taken_at_once(moment: float) -> None:
     async def test(made: Scene) -> None:
+        made.stream.tried.set()
         await asyncio.sleep(moment)
         made.device.comes()
         await made.after(0.01, AUDIT)
         assert made.said() == ["audit"]
+
+    scene(test)
+
+
+def test_a_device_that_is_first_does_not_count_before_the_stream_was_tried() -> None:
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        await made.after(1.0, None)
+        made.stream.comes()
+        await made.after(0.01, EVENTS)
+        assert made.said() == ["events"]
+
+    scene(test)
+
+
+def test_a_stream_that_answers_nothing_is_not_waited_for_for_ever() -> None:
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        await made.after(GRACE_SECONDS + 0.1, AUDIT)
 
     scene(test)
 

@@ -89,8 +89,12 @@ class Sources:
             await self._changed.wait()
 
     def _may_get_better(self, best: Source) -> bool:
-        """Whether the poll would only step in for something that is about to come, or to come back."""
-        if best is not Source.POLL or self._wanted is not Source.AUTO or self._current is Source.POLL:
+        """Whether something better is about to come, or to come back."""
+        if self._wanted is not Source.AUTO or best is Source.EVENTS:
+            return False
+        if self._current is None and not self._stream.tried.is_set():
+            return True
+        if best is not Source.POLL or self._current is Source.POLL:
             return False
         return not self._stream.is_refused or self._audit.is_configured
 

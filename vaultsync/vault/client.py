@@ -156,7 +156,7 @@ class VaultClient:
             path: the secret.
             kv: as for `look`.
         """
-        return await self._in_thread(lambda: self._siblings(path, kv))
+        return await self._in_thread(lambda: frozenset(self._siblings(path, self._mount(path, kv))))
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         """A password by one of Vault's own policies (sys/policies/password/:name/generate).
@@ -181,16 +181,13 @@ class VaultClient:
     def _look(self, path: VaultPath, kv: int) -> SecretState:
         mount = self._mount(path, kv)
         if mount.kv == 1:
-            return SecretState(mount, exists=self._exists_v1(path, mount))
-        inner = v2_path(mount, path.path)
-        if inner is None and kv != mount.kv:
+            return SecretState(mount, exists=path.path.rpartition("/")[2] in self._siblings(path, mount))
+        if v2_path(mount, path.path) is None and kv != mount.kv:
             raise VaultRejected(
                 f"{path} is in a KV v2 mount, but the store says version v1; "
                 "set the store's spec.provider.vault.version to v2"
             )
-        if inner is None:
-            raise VaultRejected(f"{path} is no data path of the KV v2 mount {mount.path}")
-        answer = self._request("get", f"{mount.path}subkeys/{inner}", path.namespace, missing_ok=True)
+        answer = self._request("get", _v2_path(mount, "subkeys", path), path.namespace, missing_ok=True)
         return _v2_state(mount, answer)
 
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
@@ -216,11 +213,8 @@ class VaultClient:
         )
 
     def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
-        mount = self._mount(path, 2)
-        inner = v2_path(mount, path.path) if mount.kv == 2 else None
-        if inner is None:
-            raise VaultRejected(f"{path} is no data path of a KV v2 mount")
-        self._request("patch", f"{mount.path}metadata/{inner}", path.namespace, {"custom_metadata": custom_metadata})
+        where = _v2_path(self._mount(path, 2), "metadata", path)
+        self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
 
     def _v2_mounts(self, namespace: str) -> dict[str, Mount]:
         answer = self._request("get", "sys/internal/ui/mounts", namespace)
@@ -232,8 +226,7 @@ class VaultClient:
         return found
 
     def _delete_version(self, path: VaultPath, version: int) -> None:
-        mount = self._mount(path, 2)
-        where = f"{mount.path}delete/{v2_path(mount, path.path)}"
+        where = _v2_path(self._mount(path, 2), "delete", path)
         self._request("post", where, path.namespace, {"versions": [version]})
 
     def _find(self, prefix: FindPrefix, limit: int) -> set[VaultPath]:
@@ -254,12 +247,11 @@ class VaultClient:
             logger.warning("a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
         return found
 
-    def _siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        mount = self._mount(path, kv)
-        folder = f"{path.path.rpartition('/')[0]}/"
-        if mount.kv == 2:
-            folder = f"{mount.path}metadata/{(v2_path(mount, path.path) or '').rpartition('/')[0]}"
-        return frozenset(self._list(folder, path.namespace))
+    def _siblings(self, path: VaultPath, mount: Mount) -> list[str]:
+        """The names in a path's folder."""
+        listed = path.path if mount.kv == 1 else _v2_path(mount, "metadata", path)
+        folder, slash, _ = listed.rpartition("/")
+        return self._list(folder + slash or mount.path, path.namespace)
 
     def _password(self, policy: str, namespace: str) -> SecretStr:
         path = f"sys/policies/password/{policy}/generate"
@@ -267,10 +259,6 @@ class VaultClient:
         if not isinstance(made, str):
             raise VaultUnavailable(f"an answer that is not Vault's on {path}")
         return SecretStr(made)
-
-    def _exists_v1(self, path: VaultPath, mount: Mount) -> bool:
-        folder, _, leaf = path.path.rpartition("/")
-        return leaf in self._list(f"{folder}/" if folder else mount.path, path.namespace)
 
     def _list(self, folder: str, namespace: str) -> list[str]:
         answer = self._request("list", folder, namespace, missing_ok=True)
@@ -387,6 +375,18 @@ def _cause(error: Exception) -> str:
 def _guessed_mount(path: str, kv: int) -> Mount:
     before, data, _ = path.partition("/data/")
     return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
+
+
+def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:
+    """The secret's path in another folder of KV v2's API, such as `metadata`.
+
+    Raises:
+        VaultRejected: it has none.
+    """
+    inner = v2_path(mount, path.path) if mount.kv == 2 else None
+    if inner is None:
+        raise VaultRejected(f"{path} is no data path of the KV v{mount.kv} mount {mount.path}")
+    return f"{mount.path}{folder}/{inner}"
 
 
 def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:

@@ -38,7 +38,7 @@ from vaultsync.vault import lease
 from vaultsync.vault.audit import Audit, AuditAccess
 from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.sources import Source, Sources
+from vaultsync.vault.sources import Sources
 from vaultsync.vault.stream import EventStream
 
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
@@ -284,7 +284,7 @@ class App:
             await self._watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
             tasks.create_task(self._sources.run())
-            if self._settings.source in (Source.AUTO, Source.EVENTS):
+            if self._settings.source.streams:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stream.tried.wait(), STREAM_FIRST_SECONDS)
             parts: tuple[Coroutine[Any, Any, None], ...] = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_CHANGES, EXIT_PLAN_USAGE = 2, 64
 """Of `plan`: 2 is that there is something to do, so that a wrong argument or setting is EX_USAGE of sysexits.h."""
-NO_KUBECONFIG: Final = "vaultsync: KUBECONFIG: no usable Kubernetes configuration: {}"
+NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 READ_ONLY: Final = "Reads Kubernetes and Vault once and writes to neither; the settings are those of `vaultsync run`."
 EXPLAIN: Final = f"""Tells what an ExternalSecret reads, what Vault has there, and what vaultsync would do and why.
 {READ_ONLY}
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = getattr(parsed, "name", None)
     only = None if name is None else _object_name(name)
     if name is not None and only is None:
-        print(f"vaultsync: {name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret", file=sys.stderr)
+        _say(f"{name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
         return EXIT_USAGE
     return _ask(only, as_json=parsed.output == "json")
 
@@ -163,7 +163,7 @@ def _settings(*, asks: bool = True) -> Settings | None:
     try:
         return Settings(**({} if asks else NOT_ASKED))
     except ValidationError as error:
-        print(f"vaultsync: {_one_line(error)}", file=sys.stderr)
+        _say(_one_line(error))
         return None
 
 
@@ -190,6 +190,12 @@ def _say(*lines: str) -> None:
         print(f"vaultsync: {line}", file=sys.stderr)
 
 
+def _prepare(settings: Settings, log_level: str) -> None:
+    """To be done before `app` is imported, which takes a second: not for `version`, `--help` or a wrong setting."""
+    logging.configure(settings.log_format, log_level)
+    os.environ.setdefault("HOME", "/nonexistent")  # kubernetes' asyncio client can't be imported without one
+
+
 def _policy(mounts: Sequence[str]) -> int:
     settings = _settings(asks=False)
     if settings is None:
@@ -197,10 +203,9 @@ def _policy(mounts: Sequence[str]) -> int:
     seeds = settings.seed is not SeedMode.OFF and not settings.dry_run
     try:
         paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
-        streams = settings.source.value in ("auto", "events")
-        print(policy(paths, parse_mounts(mounts), seeds=seeds, streams=streams), end="")
+        print(policy(paths, parse_mounts(mounts), seeds=seeds, streams=settings.source.streams), end="")
     except ValueError as error:
-        print(f"vaultsync: {error}", file=sys.stderr)
+        _say(str(error))
         return EXIT_USAGE
     return 0
 
@@ -211,8 +216,7 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
     settings = _settings()
     if settings is None:
         return usage
-    logging.configure(settings.log_format, "WARNING")
-    os.environ.setdefault("HOME", "/nonexistent")  # as in _run
+    _prepare(settings, "WARNING")
     from vaultsync import app, tables
     from vaultsync.engine.survey import summarise
     from vaultsync.kube.client import NoKubeConfig
@@ -221,10 +225,10 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
     try:
         found, now = asyncio.run(app.survey(settings, only)), datetime.now(UTC)
     except NoKubeConfig as error:
-        print(NO_KUBECONFIG.format(error), file=sys.stderr)
+        _say(NO_KUBECONFIG.format(error))
         code = usage
     except app.SurveyFailed as error:
-        print(f"vaultsync: {error}", file=sys.stderr)
+        _say(str(error))
     else:
         summary = summarise(found)
         if only is None:
@@ -234,7 +238,7 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
             text = tables.explain_json(found[0]) if as_json else tables.explain_table(found[0], now)
             code = 0
         else:
-            print(f"vaultsync: there is no ExternalSecret {only} among those that the settings select", file=sys.stderr)
+            _say(f"there is no ExternalSecret {only} among those that the settings select")
     _leave(code, text)
 
 
@@ -254,8 +258,7 @@ def _orphans(*, as_json: bool, delete: bool, sure: bool) -> int:
     if delete and settings.dry_run:
         _say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
         return EXIT_USAGE
-    logging.configure(settings.log_format, "WARNING")
-    os.environ.setdefault("HOME", "/nonexistent")  # as in _run
+    _prepare(settings, "WARNING")
     from vaultsync import app, tables
     from vaultsync.kube.client import NoKubeConfig
 
@@ -271,7 +274,7 @@ def _orphans(*, as_json: bool, delete: bool, sure: bool) -> int:
             is_done = agreed and asyncio.run(_delete(settings, found.orphans))
         code = 0 if is_done and not found.refused else EXIT_FAILED
     except NoKubeConfig as error:
-        print(NO_KUBECONFIG.format(error), file=sys.stderr)
+        _say(NO_KUBECONFIG.format(error))
         code = EXIT_USAGE
     except app.SurveyFailed as error:
         _say(str(error))
@@ -311,9 +314,7 @@ def _run() -> int:
     settings = _settings()
     if settings is None:
         return EXIT_USAGE
-    logging.configure(settings.log_format, settings.log_level)
-    os.environ.setdefault("HOME", "/nonexistent")  # kubernetes' client can't be imported without one
-    # kubernetes' asyncio client takes a second to import: not for `version`, `--help` or a wrong setting
+    _prepare(settings, settings.log_level)
     from vaultsync import app
     from vaultsync.kube.client import NoKubeConfig
 
@@ -321,7 +322,7 @@ def _run() -> int:
     try:
         asyncio.run(app.run(settings))
     except NoKubeConfig as error:
-        print(NO_KUBECONFIG.format(error), file=sys.stderr)
+        _say(NO_KUBECONFIG.format(error))
         code = EXIT_USAGE
     except OSError as error:
         logger.error("vaultsync can't start", reason=str(error))

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from vaultsync.core import names
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
-from vaultsync.core.rotation import is_age
+from vaultsync.core.rotation import AGES, is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
@@ -76,7 +76,7 @@ def _networks(value: object) -> object:
 
 def _age(seconds: float) -> float:
     if not is_age(seconds):
-        raise ValueError("must be from 1h to 3650d, such as 30d, or 0 for never")
+        raise ValueError(f"must be {AGES}, or 0 for never")
     return seconds
 
 

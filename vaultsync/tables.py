@@ -74,18 +74,16 @@ def orphans_table(found: Found, now: datetime) -> str:
     header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
     rows = [
         [
-            _place(one),
+            _place(one.path.namespace, one.where),
             str(one.version),
-            age((now - one.written).total_seconds()) if one.written else "-",
+            _age(one.written, now),
             one.external_secret or "-",
             ", ".join(one.properties),
         ]
         for one in found.orphans
     ]
-    count = _count(len(rows), "path")
-    return (
-        columns([header, *rows]) + "\n" if rows else ""
-    ) + f"{count} that vaultsync made and no ExternalSecret reads\n"
+    last = f"{_count(len(rows), 'path')} that vaultsync made and no ExternalSecret reads\n"
+    return (columns([header, *rows]) + "\n" if rows else "") + last
 
 
 def orphans_json(found: Found) -> str:
@@ -104,7 +102,7 @@ def gaps(found: Found) -> list[str]:
 
 def left_alone(orphan: Orphan, why: str) -> str:
     """That a path was not deleted."""
-    return _printable(f"{_place(orphan)} is left alone: {why}")
+    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -117,20 +115,27 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(finding: Finding, now: datetime) -> list[str]:
-    place = f"{finding.vault_namespace}:" if finding.vault_namespace else ""
     return [
-        place + (finding.path or finding.key),
+        _place(finding.vault_namespace, finding.path or finding.key),
         finding.property or "<all>",
         str(finding.version) if finding.version else "-",
-        age((now - finding.written).total_seconds()) if finding.written else "-",
+        _age(finding.written, now),
         finding.presence.value if finding.presence else "-",
         finding.made_by or "-",
         str(finding.action),
     ]
 
 
-def _place(orphan: Orphan) -> str:
-    return f"{orphan.path.namespace}:{orphan.where}" if orphan.path.namespace else orphan.where
+def _place(vault_namespace: str, path: str) -> str:
+    return f"{vault_namespace}:{path}" if vault_namespace else path
+
+
+def _age(written: datetime | None, now: datetime) -> str:
+    return age((now - written).total_seconds()) if written else "-"
+
+
+def _time(written: datetime | None) -> str | None:
+    return written.astimezone(UTC).isoformat() if written else None
 
 
 def _orphan(orphan: Orphan) -> dict[str, Any]:
@@ -138,8 +143,8 @@ def _orphan(orphan: Orphan) -> dict[str, Any]:
         "vault_namespace": orphan.path.namespace,
         "path": orphan.where,
         "version": orphan.version,
-        "written": orphan.written.astimezone(UTC).isoformat() if orphan.written else None,
-        "made": orphan.made.astimezone(UTC).isoformat(),
+        "written": _time(orphan.written),
+        "made": _time(orphan.made),
         "made_for": orphan.external_secret or None,
         "properties": list(orphan.properties),
     }
@@ -169,7 +174,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "path": finding.path or None,
         "property": finding.property or None,
         "version": finding.version or None,
-        "written": finding.written.astimezone(UTC).isoformat() if finding.written else None,
+        "written": _time(finding.written),
         "in_vault": finding.presence.value if finding.presence else None,
         "made_by": finding.made_by or None,
         "action": finding.action.value,

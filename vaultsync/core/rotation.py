@@ -19,6 +19,8 @@ from vaultsync.core.state import SecretState
 SHORTEST: Final = 3600.0
 LONGEST: Final = 3650 * 86400.0
 """Seconds that `vaultsync.io/rotate-after` may be: each rotation is a new version, and a restart for many."""
+AGES: Final = "from 1h to 3650d, such as 30d"
+"""The same in words."""
 NEVER: Final = "never"
 SPREAD: Final = 0.1
 """Of the age: values made together are not made anew together."""
@@ -98,7 +100,7 @@ def is_age(seconds: float) -> bool:
 def _after(text: str) -> float:
     if text.strip() == NEVER:
         return 0.0
-    wrong = f'annotation {names.ROTATE_AFTER} is {text[:40]!r}; it must be from 1h to 3650d, such as 30d, or "{NEVER}"'
+    wrong = f'annotation {names.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"'
     try:
         seconds = parse_duration(text)
     except ValueError as error:

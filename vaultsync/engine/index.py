@@ -187,8 +187,7 @@ class Index:
         """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
         old = self._entries.get(external_secret.name)
         if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            wishes = (*self._rules(external_secret, old), *_rotation(external_secret))
-            entry = Entry(external_secret, old.references, old.prefixes, *wishes)
+            entry = self._entry(external_secret, old.references, old.prefixes, old)
             self._entries[external_secret.name] = entry
         else:
             entry = self._replace(old, external_secret)
@@ -254,8 +253,18 @@ class Index:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
-        wishes = (*self._rules(external_secret), *_rotation(external_secret))
-        return Entry(external_secret, resolved, frozenset(prefixes), *wishes)
+        return self._entry(external_secret, resolved, frozenset(prefixes))
+
+    def _entry(
+        self,
+        external_secret: ExternalSecret,
+        references: dict[VaultPath, tuple[Reference, ...]],
+        prefixes: frozenset[FindPrefix],
+        old: Entry | None = None,
+    ) -> Entry:
+        rules, rules_problem = self._rules(external_secret, old)
+        rotation, rotation_problem = _rotation(external_secret)
+        return Entry(external_secret, references, prefixes, rules, rules_problem, rotation, rotation_problem)
 
     def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
         """Its own rules, and what is wrong with them."""

@@ -29,6 +29,11 @@ class Source(Enum):
     AUDIT = "audit"
     POLL = "poll"
 
+    @property
+    def streams(self) -> bool:
+        """Whether the event stream is used where there is one."""
+        return self in (Source.AUTO, Source.EVENTS)
+
 
 class Sources:
     """Runs those that may be needed, and the poll only where nothing better is there.
@@ -61,7 +66,7 @@ class Sources:
     async def run(self) -> None:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            if self._wanted in (Source.AUTO, Source.EVENTS):
+            if self._wanted.streams:
                 tasks.create_task(self._stream.run())
             tasks.create_task(self._audit.run())
             tasks.create_task(self._poller.run())

@@ -15,7 +15,7 @@ from tests.integration.test_healing import SEED, another
 from tests.testbed import build, pins
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
-from tests.testbed.testbed import Options, Testbed
+from tests.testbed.testbed import Testbed
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PATIENCE = 20.0
@@ -29,21 +29,18 @@ FONTS = '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfi
 
 
 @pytest.fixture(scope="module")
-def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+def testbed(openbao: Testbed, request: pytest.FixtureRequest) -> Testbed:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         build.ensure([pins.CHROMIUM])
-    with Testbed(Options(instead=True)) as made:
-        yield made
+    return openbao
 
 
 @pytest.fixture
 def place(testbed: Testbed) -> Iterator[Place]:
     """One with a name that looks well on the pictures."""
-    made = Place(testbed, "shop")
-    made.create()
-    yield made
-    made.clean()
+    with Place(testbed, "shop") as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -15,7 +15,6 @@ from tests.testbed.identity import NAMESPACE, PROJECT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
 from tests.testbed.servers import ROOT_TOKEN
-from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import FOREIGN, VaultsyncProcess
 
 SEED = {"vaultsync.io/seed": "true"}
@@ -83,15 +82,6 @@ def listed(place: Place, **env: str) -> dict[str, Json]:
     assert (code, err) == (0, "")
     prefix = f"secret/{place.name}/"
     return {one["path"].removeprefix(prefix): one for one in json.loads(out)["orphans"]}
-
-
-@pytest.fixture
-def elsewhere(testbed: Testbed) -> Iterator[Place]:
-    """A second place."""
-    made = Place(testbed)
-    made.create()
-    yield made
-    made.clean()
 
 
 def run(place: Place, vaultsync: VaultsyncFactory) -> VaultsyncProcess:

@@ -36,15 +36,6 @@ DRY_RUN = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-
 Rights = Callable[..., dict[str, str]]
 
 
-@pytest.fixture
-def elsewhere(testbed: Testbed) -> Iterator[Place]:
-    """A second place."""
-    made = Place(testbed)
-    made.create()
-    yield made
-    made.clean()
-
-
 @pytest.fixture(scope="module")
 def kubectl(testbed: Testbed) -> Kubectl:
     return Kubectl(testbed)

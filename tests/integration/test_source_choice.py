@@ -1,6 +1,5 @@
 """VAULTSYNC_SOURCE=auto: the best source that is there, and the way up and down between them, on OpenBao."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,13 @@ import pytest
 from tests.integration.test_healing import SEED, another
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
-from tests.testbed.testbed import Options, Testbed
+from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
 
 
 @pytest.fixture(scope="module")
-def testbed() -> Iterator[Testbed]:
-    with Testbed(Options(instead=True)) as made:
-        yield made
+def testbed(openbao: Testbed) -> Testbed:
+    return openbao
 
 
 def sources(process: VaultsyncProcess) -> list[str]:

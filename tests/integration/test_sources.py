@@ -14,7 +14,7 @@ from tests.integration.test_healing import (
     test_write_patch_and_undelete_reach_every_reader,
 )
 from tests.testbed.fixtures import VaultsyncFactory, stopped_in_the_end
-from tests.testbed.testbed import Options, Testbed
+from tests.testbed.testbed import Testbed
 
 # collected here too, and run with the fixtures of this file
 __all__ = [
@@ -48,12 +48,6 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
-
-
-@pytest.fixture(scope="module")
-def openbao() -> Iterator[Testbed]:
-    with Testbed(Options(instead=True)) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

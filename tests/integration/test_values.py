@@ -10,6 +10,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key, load_ssh_public_key
 
+from tests.integration.test_healing import another
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import PROJECT
 from tests.testbed.place import Place
@@ -25,12 +26,6 @@ POLICY = 'length = 24\nrule "charset" { charset = "xyz" }\n'
 def ruled(rules: str | Mapping[str, object]) -> dict[str, str]:
     """The annotations of an ExternalSecret with these rules."""
     return SEED | {"vaultsync.io/generate": rules if isinstance(rules, str) else json.dumps(rules)}
-
-
-def another(place: Place, first: dict[str, str]) -> dict[str, str] | None:
-    """The Secret's values once they are others."""
-    now = place.secret("database")
-    return now if now != first else None
 
 
 def test_each_format_reaches_the_secret(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -160,7 +155,7 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
     environment = {**os.environ, **place.testbed.env, "PATH": path}
     subprocess.run(["bash", "-c", command.replace("dev-1", place.name)], check=True, env=environment, timeout=30)
     place.wait_for(lambda: place.version("database") == 2, what="all of it is made anew")
-    rotated = place.wait_for(lambda: another(place, found), what="and is in the Secret")
+    rotated = place.wait_for(lambda: another(place, "database", found), what="and is in the Secret")
     assert {name for name in found if rotated[name] == found[name]} == {"user"}
 
 

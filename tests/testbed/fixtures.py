@@ -1,6 +1,7 @@
 """The testbed as a pytest plugin. A conftest.py takes it with `pytest_plugins = ["tests.testbed.fixtures"]`.
 
 testbed    the servers, started once for the session
+openbao    the same with OpenBao in Vault's place
 place      a namespace and a Vault path prefix of the test's own
 vaultsync  starts vaultsync processes with vaultsync's own rights, and stops them after the test
 """
@@ -26,10 +27,20 @@ def testbed_options() -> Options:
 @pytest.fixture(scope="session")
 def testbed(testbed_options: Options, request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """The servers; building what is missing first, with its progress on the terminal."""
+    yield from _started(testbed_options, request)
+
+
+@pytest.fixture(scope="session")
+def openbao(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    """Servers of their own, with OpenBao in Vault's place; a module takes them by its own fixture `testbed`."""
+    yield from _started(Options(instead=True), request)
+
+
+def _started(options: Options, request: pytest.FixtureRequest) -> Iterator[Testbed]:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            made = Testbed(testbed_options)
+            made = Testbed(options)
             made.__enter__()
     except TestbedError as error:
         # One line that says what is missing, not a traceback for each test.
@@ -41,10 +52,15 @@ def testbed(testbed_options: Options, request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture
 def place(testbed: Testbed) -> Iterator[Place]:
     """A namespace and a Vault path prefix of the test's own, with the SecretStore `vault`."""
-    made = Place(testbed)
-    made.create()
-    yield made
-    made.clean()
+    with Place(testbed) as made:
+        yield made
+
+
+@pytest.fixture
+def elsewhere(testbed: Testbed) -> Iterator[Place]:
+    """A second place."""
+    with Place(testbed) as made:
+        yield made
 
 
 class VaultsyncFactory:

@@ -58,6 +58,13 @@ class Place:
         )
         self.store(STORE)
 
+    def __enter__(self) -> Place:
+        self.create()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clean()
+
     def clean(self) -> None:
         """Removes everything: no controller-manager does it. The Vault paths stay, below a prefix nobody uses again."""
         for api_version, kind in CLEANED:

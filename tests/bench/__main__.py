@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: measures vaultsync beside the talk's script on one testbed, and prints a table."""
+"""`python -m tests.bench`: measures vaultsync, and the talk's script, on one testbed, and prints a table."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measures vaultsync beside the talk's script. Fails only if something does not arrive at all.",
+        description="Measures vaultsync beside the talk's script, and its sources of changes beside each other. "
+        "Fails only if something does not arrive at all.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats and ExternalSecrets: under 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and ExternalSecrets: under 4 minutes")
     parser.add_argument(
         "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}; may be repeated"
     )

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import time
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tests.bench.running import audit_log
 from tests.testbed.identity import POLICY
 from tests.testbed.testbed import Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
 
 ESTABLISHED = "01"
+REST_SECONDS = 1.0
+REST_SHARE = 0.03
+"""Of a core. The lines of Vault's audit device about what others do cost a little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,9 @@ class Idle:
     """What was seen.
 
     Attributes:
+        seconds: how long that was.
         requests: paths that vaultsync's token asked Vault for, with their number.
+        busiest: the most requests within any second.
         connections: established ones from the process to Vault, at the end.
         memory: resident, in MB.
         cpu: seconds of processor time within the time.
@@ -29,33 +38,67 @@ class Idle:
 
     seconds: float
     requests: Counter[str]
+    busiest: int
     connections: int
     memory: float
     cpu: float
 
 
-def observe(testbed: Testbed, pid: int, seconds: float) -> Idle:
-    """Looks on for some time; Vault's own audit log tells of the requests."""
-    log = audit_log(testbed)
-    before, start = processor_time(pid), log.stat().st_size
-    time.sleep(seconds)
-    return Idle(
-        seconds=seconds,
-        requests=requests_of(log, start, POLICY),
-        connections=len(connections(pid, testbed.vault.port)),
-        memory=memory(pid),
-        cpu=processor_time(pid) - before,
-    )
+class Observer:
+    """Looks on from now on; Vault's own audit log tells of the requests."""
+
+    def __init__(self, testbed: Testbed, pid: int) -> None:
+        self._vault_port = testbed.vault.port
+        self._pid = pid
+        self._log = audit_log(testbed)
+        self._position = self._log.stat().st_size
+        self._cpu = processor_time(pid)
+        self._started = time.monotonic()
+
+    def look_until(self, seconds: float) -> Idle:
+        """What was seen when so many seconds have gone by since the start, or now if it is later."""
+        time.sleep(max(0.0, self._started + seconds - time.monotonic()))
+        cpu, elapsed = processor_time(self._pid) - self._cpu, time.monotonic() - self._started
+        found = requests_of(self._log, self._position, POLICY)
+        return Idle(
+            seconds=elapsed,
+            requests=Counter(request for _, request in found),
+            busiest=busiest_second([at for at, _ in found]),
+            connections=len(connections(self._pid, self._vault_port)),
+            memory=memory(self._pid),
+            cpu=cpu,
+        )
 
 
-def requests_of(log: Path, start: int, policy: str) -> Counter[str]:
-    """The requests in an audit log, from a position on, whose token has the policy, by operation and path."""
-    found: Counter[str] = Counter()
-    for text in log.read_bytes()[start:].splitlines():
-        line = json.loads(text)
-        if line["type"] == "request" and policy in (line.get("auth") or {}).get("policies", ()):
-            found[f"{line['request']['operation']} {line['request']['path']}"] += 1
-    return found
+def wait_for_rest(process: VaultsyncProcess, patience: float) -> None:
+    """Waits until vaultsync has looked at everything, which it does first, and has nothing left to do."""
+    process.wait_until_ready(patience)
+
+    def rests() -> bool:
+        before = processor_time(process.pid)
+        time.sleep(REST_SECONDS)
+        return processor_time(process.pid) - before < REST_SHARE * REST_SECONDS
+
+    process.wait_until(rests, patience, "at rest")
+
+
+def requests_of(log: Path, start: int, policy: str) -> list[tuple[float, str]]:
+    """The requests in an audit log, from a position on, whose token has the policy: time, and operation and path."""
+    with log.open("rb") as file:
+        file.seek(start)
+        whole, _, _ = file.read().rpartition(b"\n")  # the last line may be half written
+    lines = (json.loads(text) for text in whole.splitlines())
+    return [
+        (datetime.fromisoformat(line["time"]).timestamp(), f"{line['request']['operation']} {line['request']['path']}")
+        for line in lines
+        if line["type"] == "request" and policy in (line.get("auth") or {}).get("policies", ())
+    ]
+
+
+def busiest_second(times: Sequence[float]) -> int:
+    """The most of these within any second, wherever it begins."""
+    ordered = sorted(times)
+    return max((bisect_left(ordered, at + 1) - number for number, at in enumerate(ordered)), default=0)
 
 
 def connections(pid: int, port: int) -> list[str]:

@@ -6,9 +6,22 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from tests.bench import running
 from tests.bench.breakdown import Span
 from tests.bench.figures import Sample
-from tests.bench.stage import SETTLE_SECONDS, Spot, Stage, create, write
+from tests.bench.idle import wait_for_rest
+from tests.bench.stage import KEY, SETTLE_SECONDS, Spot, Stage, create, write
+from tests.testbed.place import STORE
+
+WITHOUT_PATH = "without-path"
+SPELLINGS = (
+    (STORE, "{}"),
+    (STORE, "secret/{}"),
+    (STORE, "secret/data/{}"),
+    (WITHOUT_PATH, "secret/{}"),
+    (WITHOUT_PATH, "secret/data/{}"),
+)
+"""Store and key: each way in which external-secrets finds a path in the mount `secret`."""
 
 
 def seed(stage: Stage, refresh: str, repeats: int) -> tuple[Sample, list[Span]]:
@@ -37,7 +50,7 @@ def heal(
         spot.place.vault.delete(spot.place.path(spot.name))
         return started
 
-    return _repeat(stage, _spread(spots, repeats), one)
+    return _repeat(stage, spread(spots, repeats), one)
 
 
 def rotate(
@@ -54,7 +67,7 @@ def rotate(
         write(spot)
         return started
 
-    return _repeat(stage, _spread(spots, repeats), one)
+    return _repeat(stage, spread(spots, repeats), one)
 
 
 def by_hand(stage: Stage, spots: Sequence[Spot], repeats: int) -> Sample:
@@ -66,7 +79,25 @@ def by_hand(stage: Stage, spots: Sequence[Spot], repeats: int) -> Sample:
         spot.place.annotate(spot.name, force_sync=str(started))
         return started
 
-    return _repeat(stage, _spread(spots, repeats), one)[0]
+    return _repeat(stage, spread(spots, repeats), one)[0]
+
+
+def spelled(stage: Stage, refresh: str, source: str, rounds: int) -> Sample:
+    """A value is written whose path the ExternalSecret spells in any way → it is in the Kubernetes Secret."""
+    spelling: dict[Spot, tuple[str, str]] = {}
+
+    def make(spot: Spot, refresh: str) -> None:
+        store, key = spelling[spot]
+        data = {KEY: (key.format(spot.place.path(spot.name)), KEY)}
+        spot.place.external_secret(spot.name, data, store=store, refresh=refresh, absolute=True)
+
+    with stage.crowd("spelled", len(SPELLINGS), len(SPELLINGS)) as spots:
+        spelling.update(zip(spots, SPELLINGS, strict=True))
+        spots[0].place.store(WITHOUT_PATH, path=None)
+        stage.fill(spots, refresh, make)
+        with running.vaultsync(stage.testbed, source) as process:
+            wait_for_rest(process, stage.scale.mass_patience)
+            return rotate(stage, spots, rounds * len(SPELLINGS))[0]
 
 
 def within(seconds: float) -> Callable[[], float]:
@@ -74,7 +105,7 @@ def within(seconds: float) -> Callable[[], float]:
     return lambda: secrets.randbelow(round(seconds * 1000)) / 1000
 
 
-def _spread(spots: Sequence[Spot], number: int) -> list[Spot]:
+def spread(spots: Sequence[Spot], number: int) -> list[Spot]:
     """As many of the spots as wanted, from all over them; some more than once where there are too few."""
     step = max(1, len(spots) // number)
     return [spots[i * step % len(spots)] for i in range(number)]

@@ -11,17 +11,18 @@ from collections.abc import Collection, Iterator, Sequence
 from tests.bench import latency, mass, running
 from tests.bench.breakdown import Span, explain
 from tests.bench.figures import Figure, Sample
-from tests.bench.idle import Idle, observe
+from tests.bench.idle import Idle, Observer, wait_for_rest
 from tests.bench.mass import Burst, Rotations
-from tests.bench.stage import PER_NAMESPACE, Spot, Stage
+from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.testbed.vaultsync import VaultsyncProcess
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
 POLLED = "5s"  # the talk's
 FEW = 5
 ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
+SPELLED_ROUNDS = 2
 
-NAMES = ("seed", "heal", "write", "burst", "rotations", "idle")
+NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "sources", "keys", "poll")
 
 
 class Bench:
@@ -46,9 +47,25 @@ class Bench:
             "burst-exist": Figure("burst", f"{burst} missing paths at once → every path exists", "< 2.5 s"),
             "burst-ready": Figure("burst", f"{burst} missing paths at once → all Ready", "< 1.3 × ESO alone"),
             "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
+            "rotations-audit": Figure("rotations", "the same, told by an audit device", "all arrive"),
             "idle": Figure(
                 "idle", f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets", "0 requests, 1 connection"
             ),
+            **self._source_figures(),
+        }
+
+    def _source_figures(self) -> dict[str, Figure]:
+        keys = "`a`, `secret/a` and `secret/data/a`, with and without the store's `path`"
+        polled = f"poll of {self.scale.most:,} paths every {self.scale.poll_interval} s"
+        found = {}
+        for number in (FEW, self.scale.many, self.scale.most):
+            hurried = f" (ESO with {' '.join(HURRY)})" if number == self.scale.most else ""
+            text = f"value written in Vault → in the Secret, {number:,} ExternalSecrets{hurried}, told by"
+            found[f"events-{number}"] = Figure("sources", f"{text} the event stream", "–")
+            found[f"audit-{number}"] = Figure("sources", f"{text} an audit device", "≤ 1.3 × the event stream")
+        return found | {
+            "keys": Figure("keys", f"values written, told by an audit device, keys {keys}", "all arrive"),
+            "poll": Figure("poll", polled, "≤ 200 requests in any second"),
         }
 
     @property
@@ -62,6 +79,7 @@ class Bench:
         self._vaultsync()
         if self.talk:
             self._talk()
+        self._sources()
 
     # -- vaultsync
 
@@ -92,7 +110,7 @@ class Bench:
             self._figures["rotations"].vaultsync = _rotations_sample(found)
         if "idle" in self.wanted:
             self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
-            found_idle = observe(self.stage.testbed, process.pid, self.scale.idle_seconds)
+            found_idle = Observer(self.stage.testbed, process.pid).look_until(self.scale.idle_seconds)
             self._figures["idle"].vaultsync = _idle_sample(found_idle)
 
     def _writes(self, figure: str, number: int, per_namespace: int = PER_NAMESPACE) -> None:
@@ -129,6 +147,68 @@ class Bench:
             ratio = statistics.median(ready.seconds) / base
             ready = Sample(ready.seconds, ready.lost, note=f"{ratio:.2f} × ESO alone (median {base:.2f} s)")
         self._figures["burst-exist"].vaultsync, self._figures["burst-ready"].vaultsync = exist, ready
+
+    # -- what vaultsync is told by
+
+    def _sources(self) -> None:
+        scale, wanted = self.scale, set(self.wanted)
+        if "keys" in wanted:
+            self._say("vaultsync, by an audit device: keys in every spelling")
+            sample = latency.spelled(self.stage, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
+            self._figures["keys"].vaultsync = _keys_sample(sample)
+        if "sources" in wanted:
+            with self._filled("told", FEW, EVENT_DRIVEN) as spots:
+                self._writes_by_source(spots)
+        if {"sources", "rotations"} & wanted:
+            with self._filled("told", scale.many, EVENT_DRIVEN) as spots:
+                if "sources" in wanted:
+                    self._writes_by_source(spots)
+                if "rotations" in wanted:
+                    self._rotations_by_audit(spots)
+        if {"sources", "poll"} & wanted:
+            with self.stage.hurry(), self._filled("told", scale.most, EVENT_DRIVEN) as spots:
+                if "sources" in wanted:
+                    self._writes_by_source(spots)
+                if "poll" in wanted:
+                    self._poll(spots)
+
+    def _writes_by_source(self, spots: Sequence[Spot]) -> None:
+        """In turns, so that both meet the same machine."""
+        found: dict[str, list[Sample]] = {"events": [], "audit": []}
+        for number in range(1, self.scale.source_rounds + 1):
+            for source, samples in found.items():
+                with self._at_rest(source):
+                    self._say(f"vaultsync, by {source}: values are written (round {number})")
+                    samples.append(latency.rotate(self.stage, spots, self.scale.repeats)[0])
+        events, audit = (_sum(samples) for samples in found.values())
+        if events.seconds and audit.seconds:
+            ratio = statistics.median(audit.seconds) / statistics.median(events.seconds)
+            audit = Sample(audit.seconds, audit.lost, note=f"{ratio:.2f} × the event stream")
+        self._figures[f"events-{len(spots)}"].vaultsync = events
+        self._figures[f"audit-{len(spots)}"].vaultsync = audit
+
+    def _rotations_by_audit(self, spots: Sequence[Spot]) -> None:
+        with self._at_rest("audit"):
+            self._say(f"vaultsync, by audit: {self.scale.burst} rotations at once")
+            found = mass.rotations(self.stage, spots[: self.scale.burst])
+            self._figures["rotations-audit"].vaultsync = _rotations_sample(found)
+
+    def _poll(self, spots: Sequence[Spot]) -> None:
+        """After a first interval, in which vaultsync looks at everything as it does whatever its source."""
+        interval, polls = self.scale.poll_interval, self.scale.polls
+        with running.vaultsync(self.stage.testbed, "poll", {"VAULTSYNC_POLL_INTERVAL": f"{interval}s"}) as process:
+            self._say(f"vaultsync, by poll: {1 + polls} intervals of {interval} s")
+            time.sleep(interval)
+            observer = Observer(self.stage.testbed, process.pid)
+            arrived = mass.rotations(self.stage, latency.spread(spots, FEW))
+            self._figures["poll"].vaultsync = _poll_sample(observer.look_until(polls * interval), arrived)
+
+    @contextlib.contextmanager
+    def _at_rest(self, source: str) -> Iterator[VaultsyncProcess]:
+        with running.vaultsync(self.stage.testbed, source) as process:
+            wait_for_rest(process, self.scale.mass_patience)
+            self.stage.settle()
+            yield process
 
     # -- the others
 
@@ -195,6 +275,26 @@ def _rotations_sample(found: Rotations) -> Sample:
         lost=found.number - len(found.arrived),
         text=f"{len(found.arrived)} of {found.number}",
         note=f"written in {found.sent:.2f} s, the last arrived after {found.last:.2f} s",
+    )
+
+
+def _sum(samples: Sequence[Sample]) -> Sample:
+    return Sample([seconds for one in samples for seconds in one.seconds], sum(one.lost for one in samples))
+
+
+def _keys_sample(found: Sample) -> Sample:
+    arrived = len(found.seconds)
+    return Sample(found.seconds, found.lost, text=f"{arrived} of {arrived + found.lost}", note=str(found))
+
+
+def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
+    hourly = found.cpu / found.seconds * 3600
+    return Sample(
+        arrived.arrived,
+        lost=arrived.number - len(arrived.arrived),
+        text=f"{found.requests.total() / found.seconds:.0f} requests a second, at most {found.busiest} in any",
+        note=f"{found.memory:.0f} MB, {hourly:.0f} s of processor time an hour (over {found.seconds:.0f} s); "
+        f"{len(arrived.arrived)} of {arrived.number} written values arrived, the last after {arrived.last:.0f} s",
     )
 
 

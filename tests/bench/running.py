@@ -13,19 +13,40 @@ from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
 
 TALK = Path(__file__).with_name("talk.sh")
+LISTENS = {
+    "audit": "listening for Vault's audit device",
+    "events": "subscribed to Vault's event stream",
+    "poll": "changes in Vault are told by",
+}
+"""What vaultsync's log says once it does."""
+START_SECONDS = 120.0
+"""It lists everything first: of ten thousand ExternalSecrets, that takes long on a busy machine."""
 
 
 @contextlib.contextmanager
-def vaultsync(testbed: Testbed, env: Mapping[str, str] | None = None) -> Iterator[VaultsyncProcess]:
-    """A running vaultsync that Vault tells of everything, deletions included."""
-    process = VaultsyncProcess(testbed.identity, testbed.work, env={"VAULTSYNC_LOG_FORMAT": "json", **(env or {})})
+def vaultsync(
+    testbed: Testbed, source: str = "auto", env: Mapping[str, str] | None = None
+) -> Iterator[VaultsyncProcess]:
+    """A running vaultsync that Vault tells of everything, deletions included.
+
+    That is with the sources `auto` and `audit`; with `events` and `poll`, no audit device tells it of anything.
+    """
+    hears_audit = source in ("auto", "audit")
+    settings = {"VAULTSYNC_LOG_FORMAT": "json", "VAULTSYNC_SOURCE": source, **(env or {})}
+    if not hears_audit:
+        settings["VAULTSYNC_AUDIT_LISTEN"] = ""
+    process = VaultsyncProcess(testbed.identity, testbed.work, env=settings)
     with contextlib.ExitStack() as stack:
         stack.callback(process.stop)
         process.start()
-        process.wait_until(lambda: _is_listening(process), 15, "listening for Vault")
-        stack.callback(testbed.no_audit_to, process.audit_name)
-        testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
-        process.wait_until(lambda: "audit device is connected" in process.output(), 15, "connected with Vault's audit")
+        process.wait_until(lambda: _is_listening(process, source), START_SECONDS, "listening for Vault")
+        # whatever the source, Vault writes a file
+        testbed.vault_root.audit("file", "file", file_path=str(audit_log(testbed)))
+        if hears_audit:
+            stack.callback(testbed.no_audit_to, process.audit_name)
+            testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+            connected = "audit device is connected"
+            process.wait_until(lambda: connected in process.output(), 15, "connected with Vault's audit")
         yield process
 
 
@@ -49,7 +70,9 @@ def talk(testbed: Testbed) -> Iterator[Process]:
         script.stop()
 
 
-def _is_listening(process: VaultsyncProcess) -> bool:
+def _is_listening(process: VaultsyncProcess, source: str) -> bool:
     output = process.output()
-    heard = ("subscribed to Vault's event stream", "no event stream from Vault")
-    return "listening for Vault's audit device" in output and any(words in output for words in heard)
+    if source == "auto":
+        heard = ("subscribed to Vault's event stream", "no event stream from Vault")
+        return LISTENS["audit"] in output and any(words in output for words in heard)
+    return LISTENS[source] in output

@@ -25,6 +25,8 @@ AT_ONCE = 32
 """Requests in flight where many things are to happen at once, rather than as fast as one after another goes."""
 PER_NAMESPACE = 10
 """A developer's share. It matters: external-secrets lists a namespace's Secrets whenever it has written one of them."""
+HURRY = ("--client-qps=1000", "--client-burst=1000", "--concurrent=4")
+"""Else ten thousand ExternalSecrets take it a quarter of an hour to fill; and as long, after a restart, to look at."""
 BUSY = ("workqueue_depth{", "controller_runtime_active_workers{")
 REFILL_SECONDS = 2.0
 SETTLE_SECONDS = 0.4
@@ -44,14 +46,29 @@ class Scale:
     burst: int = 400
     burst_rounds: int = 3
     many: int = 1000
+    most: int = 10_000
+    source_rounds: int = 3
     idle_seconds: float = 60.0
+    poll_interval: int = 60  # seconds
+    polls: int = 3
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 
 
 FULL = Scale()
 QUICK = Scale(
-    repeats=5, slow_repeats=2, burst=60, burst_rounds=1, many=120, idle_seconds=35.0, patience=20.0, mass_patience=60.0
+    repeats=5,
+    slow_repeats=2,
+    burst=60,
+    burst_rounds=1,
+    many=120,
+    most=240,
+    source_rounds=1,
+    idle_seconds=35.0,
+    poll_interval=5,
+    polls=2,
+    patience=20.0,
+    mass_patience=60.0,
 )
 
 
@@ -78,23 +95,38 @@ class Stage:
     @contextlib.contextmanager
     def crowd(self, name: str, number: int, per_namespace: int = PER_NAMESPACE) -> Iterator[list[Spot]]:
         """Spots in namespaces with a store each, emptied afterwards (which nobody else does)."""
-        count = -(-number // per_namespace)
-        places = [Place(self.testbed, f"{name}-{secrets.token_hex(3)}") for _ in range(count)]
+        crowd = f"{name}-{secrets.token_hex(3)}"
+        places = [Place(self.testbed, f"{crowd}-{count}") for count in range(-(-number // per_namespace))]
         together(Place.create, places)
         try:
             yield [Spot(places[i // per_namespace], f"es-{i}") for i in range(number)]
         finally:
             together(Place.clean, places)
 
-    def fill(self, spots: Sequence[Spot], refresh: str) -> None:
-        """ExternalSecrets whose paths exist, all Ready."""
+    def fill(self, spots: Sequence[Spot], refresh: str, make: Callable[[Spot, str], None] | None = None) -> None:
+        """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than `create` does."""
         together(write, spots)
-        together(lambda spot: create(spot, refresh), spots)
-        found = self.ready.wait_for_all({spot.key: is_true for spot in spots}, self.scale.mass_patience)
+        together(lambda spot: (make or create)(spot, refresh), spots)
+        patience = self.scale.mass_patience * max(1.0, len(spots) / self.scale.many)
+        found = self.ready.wait_for_all({spot.key: is_true for spot in spots}, patience)
         if len(found) < len(spots):
             raise NotArrivedError(f"only {len(found)} of {len(spots)} ExternalSecrets became Ready")
         if refresh.endswith("h"):
             self.settle()
+
+    @contextlib.contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Meanwhile external-secrets does not hold itself back: it is started anew before and afterwards."""
+        eso = self.testbed.eso
+        assert eso is not None
+        usual = eso.extra
+        eso.extra = [*usual, *HURRY]
+        eso.restart()
+        try:
+            yield
+        finally:
+            eso.extra = usual
+            eso.restart()
 
     def settle(self) -> None:
         """Waits until external-secrets has nothing left to do.

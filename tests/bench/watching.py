@@ -26,6 +26,10 @@ from tests.testbed.testbed import Testbed
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.002
+LOOK_SHARE = 0.0001
+"""Seconds for each object that is waited for, if that is more: a look at many costs time that the servers need."""
+LIST_SECONDS = 60.0
+"""Ten thousand objects are listed anew when the API server ends the watch, which it does within the hour."""
 CHUNK = 64 * 1024
 
 
@@ -76,8 +80,8 @@ class Watch(Generic[T]):
 
     def __enter__(self) -> Watch[T]:
         self._thread.start()
-        if not self._listed.wait(10):
-            raise AssertionError(f"{self._url} could not be listed within 10 s")
+        if not self._listed.wait(LIST_SECONDS):
+            raise AssertionError(f"{self._url} could not be listed within {LIST_SECONDS:g} s")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,8 +111,7 @@ class Watch(Generic[T]):
                     found[name] = at
             if len(found) == len(wanted) or time.time() > deadline:
                 return found
-            # a look at many costs time that the servers need
-            time.sleep(LOOK_SECONDS if len(wanted) < 10 else 0.05)
+            time.sleep(max(LOOK_SECONDS, LOOK_SHARE * len(wanted)))
 
     def _first(self, name: Name, accept: Callable[[T], bool], since: float) -> float | None:
         for seen in tuple(self._history.get(name, ())):
@@ -124,7 +127,7 @@ class Watch(Generic[T]):
                 time.sleep(0.05)  # the API server ends watches from time to time, or was restarted: list again
 
     def _list(self) -> str:
-        answer = self._pool.request("GET", self._url, headers=self._headers, timeout=10).json()
+        answer = self._pool.request("GET", self._url, headers=self._headers, timeout=LIST_SECONDS).json()
         here = {_name(item): item for item in answer["items"]}
         for name, item in here.items():
             self._note(name, self._parse(item))

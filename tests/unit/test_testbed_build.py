@@ -1,16 +1,24 @@
 """The testbed's builds, without building: what is refused and how it is said, what is kept, what ends when stopped."""
 
+import base64
+import contextlib
 import dataclasses
 import fcntl
+import hashlib
+import http.server
 import io
 import json
 import os
 import shutil
+import socket
 import subprocess
+import tarfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import brotli
 import pytest
 
 from tests.testbed import build, pins
@@ -275,6 +283,185 @@ class TestTrim:
         code, errors, _ = self.run(trim, tmp_path, source, ["example.com/gone"], [])
         assert code == 1
         assert "cannot be taken out" in errors
+
+
+@dataclasses.dataclass
+class Registry:
+    """An npm registry with one package, which misbehaves on cue.
+
+    Attributes:
+        answer: status, the bytes that are sent, and how many it says that it sends.
+        asked: the paths.
+        address: its own.
+    """
+
+    answer: tuple[int, bytes, int]
+    asked: list[str] = dataclasses.field(default_factory=list)
+    address: str = ""
+
+    def send(self, package: bytes, status: int = 200, length: int | None = None) -> None:
+        self.answer = status, package, len(package) if length is None else length
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    made = Registry((200, b"", 0))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            status, package, length = made.answer
+            self.send_response(status)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(package)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    made.address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"{made.address}/npm/")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def tar(**files: bytes) -> bytes:
+    """A tar file, gzipped as npm's are; names have `/` for `__`."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as content:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(data)
+            content.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+def packed(program: bytes = b"a program", files: bytes | None = None) -> bytes:
+    """An npm package: a program, and an archive with a file; each by brotli."""
+    inner = tar(lib__file=b"a file") if files is None else files
+    parts = {"package/bin/one.br": brotli.compress(program), "package/bin/files.tar.br": brotli.compress(inner)}
+    return tar(**parts)
+
+
+def pinned(package: bytes) -> pins.NpmPackage:
+    """The pin of that package."""
+    return pins.NpmPackage(
+        name="browser",
+        version="1.2.3",
+        requirement="@scope/browser@1.2.3",
+        sha512=base64.b64encode(hashlib.sha512(package).digest()).decode(),
+        archives=("bin/files.tar.br",),
+        binaries={"one": "bin/one.br"},
+    )
+
+
+class TestNpmPackages:
+    def fetched(self, builder: build.Builder, program: pins.NpmPackage, work: Path) -> Path:
+        return builder._unpack(program, builder._fetch(program, work, work / "log"), work)
+
+    def test_without_npm_it_is_fetched_by_its_hash_and_unpacked(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path
+    ) -> None:
+        content = b"a program" * 500_000
+        package = packed(content)
+        registry.send(package)
+        made = self.fetched(builder, pinned(package), tmp_path)
+        assert registry.asked == ["/npm/@scope/browser/-/browser-1.2.3.tgz"]
+        assert (made / "one").read_bytes() == content
+        assert os.access(made / "one", os.X_OK)
+        assert (made / "lib" / "file").read_bytes() == b"a file"
+
+    @pytest.mark.parametrize("change", [lambda one: one + b"x", lambda one: one[:-1], lambda one: packed(b"another")])
+    def test_another_package_than_the_pinned_one_is_not_unpacked(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path, change: Callable[[bytes], bytes]
+    ) -> None:
+        package = packed()
+        registry.send(change(package))
+        with pytest.raises(BuildError, match="is not the one that was pinned"):
+            self.fetched(builder, pinned(package), tmp_path)
+        assert not (tmp_path / "made").exists()
+
+    def test_a_package_that_is_cut_off_is_not_unpacked(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path
+    ) -> None:
+        package = packed()
+        registry.send(package[: len(package) // 2], length=len(package))
+        with pytest.raises((BuildError, MissingToolError), match="scope/browser"):
+            self.fetched(builder, pinned(package), tmp_path)
+        assert not (tmp_path / "made").exists()
+
+    def test_a_package_without_an_end_does_not_fill_the_disk(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pins, "WHEEL_DISK_BYTES", 3 * build.CHUNK_BYTES)
+        registry.send(bytes(20 * build.CHUNK_BYTES))
+        with pytest.raises(BuildError, match="does not end"):
+            self.fetched(builder, pinned(b""), tmp_path)
+        assert (tmp_path / "package.tgz").stat().st_size <= 4 * build.CHUNK_BYTES
+
+    def test_a_registry_that_does_not_have_it_or_is_none_is_named(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.send(b"no", status=404)
+        with pytest.raises(MissingToolError, match=f"could not be fetched: {registry.address}/npm/.*404"):
+            self.fetched(builder, pinned(b""), tmp_path)
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///etc")
+        with pytest.raises(MissingToolError, match="is no web address"):
+            self.fetched(builder, pinned(b""), tmp_path)
+        assert len(registry.asked) == 1
+
+    def test_an_answer_that_is_no_http_is_told(
+        self, builder: build.Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"nonsense\r\n\r\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{server.getsockname()[1]}")
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            monkeypatch.setattr(shutil, "which", lambda _: None)
+            with pytest.raises(MissingToolError, match="could not be fetched"):
+                builder._fetch(pinned(b""), tmp_path, tmp_path / "log")
+            thread.join()
+
+    @pytest.mark.parametrize(
+        ("part", "words"),
+        [
+            ({}, "has no bin/one.br"),
+            ({"package/bin/one.br": b""}, "is cut off"),
+            ({"package/bin/one.br": brotli.compress(bytes(100_000))[:-4]}, "is cut off"),
+            ({"package/bin/one.br": b"\xff" * 100}, "is not what brotli has made"),
+        ],
+    )
+    def test_a_part_that_is_not_whole_is_refused(self, tmp_path: Path, part: dict[str, bytes], words: str) -> None:
+        with (
+            tarfile.open(fileobj=io.BytesIO(tar(**part))) as content,
+            pytest.raises(BuildError, match=words),
+        ):
+            build.decompress(content, "bin/one.br", tmp_path / "one")
+
+    def test_an_archive_does_not_write_outside_its_folder(
+        self, registry: Registry, builder: build.Builder, tmp_path: Path
+    ) -> None:
+        package = packed(files=tar(**{"../outside": b"x"}))
+        registry.send(package)
+        with pytest.raises(tarfile.FilterError):
+            self.fetched(builder, pinned(package), tmp_path)
+        assert not (tmp_path / "outside").exists()
 
 
 def test_the_lists_of_what_is_trimmed_hold_no_source() -> None:

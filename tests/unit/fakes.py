@@ -5,7 +5,7 @@ outage in the middle. What the real ones do is tested on the real ones (tests/in
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -113,9 +113,13 @@ class FakeVault:
     async def password(self, policy: str, namespace: str) -> SecretStr:
         raise VaultRejected(f"Vault returned 404: no reason given on sys/policies/password/{policy}/generate")
 
-    async def find(self, prefix: FindPrefix, limit: int = 10_000) -> set[VaultPath]:
+    async def find(
+        self, prefix: FindPrefix, limit: int = 10_000, may_list: Callable[[], Awaitable[bool]] | None = None
+    ) -> set[VaultPath]:
         if self.down is not None:
             raise self.down
+        if may_list is not None and not await may_list():
+            return set()
         return {path for path in self.secrets if prefix.covers(path)}
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """engine/reconciler, syncer and controller together, over in-memory stand-ins (see fakes.py for why)."""
 
 import asyncio
+import copy
 import json
 import re
 from collections.abc import AsyncIterator
@@ -43,7 +44,7 @@ from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
 from vaultsync.engine.budget import Budget
-from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, LOOK_BEHIND_SECONDS, Controller
+from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, DOUBT_SECONDS, LOOK_BEHIND_SECONDS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
@@ -727,6 +728,87 @@ def test_a_write_reaches_its_readers_without_waiting_for_the_look_and_once() -> 
             assert len(engine.writer.force_syncs()) == 1
 
     run(test())
+
+
+class Standby:
+    """A node that answers by itself, and goes on showing what was there when it was made.
+
+    Args:
+        looks: after so many it has caught up.
+    """
+
+    def __init__(self, engine: Engine, looks: int) -> None:
+        self._look, self._vault, self.left = engine.vault.look, engine.vault, looks
+        self._old = copy.deepcopy(engine.vault.secrets)
+        engine.vault.look = self.look  # type: ignore[assignment,method-assign]
+
+    async def look(self, where: VaultPath, kv: int) -> SecretState:
+        self.left -= 1
+        if self.left < 0:
+            return await self._look(where, kv)
+        now, self._vault.secrets = self._vault.secrets, self._old
+        try:
+            return await self._look(where, kv)
+        finally:
+            self._vault.secrets = now
+
+
+@pytest.mark.parametrize("behind", range(1, len(DOUBT_SECONDS) + 1))
+def test_an_event_that_runs_ahead_of_a_standby_node_is_looked_behind_until_it_shows(behind: int) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", created="2099-01-01T00:00:00Z"))
+            await asyncio.sleep(1)
+            standby = Standby(engine, behind)
+            engine.vault.write(A, password="q", another="r")
+            engine.event()
+            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
+            seen = engine.ledger.observed(A)
+            assert seen is not None
+            assert (seen.state.version, seen.state.subkeys) == (2, {"password": None, "another": None})
+            assert standby.left == -1, "not more often than that"
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize("behind", range(1, len(DOUBT_SECONDS) + 1))
+@pytest.mark.parametrize("kv", [1, 2])
+def test_a_deletion_that_a_standby_node_does_not_show_yet_is_healed(kv: int, behind: int) -> None:
+    where = KV1 if kv == 1 else A
+
+    async def test() -> None:
+        engine = Engine()
+        reader = v1_external_secret(annotations=SEED) if kv == 1 else external_secret("a", annotations=SEED)
+        async with engine.working():
+            engine.controller.external_secret_changed(reader)
+            await asyncio.sleep(1)
+            first = engine.vault.values(where)
+            assert first
+            Standby(engine, behind)
+            (engine.vault.wipe if kv == 1 else engine.vault.delete)(where)
+            engine.event(where.path, "kv-v1/delete" if kv == 1 else "kv-v2/data-delete")
+            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
+            assert engine.vault.values(where) not in (None, first)
+
+    run_ahead(test())
+
+
+def test_a_standby_node_that_stays_behind_is_not_asked_for_ever() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await asyncio.sleep(1)
+            standby = Standby(engine, 1000)
+            engine.vault.write(A, password="q")
+            engine.event()
+            await asyncio.sleep(600)
+            assert standby.left == 1000 - 1 - len(DOUBT_SECONDS)
+
+    run_ahead(test())
 
 
 def test_an_event_for_a_path_that_nobody_reads_costs_nothing() -> None:

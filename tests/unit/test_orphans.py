@@ -266,7 +266,9 @@ class ClosedVault(FakeVault):
             raise self.refuse[namespace]
         return {"team": Mount("team/kv/", 2)} if self.refuse.get("empty") is None else {}
 
-    async def find(self, prefix: FindPrefix, limit: int = 0) -> set[VaultPath]:
+    async def find(
+        self, prefix: FindPrefix, limit: int = 0, may_list: Callable[[], Awaitable[bool]] | None = None
+    ) -> set[VaultPath]:
         raise self.refuse["find"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import V1, V2, Json, gone, live, path, run
+from tests.unit.build import V1, V2, Json, gone, live, logged, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -193,6 +193,65 @@ def test_a_mount_is_asked_for_once_until_it_is_forgotten() -> None:
     with_client(handler, test)
 
 
+# -- Vault namespaces: OpenBao's own are in tests/integration/test_vault_namespaces.py
+
+NAMESPACES = {
+    "": {"secret/": "kv_1", "team/kv/": "kv_2"},
+    "a": {"secret/": "kv_3", "team/kv/": "kv_4"},
+    "a/b": {"secret/": "kv_5"},
+}
+
+
+async def enterprise(request: web.Request) -> web.StreamResponse:
+    """A Vault that takes a namespace in the header, in the path or half in each."""
+    where = request.headers.get("X-Vault-Namespace", "")
+    asked = request.path.removeprefix("/v1/sys/internal/ui/mounts/")
+    if asked == request.path:
+        return answer(200, SUBKEYS)
+    if where not in NAMESPACES:
+        return answer(403, {"errors": ["namespace not found"]})
+    full = f"{where}/{asked}" if where else asked
+    for namespace in sorted(NAMESPACES, key=len, reverse=True):
+        within = full.removeprefix(f"{namespace}/") if namespace else full
+        for mount, accessor in NAMESPACES[namespace].items():
+            if within.startswith(mount) and (within != full or not namespace):
+                told = mount if namespace == where else f"{namespace}/{mount}"
+                data = {"path": told, "accessor": accessor, "type": "kv", "options": {"version": "2"}}
+                return answer(200, {"data": data})
+    return answer(403, {"errors": ["preflight capability check returned 403"]})
+
+
+@pytest.mark.parametrize(
+    ("namespace", "where"),
+    [("", "secret/data/x"), ("", "team/kv/data/x"), ("a", "team/kv/data/x"), ("a/b", "secret/data/x")],
+)
+def test_a_mount_is_found_in_its_vault_namespace(namespace: str, where: str) -> None:
+    async def test(client: VaultClient) -> None:
+        found = await client.look(VaultPath(namespace, where), 2)
+        assert found.mount.path == where.removesuffix("data/x")
+
+    with_client(enterprise, test)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "where", "inner"),
+    [
+        ("", "a/secret/data/x", "a"),
+        ("", "a/team/kv/data/x", "a"),
+        ("", "a/b/secret/data/x", "a/b"),
+        ("a", "b/secret/data/x", "a/b"),
+    ],
+)
+def test_a_vault_namespace_in_the_path_is_told_and_nothing_is_asked_there(
+    namespace: str, where: str, inner: str
+) -> None:
+    async def test(client: VaultClient) -> None:
+        with pytest.raises(VaultRejected, match=f"is in the Vault namespace {inner}, which its path names"):
+            await client.look(VaultPath(namespace, where), 2)
+
+    with_client(enterprise, test)
+
+
 def listing(tree: dict[str, list[str]]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     """A server that lists folders; by hand, since aiohttp's parser refuses the method LIST."""
 
@@ -322,6 +381,40 @@ def test_a_listing_goes_through_all_folders() -> None:
             await client.close()
 
     run(main())
+
+
+def test_a_listing_asks_before_each_folder_and_can_be_ended() -> None:
+    async def main() -> None:
+        tree = {"secret/metadata/dev": ["a", "b/", "c/"], "secret/metadata/dev/c": ["d"]}
+        left = 2
+        async with raw_server(listing(tree)) as where:
+
+            async def may_list() -> bool:
+                nonlocal left
+                left -= 1
+                return left >= 0
+
+            client = VaultClient(access(f"http://{where}"))
+            found = await client.find(FindPrefix("", "secret/data/dev/", 2), may_list=may_list)
+            assert found == {path("secret/data/dev/a"), path("secret/data/dev/c/d")}
+            assert left == -1
+            await client.close()
+
+    run(main())
+
+
+def test_a_listing_that_is_too_long_is_told_once() -> None:
+    async def main() -> None:
+        tree = {"secret/metadata/dev": ["a", "b", "c/"]}
+        async with raw_server(listing(tree)) as where:
+            client = VaultClient(access(f"http://{where}"))
+            for _ in range(3):
+                assert len(await client.find(FindPrefix("", "secret/data/dev/", 2), 2)) == 2
+            await client.close()
+
+    with logged("WARNING") as lines:
+        run(main())
+    assert len(lines) == 1
 
 
 def test_the_tokens_lease() -> None:

@@ -183,6 +183,10 @@ class Controller:
         """Whether the path was last seen with a live version."""
         return self._ledger.is_live(path)
 
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
+        """The paths under the prefix that were last seen with a live version."""
+        return self._ledger.live_under(prefix)
+
     def backlog(self) -> int:
         """How many passes wait."""
         return len(self._queue)

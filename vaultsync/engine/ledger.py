@@ -194,11 +194,14 @@ class Ledger:
     def shows(self, event: VaultEvent) -> bool:
         """Whether what was last seen at the path can be later than the event.
 
-        Of a deletion that can't be told by the version: a path that lives on may have lost an older one.
+        Of a deletion that can't be told by the version: a path that lives on may have lost an older one. In KV v1 one
+        that is there may have been made since, such as by us.
         """
         seen = self._observed.get(event.path)
-        if seen is None or seen.state.mount.kv == 1:
+        if seen is None:
             return True
+        if seen.state.mount.kv == 1:
+            return seen.state.exists is not event.is_deletion
         if event.is_deletion:
             return not seen.state.exists or (event.time is not None and _is_later(seen.state.written, event.time))
         return event.version <= seen.state.version
@@ -223,9 +226,13 @@ class Ledger:
 
     def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> set[VaultPath]:
         """Note what a listing has found; returns what needs a look: that, and what was seen there before or since."""
-        known = {path for path, seen in self._observed.items() if seen.state.exists and prefix.covers(path)}
-        self._listed[prefix] = paths | known
-        return paths | known
+        known = paths | self.live_under(prefix)
+        self._listed[prefix] = set(known)
+        return known
+
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
+        """The paths under the prefix that were last seen with a live version."""
+        return {path for path, seen in self._observed.items() if seen.state.exists and prefix.covers(path)}
 
     def is_empty(self, prefix: FindPrefix) -> bool:
         """Whether a listing has found nothing."""

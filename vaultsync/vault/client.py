@@ -7,9 +7,10 @@ Values go in through `create` and `rotate` alone, and never into an exception, a
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -73,6 +74,8 @@ class VaultClient:
             access.address, access.token.get_secret_value(), access.ca_file, access.timeout, connections=THREADS
         )
         self._mounts: dict[str, list[Mount]] = {}
+        self._cut: set[FindPrefix] = set()
+        """Listings of which it was told that they are too long."""
         self._idle: asyncio.TimerHandle | None = None
         self.last_written = float("-inf")
         """When the last write was sent that Vault has taken, by the loop's clock."""
@@ -132,9 +135,32 @@ class VaultClient:
         """
         await self._in_thread(lambda: self._mark(path, custom_metadata))
 
-    async def find(self, prefix: FindPrefix, limit: int = MAX_LISTED) -> set[VaultPath]:
-        """Every secret under the prefix, folder by folder, until there are as many as the limit."""
-        return await self._in_thread(lambda: self._find(prefix, limit))
+    async def find(
+        self, prefix: FindPrefix, limit: int = MAX_LISTED, may_list: Callable[[], Awaitable[bool]] | None = None
+    ) -> set[VaultPath]:
+        """Every secret under the prefix, folder by folder, until there are as many as the limit.
+
+        Args:
+            prefix: where.
+            limit: secrets.
+            may_list: awaited before each folder, to wait in, or to end the listing.
+        """
+        folders = [await self._in_thread(lambda: self._folder(prefix))]
+        found: set[VaultPath] = set()
+        while folders and len(found) < limit:
+            if may_list is not None and not await may_list():
+                return found
+            listed, api = folders.pop()
+            for key in await self._in_thread(partial(self._list, listed, prefix.namespace)):
+                if key.endswith("/"):
+                    folders.append((listed + key, api + key))
+                else:
+                    found.add(VaultPath(prefix.namespace, api + key))
+        if folders:
+            level = "DEBUG" if prefix in self._cut else "WARNING"
+            logger.log(level, "a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
+            self._cut.add(prefix)
+        return found
 
     async def mounts(self, namespace: str) -> dict[str, Mount]:
         """The KV v2 mounts that the token may see in a Vault namespace, by accessor: no two mounts have the same."""
@@ -229,23 +255,12 @@ class VaultClient:
         where = _v2_path(self._mount(path, 2), "delete", path)
         self._request("post", where, path.namespace, {"versions": [version]})
 
-    def _find(self, prefix: FindPrefix, limit: int) -> set[VaultPath]:
+    def _folder(self, prefix: FindPrefix) -> tuple[str, str]:
+        """What is to be listed for the prefix, and the API path of what is in it."""
         mount = self._mount(VaultPath(prefix.namespace, prefix.prefix + "x"), prefix.kv)
-        folder = prefix.prefix
-        if mount.kv == 2:
-            folder = f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}"
-        found: set[VaultPath] = set()
-        folders = [(folder, prefix.prefix)]
-        while folders and len(found) < limit:
-            listed, api = folders.pop()
-            for key in self._list(listed, prefix.namespace):
-                if key.endswith("/"):
-                    folders.append((listed + key, api + key))
-                else:
-                    found.add(VaultPath(prefix.namespace, api + key))
-        if folders:
-            logger.warning("a listing is cut: too many secrets under it", prefix=str(prefix), followed=len(found))
-        return found
+        if mount.kv == 1:
+            return prefix.prefix, prefix.prefix
+        return f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}", prefix.prefix
 
     def _siblings(self, path: VaultPath, mount: Mount) -> list[str]:
         """The names in a path's folder."""
@@ -278,8 +293,32 @@ class VaultClient:
             raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
         version = _mapping(data.get("options")).get("version")
         mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1)
+        if inner := self._namespace_in(path, mount.path, data.get("accessor")):
+            raise VaultRejected(
+                f"{path} is in the Vault namespace {inner}, which its path names: "
+                "name it in the store's spec.provider.vault.namespace instead"
+            )
         self._mounts.setdefault(path.namespace, []).append(mount)
         return mount
+
+    def _namespace_in(self, path: VaultPath, mount: str, accessor: object) -> str:
+        """The Vault namespace of a mount where the path names it, "" where the path begins with the mount.
+
+        Vault takes both spellings, and names such a mount from the root on, so that only its accessor tells it from one
+        with slashes (seen on OpenBao 2.7.2). But changes are told by namespace, and VAULTSYNC_SEED_PATHS goes by that.
+        """
+        within = mount if path.path.startswith(mount) else mount.removeprefix(f"{path.namespace}/")
+        names = within.strip("/").split("/")
+        for depth in range(len(names) - 1 if accessor else 0, 0, -1):  # the parents would answer the same
+            namespace = "/".join(filter(None, (path.namespace, *names[:depth])))
+            inner = path.path.removeprefix("/".join(names[:depth]) + "/")
+            try:
+                answer = self._request("get", f"sys/internal/ui/mounts/{inner}", namespace)
+            except (VaultDenied, VaultRejected):
+                continue  # no such namespace
+            if _mapping(answer.get("data")).get("accessor") == accessor:
+                return namespace
+        return ""
 
     def _own(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._request(method, path, self._access.namespace, body)

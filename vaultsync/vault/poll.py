@@ -1,12 +1,13 @@
 """Looks at the paths in use from time to time, where nothing tells of changes. Sees versions and names, never values.
 
 A LIST tells of all the missing secrets of a folder at once; what is there is looked at by the controller's own passes.
+Lists and looks alike are counted against the rate, those of a `dataFrom.find` too.
 """
 
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from loguru import logger
@@ -15,8 +16,8 @@ from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, VaultPath
 
-BACKLOG: Final = 100
-"""Looks that may wait; more are not asked for until Vault has answered some."""
+BACKLOG: Final = 16
+"""Looks that may wait; more are not asked for until Vault has answered some, which it then may get all at once."""
 STEP_SECONDS: Final = 0.02
 """The shortest sleep: quicker steps than that are taken several at once."""
 FIRST_WAIT: Final = 1.0
@@ -29,6 +30,11 @@ class Folders(Protocol):
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
         """The names of the secrets beside a path."""
 
+    async def find(
+        self, prefix: FindPrefix, limit: int = ..., may_list: Callable[[], Awaitable[bool]] | None = None
+    ) -> set[VaultPath]:
+        """Every secret under the prefix."""
+
 
 class Polled(Protocol):
     """Whose paths are looked at; engine.controller.Controller documents it."""
@@ -38,6 +44,9 @@ class Polled(Protocol):
 
     def polled_prefixes(self) -> Iterable[FindPrefix]:
         """The listings in use."""
+
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
+        """The paths under the prefix that were last seen with a live version."""
 
     def is_live(self, path: VaultPath) -> bool:
         """Whether the path was last seen with a live version."""
@@ -88,9 +97,12 @@ class Poller:
         folders: dict[tuple[str, str, int], list[VaultPath]] = defaultdict(list)
         for path, kv in self._polled.polled_paths():
             folders[path.namespace, path.path.rpartition("/")[0], kv].append(path)
-        prefixes = list(self._polled.polled_prefixes())
-        steps = len(prefixes) + sum(len(paths) + 1 for paths in folders.values())
-        pace = _Pace(max(self._interval / (steps + 1), 1 / self._per_second))
+        used = {path for paths in folders.values() for path in paths}
+        pace = _Pace(self._per_second)
+        found = [key for prefix in self._polled.polled_prefixes() for key in await self._find(prefix, used, pace)]
+        pace.spread(len(found) + len(used) + len(folders), self._interval)
+        for key in found:
+            await self._look(key, pace)
         groups = list(folders.items())
         random.shuffle(groups)
         for (_, _, kv), paths in groups:
@@ -99,12 +111,24 @@ class Poller:
                 return
             there = await self._names(paths[0], kv)
             for path in paths:
-                if self._is_news(path, kv, there):
+                if there is None or self._is_news(path, kv, is_listed=path.path.rpartition("/")[2] in there):
                     await self._look(path, pace)
-        for prefix in prefixes:
-            await self._look(prefix, pace)
         if self.needed.is_set():
             await pace.rest(self._interval)
+
+    async def _find(self, prefix: FindPrefix, used: set[VaultPath], pace: "_Pace") -> list[VaultPath | FindPrefix]:
+        """What a listing leads to that is worth a look, without what is in use besides."""
+
+        async def may_list() -> bool:
+            await pace.step()
+            return self.needed.is_set()
+
+        try:
+            found = await self._vault.find(prefix, may_list=may_list)
+        except (VaultDenied, VaultRejected):
+            return [prefix]  # the controller's own listing brings what is worth telling
+        paths = (found | self._polled.live_under(prefix)) - used
+        return [path for path in paths if self._is_news(path, prefix.kv, is_listed=path in found)]
 
     async def _names(self, path: VaultPath, kv: int) -> frozenset[str] | None:
         try:
@@ -112,14 +136,9 @@ class Poller:
         except (VaultDenied, VaultRejected):
             return None  # each path's own look brings what is worth telling
 
-    def _is_news(self, path: VaultPath, kv: int, there: frozenset[str] | None) -> bool:
+    def _is_news(self, path: VaultPath, kv: int, *, is_listed: bool) -> bool:
         """Whether only a look can tell how the path is."""
-        if there is None:
-            return True
-        listed = path.path.rpartition("/")[2] in there
-        if kv == 1 or not listed:
-            return listed != self._polled.is_live(path)
-        return True
+        return (kv == 2 and is_listed) or is_listed != self._polled.is_live(path)
 
     async def _look(self, key: VaultPath | FindPrefix, pace: "_Pace") -> None:
         await pace.step()
@@ -130,21 +149,31 @@ class Poller:
 
 
 class _Pace:
-    """Even steps, by the loop's clock.
+    """Even steps, by the loop's clock. What is late is caught up, but never above the rate.
 
     Args:
-        seconds: between two of them.
+        per_second: the most of them in any second.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, per_second: float) -> None:
+        self._least = 1 / per_second
+        if self._least < STEP_SECONDS:
+            self._least *= 1 + 2 * STEP_SECONDS  # room for those taken several at once
+        self._seconds = self._least
         self._clock = asyncio.get_running_loop().time
-        self._started = self._next = self._clock()
+        self._started = self._next = self._allowed = self._clock()
+
+    def spread(self, steps: int, interval: float) -> None:
+        """So many steps from now on fill what is left of the interval since the start."""
+        left = self._started + interval - self._clock()
+        self._seconds = max(self._least, left / (steps + 1))
 
     async def step(self) -> None:
         """Wait until the next one is due."""
-        self._next = max(self._next + self._seconds, self._clock() - 1.0)  # what was slow is not caught up in a rush
-        if (wait := self._next - self._clock()) >= STEP_SECONDS:
+        now = self._clock()
+        self._next = max(self._next + self._seconds, now - 1.0)
+        self._allowed = max(self._allowed + self._least, now - STEP_SECONDS)
+        if (wait := max(self._next, self._allowed) - now) >= STEP_SECONDS:
             await asyncio.sleep(wait)
 
     async def pause(self) -> None:

@@ -71,7 +71,8 @@ def test_an_audit_file_is_followed_over_its_rotation(place: Place, vaultsync: Va
 def test_an_audit_socket_may_be_a_file(place: Place, vaultsync: VaultsyncFactory, tmp_path: Path) -> None:
     socket = tmp_path / "audit.sock"
     process = vaultsync({"VAULTSYNC_AUDIT_LISTEN": f"unix:{socket}"}, audit=False)
-    place.wait_for(socket.exists)
+    place.wait_for(lambda: "listening for Vault's audit device" in process.output())
+    assert socket.is_socket()
     root = place.testbed.vault_root
     root.audit("unix", "socket", address=str(socket), socket_type="unix")
     try:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
@@ -50,6 +52,65 @@ async def raw_server(
         yield f"{host}:{port}"
     finally:
         server.close()
+
+
+@dataclass
+class Balancer:
+    """A load balancer between a client and a server, of the kinds that do not like streams.
+
+    Attributes:
+        idle: cut what has carried nothing for so many seconds.
+        lifetime: cut each connection after so many seconds.
+        rst: cut by a reset, not by an end.
+        drops: carry nothing any more, and say nothing of it.
+        connections: that were made.
+        address: host:port, once it runs.
+    """
+
+    idle: float = float("inf")
+    lifetime: float = float("inf")
+    rst: bool = False
+    drops: bool = False
+    connections: int = 0
+    address: str = ""
+
+    @asynccontextmanager
+    async def before(self, host: str, port: int) -> AsyncIterator[str]:
+        """Stand before a server; yields host:port."""
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            there, back = await asyncio.open_connection(host, port)
+            carried = [time.monotonic()]
+
+            async def one_way(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+                while chunk := await source.read(65536):
+                    carried.append(time.monotonic())
+                    if not self.drops:
+                        target.write(chunk)
+
+            async def patience() -> None:
+                end = time.monotonic() + self.lifetime
+                while True:
+                    left = min(end, carried[-1] + self.idle) - time.monotonic()
+                    if left <= 0:
+                        return
+                    await asyncio.sleep(left)
+
+            ways = [asyncio.ensure_future(one) for one in (one_way(reader, back), one_way(there, writer), patience())]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+                for end in (writer, back):
+                    if self.rst:
+                        end.transport.abort()
+                    end.close()
+
+        async with raw_server(carry) as self.address:
+            yield self.address
 
 
 def answer(status: int, document: object) -> web.Response:

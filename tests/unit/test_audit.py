@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +27,18 @@ from tests.unit.build import NOON, Anything, audit_line, eventually, logged, pat
 from tests.unit.servers import unused_port
 from vaultsync.core.events import VaultEvent, parse_audit_line
 from vaultsync.vault import audit
-from vaultsync.vault.audit import CHUNK, MAX_LINE, MAX_SENDERS, UNIX, Audit, AuditAccess, Lines, Tail, _is_within
+from vaultsync.vault.audit import (
+    CHUNK,
+    KEEPALIVE,
+    MAX_LINE,
+    MAX_SENDERS,
+    UNIX,
+    Audit,
+    AuditAccess,
+    Lines,
+    Tail,
+    _is_within,
+)
 
 A, B = path("secret/data/a"), path("secret/data/b")
 DELETE_A, DELETE_B = (audit_line("delete", f"secret/metadata/{name}") + b"\n" for name in ("a", "b"))
@@ -341,6 +353,24 @@ def test_senders_do_not_mix_and_one_is_enough_to_be_heard(listen: str) -> None:
     hearing(test, listen=listen)
 
 
+def test_an_idle_sender_is_kept_and_its_host_asked_whether_it_is_still_there() -> None:
+    """What happens when it is not is the system's part: packets can't be lost on cue here."""
+
+    async def test(made: Hearing) -> None:
+        writer = await made.connect()
+        await eventually(lambda: made.audit.is_heard)
+        await asyncio.sleep(0.2)
+        (sender,) = made.audit._senders
+        sock = sender.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = {name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE}
+        assert options == KEEPALIVE
+        assert made.audit.is_heard
+        await close(writer)
+
+    hearing(test)
+
+
 def test_a_sender_that_is_gone_without_a_word_is_gone() -> None:
     async def test(made: Hearing) -> None:
         writer = await made.connect()
@@ -414,6 +444,20 @@ def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=str(file)):
         run(Audit(AuditAccess(f"{UNIX}{file}"), print, print).start())
     assert file.read_text() == "a person's"
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_owner_and_group_may_connect_to_the_file_and_nobody_else(umask: int, tmp_path: Path) -> None:
+    async def test(made: Hearing) -> None:
+        assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o660
+        await made.send(DELETE_A)
+        await eventually(lambda: made.paths() == ["a"])
+
+    before = os.umask(umask)
+    try:
+        hearing(test, listen=f"{UNIX}{tmp_path}/audit")
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("listen", ["unix:/nowhere/audit.sock", "192.0.2.1:8220"])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit import enterprise
 from tests.unit.build import Anything
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import VaultPath
@@ -77,6 +78,39 @@ def test_the_frames_own_namespace_counts_before_the_subscriptions() -> None:
     assert parsed(frame("kv-v2/delete", "secret/delete/a", namespace="/team/a/"), "x").path.namespace == "team/a"
     assert parsed(frame("kv-v2/delete", "secret/delete/a", namespace="root"), "x").path.namespace == ""
     assert parsed(frame("kv-v2/delete", "secret/delete/a"), "x/").path.namespace == "x"
+
+
+# -- Vault Enterprise, after its documentation
+
+
+@pytest.mark.parametrize("subscribed", ["", "team-a", "/team-a/"])
+@pytest.mark.parametrize(("namespace", "clean"), [("team-a/", "team-a"), ("team-a/sub/", "team-a/sub")])
+@pytest.mark.parametrize(
+    ("kind", "where", "mount", "path"),
+    [
+        ("kv-v2/data-write", "secret/data/a", "secret/", "secret/data/a"),
+        ("kv-v2/delete", "team/kv/delete/a/b", "team/kv/", "team/kv/data/a/b"),
+        ("kv-v2/metadata-delete", "secret/metadata/a", "secret/", "secret/data/a"),
+        ("kv-v1/write", "kv1/a", "kv1/", "kv1/a"),
+    ],
+)
+def test_a_namespace_is_named_from_the_root_on_whatever_was_subscribed_to(
+    subscribed: str, namespace: str, clean: str, kind: str, where: str, mount: str, path: str
+) -> None:
+    event = parse_event(enterprise.frame(namespace, kind, where, mount), subscribed)
+    assert event.path == VaultPath(clean, path)
+    assert event.version == 3
+
+
+def test_without_a_namespace_it_is_the_roots() -> None:
+    event = parse_event(enterprise.frame(""), "")
+    assert (event.path, event.time is None) == (VaultPath("", "secret/data/a"), False)
+
+
+@pytest.mark.parametrize("mount", ["a/", "a/kv/"])
+def test_a_mount_may_begin_with_the_name_of_its_namespace(mount: str) -> None:
+    event = parse_event(enterprise.frame("a/", where=f"{mount}data/data/x", mount=mount))
+    assert event.path == VaultPath("a", f"{mount}data/data/x")
 
 
 def test_bytes_are_read_as_text_is() -> None:

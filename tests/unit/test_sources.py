@@ -230,17 +230,48 @@ def test_a_restart_of_vault_is_no_reason_to_poll() -> None:
     scene(test)
 
 
-def test_where_a_device_is_heard_it_takes_over_from_a_lost_stream_at_once() -> None:
+def test_a_device_is_named_for_a_stream_that_does_not_come_back() -> None:
     async def test(made: Scene) -> None:
         made.device.comes()
         made.stream.comes()
         await made.after(1, EVENTS)
         made.stream.goes()
-        await made.after(0.01, AUDIT)
+        await made.after(GRACE_SECONDS - 0.1, EVENTS)
+        await made.after(0.2, AUDIT)
         made.stream.comes()
         await made.after(0.01, EVENTS)
-        assert made.said() == ["events", "audit", "events"]
+        made.stream.goes("Vault returned 403", refused=True)
+        await made.after(0.01, AUDIT)
+        assert made.said() == ["events", "audit", "events", "audit"]
         assert "Vault closed the stream" in made.lines[1]
+
+    scene(test)
+
+
+def test_a_stream_that_is_cut_again_and_again_is_not_told_where_a_device_is_heard() -> None:
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        made.stream.comes()
+        for _ in range(20):
+            await made.after(GRACE_SECONDS * 6, EVENTS)
+            made.stream.goes()
+            await made.after(0.1, EVENTS)
+            made.stream.comes()
+        assert made.said() == ["events"]
+
+    scene(test)
+
+
+def test_a_device_that_goes_while_the_stream_is_away_leaves_the_poll() -> None:
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        made.stream.comes()
+        await made.after(1, EVENTS)
+        made.stream.goes()
+        await made.after(GRACE_SECONDS / 2, EVENTS)
+        made.device.goes()
+        await made.after(GRACE_SECONDS / 2 + 0.1, POLL)
+        assert made.said() == ["events", "poll"]
 
     scene(test)
 

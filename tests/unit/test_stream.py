@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from tests.unit import enterprise
 from tests.unit.build import eventually, logged, run
-from tests.unit.servers import unused_port
+from tests.unit.servers import Balancer, unused_port
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import stream
 from vaultsync.vault.client import VaultAccess
@@ -105,6 +106,30 @@ def test_it_subscribes_with_the_token_and_says_so() -> None:
     against(handler, test)
 
 
+def test_a_subscription_in_a_vault_namespace_hears_of_those_below_it() -> None:
+    """The header says where, `namespaces` what below it: https://developer.hashicorp.com/vault/api-docs/system/events."""
+    seen: list[Request] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request)
+        for namespace in ("team-a/", "team-a/sub/"):
+            await connection.send(enterprise.frame(namespace))
+        await stay(connection)
+
+    async def main() -> None:
+        async with serve(handler, "127.0.0.1", 0, close_timeout=0.1) as server:
+            host, port = next(iter(server.sockets)).getsockname()[:2]
+            listener = Listener(f"http://{host}:{port}", "team-a/")
+            async with listener.running():
+                await eventually(lambda: len(listener.events) == 2)
+                assert [event.path.namespace for event in listener.events] == ["team-a", "team-a/sub"]
+                assert seen[0].headers["X-Vault-Namespace"] == "team-a"
+                assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+
+    run(main())
+
+
 def test_no_event_of_a_huge_burst_is_lost_or_out_of_order() -> None:
     async def handler(connection: ServerConnection) -> None:
         for number in range(10_000):
@@ -186,6 +211,140 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
         assert listener.connects == 1
 
     against(stay, test)
+
+
+# -- behind a load balancer
+
+
+def behind(balancer: Balancer, test: Callable[[Listener], Awaitable[None]]) -> None:
+    """A Vault that sends the number of the connection at its start, behind the balancer."""
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(frame(balancer.connections))
+        await stay(connection)
+
+    async def main() -> None:
+        async with serve(handler, "127.0.0.1", 0, close_timeout=0.1, ping_interval=None) as server:
+            host, port = next(iter(server.sockets)).getsockname()[:2]
+            async with balancer.before(host, port) as address:
+                listener = Listener(f"http://{address}")
+                async with listener.running():
+                    await test(listener)
+
+    run(main())
+
+
+def last_heard(listener: Listener) -> str:
+    return listener.events[-1].path.path if listener.events else ""
+
+
+@pytest.mark.parametrize("rst", [False, True])
+def test_an_idle_stream_that_is_cut_is_connected_again(rst: bool) -> None:
+    balancer = Balancer(idle=0.05, rst=rst)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects >= 3 and last_heard(listener) == "secret/data/k3")
+        assert not any(refused for _, refused in listener.told)
+
+    behind(balancer, test)
+
+
+def test_an_idle_stream_is_kept_where_idle_ones_are_cut_after_more_than_a_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.1)
+    balancer = Balancer(idle=0.4)
+
+    async def test(listener: Listener) -> None:
+        await asyncio.sleep(1.2)
+        assert listener.connects == 1
+
+    behind(balancer, test)
+
+
+def test_a_stream_of_which_nothing_arrives_any_more_is_connected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-open: neither side hears of the other's end."""
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.1)
+    balancer = Balancer()
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: last_heard(listener) == "secret/data/k1")
+        balancer.drops = True
+        await eventually(lambda: not listener.stream.is_connected)
+        balancer.drops = False
+        await eventually(lambda: last_heard(listener) in ("secret/data/k2", "secret/data/k3"))
+        assert "keepalive ping timeout" in listener.reasons[1]
+
+    behind(balancer, test)
+
+
+def test_a_stream_that_never_lives_long_is_told_once_and_looked_behind_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 0.02)
+    balancer = Balancer(lifetime=0.05, rst=True)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects >= 6)
+        assert [line.partition(" {")[0] for line in lines] == [
+            "subscribed to Vault's event stream",
+            "no event stream from Vault",
+            "subscribed to Vault's event stream",
+        ]
+
+    with logged() as lines:
+        behind(balancer, test)
+
+
+def test_such_a_stream_is_told_of_again_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REMIND_SECONDS", 0.3)
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 0.02)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: len(lines) >= 3)
+        assert listener.connects > len(lines)
+
+    with logged("WARNING") as lines:
+        behind(Balancer(lifetime=0.02), test)
+
+
+def test_an_outage_between_two_such_cuts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 0.02)
+    state = {"up": True}
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        return None if state["up"] else connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no\n")
+
+    async def handler(connection: ServerConnection) -> None:
+        await asyncio.sleep(0.02)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects >= 3)
+        for _ in range(2):
+            told, connects = len(lines), listener.connects
+            state["up"] = False
+            await eventually(lambda told=told: len(lines) == told + 1)  # type: ignore[misc]
+            assert "503" in lines[-1]
+            state["up"] = True
+            await eventually(lambda connects=connects: listener.connects > connects + 2)  # type: ignore[misc]
+        assert len(lines) == 1 + 2
+
+    with logged("WARNING") as lines:
+        against(handler, test, refuse)
+
+
+def test_a_peer_can_not_fill_the_log_with_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LONGEST_WAIT", 0.01)
+    closed: list[int] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        closed.append(1)
+        await connection.close(1011, f"reason {len(closed)}")
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects > 3 * stream.MAX_TOLD)
+        assert len(lines) == stream.MAX_TOLD
+
+    with logged("WARNING") as lines:
+        against(handler, test)
 
 
 @pytest.mark.parametrize("status", [403, 404, 400, 429, 500, 503, 200])

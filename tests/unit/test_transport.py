@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 from urllib3.exceptions import HTTPError
 
 from tests.unit.build import run
-from tests.unit.servers import answer, http_server
+from tests.unit.servers import Handler, answer, http_server
 from vaultsync.vault import transport
 from vaultsync.vault.transport import Answer
 
@@ -33,9 +34,7 @@ async def request(address: str, method: str = "get", path: str = "/v1/x", **argu
     return answered
 
 
-def served(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], test: Callable[[str], Awaitable[None]]
-) -> None:
+def served(handler: Handler, test: Callable[[str], Awaitable[None]]) -> None:
     async def main() -> None:
         async with http_server(handler) as address:
             await test(address)
@@ -113,6 +112,185 @@ def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert data_of(await request(address))["path"] == "/v1/x"
 
     served(echo, test)
+
+
+# -- nodes that are behind: Vault Enterprise's can't be run here, OpenBao's are in tests/integration/test_cluster.py
+
+
+Ask = Callable[[str], Awaitable[Answer]]
+
+
+@dataclass
+class Behind:
+    """A cluster whose node that answers is behind.
+
+    Attributes:
+        forwards: whether it asks the active node, where it is asked to.
+        refusal: what it answers to who asks for more than it knows.
+        catches_up: by one write with each such answer.
+        written, known: how many writes there were, and how many the node knows of.
+        asked: method and index of each request.
+    """
+
+    forwards: bool = False
+    refusal: int = 412
+    catches_up: bool = True
+    written: int = 0
+    known: int = 0
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        asked = request.headers.get("X-Vault-Index", "")
+        self.asked.append((request.method, asked))
+        forward = request.headers.get("X-Vault-Inconsistent", "") == "forward-active-node"
+        if forward and not self.forwards:
+            return answer(400, {"errors": ["forwarding via header X-Vault-Inconsistent disabled in configuration"]})
+        if request.method == "POST":
+            self.written += 1
+            return web.Response(status=204, headers={"X-Vault-Index": f"index-{self.written}"})
+        if asked and int(asked.removeprefix("index-")) > self.known:
+            if forward:
+                return answer(200, {"data": {"known": self.written}})
+            self.known += self.catches_up
+            return answer(self.refusal, {"errors": ["required index state not present"]})
+        return answer(200, {"data": {"known": self.known}})
+
+
+def asking(handler: Handler, test: Callable[[Ask], Awaitable[None]]) -> None:
+    """The test is given a way to ask, by one adapter."""
+
+    async def main(address: str) -> None:
+        adapter = transport.client(address, TOKEN, None, 2.0, connections=1).adapter
+
+        async def ask(method: str) -> Answer:
+            answered: Answer = await asyncio.to_thread(adapter.request, method, "/v1/x")
+            return answered
+
+        await test(ask)
+        adapter.close()
+
+    served(handler, main)
+
+
+def test_what_was_written_is_seen_by_the_next_request_as_the_active_node_is_asked() -> None:
+    node = Behind(forwards=True)
+
+    async def test(ask: Ask) -> None:
+        assert (await ask("get")).document == {"data": {"known": 0}}
+        await ask("post")
+        await ask("post")
+        assert (await ask("get")).document == {"data": {"known": 2}}
+        assert node.asked == [("GET", ""), ("POST", ""), ("POST", "index-1"), ("GET", "index-2")]
+
+    asking(node, test)
+
+
+def test_a_node_that_may_not_forward_is_waited_for() -> None:
+    """The default of Vault Enterprise, and it refuses who asks it to."""
+    node = Behind()
+
+    async def test(ask: Ask) -> None:
+        await ask("post")
+        await ask("post")
+        assert (await ask("get")).document == {"data": {"known": 2}}
+        refused = [("POST", "index-1"), ("POST", "")]
+        assert node.asked == [("POST", ""), *refused, *[("GET", "index-2")] * 3]
+
+    asking(node, test)
+
+
+def test_a_node_that_stays_behind_is_told_and_its_index_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Behind(catches_up=False)
+
+    async def test(ask: Ask) -> None:
+        await ask("post")
+        await ask("post")
+        node.asked.clear()
+        assert (await ask("get")).status == 412
+        assert node.asked == [("GET", "index-2")] * (1 + transport.TRIES_BEHIND)
+        monkeypatch.setattr(transport, "BEHIND_SECONDS", 0.0)
+        assert (await ask("get")).status == 412
+        assert (await ask("get")).status == 200
+        assert node.asked[-1] == ("GET", "")
+
+    asking(node, test)
+
+
+def test_a_node_that_is_behind_and_answers_429_is_asked_again_by_whoever_has_asked() -> None:
+    """OpenBao's way; the same status says that requests are too many."""
+    node = Behind(refusal=429)
+
+    async def test(ask: Ask) -> None:
+        await ask("post")
+        await ask("post")
+        assert [(await ask("get")).status for _ in range(3)] == [429, 429, 200]
+
+    asking(node, test)
+
+
+@pytest.mark.parametrize("named", ["", "x" * (transport.MAX_INDEX + 1), "a b", "ä", "index\t"])
+def test_an_index_that_could_not_be_one_is_not_sent_back(named: str) -> None:
+    asked: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("X-Vault-Index"))
+        return web.Response(status=204, headers={"X-Vault-Index": named})
+
+    async def test(ask: Ask) -> None:
+        assert [(await ask("post")).status for _ in range(2)] == [204, 204]
+        assert asked == [None, None]
+
+    asking(handler, test)
+
+
+def test_an_index_that_another_vault_does_not_understand_is_forgotten() -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        has_index = "X-Vault-Index" in request.headers
+        asked.append((request.method, has_index))
+        if request.method == "POST":
+            return web.Response(status=204, headers={"X-Vault-Index": "old"})
+        return answer(400, {"errors": ["failed to decode"]}) if has_index else answer(200, {"data": {}})
+
+    async def test(ask: Ask) -> None:
+        assert [(await ask(method)).status for method in ("post", "get", "get", "get")] == [204, 200, 200, 200]
+        assert asked[1:] == [("GET", True), ("GET", False)] * 2 + [("GET", False)]
+
+    asking(handler, test)
+
+
+def test_a_400_for_another_reason_changes_nothing() -> None:
+    """Such as a check-and-set that does not match."""
+    asked: list[bool] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("X-Vault-Inconsistent") == "forward-active-node")
+        if request.method == "POST":
+            return web.Response(status=204, headers={"X-Vault-Index": "1"})
+        return answer(400, {"errors": ["check-and-set parameter did not match the current version"]})
+
+    async def test(ask: Ask) -> None:
+        assert [(await ask(method)).status for method in ("post", "patch", "patch")] == [204, 400, 400]
+        assert asked == [False, True, False, True, False]
+
+    asking(handler, test)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_that_says_when_to_come_back_is_an_answer(status: int) -> None:
+    """It is not waited for in a thread: a server could hold up all of them."""
+    asked: list[int] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(1)
+        return web.Response(status=status, headers={"Retry-After": "3600"}, text='{"errors": ["too many"]}')
+
+    async def test(address: str) -> None:
+        assert await request(address) == Answer(status, {"errors": ["too many"]})
+        assert len(asked) == 1
+
+    served(handler, test)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"\xff"])

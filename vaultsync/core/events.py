@@ -1,7 +1,8 @@
 """What Vault tells of changes: an event frame or an audit line → the secret it is about. A hint; the state is read.
 
-Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them; audit
-lines as https://developer.hashicorp.com/vault/docs/audit describes them.
+Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
+namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
+Audit lines as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
 """
 
 import json
@@ -74,7 +75,7 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
 
     Args:
         frame: the websocket message.
-        namespace: the Vault namespace of the subscription, for frames that name none.
+        namespace: the Vault namespace of the subscription, for frames that name none, as those of Community.
 
     Raises:
         BadFrame: the frame is not JSON, or not an event of a KV mount in the known shape.

@@ -27,6 +27,10 @@ MAX_SENDERS: Final = 32
 FOLLOW_SECONDS: Final = 0.02
 """Between two looks at the end of the file."""
 UNIX: Final = "unix:"
+UNIX_MODE: Final = 0o660
+"""Of the socket: Vault's user connects by its group, whatever the umask is."""
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence until a sender's host is asked, seconds between two questions, and how many may get no answer."""
 
 Network = IPv4Network | IPv6Network
 
@@ -135,7 +139,10 @@ class Audit:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(self._access.certificate, self._access.key or None)
         if listen.startswith(UNIX):
-            self._server = await asyncio.start_unix_server(self._receive, listen.removeprefix(UNIX), limit=CHUNK)
+            path = listen.removeprefix(UNIX)
+            self._server = await asyncio.start_unix_server(self._receive, path, limit=CHUNK, start_serving=False)
+            await asyncio.to_thread(Path(path).chmod, UNIX_MODE)
+            await self._server.start_serving()
         else:
             host, _, port = listen.rpartition(":")
             self._server = await asyncio.start_server(
@@ -180,8 +187,7 @@ class Audit:
             logger.warning("audit sender refused", peer=peer, reason=refusal)
             writer.close()
             return
-        if (sock := writer.get_extra_info("socket")) is not None:  # or those that crashed would stay for ever
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _let_go_if_gone(writer)
         self._senders.add(writer)
         logger.info("Vault's audit device is connected", peer=peer)
         self._on_connect()
@@ -272,6 +278,16 @@ class Tail:
                 self._file.seek(0, os.SEEK_END)
             self.is_open = True
         self._was_there = True
+
+
+def _let_go_if_gone(writer: asyncio.StreamWriter) -> None:
+    """An idle sender may stay; but one whose host is gone, or whose connection a firewall has dropped, is let go."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:  # not every system has all
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _is_within(address: str, networks: Sequence[Network]) -> bool:

@@ -16,7 +16,7 @@ from vaultsync.vault.poll import Poller
 from vaultsync.vault.stream import EventStream
 
 GRACE_SECONDS: Final = 10.0
-"""How long a source may be away, such as in a restart of Vault, before the poll takes over."""
+"""How long a source may be away, such as in a restart of Vault, before a worse one is named and the poll takes over."""
 CHECK_SECONDS: Final = 2.0
 """How long the line of an own write may be on its way from an audit device."""
 
@@ -99,6 +99,8 @@ class Sources:
             return False
         if self._current is None and not self._stream.tried.is_set():
             return True
+        if self._current is Source.EVENTS and best is Source.AUDIT:  # which tells of all changes meanwhile
+            return not self._stream.is_refused
         if best is not Source.POLL or self._current is Source.POLL:
             return False
         return not self._stream.is_refused or self._audit.is_configured

@@ -27,6 +27,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 REFUSED_SECONDS: Final = 60.0
 """Between attempts where Vault has answered that it has no such thing, or not for this token."""
 REFUSALS: Final = frozenset({400, 403, 404, 405, 501})
+REMIND_SECONDS: Final = 3600.0
+"""How often a reason is told for which an open stream ends, such as by a load balancer that lets none live long."""
+MAX_TOLD: Final = 16
+"""Reasons at most that are told in that time: a peer may put words of its own into them."""
 
 
 class EventStream:
@@ -64,15 +68,15 @@ class EventStream:
     async def run(self) -> None:
         """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
         waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-        said = ""
-        flaps = False
+        losses, failures = _Told(REMIND_SECONDS), _Told(float("inf"))
+        is_told = True  # whether the end of this outage is told, as its beginning was
         while True:
             started, is_open, refused = time.monotonic(), False, False
             try:
                 async with self._connect() as connection:
                     is_open = True
-                    if not flaps:
-                        logger.info("subscribed to Vault's event stream", vault=self._access.address)
+                    line = "subscribed to Vault's event stream"
+                    logger.log("INFO" if is_told else "DEBUG", line, vault=self._access.address)
                     self._is(connected=True)
                     self._on_connect()
                     await self._read(connection)
@@ -81,22 +85,21 @@ class EventStream:
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
             else:
                 reason = "Vault closed the stream"
-            lasted = is_open and time.monotonic() - started > LONGEST_WAIT
-            flaps = is_open and not lasted
-            if lasted:
-                waits, said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
-            wait = next(waits)
-            if refused:
-                wait = jittered(REFUSED_SECONDS)
+            if is_open:
+                failures.clear()
+                if time.monotonic() - started > LONGEST_WAIT:
+                    waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+            is_news = (losses if is_open else failures).is_news(reason)
+            is_told = is_news or (is_told and not is_open)
+            wait = jittered(REFUSED_SECONDS) if refused else next(waits)
             self._is(connected=False, refused=refused, reason=reason)
-            if reason != said:  # the same reason again and again is one line
-                logger.warning(
-                    "no event stream from Vault",
-                    vault=self._access.address,
-                    reason=reason,
-                    retry_s=round(wait, 2),
-                )
-                said = reason
+            logger.log(
+                "WARNING" if is_news else "DEBUG",
+                "no event stream from Vault",
+                vault=self._access.address,
+                reason=reason,
+                retry_s=round(wait, 2),
+            )
             await asyncio.sleep(wait)
 
     def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
@@ -132,6 +135,31 @@ class EventStream:
             max_size=MAX_FRAME,
             user_agent_header="vaultsync",
         )
+
+
+class _Told:
+    """The reasons that were told lately.
+
+    Args:
+        seconds: after which one is news again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._told: dict[str, float] = {}
+
+    def is_news(self, reason: str) -> bool:
+        """Whether it is to be told; then it counts as told."""
+        now = time.monotonic()
+        self._told = {one: at for one, at in self._told.items() if now - at < self._seconds}
+        if reason in self._told or len(self._told) >= MAX_TOLD:
+            return False
+        self._told[reason] = now
+        return True
+
+    def clear(self) -> None:
+        """All is news again."""
+        self._told.clear()
 
 
 def _nothing() -> None:

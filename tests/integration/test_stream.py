@@ -1,0 +1,79 @@
+"""The event stream of a real Vault where it may not be had, and behind a load balancer that cuts every stream."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.integration.test_healing import SEED, another
+from tests.integration.test_source_choice import sources
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.place import Place
+from tests.unit.servers import Balancer
+
+ALLOWED = 'path "sys/events/subscribe/*" {'
+
+
+def test_a_policy_that_forbids_the_stream_is_told_and_another_source_tells(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    root = place.testbed.vault_root
+    assert ALLOWED in place.testbed.vault_policy
+    root.policy(place.name, place.testbed.vault_policy.replace(ALLOWED, 'path "sys/events/nothing" {'))
+    env = {"VAULT_TOKEN": root.token([place.name]), "VAULTSYNC_POLL_INTERVAL": "1s"}
+    process = vaultsync(env, audit=False)
+    place.wait_for(lambda: sources(process) == ["poll"], 20, "the poll")
+    assert "Vault returned 403; the token's policy needs read on sys/events/subscribe/*" in process.output()
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    first = place.wait_for_secret("app")
+    place.vault.delete(place.path("app"))
+    place.wait_for(lambda: another(place, "app", first))
+    place.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+    place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
+
+
+@contextmanager
+def running(balancer: Balancer, host: str, port: int) -> Iterator[str]:
+    """The balancer, in a thread; yields its host:port."""
+    ready, stop, runner = threading.Event(), asyncio.Event(), asyncio.Runner()
+    loop = runner.get_loop()
+
+    async def main() -> None:
+        async with balancer.before(host, port):
+            ready.set()
+            await stop.wait()
+
+    def run() -> None:
+        with runner:
+            runner.run(main())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(5)
+        yield balancer.address
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.mark.parametrize("rst", [False, True])
+def test_a_balancer_that_cuts_every_stream_is_survived_and_told_once(
+    place: Place, vaultsync: VaultsyncFactory, rst: bool
+) -> None:
+    vault = place.testbed.vault
+    host, _, port = vault.address.rpartition("/")[2].partition(":")
+    balancer = Balancer(lifetime=0.7, rst=rst)
+    with running(balancer, host, int(port)) as address:
+        process = vaultsync({"VAULT_ADDR": f"http://{address}", "VAULTSYNC_STORE_SERVERS": vault.address})
+        for number in range(6):
+            name = f"app-{number}"
+            place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
+            place.wait_for_secret(name, 20)
+            place.put(name, password="a person's")
+            place.wait_for_secret(name, 20, p="a person's")
+        assert process.output().count("no event stream from Vault") == 1
+        assert process.output().count("subscribed to Vault's event stream") == 2
+        assert sources(process) == ["events"]

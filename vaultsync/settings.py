@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import ip_network
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
+    IPvAnyAddress,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -222,7 +223,7 @@ class Settings(BaseSettings):
         description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
         "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
     )
-    pod_ip: IPv4Address | IPv6Address | None = Field(
+    pod_ip: IPvAnyAddress | None = Field(
         default=None,
         description="this pod's address, for Vault's audit device: whoever leads writes it into the EndpointSlice "
         "LEASE-audit-ipv4 (or -ipv6); default: none is written",

@@ -174,7 +174,7 @@ class Election:
             attrgetter("name"),
             self._observe,
             lambda _: self._vanished(),
-            silence=self._timing.duration,  # a leader is heard of more often
+            silence=2 * self._timing.duration,  # a leader is heard of more often; one that is not is followed before
             query={"fieldSelector": f"metadata.name={self._name}"},  # which RBAC by `resourceNames` allows
         )
         async with asyncio.TaskGroup() as tasks:
@@ -227,9 +227,7 @@ class Election:
         self._changed.set()
 
     def _vanished(self) -> None:
-        """Somebody has deleted the Lease: its leader gets the time to make it anew."""
-        if self._seen is not None and self._seen.holder not in ("", self._identity):
-            self._free_at = self._clock() + self._timing.duration
+        """Somebody has deleted the Lease. When it is free stays as it was: its leader may be making it anew."""
         self._seen = None
         self._changed.set()
 

@@ -1,6 +1,6 @@
 """Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
 
-Most have a Lease that lasts 3 s in place of 15 (tests/testbed/hasty.py); what the real times are for has the real ones.
+Most have a Lease that lasts 4 s in place of 15 (tests/testbed/hasty.py); what the real times are for has the real ones.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Replicas:
             for process in by or self.all:
                 if leads(process):
                     return process
-            time.sleep(0.01)
+            time.sleep(0.05)
         raise AssertionError(f"nobody leads within {timeout:g} s")
 
     def audit(self) -> None:
@@ -251,7 +251,7 @@ def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it
 def test_who_takes_the_lease_away_is_obeyed_and_followed(place: Place, replicas: Replicas) -> None:
     leader = replicas.start()
     replicas.wait_until_led(leader)
-    change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 3}}
+    change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 4}}
     place.kube.patch(LEASES, "Lease", "vaultsync", change, NAMESPACE)
     leader.wait_until(lambda: "it is held by a person" in leader.output(), PATIENCE)
     leader.wait_until_ready(PATIENCE)
@@ -348,14 +348,14 @@ class Load:
     ended: Event = field(default_factory=Event)
 
     def create(self) -> None:
-        while not self.ended.wait(random.uniform(0.1, 0.4)):
+        while not self.ended.wait(random.uniform(0.2, 0.8)):
             name = f"app{len(self.names)}"
             ask(self.place, name)
             self.names.append(name)
 
     def delete(self) -> None:
         """Only what is there, so that it is known how many versions there have to be."""
-        while not self.ended.wait(random.uniform(0.05, 0.4)):
+        while not self.ended.wait(random.uniform(0.2, 0.6)):
             name = random.choice(self.names or ["none"])
             if self.place.read(name) is not None:
                 self.place.vault.delete(self.place.path(name))
@@ -384,7 +384,7 @@ def killed(process: VaultsyncProcess) -> None:
 
 
 def frozen(process: VaultsyncProcess) -> None:
-    """For longer than its Lease lasts; the next failover but one lets it go on."""
+    """Until another one leads."""
     process.freeze()
 
 
@@ -392,7 +392,7 @@ def frozen(process: VaultsyncProcess) -> None:
 def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
     testbed: Testbed, place: Place, replicas: Replicas
 ) -> None:
-    ways: list[Callable[[VaultsyncProcess], None]] = [killed, stopped, killed, frozen]
+    ways: list[Callable[[VaultsyncProcess], None]] = [killed, stopped, frozen, stopped, killed]
     leader, _ = replicas.pair()
     replicas.start().wait_until_ready(PATIENCE)
     replicas.audit()
@@ -407,16 +407,23 @@ def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
                 replicas.all.remove(leader)
                 replicas.start()
             following = replicas.wait_until_led(*others, *replicas.all[-1:])
-            leader.thaw()
+            if leader.alive:
+                leader.thaw()
             leader = following
             leaders.append(leader)
-        names = list(load.names)
+        during = len(load.names)
+    left = set(load.names)
 
     def is_whole(name: str) -> bool:
         value, got = place.read(name), place.secret(name)
         return value is not None and got is not None and value == {"password": got["p"]}
 
-    place.wait_for(lambda: all(map(is_whole, load.names)), 3 * PATIENCE, "all is there, and brought")
+    def none_is_left() -> bool:
+        left.difference_update([name for name in left if is_whole(name)])
+        time.sleep(0.5)  # many requests, on a machine that has other things to do
+        return not left
+
+    place.wait_for(none_is_left, 3 * PATIENCE, "all is there, and brought")
     for name in load.names:
         versions = versions_of(place, name)
         assert len(versions) == 1 + load.deletions[name], name
@@ -427,7 +434,7 @@ def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
     for name in load.names:
         assert taken[f"secret/data/{place.path(name)}"] == 1 + load.deletions[name], name
     assert len(leaders) == FAILOVERS + 1
-    assert len(names) > FAILOVERS
+    assert during > FAILOVERS
     assert sum(load.deletions.values()) > FAILOVERS
 
 

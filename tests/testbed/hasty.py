@@ -1,4 +1,4 @@
-"""`python -m tests.testbed.hasty run`: vaultsync whose Lease lasts 3 s in place of 15, for tests of many failovers.
+"""`python -m tests.testbed.hasty run`: vaultsync whose Lease lasts 4 s in place of 15, for tests of many failovers.
 
 The proportions are those of the real one. No setting does this: who could set it could set it wrong.
 """
@@ -8,7 +8,7 @@ import sys
 from vaultsync import cli
 from vaultsync.kube import election
 
-DURATION = 3.0
+DURATION = 4.0
 
 
 def main() -> int:

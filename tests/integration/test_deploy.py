@@ -20,6 +20,7 @@ from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
+from vaultsync.kube.endpoint import PORT_NAME
 from vaultsync.settings import Settings, variable
 
 BASE = PROJECT / "deploy" / "base"
@@ -126,18 +127,38 @@ class TestManifests:
         assert settings.health_listen.endswith(f":{ports['health']}")
         assert settings.audit_listen.endswith(f":{ports['audit']}")
 
-    def test_service_leads_to_the_pod(self, manifests: list[Json]) -> None:
-        service, pod = one(manifests, "Service")["spec"], pod_of(manifests)
-        assert service["selector"].items() <= pod["metadata"]["labels"].items()
-        names = {port["name"] for port in container_of(manifests)["ports"]}
-        assert {port["targetPort"] for port in service["ports"]} <= names
+    def test_service_leads_where_the_leader_writes_itself(self, manifests: list[Json]) -> None:
+        """Nothing but the leader fills the slices, of which one is for each family of addresses."""
+        service = one(manifests, "Service")
+        assert "selector" not in service["spec"]
+        assert [port["name"] for port in service["spec"]["ports"]] == [PORT_NAME]
+        lease = self.environment(manifests)["VAULTSYNC_LEASE"].partition("/")[2]
+        slices = {found["metadata"]["name"]: found for found in manifests if found["kind"] == "EndpointSlice"}
+        assert set(slices) == {f"{lease}-audit-ipv4", f"{lease}-audit-ipv6"}
+        for name, found in slices.items():
+            assert found["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+            assert found["addressType"] == name.rpartition("-")[2].replace("ipv", "IPv")
+            assert not {"endpoints", "ports"} & found.keys()  # or applying it again would take them away
 
     def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
         assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
-    def test_only_one_runs_at_a_time(self, manifests: list[Json]) -> None:
+    def test_one_is_always_there(self, manifests: list[Json]) -> None:
         spec = one(manifests, "Deployment")["spec"]
-        assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+        assert spec["replicas"] == 2
+        assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+        budget = one(manifests, "PodDisruptionBudget")["spec"]
+        assert budget["maxUnavailable"] == 1
+        for selector in (budget["selector"], *(term["labelSelector"] for term in self.apart(spec))):
+            assert selector["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+    @staticmethod
+    def apart(spec: Json) -> list[Json]:
+        """What keeps the replicas from one node and one zone."""
+        anti = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+        terms = [one["podAffinityTerm"] for one in anti["preferredDuringSchedulingIgnoredDuringExecution"]]
+        assert {term["topologyKey"] for term in terms} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+        return terms
 
     def test_probes_ask_for_what_vaultsync_serves(self, manifests: list[Json], vaultsync: VaultsyncFactory) -> None:
         process = vaultsync()
@@ -170,11 +191,16 @@ class TestManifests:
 
     @staticmethod
     def environment(manifests: list[Json]) -> dict[str, str]:
-        """The container's variables, with some text in place of a Secret's."""
+        """The container's variables as the kubelet makes them, with some text in place of a Secret's."""
         container = container_of(manifests)
         config = one(manifests, "ConfigMap")
         assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
-        own = {item["name"]: item.get("value", "from-a-secret") for item in container["env"]}
+        pod = {"metadata.namespace": NAMESPACE, "status.podIP": "192.0.2.7"}
+        own: dict[str, str] = {}
+        for item in container["env"]:
+            field = item.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            value = pod[field] if field else item.get("value", "from-a-secret")
+            own[item["name"]] = re.sub(r"\$\((\w+)\)", lambda found: own[found.group(1)], value)
         return {**config["data"], **own}
 
 
@@ -200,6 +226,18 @@ class TestRbac:
             ("", "events", "patch"),
         }
 
+    def test_what_the_account_may_do_in_its_own_namespace_only(self, testbed: Testbed, place: Place) -> None:
+        assert testbed.identity
+        other = self.rights(testbed, testbed.identity.kubernetes_token, place.namespace)
+        own = self.rights(testbed, testbed.identity.kubernetes_token, NAMESPACE)
+        lease, slices = "coordination.k8s.io", "discovery.k8s.io"
+        assert own - other == {
+            (lease, "leases", "create"),
+            *((lease, "leases/vaultsync", verb) for verb in ("get", "list", "watch", "patch")),
+            (slices, "endpointslices/vaultsync-audit-ipv4", "patch"),
+            (slices, "endpointslices/vaultsync-audit-ipv6", "patch"),
+        }
+
     @pytest.mark.parametrize(
         ("verb", "resource"),
         [
@@ -214,6 +252,11 @@ class TestRbac:
             ("patch", f"clustersecretstores.{ESO}"),
             ("patch", "namespaces"),
             ("get", "pods"),
+            ("patch", "pods"),
+            ("get", "leases.coordination.k8s.io"),
+            ("patch", "leases.coordination.k8s.io"),
+            ("create", "endpointslices.discovery.k8s.io"),
+            ("patch", "endpointslices.discovery.k8s.io"),
             ("create", "pods"),
             ("create", "serviceaccounts/token"),
             ("get", "configmaps"),
@@ -230,7 +273,7 @@ class TestRbac:
 
     @staticmethod
     def rights(testbed: Testbed, token: str, namespace: str) -> set[tuple[str, str, str]]:
-        """Everything a token may do in a namespace, as the API server itself lists it."""
+        """All that a token may do in a namespace, as the API server itself lists it; a name after a slash limits it."""
         api = Api(testbed.kube_apiserver.address, {"Authorization": f"Bearer {token}"}, testbed.kube_apiserver.ca)
         body = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -240,10 +283,11 @@ class TestRbac:
         status = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)["status"]
         assert not status["incomplete"]
         return {
-            (group, resource, verb)
+            (group, resource + name, verb)
             for rule in status["resourceRules"]
             for group in rule["apiGroups"]
             for resource in rule["resources"]
+            for name in [f"/{name}" for name in rule.get("resourceNames") or ()] or [""]
             for verb in rule["verbs"]
         }
 

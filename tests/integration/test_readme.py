@@ -65,7 +65,7 @@ def test_the_install_commands_work(
     process.wait_until_listening()
     here = {
         "/vault/logs/audit.log": str(tmp_path / "audit.log"),
-        "vaultsync.vaultsync:8220": f"127.0.0.1:{process.audit_port}",
+        "vaultsync-audit.vaultsync:8220": f"127.0.0.1:{process.audit_port}",
     }
     path = os.pathsep.join(str(testbed.binaries[name].parent) for name in ("vault", "kubectl"))
     env = {**os.environ, **testbed.env, "PATH": path + os.pathsep + os.environ["PATH"]}

@@ -122,7 +122,7 @@ def test_lesser_levels_are_left_out(level: str, shown: int) -> None:
 def test_health() -> None:
     async def main() -> None:
         ready = {"Kubernetes": False, "x": True}
-        health = Health(lambda: ready, lambda: b"a 1\n")
+        health = Health(lambda: ready, lambda: b"a 1\n", lambda: "standby")
         port = unused_port()
         await health.start(f"127.0.0.1:{port}")
         try:
@@ -135,7 +135,7 @@ def test_health() -> None:
                     assert (answer.content_type, await answer.text()) == ("text/plain", "a 1\n")
                 ready["Kubernetes"] = True
                 async with session.get("/readyz") as answer:
-                    assert answer.status == 200
+                    assert (answer.status, await answer.text()) == (200, "ok, standby\n")
         finally:
             await health.stop()
 

@@ -1,0 +1,482 @@
+"""Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
+
+Most have a Lease that lasts 4 s in place of 15 (tests/testbed/hasty.py); what the real times are for has the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+
+import pytest
+import yaml
+from urllib3.exceptions import HTTPError
+
+from tests.bench.idle import connections
+from tests.integration.test_deploy import Kubectl
+from tests.testbed.api import Json
+from tests.testbed.hasty import DURATION
+from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, PROJECT
+from tests.testbed.place import Place
+from tests.testbed.processes import Process, accepts, free_port
+from tests.testbed.servers import kubeconfig_text
+from tests.testbed.testbed import Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+SEED = {"vaultsync.io/seed": "true"}
+LEASES = "coordination.k8s.io/v1"
+SLICES = "discovery.k8s.io/v1"
+PATIENCE = 60.0
+CLEAN_SECONDS = 2.0
+KILLED_SECONDS = 20.0
+FAILOVERS = 50
+
+
+class Replicas:
+    """Processes with one Lease, and with one address for Vault's audit device: only the leader listens there."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.audit_port = free_port()
+        self.all: list[VaultsyncProcess] = []
+
+    def start(self, *, hasty: bool = True, **env: str) -> VaultsyncProcess:
+        """One more."""
+        settings = {
+            "VAULTSYNC_LEASE": f"{NAMESPACE}/vaultsync",
+            "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
+            "VAULTSYNC_SEED_BUDGET": "0",
+            **env,
+        }
+        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, "vaultsync", settings)
+        if hasty:
+            process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
+        self.all.append(process)
+        process.start()
+        return process
+
+    def pair(self, *, hasty: bool = True, **env: str) -> tuple[VaultsyncProcess, VaultsyncProcess]:
+        """The one that leads, and one that stands by."""
+        first = self.start(hasty=hasty, **env)
+        self.wait_until_led(first)
+        second = self.start(hasty=hasty, **env)
+        second.wait_until_ready(PATIENCE)
+        return first, second
+
+    def wait_until_led(self, *by: VaultsyncProcess, timeout: float = PATIENCE) -> VaultsyncProcess:
+        """Waits until one of these (or of all) leads; returns it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for process in by or self.all:
+                if leads(process):
+                    return process
+            time.sleep(0.05)
+        raise AssertionError(f"nobody leads within {timeout:g} s")
+
+    def audit(self) -> None:
+        """Has Vault tell the one that leads of every request, and a file."""
+        self.testbed.audit_to("failover", f"127.0.0.1:{self.audit_port}")
+
+    def stop(self) -> None:
+        self.testbed.no_audit_to("failover")
+        for process in self.all:
+            process.stop()
+        self.testbed.kube.delete(LEASES, "Lease", "vaultsync", NAMESPACE)  # whoever was killed has not released it
+
+
+def leads(process: VaultsyncProcess) -> bool:
+    """Whether it answers, and says so."""
+    try:
+        return process.alive and process.health.text("/readyz") == "ok, leading\n"
+    except (HTTPError, OSError):
+        return False
+
+
+def lease_of(testbed: Testbed) -> Json:
+    found = testbed.kube.get(LEASES, "Lease", "vaultsync", NAMESPACE)
+    assert found is not None
+    spec: Json = found["spec"]
+    return spec
+
+
+@pytest.fixture
+def replicas(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[Replicas]:
+    assert testbed.identity  # the rights are there
+    made = Replicas(testbed)
+    yield made
+    made.stop()
+    for number, process in enumerate(made.all):
+        request.node.add_report_section("teardown", f"{process.name} {number}", process.output())
+
+
+def ask(place: Place, name: str) -> None:
+    place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
+
+
+def test_one_leads_and_the_other_is_ready_and_leaves_vault_alone(place: Place, replicas: Replicas) -> None:
+    leader, standby = replicas.pair()
+    ask(place, "app")
+    place.wait_for_secret("app", PATIENCE)
+    assert standby.health.text("/readyz") == "ok, standby\n"
+    assert connections(standby.pid, place.testbed.vault.port) == []
+    assert connections(leader.pid, place.testbed.vault.port)
+    assert lease_of(place.testbed)["leaseDurationSeconds"] == DURATION
+
+
+def test_when_the_leader_stops_the_other_goes_on_within_two_seconds(place: Place, replicas: Replicas) -> None:
+    leader, standby = replicas.pair(hasty=False)
+    for number in range(20):  # some of these are not marked yet when it stops
+        ask(place, f"before{number}")
+    place.wait_for(lambda: all(place.read(f"before{number}") for number in range(20)), PATIENCE)
+    ask(place, "app")
+    os.kill(leader.pid, signal.SIGTERM)
+    started = time.monotonic()
+    replicas.wait_until_led(standby, timeout=CLEAN_SECONDS)
+    place.wait_for(lambda: place.read("app"), CLEAN_SECONDS - (time.monotonic() - started))
+    assert leader.wait(5) == 0
+    assert "Traceback" not in leader.output()
+    marks = [place.vault.metadata(place.path(f"before{number}")) for number in range(20)]
+    assert all(mark and mark["custom_metadata"]["managed-by"] == "vaultsync" for mark in marks)
+
+
+def test_when_the_leader_is_killed_the_other_goes_on_within_twenty_seconds(place: Place, replicas: Replicas) -> None:
+    leader, standby = replicas.pair(hasty=False)
+    leader.kill()
+    started = time.monotonic()
+    ask(place, "app")
+    place.wait_for(lambda: place.read("app"), KILLED_SECONDS)
+    assert time.monotonic() - started > 5  # not before the one that was killed would have stopped by itself
+    assert leads(standby)
+
+
+def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_other_starts(
+    place: Place, replicas: Replicas, tmp_path: Path
+) -> None:
+    """With the real times. Its way to the API server is there, and silent."""
+    server = place.testbed.kube_apiserver
+    port = free_port()
+    link = Process(
+        "link",
+        [sys.executable, "-m", "tests.testbed.link", str(port), str(server.port)],
+        log=tmp_path / "link.log",
+        cwd=PROJECT,
+    )
+    link.start()
+    try:
+        link.wait_until(lambda: accepts(port), PATIENCE)
+        kubeconfig = tmp_path / "kubeconfig"
+        token = place.testbed.identity.kubernetes_token
+        kubeconfig.write_text(kubeconfig_text(f"https://127.0.0.1:{port}", server.ca, token, NAMESPACE))
+        cut_off = replicas.start(hasty=False, KUBECONFIG=str(kubeconfig))
+        replicas.wait_until_led(cut_off)
+        other = replicas.start(hasty=False)
+        other.wait_until_ready(PATIENCE)
+        link.freeze()
+        started = time.monotonic()
+        ended = began = 0.0
+        while not began and time.monotonic() < started + KILLED_SECONDS:
+            now = time.monotonic()
+            if not ended and not leads(cut_off):
+                ended = now
+            if leads(other):
+                began = now
+            time.sleep(0.02)
+        assert 0 < ended < began
+        assert ended - started < 10.5
+        place.wait_for(lambda: "starting anew, as a standby" in cut_off.output(), PATIENCE)
+        ask(place, "app")
+        place.wait_for_secret("app", PATIENCE)
+        link.thaw()
+        cut_off.wait_until_ready(PATIENCE)
+        assert leads(other)
+        assert not leads(cut_off)
+    finally:
+        link.stop()
+
+
+def test_while_the_api_server_hangs_nobody_acts_and_then_one_does(place: Place, replicas: Replicas) -> None:
+    both = replicas.pair()
+    ask(place, "app")
+    place.wait_for_secret("app", PATIENCE)
+    place.testbed.kube_apiserver.freeze()
+    try:
+        place.wait_for(lambda: not any(map(leads, both)), PATIENCE)
+        place.vault.delete(place.path("app"))
+        time.sleep(2 * DURATION)
+        assert place.read("app") is None
+    finally:
+        place.testbed.kube_apiserver.thaw()
+    place.wait_for(lambda: place.read("app"), PATIENCE)
+    assert sum(map(leads, both)) == 1
+
+
+def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it(
+    place: Place, replicas: Replicas, testbed: Testbed
+) -> None:
+    """It has looked, and would write next; the other one has written meanwhile."""
+    leader, standby = replicas.pair()
+    replicas.audit()
+    testbed.vault.freeze()
+    try:
+        ask(place, "app")
+        time.sleep(0.5)  # it waits for Vault's answer
+        leader.freeze()
+    finally:
+        testbed.vault.thaw()
+    replicas.wait_until_led(standby)
+    written = place.wait_for_secret("app", PATIENCE)
+    leader.thaw()
+    place.wait_for(lambda: "the leadership is lost" in leader.output(), PATIENCE)
+    leader.wait_until_ready(PATIENCE)
+    assert "seeded" not in leader.output()
+    assert writes_at(testbed, place.path("app")) == [True]
+    assert (place.version("app"), place.secret("app")) == (1, written)
+    assert leads(standby)
+    assert not leads(leader)
+
+
+def test_who_takes_the_lease_away_is_obeyed_and_followed(place: Place, replicas: Replicas) -> None:
+    leader = replicas.start()
+    replicas.wait_until_led(leader)
+    change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 4}}
+    place.kube.patch(LEASES, "Lease", "vaultsync", change, NAMESPACE)
+    leader.wait_until(lambda: "it is held by a person" in leader.output(), PATIENCE)
+    leader.wait_until_ready(PATIENCE)
+    ask(place, "app")
+    replicas.wait_until_led(leader)  # in the same process
+    place.wait_for_secret("app", PATIENCE)
+
+
+def test_a_dry_run_takes_no_lease(place: Place, replicas: Replicas) -> None:
+    process = replicas.start(VAULTSYNC_DRY_RUN="true")
+    process.wait_until_ready(PATIENCE)
+    ask(place, "app")
+    process.wait_until(lambda: "would seed" in process.output(), PATIENCE)
+    assert place.kube.get(LEASES, "Lease", "vaultsync", NAMESPACE) is None
+
+
+def test_without_the_right_to_the_lease_it_is_ready_and_says_why_it_does_not_lead(replicas: Replicas) -> None:
+    process = replicas.start(VAULTSYNC_LEASE=f"{NAMESPACE}/another")
+    process.wait_until(lambda: 'leases.coordination.k8s.io \\"another\\" is forbidden' in process.output(), PATIENCE)
+    process.wait_until_ready(PATIENCE)
+    assert process.health.text("/readyz") == "ok, standby\n"
+
+
+class TestWhereTheAuditDeviceIsLed:
+    ADDRESSES = ("192.0.2.7", "192.0.2.8")
+
+    @pytest.fixture
+    def manifests(self, testbed: Testbed) -> Iterator[list[Json]]:
+        """What deploy/base ships for it, applied."""
+        items: list[Json] = list(yaml.safe_load_all((DEPLOY / "base" / "service.yaml").read_text()))
+        self.apply(testbed, items)
+        yield items
+        for item in items:
+            testbed.kube.delete(item["apiVersion"], item["kind"], item["metadata"]["name"], NAMESPACE)
+
+    @staticmethod
+    def apply(testbed: Testbed, items: list[Json]) -> None:
+        text = yaml.safe_dump_all(items)
+        Kubectl(testbed).quietly("apply", "-f", "-", given=text)
+        Kubectl(testbed).quietly("apply", "--server-side", "--force-conflicts", "-f", "-", given=text)
+
+    @staticmethod
+    def led_to(testbed: Testbed, family: str = "ipv4") -> list[tuple[str, int]]:
+        found = testbed.kube.get(SLICES, "EndpointSlice", f"vaultsync-audit-{family}", NAMESPACE)
+        assert found is not None
+        return [
+            (address, port["port"])
+            for endpoint in found.get("endpoints") or ()
+            for address in endpoint["addresses"]
+            for port in found["ports"]
+        ]
+
+    def test_it_is_led_to_whoever_leads(
+        self, testbed: Testbed, place: Place, replicas: Replicas, manifests: list[Json]
+    ) -> None:
+        assert self.led_to(testbed) == []
+        one = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[0])
+        place.wait_for(lambda: self.led_to(testbed) == [(self.ADDRESSES[0], replicas.audit_port)], PATIENCE)
+        other = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[1])
+        other.wait_until_ready(PATIENCE)
+        self.apply(testbed, manifests)
+        assert self.led_to(testbed) == [(self.ADDRESSES[0], replicas.audit_port)]
+        one.kill()
+        place.wait_for(lambda: self.led_to(testbed) == [(self.ADDRESSES[1], replicas.audit_port)], PATIENCE)
+        other.stop()
+        assert self.led_to(testbed) == []
+
+    def test_an_address_of_the_other_family_goes_into_the_other_slice(
+        self, testbed: Testbed, place: Place, replicas: Replicas, manifests: list[Json]
+    ) -> None:
+        replicas.start(VAULTSYNC_POD_IP="2001:db8::7")
+        place.wait_for(lambda: self.led_to(testbed, "ipv6") == [("2001:db8::7", replicas.audit_port)], PATIENCE)
+        assert self.led_to(testbed) == []
+
+    def test_without_a_slice_it_leads_all_the_same_and_says_so(self, place: Place, replicas: Replicas) -> None:
+        process = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[0])
+        ask(place, "app")
+        place.wait_for_secret("app", PATIENCE)
+        process.wait_until(lambda: "audit device can't be led here" in process.output(), PATIENCE)
+
+
+@dataclass
+class Load:
+    """ExternalSecrets come, and values are deleted, until it is told to end.
+
+    Attributes:
+        names: of the ExternalSecrets so far; each reads a path of its own.
+        deletions: how often each one's value was deleted.
+    """
+
+    place: Place
+    names: list[str] = field(default_factory=list)
+    deletions: Counter[str] = field(default_factory=Counter)
+    ended: Event = field(default_factory=Event)
+
+    def create(self) -> None:
+        while not self.ended.wait(random.uniform(0.2, 0.8)):
+            name = f"app{len(self.names)}"
+            ask(self.place, name)
+            self.names.append(name)
+
+    def delete(self) -> None:
+        """Only what is there, so that it is known how many versions there have to be."""
+        while not self.ended.wait(random.uniform(0.2, 0.6)):
+            name = random.choice(self.names or ["none"])
+            if self.place.read(name) is not None:
+                self.place.vault.delete(self.place.path(name))
+                self.deletions[name] += 1
+
+
+@contextmanager
+def load_on(place: Place) -> Iterator[Load]:
+    made = Load(place)
+    with ThreadPoolExecutor(2) as threads:
+        running: list[Future[None]] = [threads.submit(made.create), threads.submit(made.delete)]
+        try:
+            yield made
+        finally:
+            made.ended.set()
+        for one in running:
+            one.result()
+
+
+def stopped(process: VaultsyncProcess) -> None:
+    process.stop()
+
+
+def killed(process: VaultsyncProcess) -> None:
+    process.kill()
+
+
+def frozen(process: VaultsyncProcess) -> None:
+    """Until another one leads."""
+    process.freeze()
+
+
+@pytest.mark.timeout(900)
+def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
+    testbed: Testbed, place: Place, replicas: Replicas
+) -> None:
+    ways: list[Callable[[VaultsyncProcess], None]] = [killed, stopped, frozen, stopped, killed]
+    leader, _ = replicas.pair()
+    replicas.start().wait_until_ready(PATIENCE)
+    replicas.audit()
+    began = len(audit_lines(testbed))
+    leaders = [leader]
+    with load_on(place) as load:
+        for number in range(FAILOVERS):
+            time.sleep(random.uniform(0.1, 0.5))
+            ways[number % len(ways)](leader)
+            others = [one for one in replicas.all if one is not leader and one.alive]
+            if not leader.alive:
+                replicas.all.remove(leader)
+                replicas.start()
+            following = replicas.wait_until_led(*others, *replicas.all[-1:])
+            if leader.alive:
+                leader.thaw()
+            leader = following
+            leaders.append(leader)
+        during = len(load.names)
+    left = set(load.names)
+
+    def is_whole(name: str) -> bool:
+        value, got = place.read(name), place.secret(name)
+        return value is not None and got is not None and value == {"password": got["p"]}
+
+    def none_is_left() -> bool:
+        left.difference_update([name for name in left if is_whole(name)])
+        time.sleep(0.5)  # many requests, on a machine that has other things to do
+        return not left
+
+    place.wait_for(none_is_left, 3 * PATIENCE, "all is there, and brought")
+    for name in load.names:
+        assert place.version(name) == 1 + load.deletions[name], name
+        for before, after in pairwise(versions_of(place, name)):
+            assert before.deleted is not None, name
+            assert before.deleted <= after.created, name
+    taken = Counter(path for path, is_taken in all_writes(testbed, began) if is_taken)
+    for name in load.names:
+        assert taken[f"secret/data/{place.path(name)}"] == 1 + load.deletions[name], name
+    assert len(leaders) == FAILOVERS + 1
+    assert during > FAILOVERS
+    assert sum(load.deletions.values()) > FAILOVERS
+    for name in load.names:  # the API server would take too long for all in one request
+        place.delete(name)
+
+
+@dataclass(frozen=True)
+class Version:
+    created: datetime
+    deleted: datetime | None
+
+
+def versions_of(place: Place, name: str) -> list[Version]:
+    """The history of a path as far as Vault keeps it (ten versions), oldest first."""
+    metadata = place.vault.metadata(place.path(name))
+    assert metadata is not None
+    return [
+        Version(moment(one["created_time"]), moment(one["deletion_time"]) if one["deletion_time"] else None)
+        for _, one in sorted(metadata["versions"].items(), key=lambda item: int(item[0]))
+    ]
+
+
+def moment(text: str) -> datetime:
+    """RFC 3339 with more digits than Python reads."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
+
+
+def audit_lines(testbed: Testbed) -> list[bytes]:
+    return (testbed.work / "logs" / "audit.log").read_bytes().splitlines()
+
+
+def all_writes(testbed: Testbed, since: int = 0) -> Iterator[tuple[str, bool]]:
+    """What vaultsync has written to data/: the path, and whether Vault took it."""
+    for text in audit_lines(testbed)[since:]:
+        line = json.loads(text)
+        request, policies = line.get("request") or {}, (line.get("auth") or {}).get("policies") or ()
+        if line["type"] == "response" and POLICY in policies and request["operation"] in ("create", "update", "patch"):
+            yield (
+                request["path"],
+                not line.get("error") and "errors" not in str((line.get("response") or {}).get("data")),
+            )
+
+
+def writes_at(testbed: Testbed, path: str) -> list[bool]:
+    """Of each of vaultsync's own writes to a path, whether Vault took it."""
+    return [is_taken for where, is_taken in all_writes(testbed) if where == f"secret/data/{path}"]

@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     dry_run: bool = Field(
         default=False,
         description="true: log what would be done (`would seed`, `would force-sync`), and write neither to Kubernetes "
-        "nor to Vault but for renewing the token",
+        "nor to Vault but for its token",
     )
     generate: Annotated[InstanceOf[Rules], NoDecode, BeforeValidator(_rules)] = Field(
         default=NO_RULES,

@@ -77,7 +77,12 @@ def _said(line: object) -> str:
 def _cause(error: Exception) -> str:
     """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
     inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__) is not None:
+    while (deeper := inner.__cause__ or inner.__context__ or _wrapped(inner)) is not None:
         inner = deeper
     words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
     return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """urllib3 hands on what TLS says as an argument."""
+    return next((argument for argument in error.args if isinstance(argument, OSError)), None)

@@ -279,6 +279,23 @@ def test_each_way_to_log_in(place: Place, vaultsync: VaultsyncFactory, ways: Way
     assert "WARNING" not in process.output()
 
 
+def test_openbao_takes_the_same_logins(openbao: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    ways = Ways(openbao, tmp_path / "credentials")
+    ways.enable()
+    started = VaultsyncFactory(openbao)
+    request.addfinalizer(started.stop)
+    with Place(openbao) as place:
+        for way in ISSUING:
+            process = started(ways.env(way))
+            seed(place, way)
+            assert ways.revoke_all(way) == 1
+            seed(place, f"{way}-again")
+            assert len(ways.tokens(way)) == 1
+            assert process.stop() == 0
+            assert ways.tokens(way) == []
+            ways.assert_nothing_secret_in(process.output())
+
+
 @pytest.mark.parametrize("way", ISSUING)
 def test_commands_log_in_too_and_out_again(place: Place, ways: Ways, way: str) -> None:
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)

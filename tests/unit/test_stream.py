@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import pytest
+from pydantic import SecretStr
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -225,6 +226,45 @@ def test_what_vault_does_not_have_or_not_for_this_token_is_asked_for_seldom(
         assert (found.is_connected, found.is_refused) == (False, True)
         assert str(status) in found.reason
         assert len(asked) == 1
+
+    against(stay, test, refuse)
+
+
+def test_another_token_has_it_subscribe_again_at_once() -> None:
+    """Vault itself leaves the old one's subscription open."""
+    seen: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request.headers["X-Vault-Token"])
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        for token in ("one", "two"):
+            await eventually(lambda: listener.stream.is_connected)
+            listener.login._take(SecretStr(token))
+            await eventually(lambda: not listener.stream.is_connected)
+        await eventually(lambda: len(seen) == 3)
+        assert seen == ["t0ken", "one", "two"]
+
+    with logged("WARNING") as lines:
+        against(handler, test)
+    assert lines == []
+
+
+def test_a_refused_token_is_asked_about_and_the_next_one_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REFUSED_SECONDS", 60.0)
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        if request.headers["X-Vault-Token"] == "t0ken":
+            return connection.respond(HTTPStatus.FORBIDDEN, "no\n")
+        return None
+
+    async def test(listener: Listener) -> None:
+        await listener.stream.tried.wait()
+        assert listener.stream.is_refused
+        listener.login._take(SecretStr("another"))
+        await eventually(lambda: listener.connects == 1)
 
     against(stay, test, refuse)
 

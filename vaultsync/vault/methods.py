@@ -47,11 +47,12 @@ class Credential:
             return self.text
         try:
             with Path(self.file).open("rb") as file:
-                text = file.read(MAX_CREDENTIAL).decode("ascii").strip(" \t\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise NoCredential(f"{self.file} can't be read: {type(error).__name__}") from None  # it quotes what it read
-        if not text or not text.isprintable():
-            raise NoCredential(f"{self.file} holds no text on a single line")
+                found = file.read(MAX_CREDENTIAL + 1).strip(b" \t\r\n")
+        except OSError as error:
+            raise NoCredential(f"{self.file} can't be read: {error.strerror}") from error
+        text = found.decode("ascii", "replace")
+        if not found or not found.isascii() or not text.isprintable() or len(found) > MAX_CREDENTIAL:
+            raise NoCredential(f"{self.file} does not hold printable ASCII on a single line")
         return SecretStr(text)
 
 

@@ -471,6 +471,35 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     ways.assert_nothing_secret_in(process.output())
 
 
+def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """On a Vault that keeps its data when it is killed; the kill comes while values are created."""
+    with Testbed(Options(vault_storage="file")) as testbed, Place(testbed) as place:
+        ways = Ways(testbed, tmp_path / "credentials")
+        ways.enable()
+        ways.role("kubernetes", "short", token_ttl="2s", token_max_ttl="4s")
+        started = VaultsyncFactory(testbed)
+        request.addfinalizer(started.stop)
+        process = started(ways.env("kubernetes", "short"), audit=False)
+        seed(place, "first")
+        wait_until_streaming(place, process)
+        names = [f"app{number}" for number in range(40)]
+        for name in names:
+            place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
+            if name == "app20":
+                testbed.vault.kill()
+        time.sleep(6)
+        logins = process.output().count("logged in to Vault")
+        testbed.vault.start()
+        for name in names:
+            place.wait_for_secret(name, 2 * PATIENCE)
+            assert place.version(name) == 1
+        place.put("first", password="a person's")
+        place.wait_for_secret("first", PATIENCE, p="a person's")
+        assert process.output().count("logged in to Vault") > logins
+        assert process.stop() == 0
+        ways.assert_nothing_secret_in(process.output())
+
+
 def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     """Vault is asked once in a while whether it knows the token, not for each refusal; and no token is replaced."""
     ways.root.policy("none-of-it", 'path "auth/token/lookup-self" { capabilities = ["read"] }')

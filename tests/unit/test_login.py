@@ -1,4 +1,4 @@
-"""vault/login: what a real Vault can't be made to do on cue, against a small server; for the rest see tests/integration."""
+"""vault/login: what a real Vault can't be made to do on cue, against a small server; the rest is the integration's."""
 
 import asyncio
 import json

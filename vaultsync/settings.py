@@ -351,7 +351,7 @@ class Settings(BaseSettings):
 
     @field_validator("vault_token", "vault_role_id", "vault_secret_id")
     @classmethod
-    def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_printable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         text = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline

@@ -471,6 +471,19 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     ways.assert_nothing_secret_in(process.output())
 
 
+def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+    """Nothing refuses the token before; Vault tells nothing in its event stream any more, and does not close it."""
+    ways.role("kubernetes", place.name, token_ttl="10s")
+    process = vaultsync(ways.env("kubernetes", place.name), audit=False)
+    seed(place, "app")
+    wait_until_streaming(place, process)
+    assert ways.revoke_all("kubernetes") == 1
+    wait_until_said(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)
+    wait_until_streaming(place, process, 2, timeout=SOON)
+    place.put("app", password="a person's")
+    place.wait_for_secret("app", SOON, p="a person's")
+
+
 def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On a Vault that keeps its data when it is killed; the kill comes while values are created."""
     with Testbed(Options(vault_storage="file")) as testbed, Place(testbed) as place:

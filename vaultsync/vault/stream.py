@@ -131,8 +131,8 @@ class EventStream:
     async def _closed_without(self, token: SecretStr, connection: ClientConnection) -> AsyncIterator[None]:
         """Close the connection when its token is replaced.
 
-        Vault looks at a revoked token's subscription every 5 minutes only, and until then keeps it open and half deaf:
-        of the paths that it has not told of before it tells nothing (1.15.1).
+        Vault keeps the subscription of a token that is revoked or over, for ever, and tells nothing more in it but of
+        paths that it has told of in the 5 minutes before (measured on 1.15.1).
         """
 
         async def close() -> None:

@@ -13,7 +13,10 @@ from tests.testbed.servers import ROOT_TOKEN, Server, Vault
 from tests.testbed.testbed import Options, Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.core.paths import VaultPath
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, TokenMethod
+from vaultsync.vault.transport import VaultAccess
 
 FAILOVER = 40.0
 """Seconds; raft elects within four, and ESO looks at a store that was away every five."""
@@ -63,7 +66,7 @@ def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbe
 
     async def versions(number: int) -> tuple[int, int]:
         node = testbed.standbys[number % len(testbed.standbys)]
-        client = VaultClient(VaultAccess(node.address, SecretStr(ROOT_TOKEN), None, "", 5.0))
+        client = VaultClient(Login(VaultAccess(node.address), TokenMethod(Credential(SecretStr(ROOT_TOKEN)))))
         path = VaultPath("", f"secret/data/{place.path(str(number))}")
         try:
             made = await client.create(path, await client.look(path, 2), {"p": SecretStr("x")})

@@ -22,6 +22,7 @@ from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 from vaultsync.kube.endpoint import PORT_NAME
 from vaultsync.settings import Settings, variable
+from vaultsync.vault.methods import Auth
 
 BASE = PROJECT / "deploy" / "base"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
@@ -188,6 +189,38 @@ class TestManifests:
         assert container_of(manifests)["image"] == "images.example/vaultsync:9"
         given = self.environment(manifests)
         assert (given["VAULT_ADDR"], given["VAULTSYNC_SEED"]) == ("https://vault.example", "all")
+
+    def test_login_is_by_a_token_that_kubernetes_keeps_for_vault_alone(self, manifests: list[Json]) -> None:
+        given = self.environment(manifests)
+        login = [given[f"VAULTSYNC_VAULT_{name}"] for name in ("AUTH", "ROLE", "JWT_FILE")]
+        assert login == ["kubernetes", "vaultsync", self.mounted(manifests, "token")]
+        [volume] = pod_of(manifests)["spec"]["volumes"]
+        [source] = volume["projected"]["sources"]
+        assert source["serviceAccountToken"]["audience"] == "vault"
+        assert source["serviceAccountToken"]["path"] == "token"
+
+    def test_token_variant_logs_in_by_a_token_of_a_secret(
+        self, kubectl: Kubectl, applied_namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        variant = list(yaml.safe_load_all(kubectl.quietly("kustomize", PROJECT / "deploy" / "token")))
+        given = self.environment(variant)
+        for name in (variable(field) for field in Settings.model_fields):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        settings = Settings()
+        assert (settings.vault_auth, settings.vault_token_file) == (Auth.TOKEN, self.mounted(variant, "token"))
+        [volume] = pod_of(variant)["spec"]["volumes"]
+        assert volume == {"name": "vault-login", "secret": {"secretName": "vaultsync-vault-token"}}
+        assert "vaultsync-test" in kubectl.quietly(
+            "create", "--dry-run=server", "-f", "-", given=json.dumps(pod_of(variant))
+        )
+
+    @staticmethod
+    def mounted(manifests: list[Json], name: str) -> str:
+        """Where a file of the only volume is."""
+        [mount] = container_of(manifests)["volumeMounts"]
+        return f"{mount['mountPath']}/{name}"
 
     @staticmethod
     def environment(manifests: list[Json]) -> dict[str, str]:

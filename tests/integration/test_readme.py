@@ -57,15 +57,23 @@ def namespace(testbed: Testbed) -> Iterator[str]:
     testbed.kube.delete("v1", "Namespace", "dev-1")
 
 
+def outside_of_a_pod(testbed: Testbed) -> dict[str, str]:
+    """What Vault's kubernetes auth method must be told besides where it can't find it in its own pod."""
+    own = "kubernetes_host=https://kubernetes.default.svc"
+    server = testbed.kube_apiserver
+    return {own: f"kubernetes_host={server.address} kubernetes_ca_cert=@{server.ca} disable_local_ca_jwt=true"}
+
+
 def test_the_install_commands_work(
     testbed: Testbed, vaultsync: VaultsyncFactory, namespace: str, tmp_path: Path
 ) -> None:
-    """Literally, but for two places that are not here: Vault's log folder, and the Service's name in a cluster."""
+    """Literally, but for what is not here: Vault's log folder, the Service's name, and the pod that Vault is in."""
     process = vaultsync(audit=False)
     process.wait_until_listening()
     here = {
         "/vault/logs/audit.log": str(tmp_path / "audit.log"),
         "vaultsync-audit.vaultsync:8220": f"127.0.0.1:{process.audit_port}",
+        **outside_of_a_pod(testbed),
     }
     path = os.pathsep.join(str(testbed.binaries[name].parent) for name in ("vault", "kubectl"))
     env = {**os.environ, **testbed.env, "PATH": path + os.pathsep + os.environ["PATH"]}
@@ -95,4 +103,4 @@ def test_the_install_commands_work(
         testbed.vault_root.unaudit("vaultsync")
         testbed.vault_root.unaudit("file")
         testbed.kube.delete("apps/v1", "Deployment", "vaultsync", "vaultsync")
-        testbed.kube.delete("v1", "Secret", "vaultsync-vault-token", "vaultsync")
+        testbed.vault_root.api.request("DELETE", "/v1/sys/auth/kubernetes")

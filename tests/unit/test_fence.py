@@ -11,7 +11,7 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 from pydantic import SecretStr
 
-from tests.unit.build import Clock, eventually, external_secret, logged, path, run
+from tests.unit.build import Clock, eventually, external_secret, logged, login, path, run
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from tests.unit.test_engine import SEED, A, Engine
@@ -23,7 +23,7 @@ from vaultsync.engine.marker import Marker
 from vaultsync.kube import endpoint as endpoint_module
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.endpoint import Endpoint
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
 
 MISSING = SecretState(Mount("secret/", 2), exists=False)
 
@@ -108,7 +108,7 @@ def test_nothing_that_writes_reaches_vault_past_a_closed_fence() -> None:
         fence, clock = a_fence()
         server = Server()
         async with http_server(server) as address:
-            client = VaultClient(VaultAccess(address, SecretStr("t0ken"), None, "", 5.0), fence)
+            client = VaultClient(login(address), fence)
             where, values = path("secret/data/a"), {"p": SecretStr("v")}
             try:
                 for write in (client.create, client.rotate):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from tests.unit.build import run
 from vaultsync import __version__
@@ -19,6 +19,15 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.settings import Settings, explain, variable
+from vaultsync.vault.methods import (
+    SERVICE_ACCOUNT_TOKEN,
+    AppRoleMethod,
+    Credential,
+    JwtMethod,
+    KubernetesMethod,
+    Method,
+    TokenMethod,
+)
 from vaultsync.vault.sources import Source
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
@@ -47,6 +56,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **more: str) -> str:
 def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch)
     assert found.vault_addr == GOOD["VAULT_ADDR"]
+    assert found.vault_token is not None
     assert found.vault_token.get_secret_value() == "t0ken"
     assert (found.vault_cacert, found.vault_namespace, found.kubeconfig) == (None, "", None)
     assert (found.seed, found.store_servers, found.resync) == (SeedMode.ANNOTATED, (), 3600)
@@ -83,14 +93,83 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert (found.health_listen, found.log_format, found.log_level) == ("0.0.0.0:8080", "json", "DEBUG")
 
 
+ROLE, FILE = {"VAULTSYNC_VAULT_ROLE": "r"}, Credential(file="/f")
+S, T = Credential(SecretStr("s")), Credential(SecretStr("t"))
+
+
+@pytest.mark.parametrize(
+    ("auth", "given", "method"),
+    [
+        ("token", {"VAULT_TOKEN": "t"}, TokenMethod(T)),
+        ("token", {"VAULT_TOKEN_FILE": "/f"}, TokenMethod(FILE)),
+        ("kubernetes", ROLE, KubernetesMethod("r", Credential(file=SERVICE_ACCOUNT_TOKEN))),
+        ("kubernetes", {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}, KubernetesMethod("r", FILE)),
+        (
+            "kubernetes",
+            {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f", "VAULTSYNC_VAULT_AUTH_MOUNT": "/k8s/eu/"},
+            KubernetesMethod("r", FILE, "k8s/eu"),
+        ),
+        ("jwt", {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}, JwtMethod("r", FILE)),
+        ("approle", {"VAULTSYNC_VAULT_ROLE_ID": "t\n"}, AppRoleMethod(T, None)),
+        ("approle", {"VAULTSYNC_VAULT_ROLE_ID": "t", "VAULTSYNC_VAULT_SECRET_ID": "s"}, AppRoleMethod(T, S)),
+        (
+            "approle",
+            {"VAULTSYNC_VAULT_ROLE_ID_FILE": "/f", "VAULTSYNC_VAULT_SECRET_ID_FILE": "/f"},
+            AppRoleMethod(FILE, FILE),
+        ),
+    ],
+)
+def test_the_ways_to_log_in(monkeypatch: pytest.MonkeyPatch, auth: str, given: dict[str, str], method: Method) -> None:
+    found = settings(monkeypatch, **{"VAULTSYNC_VAULT_AUTH": auth, "VAULT_TOKEN": "", **given})
+    assert found.login_method() == method
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"VAULT_TOKEN": "hunter2", "VAULT_TOKEN_FILE": "/hunter2"}, "VAULT_TOKEN is set beside VAULT_TOKEN_FILE"),
+        ({"VAULTSYNC_VAULT_AUTH": "kubernetes"}, "VAULTSYNC_VAULT_ROLE is not set"),
+        ({"VAULTSYNC_VAULT_AUTH": "jwt", **ROLE}, "VAULTSYNC_VAULT_JWT_FILE is not set"),
+        ({"VAULTSYNC_VAULT_AUTH": "approle"}, "VAULTSYNC_VAULT_ROLE_ID is not set, nor VAULTSYNC_VAULT_ROLE_ID_FILE"),
+        (
+            {"VAULTSYNC_VAULT_AUTH": "kubernetes", **ROLE, "VAULT_TOKEN": "hunter2"},
+            "VAULT_TOKEN is set, but VAULTSYNC_VAULT_AUTH is kubernetes",
+        ),
+        (
+            {"VAULTSYNC_VAULT_AUTH": "kubernetes", **ROLE, "VAULTSYNC_VAULT_SECRET_ID": "hunter2"},
+            "VAULTSYNC_VAULT_SECRET_ID is set, but VAULTSYNC_VAULT_AUTH is kubernetes",
+        ),
+        (
+            {"VAULT_TOKEN": "hunter2", "VAULTSYNC_VAULT_ROLE": "hunter2"},
+            "VAULTSYNC_VAULT_ROLE is set, but VAULTSYNC_VAULT_AUTH is token",
+        ),
+        ({"VAULTSYNC_VAULT_AUTH": "hunter2"}, "VAULTSYNC_VAULT_AUTH "),
+        (
+            {"VAULTSYNC_VAULT_AUTH": "jwt", **ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}
+            | {"VAULTSYNC_VAULT_AUTH_MOUNT": "auth/hunter2"},
+            "VAULTSYNC_VAULT_AUTH_MOUNT must be",
+        ),
+        ({"VAULT_TOKEN": "t", "VAULT_CLIENT_KEY": "/hunter2"}, "VAULT_CLIENT_KEY needs VAULT_CLIENT_CERT"),
+        ({"VAULT_TOKEN": "t", "VAULT_CLIENT_CERT": "/hunter2"}, "VAULT_CLIENT_KEY and VAULT_CLIENT_CERT must be"),
+    ],
+)
+def test_what_does_not_go_together_is_told_on_one_line(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    line = complaint(monkeypatch, **{"VAULT_TOKEN": "", **given})
+    assert line.startswith(said)
+    assert "\n" not in line
+    assert "hunter2" not in line
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch, VAULT_CACERT="", VAULTSYNC_SEED="", VAULTSYNC_RESYNC="", VAULTSYNC_STORE_SERVERS="")
     assert (found.vault_cacert, found.seed, found.resync, found.store_servers) == (None, SeedMode.ANNOTATED, 3600, ())
-    assert complaint(monkeypatch, VAULT_TOKEN="") == "VAULT_TOKEN is not set"
+    assert complaint(monkeypatch, VAULT_TOKEN="") == "VAULT_TOKEN is not set, nor VAULT_TOKEN_FILE"
 
 
 def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch, VAULT_TOKEN="t0ken\n").vault_token.get_secret_value() == "t0ken"
+    assert settings(monkeypatch, VAULT_TOKEN="t0ken\n").vault_token == SecretStr("t0ken")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +340,7 @@ def test_the_explanation_names_every_setting_and_its_default() -> None:
     assert re.search(r"VAULTSYNC_SOURCE\n .*\[default: auto\]", text)
     assert re.search(r"VAULTSYNC_POLL_INTERVAL\n .*\[default: 60s\]", text)
     assert re.search(r"VAULTSYNC_POLL_RATE\n .*\[default: 200\]", text)
-    assert text.count("(required)") == 2
+    assert text.count("(required)") == 1
 
 
 # -- the command line
@@ -321,7 +400,7 @@ def test_a_wrong_command_line_is_exit_2(arguments: list[str], capsys: pytest.Cap
 def test_settings_that_are_not_there_are_one_line_and_exit_2() -> None:
     ran = command("run")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "vaultsync: VAULT_ADDR is not set; VAULT_TOKEN is not set\n"
+    assert ran.stderr == "vaultsync: VAULT_ADDR is not set; VAULT_TOKEN is not set, nor VAULT_TOKEN_FILE\n"
 
 
 def test_a_wrong_setting_is_one_line_and_exit_2(

@@ -12,11 +12,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, run
+from tests.unit.build import eventually, logged, login, run
 from tests.unit.servers import Balancer, unused_port
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import stream
-from vaultsync.vault.client import VaultAccess
 from vaultsync.vault.stream import EventStream, stream_uri
 
 
@@ -36,8 +35,8 @@ class Listener:
         self.events: list[VaultEvent] = []
         self.told: list[tuple[bool, bool]] = []
         self.reasons: list[str] = []
-        access = VaultAccess(address, SecretStr("t0ken"), None, namespace, 5.0)
-        self.stream = EventStream(access, self.connected, self.events.append)
+        self.login = login(address, namespace=namespace)
+        self.stream = EventStream(self.login, self.connected, self.events.append)
         self.stream.on_change = self.changed
 
     def connected(self) -> None:
@@ -374,7 +373,8 @@ def test_what_vault_does_not_have_or_not_for_this_token_is_asked_for_seldom(
     asked: list[int] = []
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
-        asked.append(status)
+        if request.path.startswith("/v1/sys/events/"):  # not whether Vault knows the token
+            asked.append(status)
         return connection.respond(HTTPStatus(status), "no\n")
 
     async def test(listener: Listener) -> None:
@@ -385,6 +385,44 @@ def test_what_vault_does_not_have_or_not_for_this_token_is_asked_for_seldom(
         assert (found.is_connected, found.is_refused) == (False, True)
         assert str(status) in found.reason
         assert len(asked) == 1
+
+    against(stay, test, refuse)
+
+
+def test_another_token_has_it_subscribe_again_at_once() -> None:
+    """Vault itself leaves the old one's subscription open."""
+    seen: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request.headers["X-Vault-Token"])
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        for number, token in enumerate(("one", "two"), 1):
+            await eventually(lambda: listener.connects == number)  # noqa: B023 — awaited within the round
+            listener.login._take(SecretStr(token))
+        await eventually(lambda: len(seen) == 3)
+        assert seen == ["t0ken", "one", "two"]
+
+    with logged("WARNING") as lines:
+        against(handler, test)
+    assert lines == []
+
+
+def test_a_refused_token_is_asked_about_and_the_next_one_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REFUSED_SECONDS", 60.0)
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        if request.headers["X-Vault-Token"] == "t0ken":
+            return connection.respond(HTTPStatus.FORBIDDEN, "no\n")
+        return None
+
+    async def test(listener: Listener) -> None:
+        await listener.stream.tried.wait()
+        assert listener.stream.is_refused
+        listener.login._take(SecretStr("another"))
+        await eventually(lambda: listener.connects == 1)
 
     against(stay, test, refuse)
 

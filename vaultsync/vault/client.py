@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from vaultsync.core import marks
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
@@ -76,6 +77,9 @@ class VaultClient:
         self._idle: asyncio.TimerHandle | None = None
         self.last_written = float("-inf")
         """When the last write was sent that Vault has taken, by the loop's clock."""
+        self.requests = Requests()
+        self.trouble = ""
+        """Why the last request got no answer of a working Vault, "" if it got one."""
 
     async def close(self) -> None:
         """Let go of threads and connections; calls under way end by their own time-out."""
@@ -297,6 +301,7 @@ class VaultClient:
         if method == "patch":
             headers["Content-Type"] = "application/merge-patch+json"
         failure: VaultUnavailable
+        status = 0
         try:
             answer = self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body)
         except (HTTPError, ValueError) as error:
@@ -304,7 +309,11 @@ class VaultClient:
         except OSError as error:  # such as a CA file that is gone
             failure = VaultUnavailable(f"can't ask Vault at {self._access.address}: {type(error).__name__}: {error}")
         else:
+            status = answer.status
             return _content(answer, path, missing_ok=missing_ok)
+        finally:
+            self.requests.count(method.upper(), status)
+            self.trouble = _trouble(status)
         raise failure  # out of the except block: what is raised there may hold values and the token
 
     # -- on the loop
@@ -323,6 +332,14 @@ class VaultClient:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+
+
+def _trouble(status: int) -> str:
+    """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
+    if status == 0:
+        return "no answer"
+    sealed = ": sealed, starting, or behind a proxy that does not reach it"
+    return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 
 
 def _content(answer: Answer, path: str, *, missing_ok: bool) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class EventStream:
         is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
         reason: why it is not subscribed, "" as long as it is or was not tried.
         on_change: called when one of these changes.
+        events: how many were understood.
+        not_understood: how many were not.
+        last_event: when the last one came, in seconds since 1970, None before the first.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class EventStream:
         self._access = access
         self._on_connect = on_connect
         self._on_event = on_event
-        self._bad_frames = 0
+        self.events = 0
+        self.not_understood = 0
+        self.last_event: float | None = None
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
@@ -110,10 +115,12 @@ class EventStream:
             try:
                 event = parse_event(frame, self._access.namespace)
             except BadFrame as error:
-                self._bad_frames += 1
-                if self._bad_frames.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
-                    logger.warning("an event was not understood", reason=str(error), so_far=self._bad_frames)
+                self.not_understood += 1
+                if self.not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self.not_understood)
                 continue
+            self.events += 1
+            self.last_event = time.time()
             self._on_event(event)
 
     def _connect(self) -> connect:

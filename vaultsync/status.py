@@ -86,7 +86,7 @@ class Status:
             events={Source.EVENTS.value: self.stream.events, Source.AUDIT.value: self.audit.events},
             last_events={source: at for source, at in last_events.items() if at is not None},
             events_not_understood=self.stream.not_understood,
-            vault_reachable=self._is_vault_reachable,
+            vault_reachable=not self._vault_trouble(),
             watches_lost={resource: len(lost) for resource, lost in self._lost().items()},
             vault_requests=self.vault.requests.counts(),
             kube_requests=self.kube.requests.counts(),
@@ -101,7 +101,7 @@ class Status:
                 lost = self._lost()[resource]
                 says = in_words(lost[0]) if lost else WATCHED if is_listed else LISTING
                 yield Part(resource, says, is_well=is_listed and not lost, is_needed=not is_listed)
-        trouble = "" if self._is_vault_reachable else self.vault.trouble
+        trouble = self._vault_trouble()
         yield Part("vault", f"{trouble}; waiting for it" if trouble else "answers", is_well=not trouble)
         yield self._source()
 
@@ -112,10 +112,11 @@ class Status:
         heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_heard}.get(current, True)
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
 
-    @property
-    def _is_vault_reachable(self) -> bool:
-        """At rest there are no requests, and the stream alone tells."""
-        return self.stream.is_connected or not self.vault.trouble
+    def _vault_trouble(self) -> str:
+        """Why Vault does not answer, "" if it does. At rest there are no requests, and the stream alone tells."""
+        if self.stream.is_connected:
+            return ""
+        return self.vault.trouble or ("no answer" if self.stream.is_unanswered else "")
 
     def _lost(self) -> dict[str, list[Result]]:
         return self.watches.trouble() if self.watches else {resource: [] for resource in RESOURCES}

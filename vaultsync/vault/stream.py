@@ -41,6 +41,7 @@ class EventStream:
         tried: set once it was subscribed, or Vault has refused it.
         is_connected: whether it is subscribed now.
         is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
+        is_unanswered: whether the last attempt found nobody at Vault's address.
         reason: why it is not subscribed, "" as long as it is or was not tried.
         on_change: called when one of these changes.
         events: how many were understood.
@@ -63,6 +64,7 @@ class EventStream:
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
+        self.is_unanswered = False
         self.reason = ""
         self.on_change: Callable[[], None] = _nothing
 
@@ -72,7 +74,7 @@ class EventStream:
         said = ""
         flaps = False
         while True:
-            started, is_open, refused = time.monotonic(), False, False
+            started, is_open, refused, unanswered = time.monotonic(), False, False, False
             try:
                 async with self._connect() as connection:
                     is_open = True
@@ -84,6 +86,8 @@ class EventStream:
             except (OSError, TimeoutError, WebSocketException, ValueError) as error:
                 reason = _reason(error)
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
+                # a time-out may be a proxy's that lets no websocket through
+                unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             else:
                 reason = "Vault closed the stream"
             lasted = is_open and time.monotonic() - started > LONGEST_WAIT
@@ -93,6 +97,7 @@ class EventStream:
             wait = next(waits)
             if refused:
                 wait = jittered(REFUSED_SECONDS)
+            self.is_unanswered = unanswered
             self._is(connected=False, refused=refused, reason=reason)
             if reason != said:  # the same reason again and again is one line
                 logger.warning(
@@ -106,6 +111,8 @@ class EventStream:
 
     def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
+        if connected:
+            self.is_unanswered = False
         if connected or refused:
             self.tried.set()
         self.on_change()

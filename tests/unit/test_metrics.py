@@ -381,6 +381,24 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
     run(test())
 
 
+def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="1")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", created=LATER))
+            await engine.settled()
+            engine.controller.look_at_everything()
+            engine.vault.write(A, password="2")
+            engine.event()
+            await eventually(lambda: engine.syncer.force_syncs == 1)
+            await engine.settled()
+        assert heard(engine).count == 1
+        assert engine.controller._heard == {}
+
+    run(test())
+
+
 def test_a_deletion_that_is_told_is_timed_to_the_force_sync_after_its_healing() -> None:
     async def test() -> None:
         engine = Engine()

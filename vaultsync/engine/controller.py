@@ -133,6 +133,8 @@ class Controller:
             held, at = self._held.get(event.path, (None, now))
             if held is None or held.version < event.version:
                 self._held[event.path] = (event, at)  # the pass under way will tell whether it has seen this
+            if self._queue.is_waiting(event.path):  # and if it is still to come, it will
+                self._heard.setdefault(event.path, now)
         else:
             self._take(event, now)
 

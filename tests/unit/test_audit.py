@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -100,9 +101,9 @@ def test_a_deletion_under_data_may_be_of_either() -> None:
 
 def test_the_time_is_that_of_the_write_where_it_is_in_clear_and_else_that_of_the_line() -> None:
     written = NOON - timedelta(milliseconds=3)
-    for created, time in ((written.isoformat(), written), ("hmac-sha256:94000c6f", NOON)):
+    for created, told in ((written.isoformat(), written), ("hmac-sha256:94000c6f", NOON)):
         (found,) = parse_audit_line(audit_line("update", "secret/data/a", **wrote(1, created)))
-        assert found.time == time
+        assert found.time == told
     (found,) = parse_audit_line(
         audit_line("update", "secret/data/a", time="2026-11-25T03:54:47.311569176Z", **wrote(1))
     )
@@ -324,8 +325,11 @@ def listen(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_changes_arrive_whatever_else_is_sent(listen: str) -> None:
     async def test(made: Hearing) -> None:
         garbage, long = b"garbage\n\xff\n", b"x" * (MAX_LINE + 100_000)
+        assert made.audit.last_event is None
         await made.send(garbage, DELETE_A, DELETE_B[:20], DELETE_B[20:], long, b"\n" + DELETE_A)
         await eventually(lambda: made.paths() == ["a", "b", "a"])
+        assert made.audit.events == 3
+        assert abs((made.audit.last_event or 0.0) - time.time()) < 10
 
     hearing(test, listen=listen)
 

@@ -24,7 +24,7 @@ from vaultsync.core.errors import (
     KubeUnavailable,
     VaultsyncError,
 )
-from vaultsync.core.names import EventReason
+from vaultsync.core.names import EventReason, Result
 from vaultsync.core.objects import Report
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
@@ -347,11 +347,39 @@ def test_a_refused_list_is_tried_until_it_is_there(status: int) -> None:
     api = Api([refusal, refusal, page(item("a", 1))])
 
     async def test(watcher: Watcher) -> None:
+        await eventually(lambda: watcher.informer.trouble)
+        assert watcher.informer.trouble is (Result.REFUSED if status < 404 else Result.UNAVAILABLE)
         await eventually(watcher.informer.synced.is_set)
         assert watcher.now == {"a"}
         assert watcher.backs == 1
+        assert watcher.informer.trouble is None
 
     watching(api, test)
+
+
+def test_requests_are_counted_by_method_and_code() -> None:
+    async def main() -> None:
+        async with client_of(Api([page(item("a", 1)), answer(503, {"message": "no"})], [[]])) as client:
+            await client.get("/api/v1/things")
+            for method in (client.get, lambda path: client.post(path, {}), lambda path: client.merge_patch(path, {})):
+                with pytest.raises(KubeUnavailable):
+                    await method("/api/v1/things")
+            async with client.watch("/api/v1/things", {}, 5.0) as events:
+                assert [event async for event in events] == []
+            assert client.requests.counts() == {
+                ("GET", "200"): 1,
+                ("GET", "503"): 1,
+                ("POST", "503"): 1,
+                ("PATCH", "503"): 1,
+                ("WATCH", "200"): 1,
+            }
+        nobody = client_at(f"http://127.0.0.1:{unused_port()}")
+        with pytest.raises(KubeUnavailable):
+            await nobody.get("/api/v1/things")
+        assert nobody.requests.counts() == {("GET", "none"): 1}
+        await nobody.close()
+
+    run(main())
 
 
 def test_a_resource_that_is_not_served_ends_the_informer() -> None:

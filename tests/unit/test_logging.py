@@ -1,18 +1,13 @@
-"""ops/logging and ops/health: what a line looks like, and what never gets into one."""
+"""ops/logging: what a line looks like, and what never gets into one."""
 
 import io
 import json
 from collections.abc import Iterator
 
-import aiohttp
 import pytest
 from loguru import logger
 
-from tests.unit.build import run
-from tests.unit.servers import unused_port
 from vaultsync.ops import logging
-from vaultsync.ops.health import Health
-from vaultsync.ops.metrics import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -117,41 +112,3 @@ def test_lesser_levels_are_left_out(level: str, shown: int) -> None:
     logger.info("b")
     logger.warning("c")
     assert len(stream.getvalue().splitlines()) == shown
-
-
-def test_health() -> None:
-    async def main() -> None:
-        ready = {"Kubernetes": False, "x": True}
-        health = Health(lambda: ready, lambda: b"a 1\n", lambda: "standby")
-        port = unused_port()
-        await health.start(f"127.0.0.1:{port}")
-        try:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-                async with session.get("/livez") as answer:
-                    assert answer.status == 200
-                async with session.get("/readyz") as answer:
-                    assert (answer.status, await answer.text()) == (503, "waiting for Kubernetes\n")
-                async with session.get("/metrics") as answer:
-                    assert (answer.content_type, await answer.text()) == ("text/plain", "a 1\n")
-                ready["Kubernetes"] = True
-                async with session.get("/readyz") as answer:
-                    assert (answer.status, await answer.text()) == (200, "ok, standby\n")
-        finally:
-            await health.stop()
-
-    run(main())
-
-
-def test_metrics_are_read_when_they_are_asked_for() -> None:
-    values = [1.0]
-    metrics = Metrics(lambda: {"vaultsync_x": ("What x is.", values[0])})
-    values[0] = 2.0
-    assert metrics.text().decode().splitlines() == [
-        "# HELP vaultsync_x_total What x is.",
-        "# TYPE vaultsync_x_total counter",
-        "vaultsync_x_total 2.0",
-    ]
-
-
-def test_health_that_was_never_started_stops() -> None:
-    run(Health(dict, bytes).stop())

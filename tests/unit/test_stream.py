@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -152,6 +153,9 @@ def test_garbage_is_passed_over() -> None:
     async def test(listener: Listener) -> None:
         await eventually(lambda: listener.events)
         assert listener.connects == 1
+        assert (listener.stream.events, listener.stream.not_understood) == (1, 6)
+        assert listener.stream.last_event is not None
+        assert abs(listener.stream.last_event - time.time()) < 10
 
     against(handler, test)
 
@@ -437,6 +441,7 @@ def test_what_may_pass_is_no_refusal_and_asked_for_soon(status: int, monkeypatch
     async def test(listener: Listener) -> None:
         await eventually(lambda: len(listener.told) >= 3)
         assert set(listener.told) == {(False, False)}
+        assert not listener.stream.is_unanswered
         assert str(status) in listener.stream.reason
         assert not listener.stream.tried.is_set()
 
@@ -488,10 +493,11 @@ def test_a_vault_that_comes_later_is_found() -> None:
         port = unused_port()
         listener = Listener(f"http://127.0.0.1:{port}")
         async with listener.running():
-            await asyncio.sleep(0.1)
-            assert listener.connects == 0
+            await eventually(lambda: listener.stream.is_unanswered)
+            assert (listener.connects, listener.stream.last_event) == (0, None)
             async with serve(stay, "127.0.0.1", port, close_timeout=0.1):
                 await eventually(lambda: listener.connects == 1)
+                assert not listener.stream.is_unanswered
 
     run(main())
 

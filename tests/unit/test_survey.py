@@ -240,7 +240,7 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     run(reconciler.path(where))
     assert (finding.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
     failures = ledger.synced(one).failures.get(where, [])
-    assert list(finding.problems) == [message for message, _ in failures]
+    assert list(finding.problems) == [failure.message for failure in failures]
 
 
 def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:

@@ -6,6 +6,7 @@ Against a small local server that answers as real ones seldom do; the real Vault
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -57,6 +58,46 @@ def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Reque
         return respond(request)
 
     return handler
+
+
+def test_requests_are_counted_and_who_answers_as_no_working_vault_does_is_in_trouble() -> None:
+    said = [
+        (200, ""),
+        (404, ""),
+        (403, ""),
+        (503, "it returns 503: sealed, starting, or behind"),
+        (500, "it returns 500"),
+    ]
+
+    async def test(client: VaultClient) -> None:
+        for _, trouble in said:
+            with suppress(VaultsyncError):
+                await client.look(A, 2)
+            assert client.trouble.startswith(trouble)
+            assert bool(client.trouble) == bool(trouble)
+        assert (
+            client.requests.counts()
+            == {
+                ("GET", "200"): 2,  # the mount too
+                **{("GET", str(status)): 1 for status, _ in said[1:]},
+            }
+        )
+
+    answers = [answer(status, SUBKEYS if status == 200 else {"errors": []}) for status, _ in said]
+    known = answer(200, {"data": {"ttl": 0}})
+    with_client(vault(lambda request: known if "lookup-self" in request.path else answers.pop(0)), test)
+
+
+def test_no_answer_is_counted_as_none() -> None:
+    async def main() -> None:
+        client = VaultClient(login(f"http://127.0.0.1:{unused_port()}"))
+        with pytest.raises(VaultUnavailable):
+            await client.look(A, 2)
+        assert client.requests.counts() == {("GET", "none"): 1}
+        assert client.trouble == "no answer"
+        await client.close()
+
+    run(main())
 
 
 SUBKEYS = {

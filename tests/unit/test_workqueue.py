@@ -201,6 +201,44 @@ def test_failures_wait_longer_each_time_until_forgotten() -> None:
     run(test())
 
 
+def test_the_longest_waiting_key_tells_its_age_in_whatever_lane_it_waits() -> None:
+    async def test() -> None:
+        clock = Clock()
+        work = queue(clock)
+        assert work.oldest() == 0
+        work.add("a", Lane.RESYNC)
+        clock.forward(2)
+        work.add("b")
+        work.add_after("c", 1)
+        clock.forward(3)
+        work.add("a", Lane.URGENT)  # it waits on, before the others
+        assert work.oldest() == 5
+        assert await take(work) == "a"
+        assert work.oldest() == 3
+        work.add("a")
+        assert await drain(work) == ["b", "c"]
+        assert work.oldest() == 0
+        work.done("a")
+        clock.forward(1)
+        assert work.oldest() == 1
+
+    run(test())
+
+
+def test_failing_are_those_whose_last_pass_failed() -> None:
+    async def test() -> None:
+        work = queue()
+        for key in "aab":
+            work.retry(key)
+        assert work.failing() == 2
+        work.forget("a")
+        assert work.failing() == 1
+        work.hasten()
+        assert work.failing() == 0
+
+    run(test())
+
+
 def test_hasten_makes_all_due_and_forgets_failures() -> None:
     async def test() -> None:
         work = queue()

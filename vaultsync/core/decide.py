@@ -14,7 +14,7 @@ from vaultsync.core import names
 from vaultsync.core.durations import age
 from vaultsync.core.generate import Encoding
 from vaultsync.core.marks import MAX_REQUESTS
-from vaultsync.core.names import CreatedReason, EventReason
+from vaultsync.core.names import CreatedReason, EventReason, Refusal
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.rotation import NOTHING_ASKED, RotationWish, due_at
@@ -98,12 +98,14 @@ class Problem:
     """Something an ExternalSecret's owner is told.
 
     Attributes:
+        refusal: what the metrics count it as.
         field: the entry that it is about, "" for each that reads the path.
     """
 
     reader: ObjectName
     message: str
     reason: CreatedReason = CreatedReason.ERROR_CREATING
+    refusal: Refusal = field(default=Refusal.IMPOSSIBLE, compare=False)
     field: str = field(default="", compare=False)
 
 
@@ -276,6 +278,7 @@ def _rotation(
             f"annotation {names.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it too, and "
             "no more can be kept apart; remove it from some of them",
             CreatedReason.ERROR_ANNOTATION,
+            refusal=Refusal.ANNOTATION,
         )
         for reader in requests[MAX_REQUESTS:]
     ]
@@ -319,6 +322,7 @@ def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Prob
             f"annotation {names.ROTATE_AFTER} differs from that of {said[0].name}, which is older and reads the same "
             "path: its age counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
+            refusal=Refusal.ANNOTATION,
         )
         for reader in said[1:]
         if reader.rotation.after != first
@@ -358,7 +362,8 @@ def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: M
             message = f"{reference.field}: {logical(state.mount, path.path)} {obstacle}"
             yield Problem(reader.name, message, field=reference.field)
         elif refusal:
-            yield Problem(reader.name, f"{reference.field}: {refusal}", field=reference.field)
+            message = f"{reference.field}: {refusal}"
+            yield Problem(reader.name, message, field=reference.field, refusal=Refusal.SEED_PATHS)
 
 
 def _claims(state: SecretState, reader: Reader) -> Iterable[Claim]:
@@ -378,6 +383,7 @@ def _differences(claims: Sequence[Claim]) -> Iterable[Problem]:
             f"{older}, which is older: its rule counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
             field=claim.field,
+            refusal=Refusal.ANNOTATION,
         )
 
 

@@ -58,3 +58,26 @@ class EventReason(StrEnum):
     ROTATED = "Rotated"
     FORCE_SYNCED = "ForceSynced"
     SEED_FAILED = "SeedFailed"
+
+
+class Refusal(StrEnum):
+    """Why something is not made for an ExternalSecret: the label `reason` of the metrics, gravest first."""
+
+    VAULT_DENIED = "vault_denied"
+    VAULT_REJECTED = "vault_rejected"
+    SEED_PATHS = "seed_paths"
+    SEED_BUDGET = "seed_budget"
+    ANNOTATION = "annotation"
+    IMPOSSIBLE = "impossible"
+
+
+class Result(StrEnum):
+    """How a pass has ended: the label `result` of the metrics."""
+
+    DONE = "done"
+    PUT_OFF = "put_off"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    REFUSED = "refused"
+    GONE = "gone"
+    FAILED = "failed"

@@ -99,6 +99,7 @@ class ExternalSecret:
         versions: the content of the annotation names.VERSIONS.
         conditions: status.conditions as they are.
         ready: what external-secrets says of it, None where it has said nothing yet.
+        synced_version: status.syncedResourceVersion, another one after each refresh that a change has caused.
         reported: what was last said on the object.
     """
 
@@ -115,6 +116,7 @@ class ExternalSecret:
     finds: tuple[FindRef, ...]
     conditions: tuple[Json, ...]
     ready: bool | None
+    synced_version: str
     reported: Report | None
 
 
@@ -247,6 +249,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         finds=finds,
         conditions=tuple(conditions),
         ready=next((one.get("status") == "True" for one in conditions if one.get("type") == "Ready"), None),
+        synced_version=_text(status, "syncedResourceVersion"),
         reported=_report(annotations, own),
     )
 

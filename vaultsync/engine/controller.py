@@ -5,6 +5,9 @@ done, again later, retry or give up.
 """
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -19,12 +22,14 @@ from vaultsync.core.errors import (
     VaultRejected,
     VaultsyncError,
     VaultUnavailable,
+    WriteConflict,
 )
 from vaultsync.core.events import VaultEvent
+from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.engine.index import Index, Key
-from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.ledger import NEVER, Ledger
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
 from vaultsync.engine.workqueue import Lane, WorkQueue
@@ -38,6 +43,8 @@ DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that shows nothing of what an event has told: a standby node that answers by itself may be behind."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
+KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
+"""What a pass is over."""
 
 
 class Controller:
@@ -45,6 +52,10 @@ class Controller:
 
     Args:
         resync: seconds between two looks at everything, jittered.
+
+    Attributes:
+        passes: how many have ended, by what they were over and how.
+        resyncs: looks at everything.
     """
 
     def __init__(
@@ -61,9 +72,13 @@ class Controller:
         self._syncer = syncer
         self._resync = resync
         self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
-        self._held: dict[VaultPath, VaultEvent] = {}
+        self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
+        self.resyncs = 0
+        self._held: dict[VaultPath, tuple[VaultEvent, float]] = {}
         self._told_of: dict[VaultPath, tuple[VaultEvent, int]] = {}
         """The last event about a path that no look has shown yet, and how many looks have not."""
+        self._heard: dict[VaultPath, float] = {}
+        """When the first event came that no pass over the path has taken up, by time.monotonic."""
         self._audit_look_at = float("-inf")
         self._audit_alone = False
         self._works = False
@@ -76,6 +91,7 @@ class Controller:
         """From the informer. One that turns red may have lost a path whose deletion nobody has told us of."""
         old = self._index.entry(external_secret.name)
         self._add(self._index.put(external_secret))
+        self._syncer.refreshed(external_secret)
         entry = self._index.entry(external_secret.name)
         if old and entry and old.object.ready and external_secret.ready is False:
             self._add(set(entry.references))
@@ -113,22 +129,28 @@ class Controller:
         """From the event stream or an audit device: a look-up, and the key is queued; our own writes are known."""
         if not self._index.knows(event.path):
             return
+        now = time.monotonic()
         if event.is_write and self._queue.is_busy(event.path):
-            held = self._held.get(event.path)
+            held, at = self._held.get(event.path, (None, now))
             if held is None or held.version < event.version:
-                self._held[event.path] = event  # the pass under way will tell whether it has seen this
+                self._held[event.path] = (event, at)  # the pass under way will tell whether it has seen this
+            if self._queue.is_waiting(event.path):  # and if it is still to come, it will
+                self._heard.setdefault(event.path, now)
         else:
-            self._take(event)
+            self._take(event, now)
 
-    def _take(self, event: VaultEvent) -> None:
+    def _take(self, event: VaultEvent, at: float) -> None:
         if self._ledger.is_known(event):
             return
         if event.is_about_metadata and not self._index.reads_metadata(event.path):
             return
         if not self._ledger.shows(event):
             self._told_of[event.path] = (event, 0)
+        self._heard.setdefault(event.path, at)
         if event.is_write and self._ledger.announce(event):
-            self._add(set(self._index.named_by(event.path)), Lane.URGENT)
+            names = self._index.named_by(event.path)
+            self._tell_heard(names, at)
+            self._add({*names}, Lane.URGENT)
             self._queue.add_after(event.path, LOOK_BEHIND_SECONDS)
             return
         self._ledger.touch_unversioned(event.path)
@@ -173,6 +195,7 @@ class Controller:
 
     def look_at_everything(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
+        self.resyncs += 1
         for path in self._index.paths():
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
@@ -195,6 +218,14 @@ class Controller:
     def backlog(self) -> int:
         """How many passes wait."""
         return len(self._queue)
+
+    def oldest(self) -> float:
+        """How many seconds the longest waiting pass has waited."""
+        return self._queue.oldest()
+
+    def failing(self) -> int:
+        """How many passes have failed and are tried again."""
+        return self._queue.failing()
 
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
@@ -227,17 +258,21 @@ class Controller:
     async def _one_pass(self, key: Key, lane: Lane) -> None:
         follow: set[Key] = set()
         again = 0.0
+        result = Result.DONE
         try:
             if isinstance(key, VaultPath):
                 follow |= self._index.reader_names(key)  # also if the pass fails: they are told
             found, again = await self._pass_over(key)
             follow |= found
         except BudgetSpent as error:
+            result = error.result
             again = jittered(error.wait)
             logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
+            result = error.result
             self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
+            result = Result.FAILED
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
@@ -247,10 +282,11 @@ class Controller:
                 self._vault_answers()
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
+        self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._doubt(key)
             if held := self._held.pop(key, None):
-                self._take(held)
+                self._take(*held)
         self._add(follow, max(lane, Lane.READERS))
         if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
@@ -258,11 +294,24 @@ class Controller:
     async def _pass_over(self, key: Key) -> tuple[set[Key], float]:
         """What follows, and seconds until the key wants another pass."""
         if isinstance(key, VaultPath):
-            found, again = await self._reconciler.path(key)
+            heard_at = self._heard.pop(key, NEVER)
+            try:
+                found, again = await self._reconciler.path(key)
+            except (VaultUnavailable, WriteConflict):
+                if heard_at != NEVER:
+                    self._heard[key] = heard_at
+                raise
+            self._tell_heard(found, heard_at)
             return {*found}, again
         if isinstance(key, ObjectName):
             return set(), 0.0 if self._waits_for_paths(key) else await self._syncer.external_secret(key)
         return await self._reconciler.listing(key), 0.0
+
+    def _tell_heard(self, names: Iterable[ObjectName], at: float) -> None:
+        """Have the time from the event to their force-sync measured."""
+        for entry in map(self._index.entry, names if at != NEVER else ()):
+            if entry is not None:
+                self._ledger.heard(entry, at)
 
     def _doubt(self, path: VaultPath) -> None:
         """Look again if the last look shows nothing of what was told."""

@@ -5,7 +5,7 @@ prefixes need a look because of the change.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -83,11 +83,11 @@ class Index:
         """The ExternalSecret of that name, None where there is none."""
         return self._entries.get(name)
 
-    def names(self) -> Iterable[ObjectName]:
+    def names(self) -> Collection[ObjectName]:
         """Every ExternalSecret."""
         return self._entries.keys()
 
-    def paths(self) -> Iterable[VaultPath]:
+    def paths(self) -> Collection[VaultPath]:
         """Every path that some ExternalSecret names."""
         return self._by_path.keys()
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.marks import Mark
-from vaultsync.core.names import CreatedReason, EventReason
+from vaultsync.core.names import CreatedReason, EventReason, Refusal
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.state import SecretState, same_token
@@ -26,6 +26,8 @@ NOT_GOT: Final = "not got"
 """A token that no state has."""
 HELD_SECONDS: Final = 5.0
 """The longest that an endless burst holds back a force-sync."""
+NEVER: Final = float("inf")
+"""The time of what has not happened."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,26 @@ class Reading:
     older: bool
 
 
+class Failure(NamedTuple):
+    """What the owner of an ExternalSecret must be told about a path or listing."""
+
+    message: str
+    reason: CreatedReason
+    refusal: Refusal
+
+
+class Awaited(NamedTuple):
+    """What was made for an ExternalSecret, and external-secrets has not read yet.
+
+    Attributes:
+        since: when it was made, by time.monotonic.
+        synced_version: the object's then.
+    """
+
+    since: float
+    synced_version: str
+
+
 @dataclass(slots=True)
 class Synced:
     """What one ExternalSecret has got, and what is due to it.
@@ -82,24 +104,32 @@ class Synced:
     Attributes:
         tokens: by the reading's name, the token that it was last force-synced for or was born with.
         seeded: a path of it was just created: no burst to wait for.
-        failures: by path or listing, what its owner must be told, each with the reason.
+        failures: by path or listing, what its owner must be told.
+        blocked: the gravest of what is wrong, as of its last pass, None if nothing is.
         successes: by path, what was last done for it.
         said: what was last reported on it by this process.
         events: what is to be recorded on it with the next write.
         pending: the tokens that the last look found new.
         changed_at, held_since, due: seconds on the caller's clock.
+        heard_at: when Vault told of the first change that it has not got, by time.monotonic.
+        seeded_at: when something was made of which it was not told yet, by time.monotonic.
+        awaited: what it waits for after that.
     """
 
     uid: str
     tokens: dict[str, str] = field(default_factory=dict)
     seeded: bool = False
-    failures: dict[VaultPath | FindPrefix, list[tuple[str, CreatedReason]]] = field(default_factory=dict)
+    failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
+    blocked: Refusal | None = None
     successes: dict[VaultPath, str] = field(default_factory=dict)
     said: Report | None = None
     pending: dict[str, str] = field(default_factory=dict)
     changed_at: float = float("-inf")
     held_since: float = float("-inf")
     due: float = 0.0
+    heard_at: float = NEVER
+    seeded_at: float = NEVER
+    awaited: Awaited | None = None
     events: list[tuple[EventReason, str]] = field(default_factory=list)
 
 
@@ -260,6 +290,20 @@ class Ledger:
         """The ExternalSecret is gone."""
         self._synced.pop(name, None)
 
+    def awaiting(self, name: ObjectName) -> Synced | None:
+        """The memory of an ExternalSecret that has not got what was made for it."""
+        synced = self._synced.get(name)
+        return synced if synced and synced.awaited else None
+
+    def awaited_since(self) -> float:
+        """Since when the longest waiting ExternalSecret has not got what was made for it; NEVER if none waits."""
+        return min((synced.awaited.since for synced in self._synced.values() if synced.awaited), default=NEVER)
+
+    def blocked(self) -> dict[str, int]:
+        """How many ExternalSecrets something is wrong with now, by the gravest of it."""
+        found = Counter(synced.blocked for synced in self._synced.values() if synced.blocked)
+        return {refusal.value: found[refusal] for refusal in Refusal}
+
     def all_there(self, entry: Entry) -> bool:
         """Whether everything that the ExternalSecret names was seen to exist, and its listings to find something."""
         resolved = sum(len(references) for references in entry.references.values())
@@ -270,12 +314,18 @@ class Ledger:
             and all(self._listed.get(prefix) for prefix in entry.prefixes)
         )
 
-    def seeded(self, entry: Entry, path: VaultPath) -> None:
+    def seeded(self, entry: Entry, path: VaultPath, at: float) -> None:
         """The path was just created: the ExternalSecret has not got it, whatever the clocks say, and waits no burst."""
         synced = self.synced(entry.object)
         synced.seeded = True
+        synced.seeded_at = min(synced.seeded_at, at)
         for name in [str(path), *(str(prefix) for prefix in entry.prefixes if prefix.covers(path))]:
             synced.tokens[name] = NOT_GOT
+
+    def heard(self, entry: Entry, at: float) -> None:
+        """Vault has told, at that time, of a change of what the ExternalSecret reads."""
+        synced = self.synced(entry.object)
+        synced.heard_at = min(synced.heard_at, at)
 
     def readings(self, entry: Entry) -> list[Reading]:
         """What the ExternalSecret reads, as last seen in Vault; what was not looked at yet is left out."""

@@ -5,7 +5,7 @@ What follows for its readers is the syncer's.
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -25,7 +25,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.generate import encode, generate
 from vaultsync.core.marks import MAX_REQUESTS, Mark, render_mark
-from vaultsync.core.names import CreatedReason, EventReason
+from vaultsync.core.names import CreatedReason, EventReason, Refusal
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rotation import next_mark
@@ -36,7 +36,7 @@ from vaultsync.core.wishes import Wish
 from vaultsync.engine.assess import Assessor, Looks, empty_listing, wanting
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, Key
-from vaultsync.engine.ledger import Ledger, Unmarked
+from vaultsync.engine.ledger import Failure, Ledger, Unmarked
 from vaultsync.engine.marker import Marker
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
@@ -63,6 +63,9 @@ class Reconciler:
         marker: leaves the marks of what was made.
         cluster: stands in them.
         dry_run: log what would be created, and create nothing.
+
+    Attributes:
+        made: how often something was written in Vault, by reason.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Reconciler:
         self._marker = marker
         self._cluster = cluster
         self._dry_run = dry_run
+        self.made: Counter[EventReason] = Counter()
 
     async def path(self, path: VaultPath) -> tuple[set[ObjectName], float]:
         """One pass over a path.
@@ -106,7 +110,7 @@ class Reconciler:
             again = await self._pass(path, readers)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.unreadable(path)
-            self._note_failures(path, _same_for_all(readers, str(error)))
+            self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))
             raise
         return names, again
 
@@ -164,7 +168,7 @@ class Reconciler:
                 f"{logical(state.mount, path.path)} is missing; namespace {namespace} has had as many new paths "
                 "created as VAULTSYNC_SEED_BUDGET allows in an hour, this one follows when its turn comes"
             )
-            self._note_failures(path, _same_for_all(readers, text))
+            self._note_failures(path, _same_for_all(readers, text, Refusal.SEED_BUDGET))
             raise BudgetSpent(text, wait)
 
     async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
@@ -188,7 +192,7 @@ class Reconciler:
             values = await self._values(path, work.wishes)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.observe(path, state)
-            self._note_failures(path, _same_for_all(readers, str(error)))
+            self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))
             raise
         if state.mount.kv == 1:
             self._ledger.expect(path)
@@ -201,6 +205,7 @@ class Reconciler:
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise
+        self.made[work.reason] += 1
         self._note_made(path, state, after, work, readers)
         self._tell(path, after, work, readers)
         logger.info(
@@ -245,7 +250,7 @@ class Reconciler:
         for name in self._index.reader_names(path):
             entry = self._index.entry(name)
             if entry is not None:
-                self._ledger.seeded(entry, path)
+                self._ledger.seeded(entry, path, time.monotonic())
 
     async def _blame(self, path: VaultPath, state: SecretState, error: VaultsyncError) -> None:
         """A refused write is a conflict if the path has changed since the look: read the state, not the message.
@@ -265,7 +270,7 @@ class Reconciler:
                 continue
             failures = self._ledger.synced(entry.object).failures
             if self._ledger.is_empty(prefix) and self._index.choice(entry)[0] is SeedChoice.WANTED:
-                failures[prefix] = [(empty_listing(prefix), CreatedReason.ERROR_CREATING)]
+                failures[prefix] = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
             else:
                 failures.pop(prefix, None)
 
@@ -278,10 +283,11 @@ class Reconciler:
 
     def _note_failures(self, path: VaultPath, problems: Iterable[Problem]) -> None:
         lost = self._ledger.existed(path) and not self._ledger.is_live(path)
-        found: dict[ObjectName, list[tuple[str, CreatedReason]]] = defaultdict(list)
+        found: dict[ObjectName, list[Failure]] = defaultdict(list)
         for problem in problems:
             recreating = lost and problem.reason is CreatedReason.ERROR_CREATING
-            found[problem.reader].append((problem.message, CreatedReason.RECREATING if recreating else problem.reason))
+            reason = CreatedReason.RECREATING if recreating else problem.reason
+            found[problem.reader].append(Failure(problem.message, reason, problem.refusal))
         for name, failures in found.items():
             entry = self._index.entry(name)
             if entry is not None:
@@ -307,5 +313,9 @@ def _fields(
     }
 
 
-def _same_for_all(readers: Iterable[Reader], message: str) -> list[Problem]:
-    return [Problem(reader.name, message) for reader in wanting(readers)]
+def _same_for_all(readers: Iterable[Reader], message: str, refusal: Refusal) -> list[Problem]:
+    return [Problem(reader.name, message, refusal=refusal) for reader in wanting(readers)]
+
+
+def _refusal(error: VaultDenied | VaultRejected) -> Refusal:
+    return Refusal.VAULT_DENIED if isinstance(error, VaultDenied) else Refusal.VAULT_REJECTED

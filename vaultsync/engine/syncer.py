@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -11,11 +12,15 @@ from loguru import logger
 from vaultsync.core import names
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ReportNotWritten, VaultsyncError
-from vaultsync.core.names import EventReason
+from vaultsync.core.measure import Histogram
+from vaultsync.core.names import EventReason, Refusal, Result
 from vaultsync.core.objects import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
 from vaultsync.core.report import compose
 from vaultsync.engine.index import Entry, Index
-from vaultsync.engine.ledger import Ledger, Reading, Synced, hold, news
+from vaultsync.engine.ledger import NEVER, Awaited, Ledger, Reading, Synced, hold, news
+
+GRAVEST = tuple(Refusal)
+"""The order in which one refusal stands for several."""
 
 
 class Writer(Protocol):
@@ -38,6 +43,12 @@ class Syncer:
     Args:
         clock: seconds, monotonic.
         dry_run: writer and recorder write nothing; the log says so.
+
+    Attributes:
+        force_syncs: how many the API server has taken.
+        refusals: how often an ExternalSecret was told that something is not made for it.
+        heard_to_synced: seconds from the arrival of Vault's word of a change to the force-sync.
+        made_to_ready: seconds from what was made in Vault to external-secrets' Ready after it.
     """
 
     def __init__(
@@ -55,6 +66,19 @@ class Syncer:
         self._recorder = recorder
         self._clock = clock
         self._dry_run = dry_run
+        self.force_syncs = 0
+        self.refusals = Counter({refusal.value: 0 for refusal in Refusal})
+        self.heard_to_synced = Histogram()
+        self.made_to_ready = Histogram()
+
+    def refreshed(self, external_secret: ExternalSecret) -> None:
+        """The informer has it as it is now: it may have got what was made for it."""
+        synced = self._ledger.awaiting(external_secret.name)
+        if synced is None or synced.awaited is None or not external_secret.ready:
+            return
+        if external_secret.synced_version != synced.awaited.synced_version:
+            self.made_to_ready.observe(time.monotonic() - synced.awaited.since)
+            synced.awaited = None
 
     async def external_secret(self, name: ObjectName) -> float:
         """One pass over an ExternalSecret, when none of its paths is being worked on.
@@ -76,6 +100,8 @@ class Syncer:
         due = bool(found) and wait == 0
         force = due and may_force(external_secret)
         report = self._report(entry, synced)
+        if not found or (due and not force):
+            synced.heard_at = synced.seeded_at = NEVER  # there is nothing to bring
         refused: ReportNotWritten | None = None
         if force or report is not None or synced.events:
             refused = await self._write(entry, synced, readings, found if force else {}, report)
@@ -97,12 +123,18 @@ class Syncer:
         for key in synced.failures.keys() - entry.references.keys() - entry.prefixes:
             del synced.failures[key]
         choice, problem = self._index.choice(entry)
+        failures = [failure for failures in synced.failures.values() for failure in failures]
+        refusals = [Refusal.ANNOTATION] if problem else [failure.refusal for failure in failures]
+        synced.blocked = min(refusals, key=GRAVEST.index, default=None)
+        all_there = self._ledger.all_there(entry)
+        if not all_there:
+            synced.awaited = None  # external-secrets can't get ready for now
         return compose(
             problem,
-            [failure for failures in synced.failures.values() for failure in failures],
+            [(failure.message, failure.reason) for failure in failures],
             "; ".join(synced.successes.values()),
             before=synced.said or entry.object.reported,
-            all_there=self._ledger.all_there(entry),
+            all_there=all_there,
             wanted=choice is SeedChoice.WANTED,
         )
 
@@ -115,6 +147,7 @@ class Syncer:
         # before the await: what is seeded meanwhile is another round
         seeded, synced.seeded = synced.seeded, False
         events, synced.events = synced.events, []
+        heard_at = self._await(entry, synced) if found else NEVER
         refused: ReportNotWritten | None = None
         try:
             await self._writer.write(entry.object, annotations, report)
@@ -122,6 +155,8 @@ class Syncer:
             refused = error
         except VaultsyncError as error:
             synced.seeded = seeded
+            if error.result is not Result.REFUSED:  # or the time until a person mends it would be counted
+                synced.heard_at = min(synced.heard_at, heard_at)
             if error.retryable:
                 synced.events = events + synced.events
             else:  # what was done in Vault is true all the same
@@ -132,10 +167,27 @@ class Syncer:
         self._record(entry, events)
         if report is not None and not report.ok and refused is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
+            self.refusals[synced.blocked or Refusal.IMPOSSIBLE] += 1
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if found:
+            self._count_force_sync(heard_at)
             self._tell_force_sync(entry, found, events, time.monotonic() - started)
         return refused
+
+    def _await(self, entry: Entry, synced: Synced) -> float:
+        """Before a force-sync: note what its object waits for from now on; returns when its reason was heard of."""
+        if synced.seeded_at != NEVER and self._ledger.all_there(entry):
+            synced.awaited = Awaited(synced.seeded_at, entry.object.synced_version)
+        synced.seeded_at = NEVER
+        heard_at, synced.heard_at = synced.heard_at, NEVER
+        return heard_at
+
+    def _count_force_sync(self, heard_at: float) -> None:
+        if self._dry_run:
+            return
+        self.force_syncs += 1
+        if heard_at != NEVER:
+            self.heard_to_synced.observe(time.monotonic() - heard_at)
 
     def _record(self, entry: Entry, events: list[tuple[EventReason, str]]) -> None:
         for reason, message in events:

@@ -38,7 +38,8 @@ class WorkQueue(Generic[K]):
         self._delays = delays
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._lanes: tuple[deque[K], ...] = tuple(deque() for _ in Lane)
-        self._queued: dict[K, Lane] = {}
+        self._queued: dict[K, tuple[Lane, float]] = {}
+        """The lane of each waiting key, and since when it waits; the longest waiting first."""
         self._processing: set[K] = set()
         self._taken = 0
         self._again: dict[K, Lane] = {}
@@ -52,19 +53,32 @@ class WorkQueue(Generic[K]):
         """Keys that wait for a worker now (not those that wait for their time)."""
         return len(self._queued)
 
+    def oldest(self) -> float:
+        """How many seconds the longest waiting key has waited for a worker, 0 if none waits."""
+        _, since = next(iter(self._queued.values()), (None, None))
+        return 0.0 if since is None else self._clock() - since
+
+    def failing(self) -> int:
+        """Keys whose last pass failed, and which are tried again."""
+        return len(self._failures)
+
     def is_busy(self, key: K) -> bool:
         """Whether a worker has the key or is about to get it."""
         return key in self._queued or key in self._processing
+
+    def is_waiting(self, key: K) -> bool:
+        """Whether a worker is about to get the key, and none has it."""
+        return key in self._queued
 
     def add(self, key: K, lane: Lane = Lane.NORMAL) -> None:
         """Ask for a pass over the key; at once if it is not being processed, else after that."""
         if key in self._processing:
             self._again[key] = min(lane, self._again.get(key, lane))
             return
-        queued = self._queued.get(key)
+        queued, since = self._queued.get(key) or (None, self._clock())
         if queued is not None and queued <= lane:
             return
-        self._queued[key] = lane  # a copy left in a worse lane is skipped when it is met
+        self._queued[key] = (lane, since)  # a copy left in a worse lane is skipped when it is met
         self._lanes[lane].append(key)
         self._changed.set()
 
@@ -104,7 +118,7 @@ class WorkQueue(Generic[K]):
                 keys = self._lanes[lane]
                 while keys:
                     key = keys.popleft()
-                    if self._queued.get(key) == lane:
+                    if key in self._queued and self._queued[key][0] == lane:
                         del self._queued[key]
                         self._processing.add(key)
                         self._taken += 1

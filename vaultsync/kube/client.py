@@ -26,6 +26,7 @@ from vaultsync.core.errors import (
     VaultsyncError,
 )
 from vaultsync.core.fence import Fence
+from vaultsync.core.measure import Requests
 
 CONNECTIONS: Final = 0
 """No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
@@ -107,6 +108,7 @@ class KubeClient:
         self._fence = fence
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         self.server = str(api.configuration.host)
+        self.requests = Requests()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -184,6 +186,7 @@ class KubeClient:
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        kind, status = "WATCH" if "watch" in (query or {}) else method, 0
         try:
             # param_serialize is where the package refreshes and adds the credentials
             method, url, headers, _, _ = await self._api.param_serialize(
@@ -198,8 +201,12 @@ class KubeClient:
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self.server, error) from error
-        response: aiohttp.ClientResponse = answer.response
-        return response
+        else:
+            response: aiohttp.ClientResponse = answer.response
+            status = response.status
+            return response
+        finally:
+            self.requests.count(kind, status)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

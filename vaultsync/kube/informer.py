@@ -14,6 +14,7 @@ from loguru import logger
 
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
+from vaultsync.core.names import Result
 from vaultsync.kube.client import KubeClient, watch_error
 
 T = TypeVar("T")
@@ -66,6 +67,8 @@ class Informer(Generic[T]):
         self._version = ""
         self.synced = asyncio.Event()
         """Set once the first list is in."""
+        self.trouble: Result | None = None
+        """How the last attempt to list or watch has failed, None while all is well."""
 
     async def run(self, back: Callable[[], None] = lambda: None) -> None:
         """List and watch until cancelled.
@@ -86,7 +89,7 @@ class Informer(Generic[T]):
                     if said:
                         logger.info("the API server answers again", resource=self._kind)
                         back()
-                    said = ""
+                    said, self.trouble = "", None
                 await self._watch()
             except KubeGone:
                 self._version = ""
@@ -96,7 +99,7 @@ class Informer(Generic[T]):
                 self._version = ""  # a list tells for sure that the server is back, and what was missed
                 if not said:
                     logger.warning("waiting for the API server", resource=self._kind, reason=str(error))
-                said = str(error)
+                said, self.trouble = str(error), error.result
             if time.monotonic() - started > LONGEST_WAIT:
                 waits = backoff(FIRST_WAIT, LONGEST_WAIT)
             await asyncio.sleep(next(waits))

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from loguru import logger
 
-from vaultsync.core.names import GROUP
+from vaultsync.core.names import GROUP, Result
 from vaultsync.core.objects import ExternalSecret, Namespace, Store, parse_external_secret, parse_namespace, parse_store
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import Informer
@@ -21,6 +21,7 @@ NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
 STORES: Final = "secretstores"
 EXTERNAL_SECRETS: Final = "externalsecrets"
+RESOURCES: Final = (NAMESPACES, CLUSTER_STORES, STORES, EXTERNAL_SECRETS)
 
 
 class Listener(Protocol):
@@ -90,11 +91,18 @@ class Watches:
 
     def ready(self) -> dict[str, bool]:
         """By resource, whether all that there was at the start is listed; later namespaces change nothing."""
-        resources = (NAMESPACES, CLUSTER_STORES, STORES, EXTERNAL_SECRETS)
         if self._started:
-            return dict.fromkeys(resources, True)
+            return dict.fromkeys(RESOURCES, True)
         waiting = {resource for (resource, _), (informer, _) in self._running.items() if not informer.synced.is_set()}
-        return {resource: resource not in waiting for resource in resources}
+        return {resource: resource not in waiting for resource in RESOURCES}
+
+    def trouble(self) -> dict[str, list[Result]]:
+        """By resource, how its lists and watches have failed that are not up now."""
+        found: dict[str, list[Result]] = {resource: [] for resource in RESOURCES}
+        for (resource, _), (informer, _) in self._running.items():
+            if informer.trouble is not None:
+                found[resource].append(informer.trouble)
+        return found
 
     def _start_namespaces(self, name: str) -> None:
         query = {"fieldSelector": f"metadata.name={name}"} if name else {}

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class Audit:
 
     Attributes:
         on_change: called when `is_heard` changes.
+        events: how many changes lines have told of.
+        last_event: when the last one came, in seconds since 1970, None before the first.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Audit:
         self._follows: bool | None = None
         self._last_line = float("-inf")
         self._is_deaf = False
+        self.events = 0
+        self.last_event: float | None = None
         self.on_change: Callable[[], None] = _nothing
 
     @property
@@ -219,7 +224,11 @@ class Audit:
             self._on_connect()
             self.on_change()
         for line in lines:
-            for event in parse_audit_line(line):
+            events = parse_audit_line(line)
+            if events:  # one change, even where it may be one in either version of KV
+                self.events += 1
+                self.last_event = time.time()
+            for event in events:
                 self._on_event(event)
 
 

@@ -19,11 +19,13 @@ from pydantic import SecretStr
 from vaultsync.core import marks
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
+from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import ask
 from vaultsync.vault.login import Login
+from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
 
@@ -57,6 +59,9 @@ class VaultClient:
         self._idle: asyncio.TimerHandle | None = None
         self.last_written = float("-inf")
         """When the last write was sent that Vault has taken, by the loop's clock."""
+        self.requests = Requests()
+        self.trouble = ""
+        """Why the last request got no answer of a working Vault, "" if it got one."""
 
     async def close(self) -> None:
         """Let go of threads and connections; calls under way end by their own time-out."""
@@ -309,12 +314,20 @@ class VaultClient:
             headers["X-Vault-Namespace"] = namespace
         if method == "patch":
             headers["Content-Type"] = "application/merge-patch+json"
-        return ask(
-            lambda: self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body),
-            self._login.access.address,
-            path,
-            missing_ok=missing_ok,
-        )
+        status = 0
+
+        def send() -> Answer:
+            nonlocal status
+            url = "/v1/" + quote(path, safe="/")
+            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            status = answer.status
+            return answer
+
+        try:
+            return ask(send, self._login.access.address, path, missing_ok=missing_ok)
+        finally:
+            self.requests.count(method.upper(), status)
+            self.trouble = _trouble(status)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:
@@ -346,6 +359,14 @@ class VaultClient:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+
+
+def _trouble(status: int) -> str:
+    """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
+    if status == 0:
+        return "no answer"
+    sealed = ": sealed, starting, or behind a proxy that does not reach it"
+    return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 
 
 def _guessed_mount(path: str, kv: int) -> Mount:

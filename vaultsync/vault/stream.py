@@ -47,8 +47,12 @@ class EventStream:
         tried: set once it was subscribed, or Vault has refused it.
         is_connected: whether it is subscribed now.
         is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
+        is_unanswered: whether the last attempt found nobody at Vault's address.
         reason: why it is not subscribed, "" as long as it is or was not tried.
         on_change: called when one of these changes.
+        events: how many were understood.
+        not_understood: how many were not.
+        last_event: when the last one came, in seconds since 1970, None before the first.
     """
 
     def __init__(
@@ -61,10 +65,13 @@ class EventStream:
         self._access = login.access
         self._on_connect = on_connect
         self._on_event = on_event
-        self._bad_frames = 0
+        self.events = 0
+        self.not_understood = 0
+        self.last_event: float | None = None
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
+        self.is_unanswered = False
         self.reason = ""
         self.on_change: Callable[[], None] = _nothing
 
@@ -75,7 +82,7 @@ class EventStream:
         is_told = True  # whether the end of this outage is told, as its beginning was
         while True:
             token = await self._login.first()
-            started, is_open, refused = time.monotonic(), False, False
+            started, is_open, refused, unanswered = time.monotonic(), False, False, False
             try:
                 async with await self._connect(token) as connection, self._closed_without(token, connection):
                     is_open = True
@@ -89,6 +96,8 @@ class EventStream:
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
                 if isinstance(error, InvalidStatus) and error.response.status_code == DENIED:
                     await self._login.replaces(token)
+                # a time-out may be a proxy's that lets no websocket through
+                unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             else:
                 reason = "Vault closed the stream"
             if self._login.token is not token:
@@ -103,6 +112,7 @@ class EventStream:
             is_news = (losses if is_open else failures).is_news(reason)
             is_told = is_news or (is_told and not is_open)
             wait = jittered(REFUSED_SECONDS) if refused else next(waits)
+            self.is_unanswered = unanswered
             self._is(connected=False, refused=refused, reason=reason)
             logger.log(
                 "WARNING" if is_news else "DEBUG",
@@ -116,6 +126,8 @@ class EventStream:
 
     def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
+        if connected:
+            self.is_unanswered = False
         if connected or refused:
             self.tried.set()
         self.on_change()
@@ -125,10 +137,12 @@ class EventStream:
             try:
                 event = parse_event(frame, self._access.namespace)
             except BadFrame as error:
-                self._bad_frames += 1
-                if self._bad_frames.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
-                    logger.warning("an event was not understood", reason=str(error), so_far=self._bad_frames)
+                self.not_understood += 1
+                if self.not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self.not_understood)
                 continue
+            self.events += 1
+            self.last_event = time.time()
             self._on_event(event)
 
     @asynccontextmanager

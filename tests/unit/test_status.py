@@ -1,0 +1,135 @@
+"""status: what /readyz says of each part. The parts are real; what they have seen is set, as no server is asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.build import run
+from tests.unit.servers import unused_port
+from vaultsync.app import App
+from vaultsync.core.names import Result
+from vaultsync.kube.client import connect
+from vaultsync.kube.selection import Selection
+from vaultsync.kube.watches import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.ops.health import Part
+from vaultsync.settings import Settings
+from vaultsync.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
+from vaultsync.vault.sources import Source
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: x
+contexts: [{name: x, context: {cluster: x, user: x}}]
+clusters: [{name: x, cluster: {server: "http://127.0.0.1:%d"}}]
+users: [{name: x, user: {token: t0ken}}]
+"""
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> str:
+    """Of an API server that is not there."""
+    file = tmp_path / "kubeconfig"
+    file.write_text(KUBECONFIG % unused_port())
+    return str(file)
+
+
+def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[None]]) -> None:
+    """All parts, wired and not started; and watches of which nothing is listed."""
+
+    async def main() -> None:
+        settings = Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", vault_token="t0ken", kubeconfig=kubeconfig)
+        kube = await connect(kubeconfig, 1.0)
+        app = App(settings, kube)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watches = Watches(tasks, kube, "v1", Selection(), app._controller)
+                starting = tasks.create_task(watches.start())
+                await asyncio.sleep(0)
+                try:
+                    await test(app._status, watches)
+                finally:
+                    starting.cancel()
+                    for _, task in watches._running.values():
+                        task.cancel()
+        finally:
+            await app.close()
+
+    run(main())
+
+
+def told(status: Status) -> dict[str, Part]:
+    return {part.name: part for part in status.parts()}
+
+
+def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
+    async def test(status: Status, watches: Watches) -> None:
+        status.unserved = "no CRDs"
+        parts = told(status)
+        assert parts.keys() == {"role", "kubernetes", "vault", "source"}
+        assert parts["kubernetes"] == Part("kubernetes", "no CRDs", is_well=False, is_needed=True)
+        status.watches = watches
+        parts = told(status)
+        assert parts.keys() == {"role", *RESOURCES, "vault", "source"}
+        assert parts[NAMESPACES] == Part(NAMESPACES, LISTING, is_well=False, is_needed=True)
+        for informer, _ in watches._running.values():
+            informer.synced.set()
+        assert told(status)[NAMESPACES] == Part(NAMESPACES, WATCHED)
+
+    with_status(kubeconfig, test)
+
+
+def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig: str) -> None:
+    async def test(status: Status, watches: Watches) -> None:
+        status.watches = watches
+        assert told(status)["role"] == Part("role", "leading")
+        status.is_leading = lambda: False
+        assert told(status)["role"] == Part("role", "standby")
+        assert told(status).keys() == {"role", *RESOURCES}
+        assert not status.figures().leading
+
+    with_status(kubeconfig, test)
+
+
+def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubeconfig: str) -> None:
+    async def test(status: Status, watches: Watches) -> None:
+        status.watches, watches._started = watches, True
+        informer, _ = watches._running[EXTERNAL_SECRETS, ""]
+        for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
+            informer.trouble = result
+            assert told(status)[EXTERNAL_SECRETS] == Part(EXTERNAL_SECRETS, says, is_well=False)
+            assert status.figures().watches_lost == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
+
+    with_status(kubeconfig, test)
+
+
+def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> None:
+    async def test(status: Status, watches: Watches) -> None:
+        assert told(status)["vault"] == Part("vault", "answers")
+        assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
+        status.vault.trouble = "it returns 503"
+        assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
+        assert not status.figures().vault_reachable
+        status.vault.trouble, status.stream.is_unanswered = "", True
+        assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
+        status.vault.trouble, status.stream.is_connected = "it returns 503", True
+        assert told(status)["vault"].is_well
+        for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
+            status.sources._current = source
+            assert told(status)["source"] == Part("source", says)
+        assert status.figures().sources == {"events": False, "audit": False, "poll": True}
+        status.sources._current = Source.AUDIT
+        assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
+
+    with_status(kubeconfig, test)
+
+
+def test_another_replica_may_lead(kubeconfig: str) -> None:
+    async def test(status: Status, watches: Watches) -> None:
+        assert status.figures().leading
+        status.is_leading = lambda: False
+        assert not status.figures().leading
+
+    with_status(kubeconfig, test)

@@ -59,3 +59,7 @@ path "auth/token/lookup-self" {
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
+# What the token may do, for `vaultsync check`; the same goes for this.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}

@@ -27,7 +27,7 @@ from tests.testbed.vaultsync import FOREIGN
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
-from vaultsync.core.policy import policy
+from vaultsync.core.policy import CAPABILITIES, policy
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.vault.client import VaultAccess, VaultClient
 from vaultsync.vault.stream import EventStream
@@ -164,7 +164,11 @@ class Probes:
         self._case = case
         self._client = client
         self._root = root
-        self.requests: dict[str, Probe] = {"lease": self._lease, "renew": self._renew}
+        self.requests: dict[str, Probe] = {
+            "lease": self._lease,
+            "renew": self._renew,
+            "capabilities": self._capabilities,
+        }
         if case.may_seed:
             self.requests["password"] = self._password
         for area in case.areas:
@@ -200,6 +204,10 @@ class Probes:
 
     async def _renew(self) -> None:
         assert (await self._client.renew()).ttl > 0
+
+    async def _capabilities(self) -> None:
+        found = await self._client.capabilities([CAPABILITIES, "sys/mounts"], "")
+        assert found == {CAPABILITIES: {"update"}, "sys/mounts": set()}
 
     async def _password(self) -> None:
         assert len((await self._client.password("probe", "")).get_secret_value()) == 20

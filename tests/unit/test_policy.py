@@ -27,6 +27,7 @@ ALWAYS = {
     STREAM: {"read"},
     "auth/token/lookup-self": {"read"},
     "auth/token/renew-self": {"update"},
+    "sys/capabilities-self": {"update"},
 }
 PASSWORDS = {"sys/policies/password/+/generate": {"read"}}
 

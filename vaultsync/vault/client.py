@@ -7,7 +7,8 @@ Values go in through `create` and `rotate` alone, and never into an exception, a
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -18,8 +19,10 @@ from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from vaultsync.core import marks
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.check import Health, Token
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable, VaultUntrusted
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
+from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.transport import Answer
@@ -176,6 +179,32 @@ class VaultClient:
         path = "auth/token/renew-self"
         return await self._in_thread(lambda: _lease(self._own("post", path, {}), "auth", "lease_duration"))
 
+    async def health(self) -> Health:
+        """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
+        return await self._in_thread(self._health)
+
+    async def token(self) -> Token:
+        """What the token is (auth/token/lookup-self)."""
+        return await self._in_thread(lambda: _token(self._own("get", "auth/token/lookup-self")))
+
+    async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
+        """What the token may do (sys/capabilities-self), by path.
+
+        Args:
+            paths: of Vault's API, without /v1/.
+            namespace: the Vault namespace that they are in.
+        """
+        return await self._in_thread(lambda: self._capabilities(paths, namespace))
+
+    async def mount(self, path: VaultPath, kv: int) -> Mount:
+        """The mount of a path; where the token may not ask for it, the one that the path is most likely in.
+
+        Args:
+            path: the secret.
+            kv: as for `look`.
+        """
+        return await self._in_thread(lambda: self._mount(path, kv))
+
     # -- in a thread
 
     def _look(self, path: VaultPath, kv: int) -> SecretState:
@@ -265,6 +294,22 @@ class VaultClient:
         keys = _mapping(answer.get("data")).get("keys")
         return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
+    def _health(self) -> Health:
+        answer = self._send("get", "sys/health", "")
+        told = _mapping(answer.document)
+        if not isinstance(told.get("initialized"), bool):
+            raise VaultUnavailable(f"what answers at {self._access.address} is not Vault", answer.status)
+        return Health(
+            initialized=told["initialized"],
+            sealed=told.get("sealed") is not False,
+            standby=told.get("standby") is True,
+            version=str(told.get("version", ""))[:40],
+        )
+
+    def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
+        data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
+        return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
+
     def _mount(self, path: VaultPath, kv: int) -> Mount:
         known = [mount for mount in self._mounts.get(path.namespace, ()) if path.path.startswith(mount.path)]
         if known:
@@ -293,18 +338,25 @@ class VaultClient:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
+        return _content(self._send(method, path, namespace, body), path, missing_ok=missing_ok)
+
+    def _send(self, method: str, path: str, namespace: str, body: Mapping[str, Any] | None = None) -> Answer:
         headers = {"X-Vault-Namespace": namespace} if namespace else {}
         if method == "patch":
             headers["Content-Type"] = "application/merge-patch+json"
         failure: VaultUnavailable
         try:
-            answer = self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body)
+            answer: Answer = self._hvac.adapter.request(
+                method, "/v1/" + quote(path, safe="/"), headers=headers, json=body
+            )
         except (HTTPError, ValueError) as error:
-            failure = VaultUnavailable(f"no answer from Vault at {self._access.address}: {_cause(error)}")
+            inner = _innermost(error)
+            kind = VaultUntrusted if isinstance(inner, ssl.SSLCertVerificationError) else VaultUnavailable
+            failure = kind(f"no answer from Vault at {self._access.address}: {_cause(inner)}")
         except OSError as error:  # such as a CA file that is gone
             failure = VaultUnavailable(f"can't ask Vault at {self._access.address}: {type(error).__name__}: {error}")
         else:
-            return _content(answer, path, missing_ok=missing_ok)
+            return answer
         raise failure  # out of the except block: what is raised there may hold values and the token
 
     # -- on the loop
@@ -363,11 +415,15 @@ def _said(line: object) -> str:
     return "; ".join(items or parts)
 
 
-def _cause(error: Exception) -> str:
-    """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
-    inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__) is not None:
-        inner = deeper
+def _innermost(error: BaseException) -> BaseException:
+    """The first reason of a failed request."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def _cause(inner: BaseException) -> str:
+    """The reason in words: only the operating system's own, as others quote the request."""
     words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
     return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
 
@@ -418,6 +474,21 @@ def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _lease(answer: Mapping[str, Any], part: str, seconds: str) -> TokenLease:
     data = _mapping(answer.get(part))
     return TokenLease(float(data.get(seconds) or 0), bool(data.get("renewable")))
+
+
+def _token(answer: Mapping[str, Any]) -> Token:
+    """Without its id and accessor."""
+    data = _mapping(answer.get("data"))
+    policies = [*(data.get("policies") or ()), *(data.get("identity_policies") or ())]
+    return Token(
+        policies=tuple(dict.fromkeys(map(str, policies))),
+        ttl=float(data.get("ttl") or 0),
+        renewable=bool(data.get("renewable")),
+        period=float(data.get("period") or 0),
+        max_ttl=float(data.get("explicit_max_ttl") or 0),
+        orphan=data.get("orphan") is True,
+        uses=int(data.get("num_uses") or 0),
+    )
 
 
 def _mapping(value: object) -> dict[str, Any]:

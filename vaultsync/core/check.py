@@ -218,8 +218,8 @@ def crds(served: Mapping[str, frozenset[str]], known: Sequence[str], kinds: Sequ
     fix = f"install external-secrets (https://external-secrets.io) of a version that serves {' or '.join(known)}"
     best = next((version for version in known if version in served), None)
     if best is None:
-        others = f"only in {', '.join(sorted(served))}" if served else "at all"
-        return Line(Name.CRDS, Mark.FAILED, f"{names.GROUP} is not served {others}", fix)
+        others = f" but in {', '.join(sorted(served))}" if served else ""
+        return Line(Name.CRDS, Mark.FAILED, f"{names.GROUP} is not served{others}", fix)
     missing = [kind for kind in kinds if kind not in served[best]]
     if missing:
         return Line(Name.CRDS, Mark.FAILED, f"{names.GROUP}/{best} has no {', '.join(missing)}", fix)

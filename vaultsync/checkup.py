@@ -123,6 +123,8 @@ class Checkup:
         self._found = Checked()
         self._no_mounts: list[Line] = []
         """Of the paths that are in no mount of KV."""
+        self._is_told = False
+        """Whether Vault tells the token what it may do."""
         self._unlisted = ""
         """What has to be mended before the stores and ExternalSecrets are known."""
 
@@ -365,16 +367,14 @@ class Checkup:
             self._add(check.not_asked(Name.POLICY, Name.LOGIN))
             return
         asking, fix = self._asking, self._policy_fix(token)
-        try:
-            self._add(await self._policy(asking.vault_namespace, check.OF_ITS_OWN, self._own(token), fix, 0))
-            for (namespace, mount), paths in sorted(uses.items()):
+        self._add(await self._policy(asking.vault_namespace, check.OF_ITS_OWN, self._own(token), fix, 0))
+        for (namespace, mount), paths in sorted(uses.items()):
+            place = f"{namespace}:{mount.path}" if namespace else mount.path
+            if self._is_told:  # in another Vault namespace it may still be refused
                 wanted, count = self._wanted(namespace, mount, paths)
-                place = f"{namespace}:{mount.path}" if namespace else mount.path
                 self._add(await self._policy(namespace, place, wanted, fix, count))
-        except VaultUnavailable as error:
-            self._add(Line(Name.POLICY, Mark.FAILED, check.cut(str(error)), check.AGAIN))
-        except VaultsyncError as error:
-            self._add(check.policy_unknown(str(error), fix))
+            else:
+                self._add(check.not_asked(Name.POLICY, f"{Name.POLICY} {check.OF_ITS_OWN}", place))
         self._add(*self._no_mounts[: check.SHOWN])
         if self._unlisted:
             self._add(check.not_asked(Name.POLICY, self._unlisted, "mounts"))
@@ -382,8 +382,14 @@ class Checkup:
     async def _policy(self, namespace: str, place: str, wanted: Sequence[Asked], fix: str, count: int) -> Line:
         granted: dict[str, frozenset[str]] = {}
         paths = [one.path for one in wanted]
-        for start in range(0, len(paths), BATCH):
-            granted |= await self._vault.capabilities(paths[start : start + BATCH], namespace)
+        try:
+            for start in range(0, len(paths), BATCH):
+                granted |= await self._vault.capabilities(paths[start : start + BATCH], namespace)
+        except VaultUnavailable as error:
+            return Line(Name.POLICY, Mark.FAILED, check.cut(str(error)), check.AGAIN, place)
+        except VaultsyncError as error:
+            return check.policy_unknown(place, str(error), fix)
+        self._is_told = True
         return check.policy(place, wanted, granted, fix, count)
 
     def _own(self, token: Token) -> list[Asked]:

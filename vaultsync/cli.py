@@ -281,15 +281,18 @@ def _check(*, as_json: bool) -> int:
 
 
 def _print_setup() -> int:
-    given = all(os.environ.get(name) for name in ("VAULT_ADDR", "VAULT_TOKEN"))
-    settings = _settings(asks=given)
-    if settings is None:
-        return EXIT_USAGE
+    try:
+        settings, asks = Settings(), True
+    except ValidationError as error:
+        if any(os.environ.get(name) for name, _ in _problems(error)):
+            _say(_one_line(error))
+            return EXIT_USAGE
+        settings, asks = Settings(**NOT_ASKED), False  # what is wrong is only not set yet
     _prepare(settings, "CRITICAL")
     from vaultsync import app
 
     try:
-        text = asyncio.run(app.setup(settings, asks=given))
+        text = asyncio.run(app.setup(settings, asks=asks))
     except ValueError as error:
         _say(str(error))
         return EXIT_USAGE

@@ -394,7 +394,7 @@ READ, SILENT, GONE = AuditFile(grew=True), AuditFile(), AuditFile(problem="No su
         ("events", ":1", None, AWAY, "2.7.2", Mark.FAILED, "no event stream", "VAULTSYNC_SOURCE=auto"),
         ("audit", ":1", None, AWAY, "1.15.1", Mark.OK, "an audit device", ""),
         ("audit", "", READ, AWAY, "1.15.1", Mark.OK, "the audit file /audit, as VAULTSYNC_SOURCE is audit", ""),
-        ("audit", "", SILENT, AWAY, "1.15.1", Mark.FAILED, "the audit file /audit, in which", "vault audit list"),
+        ("audit", "", SILENT, AWAY, "1.15.1", Mark.WARNING, "the audit file /audit, in which", "vault audit list"),
         ("audit", "", GONE, AWAY, "1.15.1", Mark.FAILED, "the audit file /audit can't be read", "let /audit be read"),
     ],
 )
@@ -507,6 +507,18 @@ def test_wrong_settings_are_lines_and_exit_2(capsys: pytest.CaptureFixture[str])
     ]
     assert main(["check", "-o", "json"]) == 2
     assert json.loads(capsys.readouterr().out)["summary"]["failed"] == 2
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(("name", "value"), [("VAULT_ADDR", "vault"), ("VAULTSYNC_RESYNC", "often")])
+def test_wrong_settings_print_no_setup(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["check", "--print-setup"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert name in printed.err
 
 
 @pytest.mark.parametrize("arguments", [["--print-setup", "-o", "json"], ["everything"], ["-o", "xml"]])

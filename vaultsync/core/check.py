@@ -344,9 +344,9 @@ def policy(
     return Line(Name.POLICY, Mark.OK, f"all that is needed, and no more{used}", of=place)
 
 
-def policy_unknown(problem: str, fix: str) -> Line:
+def policy_unknown(place: str, problem: str, fix: str) -> Line:
     """Vault does not say what the token may do: that is no reason why it should not be enough."""
-    return Line(Name.POLICY, Mark.WARNING, cut(problem), f"grant `update` on {CAPABILITIES}: {fix}")
+    return Line(Name.POLICY, Mark.WARNING, cut(problem), f"grant `update` on {CAPABILITIES}: {fix}", place)
 
 
 def no_mount(path: str, problem: str) -> Line:
@@ -414,7 +414,8 @@ def source(hearing: Hearing, stream: Stream, file: AuditFile, version: str, poli
     if hearing.wanted == "poll":
         return Line(Name.SOURCE, Mark.OK, f"{poll}, {chosen}")
     if hearing.wanted == "audit":
-        return Line(Name.SOURCE, Mark.FAILED if weak else Mark.OK, f"{audit}, {chosen}", weak)
+        bad = Mark.FAILED if file.problem and not hearing.listen else Mark.WARNING
+        return Line(Name.SOURCE, bad if weak else Mark.OK, f"{audit}, {chosen}", weak)
     if stream.connected:
         found = "the event stream, as Vault offers it"
         if audit and not weak:
@@ -447,7 +448,7 @@ def _audit(hearing: Hearing, file: AuditFile) -> tuple[str, str]:
             f"let {path} be read from here, as Vault writes it",
         )
     if not file.grew:
-        silent = f"the audit file {path}, in which a request of now does not appear"
+        silent = f"the audit file {path}, in which a request that was just made does not appear"
         return silent, f"vault audit list; vault audit enable file file_path={path}"
     return f"the audit file {path}", ""
 

@@ -13,7 +13,16 @@ from typing import Final
 from vaultsync.core import check
 from vaultsync.core.check import AuditFile, Hearing, Line, Mark, Name, Stream, Token
 from vaultsync.core.decide import SeedChoice
-from vaultsync.core.errors import KubeDenied, VaultRejected, VaultsyncError, VaultUnavailable, VaultUntrusted
+from vaultsync.core.errors import (
+    KubeDenied,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
+    VaultRejected,
+    VaultsyncError,
+    VaultUnavailable,
+    VaultUntrusted,
+)
 from vaultsync.core.objects import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, secret_path, v2_path
 from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, policy, stand_ins
@@ -25,7 +34,7 @@ from vaultsync.engine.index import Index
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.kube import access
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, served
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
 from vaultsync.vault.client import VaultClient
@@ -45,6 +54,7 @@ NO_CONFIG: Final = "set KUBECONFIG to a kubeconfig file, or run it in a pod that
 NO_CREDENTIALS: Final = (
     "take valid credentials: those of the kubeconfig, or of the pod's ServiceAccount, which must exist"
 )
+NO_DISCOVERY: Final = "bind the ClusterRole system:discovery, which lets everybody ask what is served"
 NO_ANSWER: Final = "let the API server be reached from here, or name its address and CA in the file of KUBECONFIG"
 
 Uses = dict[tuple[str, Mount], dict[str, bool]]
@@ -62,6 +72,7 @@ class Asking:
         seeds: whether anything is created.
         by_annotation: whether only for who asks for it.
         writes: whether anything is written to Kubernetes.
+        hearing: of changes.
         streams: whether the event stream is used where there is one.
     """
 
@@ -82,7 +93,7 @@ class Checked:
     """What was found; what is not known is as if nothing were there.
 
     Attributes:
-        lines: in the order of core.check.Name.
+        lines: in the order in which they were asked.
         user: who it is to Kubernetes.
         mounts: in use.
         token: Vault's answer about it.
@@ -127,6 +138,8 @@ class Checkup:
         """Whether Vault tells the token what it may do."""
         self._unlisted = ""
         """What has to be mended before the stores and ExternalSecrets are known."""
+        self._no_list = ""
+        """Why they could not be listed, though that is allowed."""
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> Checked:
         """Ask everything.
@@ -155,17 +168,23 @@ class Checkup:
     # -- Kubernetes
 
     async def _kubernetes(self, connect: Callable[[], Awaitable[KubeClient]]) -> None:
-        self._unlisted = Name.KUBERNETES
         try:
             client = await connect()
         except NoKubeConfig as error:
-            self._add(check.no_kubernetes(str(error), NO_CONFIG))
-            self._none_of(Name.CRDS, Name.PERMISSION)
+            self._no_kubernetes(str(error), NO_CONFIG)
             return
         try:
             await self._ask_kubernetes(client)
+        except KubeUnavailable as error:  # it may have answered a moment ago
+            self._no_kubernetes(str(error), NO_ANSWER)
         finally:
             await client.close()
+
+    def _no_kubernetes(self, problem: str, fix: str) -> None:
+        self._unlisted = Name.KUBERNETES
+        self._add(check.no_kubernetes(problem, fix))
+        told = {line.check for line in self._found.lines}
+        self._none_of(*(name for name in (Name.CRDS, Name.PERMISSION) if name not in told))
 
     def _none_of(self, *names: Name) -> None:
         self._add(*(check.not_asked(name, self._unlisted) for name in names))
@@ -174,29 +193,28 @@ class Checkup:
         try:
             version = await access.version(client)
             self._found.user = await access.user(client)
-        except VaultsyncError as error:
-            fix = NO_CREDENTIALS if isinstance(error, KubeDenied) else NO_ANSWER
-            self._add(check.no_kubernetes(str(error), fix))
-            self._none_of(Name.CRDS, Name.PERMISSION)
+        except KubeDenied as error:
+            self._no_kubernetes(str(error), NO_CREDENTIALS)
             return
         self._add(check.kubernetes(client.server, version, self._found.user))
-        self._unlisted = Name.CRDS
-        try:
-            line = check.crds(
-                await access.resources(client, SERVED_VERSIONS),
-                SERVED_VERSIONS,
-                (EXTERNAL_SECRETS, STORES, CLUSTER_STORES),
-            )
-            self._add(line)
-            best = await served(client) if line.mark is Mark.OK else None
-        except VaultsyncError as error:
-            self._add(Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_ANSWER))
-            best = None
+        best = await self._served(client)
         unlistable = await self._permissions(client, takes_condition=best is None or best.takes_condition)
-        if best is not None:
-            self._unlisted = f"{Name.PERMISSION} {unlistable}" if unlistable else ""
-        if not self._unlisted and best is not None:
+        if best is None:
+            self._unlisted = Name.CRDS
+        elif unlistable:
+            self._unlisted = f"{Name.PERMISSION} {unlistable}"
+        else:
             await self._list(client, best.version)
+
+    async def _served(self, client: KubeClient) -> Served | None:
+        """What of external-secrets.io is served; None where it is of no use."""
+        kinds = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
+        try:
+            line = check.crds(await access.resources(client, SERVED_VERSIONS), SERVED_VERSIONS, kinds)
+        except KubeDenied as error:
+            line = Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY)
+        self._add(line)
+        return await served(client) if line.mark is Mark.OK else None
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""
@@ -208,7 +226,7 @@ class Checkup:
                 if no and (names := await self._selected(client, right)):
                     verbs = {question.verb for question in no}
                     no = await _refused(client, [one for one in questions(right, names) if one.verb in verbs])
-            except VaultsyncError as error:
+            except (KubeDenied, KubeNotFound, KubeRejected) as error:
                 self._add(check.permission_unknown(right, str(error)))
                 continue
             self._add(check.permission(right, no, self._found.user, by_namespace=by_namespace))
@@ -232,7 +250,7 @@ class Checkup:
             async with asyncio.TaskGroup() as tasks:
                 await Watches(tasks, client, version, self._asking.selection, self._survey, once=True).start()
         except* VaultsyncError as errors:
-            self._unlisted = f"that all is listed, but {check.cut(_first(errors))}"
+            self._unlisted, self._no_list = Name.STORES, _first(errors)
 
     # -- Vault
 
@@ -310,6 +328,9 @@ class Checkup:
     # -- stores, and what is read through them
 
     def _stores(self) -> None:
+        if self._no_list:
+            self._add(Line(Name.STORES, Mark.FAILED, check.cut(self._no_list), check.AGAIN))
+            return
         if self._unlisted:
             self._none_of(Name.STORES)
             return

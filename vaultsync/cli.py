@@ -287,7 +287,10 @@ def _print_setup() -> int:
         if any(os.environ.get(name) for name, _ in _problems(error)):
             _say(_one_line(error))
             return EXIT_USAGE
-        settings, asks = Settings(**NOT_ASKED), False  # what is wrong is only not set yet
+        made, asks = _settings(asks=False), False  # what is wrong may only be not set yet
+        if made is None:
+            return EXIT_USAGE
+        settings = made
     _prepare(settings, "CRITICAL")
     from vaultsync import app
 

@@ -510,7 +510,7 @@ def test_wrong_settings_are_lines_and_exit_2(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("nothing_set")
-@pytest.mark.parametrize(("name", "value"), [("VAULT_ADDR", "vault"), ("VAULTSYNC_RESYNC", "often")])
+@pytest.mark.parametrize(("name", "value"), [("VAULT_ADDR", "vault"), ("VAULTSYNC_AUDIT_TLS_KEY", "k")])
 def test_wrong_settings_print_no_setup(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ def testbed(openbao: Testbed) -> Testbed:
     ("source", "env", "code", "mark", "words"),
     [
         ("auto", {}, 0, "ok", "an audit device that writes to 127.0.0.1:1"),
-        ("auto", DEAF, 0, "warning", "the poll, every 1m; no event stream: "),
+        ("auto", DEAF, 0, "warning", "has no event stream; and there is no audit device"),
         ("poll", DEAF, 0, "ok", "the poll, every 1m"),
         ("events", {}, 1, "failed", "and as VAULTSYNC_SOURCE is events"),
     ],
@@ -32,7 +32,7 @@ def test_the_source_is_told_and_why(
     assert line["mark"] == mark
     assert words in line["found"]
     if mark == "failed":
-        assert line["fix"].startswith("VAULTSYNC_SOURCE=auto: Vault 2.")
+        assert line["fix"].startswith("set VAULTSYNC_SOURCE=auto")
 
 
 def test_all_is_well_and_its_fix_is_one_that_openbao_takes(place: Place) -> None:

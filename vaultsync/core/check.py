@@ -422,12 +422,11 @@ def source(hearing: Hearing, stream: Stream, file: AuditFile, version: str, poli
             return Line(Name.SOURCE, Mark.OK, f"{found}; of deletions, which that tells to root tokens alone, {audit}")
         late = f"{found}; deletions, which that tells to root tokens alone, are healed late: "
         return Line(Name.SOURCE, Mark.WARNING, late + (audit or "there is no audit device"), weak or AUDIT_FIX)
-    away = f"no event stream: {cut(stream.reason)}"
     could = offers_stream(version)
+    away = f"no event stream: {cut(stream.reason)}" if could else f"Vault {version} has no event stream"
     mend = policy_fix if could and stream.refused else "let a websocket from here through to Vault" if could else ""
     if hearing.wanted == "events":
-        other = f"VAULTSYNC_SOURCE=auto: Vault {version} has no event stream"
-        return Line(Name.SOURCE, Mark.FAILED, f"{away}, and {chosen}", mend or other)
+        return Line(Name.SOURCE, Mark.FAILED, f"{away}, and {chosen}", mend or "set VAULTSYNC_SOURCE=auto")
     if audit and not weak:
         return Line(Name.SOURCE, Mark.WARNING if mend else Mark.OK, f"{audit}; {away}", mend)
     found = f"{poll}; {away}; and {audit or 'there is no audit device'}"

@@ -388,19 +388,19 @@ class Checkup:
             self._add(check.not_asked(Name.POLICY, Name.LOGIN))
             return
         asking, fix = self._asking, self._policy_fix(token)
-        self._add(await self._policy(asking.vault_namespace, check.OF_ITS_OWN, self._own(token), fix, 0))
+        self._add(await self._policy(asking.vault_namespace, check.OF_ITS_OWN, self._own(token), fix))
         for (namespace, mount), paths in sorted(uses.items()):
             place = f"{namespace}:{mount.path}" if namespace else mount.path
             if self._is_told:  # in another Vault namespace it may still be refused
-                wanted, count = self._wanted(namespace, mount, paths)
-                self._add(await self._policy(namespace, place, wanted, fix, count))
+                wanted = self._wanted(namespace, mount, paths)
+                self._add(await self._policy(namespace, place, wanted, fix, len(paths)))
             else:
                 self._add(check.not_asked(Name.POLICY, f"{Name.POLICY} {check.OF_ITS_OWN}", place))
         self._add(*self._no_mounts[: check.SHOWN])
         if self._unlisted:
             self._add(check.not_asked(Name.POLICY, self._unlisted, "mounts"))
 
-    async def _policy(self, namespace: str, place: str, wanted: Sequence[Asked], fix: str, count: int) -> Line:
+    async def _policy(self, namespace: str, place: str, wanted: Sequence[Asked], fix: str, in_all: int = 0) -> Line:
         granted: dict[str, frozenset[str]] = {}
         paths = [one.path for one in wanted]
         try:
@@ -411,7 +411,7 @@ class Checkup:
         except VaultsyncError as error:
             return check.policy_unknown(place, str(error), fix)
         self._is_told = True
-        return check.policy(place, wanted, granted, fix, count)
+        return check.policy(place, wanted, granted, fix, min(in_all, MAX_PATHS), in_all)
 
     def _own(self, token: Token) -> list[Asked]:
         """What is asked of Vault itself, and what would let the token give itself more."""
@@ -439,8 +439,8 @@ class Checkup:
         written = (rule for entry in wanting for _, rule in (*entry.rules.written, *self._index.defaults.rules.written))
         return frozenset(rule.name for rule in written if isinstance(rule, PolicyRule))
 
-    def _wanted(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> tuple[list[Asked], int]:
-        """What is to be asked for in a mount, and for how many paths in use."""
+    def _wanted(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
+        """What is to be asked for in a mount."""
         used = sorted(paths.items(), key=lambda item: not item[1])[:MAX_PATHS]  # those to be created first
         asking = self._asking
         stood_in = [
@@ -454,7 +454,7 @@ class Checkup:
             for one in asked(mount, inner, creates=creates and asking.seeds, seeds=asking.seeds, streams=streams):
                 known = found.get(one.path)
                 found[one.path] = one if known is None else Asked(one.path, one.needed | known.needed, one.most)
-        return list(found.values()), len(used)
+        return list(found.values())
 
     async def _external_secrets(self) -> None:
         if self._unlisted or self._found.token is None:

@@ -337,10 +337,10 @@ def test_policies() -> None:
     ]
 
     def told(listed: set[str]) -> Line:
-        return check.policy("secret/", wanted, {one.path: frozenset(listed) for one in wanted}, FIX, 6)
+        return check.policy("secret/", wanted, {one.path: frozenset(listed) for one in wanted}, FIX, 6, 9)
 
     assert told({"create"}) == Line(
-        Name.POLICY, Mark.OK, "all that is needed, and no more (asked for 6 paths in use)", of="secret/"
+        Name.POLICY, Mark.OK, "all that is needed, and no more (asked for 6 of 9 paths in use)", of="secret/"
     )
     assert told({"create", "update"}).mark is Mark.OK
     less, more = told({"update", "read"}), told({"create", "sudo", "read"})

@@ -323,6 +323,7 @@ def policy(
     granted: Mapping[str, frozenset[str]],
     fix: str,
     paths: int,
+    in_all: int,
 ) -> Line:
     """Whether the token may do what is needed in one mount, or of Vault itself, and no more.
 
@@ -331,7 +332,8 @@ def policy(
         wanted: what was asked for.
         granted: Vault's answer, by path.
         fix: what writes the policy.
-        paths: of how many secrets in use.
+        paths: of how many secrets.
+        in_all: how many are in use.
     """
     missing = {one.path: lacks for one in wanted if (lacks := one.needed - granted[one.path])}
     if missing:
@@ -340,7 +342,8 @@ def policy(
     if excess:
         found = f"all that is needed, but it may also {_on_paths(excess)}"
         return Line(Name.POLICY, Mark.WARNING, found, fix, place)
-    used = f" (asked for {paths} path{'' if paths == 1 else 's'} in use)" if paths else ""
+    some_of = f"{paths} of " if paths < in_all else ""
+    used = f" (asked for {some_of}{in_all} path{'' if in_all == 1 else 's'} in use)" if in_all else ""
     return Line(Name.POLICY, Mark.OK, f"all that is needed, and no more{used}", of=place)
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 from loguru import logger
 
 from vaultsync import __version__
+from vaultsync.checkup import Asking, Checked, Checkup, missing
 from vaultsync.core.backoff import backoff
-from vaultsync.core.decide import Defaults
+from vaultsync.core.check import Hearing
+from vaultsync.core.decide import Defaults, SeedMode
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
@@ -20,6 +22,7 @@ from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import clean_namespace
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.core.setup import script
 from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import Controller
 from vaultsync.engine.index import Index, server_identity
@@ -116,6 +119,57 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
         async with _listed(settings, made, _selection(settings)):
             return await made.explain(only)
+
+
+async def check(settings: Settings) -> Checked:
+    """Ask Kubernetes and Vault for all that `run` needs. Writes to neither.
+
+    Args:
+        settings: those of `run`.
+
+    Returns:
+        What was found, whatever fails.
+    """
+    login = _login(settings)
+    vault, index = VaultClient(login), _index(settings)
+    stream = EventStream(login, _nothing, _nothing)
+    survey = Survey(index, vault, _seed_paths(settings), settings.seed)
+    try:
+        made = Checkup(_asking(settings), login, vault, stream, index, survey)
+        return await made.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
+    finally:
+        await login.close()
+        await vault.close()
+
+
+async def setup(settings: Settings, *, asks: bool) -> str:
+    """The shell commands that set up what vaultsync needs.
+
+    Args:
+        settings: those of `run`.
+        asks: whether to ask first what is there already.
+
+    Raises:
+        ValueError: a glob of VAULTSYNC_SEED_PATHS is for none of the mounts.
+    """
+    found = await check(settings) if asks else Checked()
+    return script(missing(_asking(settings), found))
+
+
+def _asking(settings: Settings) -> Asking:
+    """The settings, as far as `check` asks something because of them."""
+    return Asking(
+        address=settings.vault_addr,
+        servers=(settings.vault_addr, *settings.store_servers),
+        vault_namespace=clean_namespace(settings.vault_namespace),
+        selection=_selection(settings),
+        seed_paths=_seed_paths(settings),
+        seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
+        by_annotation=settings.seed is SeedMode.ANNOTATED,
+        writes=not settings.dry_run,
+        hearing=Hearing(settings.source.value, settings.audit_listen, settings.audit_file, settings.poll_interval),
+        streams=settings.source.streams,
+    )
 
 
 async def orphans(settings: Settings) -> Found:
@@ -246,6 +300,10 @@ def _seed_paths(settings: Settings) -> SeedPaths:
 
 def _selection(settings: Settings) -> Selection:
     return Selection(settings.namespaces, settings.namespace_selector, settings.selector)
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""
 
 
 def _first_reason(group: BaseExceptionGroup[BaseException]) -> str:

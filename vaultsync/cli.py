@@ -12,6 +12,7 @@ from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
+from vaultsync.core.check import is_red, right_settings, wrong_settings
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.policy import parse_mounts, policy
@@ -63,6 +64,19 @@ name yours.
 
 exit codes: 0 printed, 2 a wrong argument or setting
 """
+CHECK: Final = f"""Tells, from where it runs, whether vaultsync can work there: one line a check, with what mends it.
+It asks for the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy
+in each mount that is in use, what tells of changes, the stores, and the first ExternalSecret that is blocked. What
+needs something that failed is not asked.
+{READ_ONLY}
+
+--print-setup prints, in place of that, the shell commands by which an admin of Kubernetes and Vault sets up what did
+not come out well, and all of it where nothing can be asked, such as without VAULT_ADDR and VAULT_TOKEN. A person's
+rights in Kubernetes say nothing of vaultsync's: with a person's kubeconfig, all of those are printed.
+
+exit codes: 0 all is well, warnings or not (of --print-setup: printed), 1 something is red,
+            2 a wrong argument or setting
+"""
 NOT_ASKED: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
     **{name: Settings.model_fields[name].default for name, ways in LOGIN.items() if Auth.TOKEN not in ways},
@@ -98,6 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run()
     if parsed.command == "policy":
         return _policy(parsed.mount)
+    if parsed.command == "check":
+        if parsed.print_setup and parsed.output == "json":
+            commands["check"].error("--print-setup prints shell commands, and no JSON")
+        return _print_setup() if parsed.print_setup else _check(as_json=parsed.output == "json")
     if parsed.command == "orphans":
         if problem := _unasked(delete=parsed.delete, sure=parsed.yes):
             commands["orphans"].error(problem)
@@ -131,6 +149,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "explain": ("tell what one ExternalSecret reads, and why", EXPLAIN),
         "plan": ("tell what would be done", PLAN),
         "orphans": ("list what vaultsync made and no ExternalSecret reads any more", ORPHANS),
+        "check": ("tell whether it could work here, and what mends what is red", CHECK),
     }
     for command, (help, description) in asked.items():
         made = commands.add_parser(
@@ -141,6 +160,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands.choices["plan"].exit_usage = EXIT_PLAN_USAGE
     commands.choices["orphans"].add_argument("--delete", action="store_true", help="delete them, after a question")
     commands.choices["orphans"].add_argument("--yes", action="store_true", help="with --delete: ask no question")
+    commands.choices["check"].add_argument(
+        "--print-setup", action="store_true", help="print the commands that set up what is missing"
+    )
     granted = commands.add_parser(
         "policy",
         help="print the Vault policy that it needs",
@@ -246,6 +268,44 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
     _leave(code, text)
 
 
+def _check(*, as_json: bool) -> int:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        from vaultsync import tables
+
+        lines = wrong_settings(_problems(error))
+        _write(tables.check_json(lines) if as_json else tables.check_table(lines))
+        return EXIT_USAGE
+    _prepare(settings, "CRITICAL")  # what is to be said stands in the lines
+    from vaultsync import app, tables
+
+    lines = [right_settings(), *asyncio.run(app.check(settings)).lines]
+    _leave(EXIT_FAILED if is_red(lines) else 0, tables.check_json(lines) if as_json else tables.check_table(lines))
+
+
+def _print_setup() -> int:
+    try:
+        settings, asks = Settings(), True
+    except ValidationError as error:
+        if any(os.environ.get(name) for name, _ in _problems(error)):
+            _say(_one_line(error))
+            return EXIT_USAGE
+        made, asks = _settings(asks=False), False  # what is wrong may only be not set yet
+        if made is None:
+            return EXIT_USAGE
+        settings = made
+    _prepare(settings, "CRITICAL")
+    from vaultsync import app
+
+    try:
+        text = asyncio.run(app.setup(settings, asks=asks))
+    except ValueError as error:
+        _say(str(error))
+        return EXIT_USAGE
+    _leave(0, text)
+
+
 def _unasked(*, delete: bool, sure: bool) -> str:
     """What is wrong with the arguments of `orphans`, "" if nothing."""
     if sure and not delete:
@@ -335,11 +395,16 @@ def _run() -> int:
 
 
 def _one_line(error: ValidationError) -> str:
-    """Every wrong setting on one line: its variable and what would be right; never the value, which may be a token."""
+    """Every wrong setting on one line."""
+    return "; ".join(f"{name} {what}".strip() for name, what in _problems(error))
+
+
+def _problems(error: ValidationError) -> list[tuple[str, str]]:
+    """The variable of each wrong setting and what would be right; never the value, which may be a token."""
     problems = []
     for detail in error.errors(include_input=False, include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
         name = variable(name) if name in Settings.model_fields else name
         what = "is not set" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{name} {what}".strip())
-    return "; ".join(problems)
+        problems.append((name, what))
+    return problems

@@ -1,4 +1,4 @@
-"""What `explain`, `plan` and `orphans` print: columns as kubectl aligns them, or JSON. Decides nothing.
+"""What `explain`, `plan`, `orphans` and `check` print: columns as kubectl aligns them, or JSON. Decides nothing.
 
 What comes from the cluster is not trusted to be printable.
 """
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from vaultsync.core.check import Line, Mark
 from vaultsync.core.durations import age
 from vaultsync.engine.orphans import Found, Orphan
 from vaultsync.engine.survey import Explained, Finding, Summary
@@ -105,6 +106,31 @@ def left_alone(orphan: Orphan, why: str) -> str:
     return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
 
 
+def check_table(lines: Sequence[Line]) -> str:
+    """A line for each check with what mends it, and one that counts them."""
+    rows = [[line.mark.value, f"{line.check.value} {line.of}".rstrip(), _with_fix(line)] for line in lines]
+    marks = Counter(line.mark for line in lines)
+    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Mark)
+    return f"{columns(rows)}\n{last}\n"
+
+
+def check_json(lines: Sequence[Line]) -> str:
+    """The same as JSON."""
+    marks = Counter(line.mark for line in lines)
+    checks = [
+        {
+            "check": line.check.value,
+            "of": line.of or None,
+            "mark": line.mark.value,
+            "found": line.found,
+            "fix": line.fix or None,
+        }
+        for line in lines
+    ]
+    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Mark}
+    return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, each column as wide as its widest cell; the last one is not padded."""
     cells = [[_printable(cell) for cell in row] for row in rows]
@@ -148,6 +174,10 @@ def _orphan(orphan: Orphan) -> dict[str, Any]:
         "made_for": orphan.external_secret or None,
         "properties": list(orphan.properties),
     }
+
+
+def _with_fix(line: Line) -> str:
+    return f"{line.found}. To do: {line.fix}" if line.fix else line.found
 
 
 def _why(finding: Finding) -> str:

@@ -63,3 +63,7 @@ path "auth/token/renew-self" {
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
+# What the token may do, for `vaultsync check`; the same goes for this.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}

@@ -27,7 +27,7 @@ from tests.testbed.vaultsync import FOREIGN
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
-from vaultsync.core.policy import policy
+from vaultsync.core.policy import CAPABILITIES, policy
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -169,7 +169,12 @@ class Probes:
         self._login = login
         self._spare = spare
         self._root = root
-        self.requests: dict[str, Probe] = {"look up": self._look_up, "renew": self._renew, "revoke": self._revoke}
+        self.requests: dict[str, Probe] = {
+            "look up": self._look_up,
+            "renew": self._renew,
+            "revoke": self._revoke,
+            "capabilities": self._capabilities,
+        }
         if case.may_seed:
             self.requests["password"] = self._password
         for area in case.areas:
@@ -209,6 +214,10 @@ class Probes:
     async def _revoke(self) -> None:
         """Once: of another token, as this one is needed."""
         await self._spare.revoke()
+
+    async def _capabilities(self) -> None:
+        found = await self._client.capabilities([CAPABILITIES, "sys/mounts"], "")
+        assert found == {CAPABILITIES: {"update"}, "sys/mounts": set()}
 
     async def _password(self) -> None:
         assert len((await self._client.password("probe", "")).get_secret_value()) == 20

@@ -1,5 +1,6 @@
 """ops/metrics and what the parts count for it: each figure moves as it should, and no label grows with the cluster."""
 
+import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
@@ -230,6 +231,7 @@ def test_the_oldest_waiting_key_tells_its_age() -> None:
         engine = Engine()
         assert (engine.controller.backlog(), engine.controller.oldest()) == (0, 0.0)
         async with engine.working():
+            await asyncio.sleep(0)  # it begins
             engine.controller.external_secret_changed(external_secret("a"))
             time.sleep(0.02)  # noqa: ASYNC251 — so that no worker takes them meanwhile
             assert engine.controller.backlog() == 2

@@ -28,6 +28,7 @@ ALWAYS = {
     "auth/token/lookup-self": {"read"},
     "auth/token/renew-self": {"update"},
     "auth/token/revoke-self": {"update"},
+    "sys/capabilities-self": {"update"},
 }
 PASSWORDS = {"sys/policies/password/+/generate": {"read"}}
 

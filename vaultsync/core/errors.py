@@ -32,6 +32,10 @@ class VaultUnavailable(VaultsyncError):
         self.status = status
 
 
+class VaultUntrusted(VaultUnavailable):
+    """Vault's certificate is not one to trust; a person has to name its CA, or its own name."""
+
+
 class VaultDenied(VaultsyncError):
     """Vault refused the token or its policy (401, 403); a person has to change the policy."""
 

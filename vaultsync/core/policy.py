@@ -14,6 +14,9 @@ from vaultsync.core.paths import Mount, unsafe_reason
 from vaultsync.core.seed_paths import VARIABLE, Pattern, Pieces, SeedPaths, Shape
 
 DEFAULT_MOUNTS: Final = (Mount("secret/", 2),)
+CAPABILITIES: Final = "sys/capabilities-self"
+STAND_IN: Final = "vaultsync-check"
+"""In place of a name that is not known yet; nothing is ever written there."""
 
 _Inner: TypeAlias = tuple[str, ...]
 """Segments of a policy's path within a mount: `+` is any one, and only the last may end in `*`: anything."""
@@ -46,6 +49,8 @@ Vault's own password policies, for rules such as {format: policy, name: ops}; le
 _OWN: Final = """\
 The token's own life: whether Vault knows it, for longer, and its end when vaultsync ends, if it has logged in itself.
 (Vault's policy "default", which most tokens have, grants these too.)"""
+_CHECK: Final = "What the token may do, for `vaultsync check`; the same goes for this."
+_WRITES: Final = frozenset({"create", "update", "patch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,20 @@ class _Block:
         else:
             yield f"  capabilities = [{quoted}]"
         yield "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One path of Vault's API of which a token's capabilities are asked for.
+
+    Attributes:
+        needed: those without which vaultsync can't do its work there.
+        most: those that the printed policy grants there.
+    """
+
+    path: str
+    needed: frozenset[str]
+    most: frozenset[str]
 
 
 def parse_mounts(given: Sequence[str]) -> tuple[Mount, ...]:
@@ -122,11 +141,51 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, strea
         _block("auth/token/lookup-self", "read", why=(_OWN,)),
         _block("auth/token/renew-self", "update", why=(_OWN,)),
         _block("auth/token/revoke-self", "update", why=(_OWN,)),
+        _block(CAPABILITIES, "update", why=(_CHECK,)),
     ]
     found = [*groups, passwords, lease]
     if not streams:
         found = [[block for block in map(_without_stream, group) if block.capabilities] for group in found]
     return "\n".join(_text(_header(seed_paths, mounts, seeds=seeds, streams=streams), found))
+
+
+def command(mounts: Sequence[Mount]) -> str:
+    """The command line that prints the policy for these mounts."""
+    named = (mount.path[:-1] + ("=v1" if mount.kv == 1 else "") for mount in mounts)
+    return shlex.join(["vaultsync", "policy", *(word for name in named for word in ("--mount", name))])
+
+
+def asked(mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool) -> list[Asked]:
+    """What is needed for one secret, and what the policy grants at most, path by path.
+
+    Args:
+        mount: the secret's.
+        inner: its path within the mount.
+        creates: whether it may have to be created.
+        seeds: whether anything is created at all.
+        streams: whether the event stream is used, of a Vault that knows `subscribe`.
+    """
+    found = []
+    folder = inner.rpartition("/")[0]
+    without = (frozenset() if creates else _WRITES) | (frozenset() if streams else {"subscribe"})
+    for block in _kv("", mount, [_WHOLE]):
+        root, needed = block.path[:-1], block.capabilities - without
+        most = block.capabilities - (frozenset() if seeds else _WRITES)
+        found.append(Asked(root + inner, needed - {"list"}, most))
+        if "list" in needed:
+            found.append(Asked(root + (f"{folder}/" if folder else ""), frozenset({"list"}), most))
+    return found
+
+
+def stand_ins(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
+    """Paths within a mount, in place of those that are not known yet, and whether something may be created there."""
+    shapes = [shape for shape in seed_paths.shapes() if shape.vault_namespace == vault_namespace]
+    seeded = {"/".join(map(_named, inner)): True for inner in _seeded(shapes, mount)}
+    return seeded or {STAND_IN: False}
+
+
+def _named(segment: str) -> str:
+    return STAND_IN if segment == "+" else segment.replace("*", STAND_IN)
 
 
 def _mount(text: str) -> Mount:
@@ -249,11 +308,9 @@ def _narrowed(base: _Block, more: _Block, seeded: Sequence[_Inner]) -> list[_Blo
 
 
 def _header(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, streams: bool) -> str:
-    named = (mount.path[:-1] + ("=v1" if mount.kv == 1 else "") for mount in mounts)
-    command = shlex.join(["vaultsync", "policy", *(word for name in named for word in ("--mount", name))])
     globs = f"{VARIABLE}={','.join(glob.text for glob in seed_paths.globs)}"
     lines = [
-        f"The Vault policy of vaultsync, as printed by: {command}",
+        f"The Vault policy of vaultsync, as printed by: {command(mounts)}",
         f"with {globs if seeds else 'VAULTSYNC_SEED=off or VAULTSYNC_DRY_RUN=true: nothing is written'}",
         *([] if streams else ["and VAULTSYNC_SOURCE=audit or poll: without the event stream"]),
         "It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.",

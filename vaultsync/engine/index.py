@@ -155,6 +155,10 @@ class Index:
         """The Kubernetes namespace of that name, None as long as the informer has none."""
         return self._namespaces.get(name)
 
+    def stores(self) -> Iterable[Store]:
+        """Every store."""
+        return self._stores.values()
+
     def store(self, name: StoreName) -> Store | None:
         """The store of that name, None where there is none."""
         return self._stores.get(name)

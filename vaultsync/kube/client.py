@@ -126,6 +126,18 @@ class KubeClient:
         """Create an object."""
         return await self._json("POST", path, body=body, content_type="application/json")
 
+    async def review(self, api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask by a review, which is posted and creates nothing: a read-only client sends it too.
+
+        Args:
+            api_version: its group and version.
+            kind: such as SelfSubjectAccessReview.
+            content: what stands beside these two in it.
+        """
+        body = {"apiVersion": api_version, "kind": kind, **content}
+        path = f"/apis/{api_version}/{kind.lower()}s"
+        return await self._json("POST", path, body=body, content_type="application/json", writes=False)
+
     async def merge_patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Patch an object by JSON merge patch (RFC 7386)."""
         return await self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
@@ -160,8 +172,9 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         body: object = None,
         content_type: str | None = None,
+        writes: bool = True,
     ) -> dict[str, Any]:
-        if self._read_only and method != "GET":
+        if self._read_only and writes and method != "GET":
             return {}
         response = await self._send(method, path, query, body, content_type, self._timeout)
         try:

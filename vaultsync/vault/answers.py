@@ -1,11 +1,12 @@
 """What Vault's answers mean: the JSON of a success, or the error that says how to go on. Sends nothing by itself."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable, VaultUntrusted
 from vaultsync.vault.transport import Answer
 
 
@@ -24,23 +25,41 @@ def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool
     Raises:
         VaultUnavailable, VaultDenied, VaultRejected: it is no success, or not Vault's; with Vault's own words.
     """
+    return content(answered(send, address), path, missing_ok=missing_ok)
+
+
+def answered(send: Callable[[], Answer], address: str) -> Answer:
+    """Send a request, and have its answer, whatever that is.
+
+    Args:
+        send: one request through hvac.
+        address: of Vault, for messages.
+
+    Raises:
+        VaultUnavailable: there is none.
+    """
     failure: VaultUnavailable
     try:
-        answer = send()
+        return send()
     except (HTTPError, ValueError) as error:
-        failure = VaultUnavailable(f"no answer from Vault at {address}: {_cause(error)}")
+        inner = _innermost(error)
+        kind = VaultUntrusted if isinstance(inner, ssl.SSLCertVerificationError) else VaultUnavailable
+        failure = kind(f"no answer from Vault at {address}: {_cause(inner)}")
     except OSError as error:  # such as a CA file that is gone
         failure = VaultUnavailable(f"can't ask Vault at {address}: {type(error).__name__}: {error}")
-    else:
-        return _content(answer, path, missing_ok=missing_ok)
     raise failure  # out of the except block: what is raised there may hold values and the token
 
 
-def _content(answer: Answer, path: str, *, missing_ok: bool) -> dict[str, Any]:
-    """The JSON of a success.
+def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
+    """The JSON of a success, {} if it has none.
+
+    Args:
+        answer: Vault's.
+        path: without /v1/, for messages.
+        missing_ok: a 404 of Vault's own is an answer too.
 
     Raises:
-        VaultsyncError: it is no success, or not Vault's.
+        VaultUnavailable, VaultDenied, VaultRejected: it is no success, or not Vault's; with Vault's own words.
     """
     if answer.status == 204:
         return {}
@@ -74,11 +93,15 @@ def _said(line: object) -> str:
     return "; ".join(items or parts)
 
 
-def _cause(error: Exception) -> str:
-    """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
-    inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__ or _wrapped(inner)) is not None:
-        inner = deeper
+def _innermost(error: BaseException) -> BaseException:
+    """The first reason of a failed request."""
+    while (deeper := error.__cause__ or error.__context__ or _wrapped(error)) is not None:
+        error = deeper
+    return error
+
+
+def _cause(inner: BaseException) -> str:
+    """The reason in words: only the operating system's own, as others quote the request."""
     words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
     return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
 

@@ -7,7 +7,7 @@ Values go in through `create` and `rotate` alone, and never into an exception, a
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,13 +17,15 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core import marks
+from vaultsync.core.check import Health, Token
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
+from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
-from vaultsync.vault.answers import ask
+from vaultsync.vault.answers import answered, content
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import Answer
 
@@ -176,6 +178,32 @@ class VaultClient:
         """
         return await self._in_thread(lambda: self._password(policy, namespace))
 
+    async def health(self) -> Health:
+        """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
+        return await self._in_thread(self._health)
+
+    async def token(self) -> Token:
+        """What the token is (auth/token/lookup-self)."""
+        return await self._in_thread(self._told_token)
+
+    async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
+        """What the token may do (sys/capabilities-self), by path.
+
+        Args:
+            paths: of Vault's API, without /v1/.
+            namespace: the Vault namespace that they are in.
+        """
+        return await self._in_thread(lambda: self._capabilities(paths, namespace))
+
+    async def mount(self, path: VaultPath, kv: int) -> Mount:
+        """The mount of a path; where the token may not ask for it, the one that the path is most likely in.
+
+        Args:
+            path: the secret.
+            kv: as for `look`.
+        """
+        return await self._in_thread(lambda: self._mount(path, kv))
+
     # -- in a thread
 
     def _look(self, path: VaultPath, kv: int) -> SecretState:
@@ -260,6 +288,25 @@ class VaultClient:
         keys = _mapping(answer.get("data")).get("keys")
         return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
+    def _health(self) -> Health:
+        answer = self._send("get", "sys/health")
+        told = _mapping(answer.document)
+        if not isinstance(told.get("initialized"), bool):
+            raise VaultUnavailable(f"what answers at {self._login.access.address} is not Vault", answer.status)
+        return Health(
+            initialized=told["initialized"],
+            sealed=told.get("sealed") is not False,
+            standby=told.get("standby") is True,
+            version=str(told.get("version", ""))[:40],
+        )
+
+    def _told_token(self) -> Token:
+        return _token(self._request("get", "auth/token/lookup-self", self._login.access.namespace))
+
+    def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
+        data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
+        return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
+
     def _mount(self, path: VaultPath, kv: int) -> Mount:
         known = [mount for mount in self._mounts.get(path.namespace, ()) if path.path.startswith(mount.path)]
         if known:
@@ -310,6 +357,17 @@ class VaultClient:
         missing_ok: bool = False,
     ) -> dict[str, Any]:
         headers = {"X-Vault-Token": self._token().get_secret_value()}
+        return content(self._send(method, path, namespace, body, headers), path, missing_ok=missing_ok)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        namespace: str = "",
+        body: Mapping[str, Any] | None = None,
+        own: Mapping[str, str] | None = None,
+    ) -> Answer:
+        headers = dict(own or {})
         if namespace:
             headers["X-Vault-Namespace"] = namespace
         if method == "patch":
@@ -324,7 +382,7 @@ class VaultClient:
             return answer
 
         try:
-            return ask(send, self._login.access.address, path, missing_ok=missing_ok)
+            return answered(send, self._login.access.address)
         finally:
             self.requests.count(method.upper(), status)
             self.trouble = _trouble(status)
@@ -410,6 +468,21 @@ def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "mark": marks.parse_mark(custom),
         "managed_by": str(custom.get(marks.MANAGED_BY, "")),
     }
+
+
+def _token(answer: Mapping[str, Any]) -> Token:
+    """Without its id and accessor."""
+    data = _mapping(answer.get("data"))
+    policies = [*(data.get("policies") or ()), *(data.get("identity_policies") or ())]
+    return Token(
+        policies=tuple(dict.fromkeys(map(str, policies))),
+        ttl=float(data.get("ttl") or 0),
+        renewable=bool(data.get("renewable")),
+        period=float(data.get("period") or 0),
+        max_ttl=float(data.get("explicit_max_ttl") or 0),
+        orphan=data.get("orphan") is True,
+        uses=int(data.get("num_uses") or 0),
+    )
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -1,0 +1,650 @@
+"""`check`: whatever can be wrong is provoked on real servers and told in its own line; what is printed mends it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.test_explain import signs
+from tests.integration.test_policy import Right as Capability
+from tests.integration.test_policy import rights as capabilities
+from tests.integration.test_policy import without
+from tests.integration.test_readme import commands, section
+from tests.testbed.api import Json
+from tests.testbed.identity import DEPLOY, NAMESPACE, PROJECT
+from tests.testbed.place import Place
+from tests.testbed.processes import free_port
+from tests.testbed.servers import ROOT_TOKEN, Vault
+from tests.testbed.testbed import Options, Testbed, apply_crds
+from tests.testbed.vaultsync import FOREIGN
+from vaultsync import app
+from vaultsync.core.check import Line, Mark, Name
+from vaultsync.core.rights import RIGHTS
+from vaultsync.settings import Settings, variable
+
+SEED = {"vaultsync.io/seed": "true"}
+VALUE = "not-to-be-seen"
+POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "policy", "name": "ops"}})}
+SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
+HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
+"""Of which `check` must not make use; nobody could listen there."""
+
+
+def environment(testbed: Testbed, env: Mapping[str, str]) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    tools = [str(Path(sys.executable).parent), str(testbed.binaries["kubectl"].parent), str(testbed.cli.parent)]
+    return {**own, "HOME": str(testbed.work), "PATH": os.pathsep.join([*tools, os.environ["PATH"]]), **env}
+
+
+def run(testbed: Testbed, *arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs vaultsync to its end; no value or token is in what it prints."""
+    command = [sys.executable, "-m", "vaultsync", "check", *arguments]
+    ended = subprocess.run(
+        command, env=environment(testbed, env), cwd=PROJECT, text=True, capture_output=True, timeout=60, check=False
+    )
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert VALUE not in said
+    token = env.get("VAULT_TOKEN", "")
+    assert len(token) < 10 or token not in said
+    return ended
+
+
+Lines = dict[tuple[str, str | None], Json]
+
+
+def check(place: Place, *, code: int, env: Mapping[str, str] | None = None) -> Lines:
+    """Runs it for this place alone; returns the lines by check and what they are of."""
+    given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **(env or {})}
+    ended = run(place.testbed, "-o", "json", env=given)
+    assert ended.stderr == ""
+    document = json.loads(ended.stdout)
+    found = {(line["check"], line["of"]): line for line in document["checks"]}
+    assert len(found) == len(document["checks"])
+    assert sum(document["summary"].values()) == len(found)
+    assert all(line["fix"] for line in found.values() if line["mark"] in ("failed", "warning"))
+    assert not any(line["fix"] for line in found.values() if line["mark"] in ("ok", "not asked"))
+    assert ended.returncode == code, document
+    return found
+
+
+def marked(lines: Lines, mark: str) -> set[str]:
+    """The checks that came out so."""
+    return {f"{name} {of}" if of else name for (name, of), line in lines.items() if line["mark"] == mark}
+
+
+def ask(place: Place, **env: str) -> list[Line]:
+    """The same in this process, for what is asked many times."""
+    given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **env}
+    names = {variable(name): name for name in Settings.model_fields}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.delenv(name, raising=False)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        settings = Settings()
+    return asyncio.run(app.check(settings)).lines
+
+
+def by_mark(lines: list[Line], mark: Mark) -> list[Line]:
+    return [line for line in lines if line.mark is mark]
+
+
+@pytest.fixture
+def used(place: Place) -> Place:
+    """A place with an ExternalSecret in each kind of mount, all to be seeded."""
+    place.vault.password_policy("ops", 'length = 20\nrule "charset" { charset = "abcdefghij" }')
+    place.put("there", password=VALUE)
+    place.store("team", path="team/kv")
+    place.store("old", path="kv1", version="v1")
+    place.external_secret("app", {"a": ("there", "password"), "b": ("new", "user")}, annotations=SEED | POLICY_RULE)
+    place.external_secret("team", {"a": ("new", "password")}, annotations=SEED, store="team")
+    place.external_secret("old", {"a": ("new", "password")}, annotations=SEED, store="old")
+    return place
+
+
+# -- all is well
+
+
+def test_where_all_is_well_every_line_says_so_and_nothing_is_written(used: Place) -> None:
+    names = ("app", "team", "old")
+    used.wait_for(lambda: all(used.ready(name) for name in names), what="external-secrets has spoken")
+    before = {name: signs(used, name) for name in names}
+    log = used.testbed.work / "logs" / f"{used.name}.log"
+    used.vault.audit(used.name, "file", file_path=str(log))
+    try:
+        lines = check(used, code=0)
+    finally:
+        used.vault.unaudit(used.name)
+    assert marked(lines, "ok") == {
+        *("settings", "kubernetes", "crds", "vault", "login", "source", "stores", "externalsecrets"),
+        *(f"permission {one.resource}" for one in RIGHTS if one.resource != "externalsecrets/status"),
+        *("policy sys/ and auth/", "policy secret/", "policy team/kv/", "policy kv1/"),
+    }
+    assert lines["stores", None]["found"] == "3 in this Vault"
+    assert lines["externalsecrets", None]["found"] == "3 read this Vault, 3 to be seeded; none is blocked"
+    assert lines["policy", "secret/"]["found"].endswith("(asked for 2 paths in use)")
+    assert "as system:serviceaccount:vaultsync:vaultsync" in lines["kubernetes", None]["found"]
+    assert {name: signs(used, name) for name in names} == before
+    assert used.version("new") == used.version("new", "team/kv") == 0
+    assert [used.events(name, "vaultsync") for name in names] == [[], [], []]
+    requests = {(one["operation"], one["path"]) for one in asked_of_vault(log)}
+    assert {operation for operation, _ in requests} <= {"read", "list", "update"}
+    assert {path for operation, path in requests if operation == "update"} == {"sys/capabilities-self"}
+    read = {path for operation, path in requests if operation == "read"}
+    assert not [path for path in read if path.startswith(("secret/data/", "team/kv/data/", "kv1/"))]
+
+
+def asked_of_vault(log: Path) -> list[Json]:
+    """The requests of vaultsync's token in an audit log."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [one["request"] for one in lines if "vaultsync" in one.get("auth", {}).get("token_policies", ())]
+
+
+def test_a_table_has_a_line_for_each_check(place: Place) -> None:
+    place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
+    given = {**place.testbed.identity.env, "VAULTSYNC_NAMESPACES": place.name}
+    ended = run(place.testbed, env=given)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    *rows, empty, last = ended.stdout.splitlines()
+    assert (empty, last) == ("", f"{len(rows) - 1} ok, 0 failed, 1 warning, 0 not asked")
+    assert len(rows) > len(Name)
+    [warning] = [row for row in rows if not row.startswith("ok ")]
+    assert warning.startswith("warning   source ")
+    assert ". To do: set VAULTSYNC_AUDIT_LISTEN" in warning
+    assert "\x1b" not in ended.stdout
+
+
+def test_the_commands_of_the_readme_work(used: Place) -> None:
+    block = next(one for one in commands(section("Ask it")) if "vaultsync check" in one)
+    assert block.splitlines() == ["vaultsync check", "vaultsync check --print-setup"]
+    given = {**used.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": used.name}
+    for line in block.splitlines():
+        done = sh(used.testbed, line, given)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def sh(testbed: Testbed, script: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh"],
+        input=script,
+        env=environment(testbed, env),
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# -- settings
+
+
+def test_each_wrong_setting_has_a_line_and_nothing_else_is_asked(testbed: Testbed) -> None:
+    given = {"VAULT_ADDR": "vault", "VAULT_TOKEN": "", "VAULTSYNC_RESYNC": "often"}
+    ended = run(testbed, "-o", "json", env=given)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    checks = json.loads(ended.stdout)["checks"]
+    wrong = [(line["check"], line["of"]) for line in checks if line["mark"] == "failed"]
+    assert wrong == [("settings", "VAULT_ADDR"), ("settings", "VAULT_TOKEN"), ("settings", "VAULTSYNC_RESYNC")]
+    assert [line["check"] for line in checks if line["mark"] == "not asked"] == [*Name][1:]
+
+
+# -- Kubernetes
+
+
+class Account:
+    """A ServiceAccount with rights of its own."""
+
+    def __init__(self, place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()) -> None:
+        self._place = place
+        self._name = name = f"check-{place.name}"
+        self._role: Json = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+        }
+        assert place.testbed.identity  # makes the namespace
+        place.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self.metadata})
+        self.rules(rules)
+        for namespace in namespaces or ("",):
+            place.kube.apply(self.binding(namespace, name))
+        token = place.kube.token_for(name, NAMESPACE)
+        file = place.testbed.work / f"{name}.kubeconfig"
+        self.env = {"KUBECONFIG": str(place.testbed.kube_apiserver.kubeconfig(file, token))}
+
+    @property
+    def metadata(self) -> Json:
+        return {"name": self._name, "namespace": NAMESPACE}
+
+    def rules(self, rules: list[Json]) -> None:
+        self._place.kube.apply({**self._role, "rules": rules})
+
+    def binding(self, namespace: str, role: str) -> Json:
+        """Of a ClusterRole, in a namespace or "" in all."""
+        name = self._name
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+            "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", **self.metadata}],
+        }
+
+    def delete(self) -> None:
+        name = self._name
+        for kind in ("ClusterRoleBinding", "ClusterRole"):
+            self._place.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
+        self._place.kube.delete("v1", "ServiceAccount", name, NAMESPACE)
+
+
+def shipped_rules() -> list[Json]:
+    rules: list[Json] = yaml.safe_load((DEPLOY / "base" / "clusterrole.yaml").read_text())["rules"]
+    return rules
+
+
+@contextmanager
+def account(place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()) -> Iterator[Account]:
+    made = Account(place, rules, namespaces=namespaces)
+    try:
+        yield made
+    finally:
+        made.delete()
+
+
+def less(verb: str, resource: str) -> list[Json]:
+    """The shipped rules without one verb on one resource."""
+    found = []
+    for rule in shipped_rules():
+        for one in rule["resources"]:
+            verbs = [other for other in rule["verbs"] if (other, one) != (verb, resource)]
+            found += [{"apiGroups": rule["apiGroups"], "resources": [one], "verbs": verbs}] if verbs else []
+    return found
+
+
+def test_without_rights_each_has_its_line(place: Place) -> None:
+    with account(place, []) as nobody:
+        lines = check(place, code=1, env=nobody.env)
+    failed = {"externalsecrets", "secretstores", "clustersecretstores", "namespaces", "events"}
+    assert marked(lines, "failed") == {f"permission {one}" for one in failed}
+    assert marked(lines, "not asked") == {"stores", "policy mounts", "externalsecrets"}
+    assert lines["stores", None]["found"] == "needs permission externalsecrets"
+    line = lines["permission", "externalsecrets"]
+    assert line["found"] == f"may not list, watch, patch in {place.name}"
+    assert "deploy/namespaced" in line["fix"]
+
+
+def test_each_right_that_is_missing_is_told(place: Place) -> None:
+    with account(place, []) as made:
+        for right in RIGHTS:
+            for verb in right.verbs:
+                made.rules(less(verb, right.resource))
+                red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED)
+                told = [(line.check, line.of, line.found) for line in red if line.check is Name.PERMISSION]
+                is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
+                assert told == ([(Name.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
+        made.rules(shipped_rules())
+        assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED) == []
+
+
+def test_a_namespace_without_a_binding_is_named(place: Place, elsewhere: Place) -> None:
+    with account(place, shipped_rules(), namespaces=(place.name,)) as made:
+        both = f"{place.name},{elsewhere.name}"
+        lines = check(place, code=1, env={**made.env, "VAULTSYNC_NAMESPACES": both})
+        assert lines["permission", "events"]["found"] == f"may not create, patch in {elsewhere.name}"
+        assert lines["permission", "clustersecretstores"]["found"] == "may not list, watch"
+
+
+def test_what_a_namespace_selector_selects_is_asked_about_by_name(place: Place, elsewhere: Place) -> None:
+    for one in (place, elsewhere):
+        place.kube.patch("v1", "Namespace", one.name, {"metadata": {"labels": {"check": place.name}}})
+    outside = ("namespaces", "clustersecretstores")
+    rules = [{**rule, "resources": [one for one in rule["resources"] if one in outside]} for rule in shipped_rules()]
+    env = {"VAULTSYNC_NAMESPACES": "", "VAULTSYNC_NAMESPACE_SELECTOR": f"check={place.name}"}
+    with account(place, [rule for rule in rules if rule["resources"]]) as made:
+        place.kube.apply(made.binding(place.name, "vaultsync"))
+        lines = check(place, code=1, env={**made.env, **env})
+        assert lines["permission", "events"]["found"] == f"may not create, patch in {elsewhere.name}"
+        assert lines["permission", "namespaces"]["mark"] == "ok"
+        place.kube.apply(made.binding(elsewhere.name, "vaultsync"))
+        assert marked(check(place, code=0, env={**made.env, **env}), "failed") == set()
+
+
+def test_a_dry_run_needs_to_read_alone(place: Place) -> None:
+    rules = [
+        {**rule, "verbs": [verb for verb in rule["verbs"] if verb in ("list", "watch")]} for rule in shipped_rules()
+    ]
+    with account(place, [rule for rule in rules if rule["verbs"]]) as made:
+        red = check(place, code=1, env=made.env)
+        assert marked(red, "failed") == {"permission externalsecrets", "permission events"}
+        lines = check(place, code=0, env={**made.env, "VAULTSYNC_DRY_RUN": "true"})
+        assert lines["permission", "externalsecrets"]["found"] == "list, watch"
+        assert ("permission", "events") not in lines
+
+
+@pytest.mark.parametrize("what", ["no file", "no server", "no credentials"])
+def test_without_kubernetes_the_rest_is_not_asked(place: Place, what: str) -> None:
+    text = place.testbed.identity.kubeconfig.read_text()
+    if what == "no server":
+        text = text.replace(place.testbed.kube_apiserver.address, f"https://127.0.0.1:{free_port()}")
+    if what == "no credentials":
+        text = text.replace(place.testbed.identity.kubernetes_token, "wrong")
+    file = place.testbed.work / f"{place.name}.kubeconfig"
+    if what != "no file":
+        file.write_text(text)
+    lines = check(place, code=1, env={"KUBECONFIG": str(file)})
+    assert marked(lines, "failed") == {"kubernetes"}
+    assert marked(lines, "not asked") == {"crds", "permission", "stores", "policy mounts", "externalsecrets"}
+    assert lines["stores", None]["found"] == "needs kubernetes"
+
+
+# -- Vault
+
+
+@pytest.mark.parametrize("what", ["no server", "silent", "untrusted", "another"])
+def test_without_vault_the_rest_is_not_asked(place: Place, what: str) -> None:
+    """The API server stands in for a Vault with a certificate that nobody has signed, and for what is no Vault."""
+    server = place.testbed.kube_apiserver
+    env = {"VAULT_ADDR": server.address, "VAULTSYNC_VAULT_TIMEOUT": "1s"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if what in ("no server", "silent"):
+            port = free_port() if what == "no server" else silent.getsockname()[1]
+            env["VAULT_ADDR"] = f"http://127.0.0.1:{port}"
+        if what == "another":
+            env["VAULT_CACERT"] = str(server.ca)
+        lines = check(place, code=1, env=env)
+    assert {"vault"} <= marked(lines, "failed") <= {"vault", "stores"}
+    assert marked(lines, "not asked") == {"login", "source", "policy", "externalsecrets"}
+    assert ("VAULT_CACERT" in lines["vault", None]["fix"]) == (what == "untrusted")
+
+
+def test_a_vault_that_is_sealed_or_new_is_told(place: Place, tmp_path: Path) -> None:
+    vault = Vault(tmp_path, place.testbed.binaries["vault"], "file")
+    env = {"VAULT_ADDR": vault.address, "VAULTSYNC_STORE_SERVERS": place.testbed.vault.address}
+    try:
+        vault.start()
+        vault.seal()
+        sealed = check(place, code=1, env=env)
+        assert marked(sealed, "failed") == {"vault"}
+        assert marked(sealed, "not asked") == {"login", "source", "policy", "externalsecrets"}
+        assert sealed["vault", None]["found"] == f"{vault.address} is sealed"
+        done = sh(place.testbed, sealed["vault", None]["fix"] + f" {vault._unseal_key}", {})
+        assert done.returncode == 0, done.stderr
+        assert check(place, code=1, env={**env, "VAULT_TOKEN": ROOT_TOKEN})["vault", None]["mark"] == "ok"
+    finally:
+        vault.stop()
+
+
+def test_a_vault_that_was_never_initialised_is_told(place: Place, tmp_path: Path) -> None:
+    class New(Vault):
+        """Not initialised by the testbed."""
+
+        def _unseal(self) -> None:
+            pass
+
+    vault = New(tmp_path, place.testbed.binaries["vault"], "file")
+    vault.start()
+    try:
+        lines = check(place, code=1, env={"VAULT_ADDR": vault.address})
+    finally:
+        vault.stop()
+    assert lines["vault", None]["found"] == f"{vault.address} is not initialised"
+
+
+def test_a_token_that_vault_does_not_know_is_told(used: Place) -> None:
+    lines = check(used, code=1, env={"VAULT_TOKEN": "hvs.wrong-and-not-to-be-seen"})
+    assert marked(lines, "failed") == {"login"}
+    assert marked(lines, "not asked") == {"source", "policy", "externalsecrets"}
+    assert lines["login", None]["found"].startswith("Vault returned 403")
+
+
+def test_a_root_token_is_red(used: Place) -> None:
+    lines = check(used, code=1, env={"VAULT_TOKEN": ROOT_TOKEN})
+    assert marked(lines, "failed") == {"login"}
+    assert marked(lines, "not asked") == {"policy"}
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"ttl": "1h", "renewable": False, "no_parent": True}, "can't be renewed"),
+        ({"ttl": "1h", "no_parent": True}, "no period"),
+        ({"period": "1h", "explicit_max_ttl": "2h", "no_parent": True}, "explicit_max_ttl"),
+        ({"period": "1h"}, "no orphan"),
+        ({"period": "1h", "no_parent": True, "num_uses": 1000}, "more requests"),
+    ],
+)
+def test_a_token_that_will_end_is_a_warning(used: Place, made: Json, words: str) -> None:
+    body = {"policies": ["vaultsync"], **made}
+    token = used.vault.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
+    lines = check(used, code=0, env={"VAULT_TOKEN": token})
+    assert marked(lines, "warning") == {"login"}
+    assert words in lines["login", None]["found"]
+
+
+def token_with(place: Place, text: str) -> str:
+    place.vault.policy(f"vaultsync-{place.name}", text)
+    return place.vault.token([f"vaultsync-{place.name}"])
+
+
+@pytest.mark.parametrize("right", capabilities(SHIPPED), ids=str)
+def test_each_capability_that_is_missing_is_told_and_mended(used: Place, right: Capability) -> None:
+    """By what it says itself, but for the login, after which nothing can be asked."""
+    token = token_with(used, without(SHIPPED, right))
+    lines = [line for line in ask(used, VAULT_TOKEN=token) if line.mark in (Mark.FAILED, Mark.WARNING)]
+    if right.path == "auth/token/lookup-self":
+        [line] = lines
+        assert (line.check, line.mark) == (Name.LOGIN, Mark.FAILED)
+        return
+    first = next(line for line in lines if line.check is Name.POLICY)
+    if right.path == "sys/capabilities-self":
+        assert (first.mark, lines) == (Mark.WARNING, [first])
+    else:
+        place = right.path.split("/data/")[0].split("/subkeys/")[0].split("/metadata/")[0].removesuffix("*")
+        assert first.mark is Mark.FAILED
+        assert f"{right.capability} on " in first.found.replace(", ", " on , ")
+        assert first.of.strip("/") in (place.strip("/"), "sys/ and auth")
+    command = first.fix.removeprefix("grant `update` on sys/capabilities-self: ")
+    assert "vault policy write" in command
+    done = sh(used.testbed, command, used.testbed.env)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in ask(used, VAULT_TOKEN=token) if line.mark in (Mark.FAILED, Mark.WARNING)] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "of"),
+    [
+        ('path "secret/data/*" { capabilities = ["create", "update", "patch", "subscribe", "read"] }', "secret/"),
+        ('path "secret/metadata/*" { capabilities = ["patch", "list", "subscribe", "delete"] }', "secret/"),
+        ('path "kv1/*" { capabilities = ["create", "list", "subscribe", "update"] }', "kv1/"),
+        ('path "sys/policies/acl/*" { capabilities = ["update"] }', "sys/ and auth/"),
+        ('path "auth/token/create" { capabilities = ["update", "sudo"] }', "sys/ and auth/"),
+    ],
+)
+def test_more_than_is_needed_is_a_warning(used: Place, more: str, of: str) -> None:
+    lines = check(used, code=0, env={"VAULT_TOKEN": token_with(used, f"{SHIPPED}\n{more}")})
+    assert marked(lines, "warning") == {f"policy {of}"}
+    assert "but it may also" in lines["policy", of]["found"]
+
+
+def test_who_does_not_seed_needs_less_and_is_told_of_more(used: Place) -> None:
+    lines = check(used, code=0, env={"VAULTSYNC_SEED": "off"})
+    assert marked(lines, "warning") == {"policy secret/", "policy team/kv/", "policy kv1/"}
+    assert "create, patch, update on secret/data/" in lines["policy", "secret/"]["found"]
+    done = sh(used.testbed, "VAULTSYNC_SEED=off vaultsync policy --mount secret --mount team/kv --mount kv1=v1", {})
+    env = {"VAULT_TOKEN": token_with(used, done.stdout)}
+    assert marked(check(used, code=1, env=env), "failed") >= {"policy secret/", "policy team/kv/", "policy kv1/"}
+    assert marked(check(used, code=0, env={**env, "VAULTSYNC_SEED": "off"}), "warning") == set()
+
+
+def test_a_mount_that_nothing_reads_yet_is_asked_for_too(place: Place) -> None:
+    token = token_with(place, without(SHIPPED, Capability("secret/data/*", "create")))
+    lines = check(place, code=1, env={"VAULT_TOKEN": token})
+    assert lines["policy", "secret/"]["found"] == "may not create on secret/data/vaultsync-check"
+
+
+def test_a_store_in_no_mount_of_kv_is_told(place: Place) -> None:
+    place.store("wrong", path="cubbyhole")
+    token = token_with(place, SHIPPED + 'path "cubbyhole/*" { capabilities = ["list"] }')
+    lines = check(place, code=1, env={"VAULT_TOKEN": token})
+    [(_, of)] = [key for key, line in lines.items() if line["mark"] == "failed"]
+    assert of is not None
+    assert of.startswith("cubbyhole/")
+
+
+# -- the source
+
+
+def test_an_audit_file_is_tried(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    env = {"VAULTSYNC_AUDIT_LISTEN": "", "VAULTSYNC_AUDIT_FILE": str(file), "VAULTSYNC_SOURCE": "audit"}
+    assert "No such file" in check(place, code=1, env=env)["source", None]["found"]
+    file.touch()
+    silent = check(place, code=0, env=env)["source", None]
+    assert silent["mark"] == "warning"
+    assert "does not appear" in silent["found"]
+    try:
+        done = sh(
+            place.testbed, silent["fix"].replace("enable file", f"enable -path={place.name} file"), place.testbed.env
+        )
+        assert done.returncode == 0, done.stderr
+        assert check(place, code=0, env=env)["source", None]["mark"] == "ok"
+        beside = check(place, code=0, env={**env, "VAULTSYNC_SOURCE": "auto"})["source", None]
+        assert (beside["mark"], "the event stream" in beside["found"]) == ("ok", True)
+    finally:
+        place.vault.unaudit(place.name)
+
+
+def test_the_port_of_a_running_vaultsync_is_left_alone(place: Place) -> None:
+    """Nobody can bind port 1 of this address, and nobody listens there: the check does neither."""
+    assert "127.0.0.1:1" in check(place, code=0)["source", None]["found"]
+
+
+# -- stores and ExternalSecrets
+
+
+def test_a_store_with_another_spelling_is_told_and_mended(place: Place) -> None:
+    address = place.testbed.vault.address.replace("127.0.0.1", "localhost")
+    place.store("spelled", server=address)
+    place.store("foreign", server="http://elsewhere.invalid:8200")
+    line = check(place, code=0)["stores", None]
+    assert line["mark"] == "warning"
+    assert line["found"] == (
+        f"1 in this Vault; 1 in what may be this Vault by another address: SecretStore {place.name}/spelled"
+    )
+    name, _, value = line["fix"].split()[-1].partition("=")
+    assert (name, value) == ("VAULTSYNC_STORE_SERVERS", address)
+    mended = check(place, code=0, env={name: value})["stores", None]
+    assert mended["found"] == f"2 in this Vault, 1 in another: SecretStore {place.name}/foreign"
+
+
+def test_where_no_store_is_in_this_vault_it_is_red(place: Place, elsewhere: Place) -> None:
+    place.kube.delete("external-secrets.io/v1", "SecretStore", "vault", place.name)
+    assert check(place, code=0)["stores", None]["mark"] == "warning"
+    place.store("foreign", server="http://elsewhere.invalid:8200")
+    line = check(place, code=1)["stores", None]
+    assert (line["mark"], line["found"]) == (
+        "failed",
+        f"0 in this Vault, 1 in another: SecretStore {place.name}/foreign",
+    )
+
+
+def test_the_first_that_is_blocked_is_told(used: Place) -> None:
+    used.external_secret("aaa", {"a": (f"else-{used.name}/a", "password")}, annotations=SEED, absolute=True)
+    used.external_secret("bbb", {"a": ("x", "password")}, annotations={"vaultsync.io/seed": "yes"})
+    used.external_secret("ccc", {"a": (f"else-{used.name}/a", "password")}, absolute=True)  # nobody asks for it
+    line = check(used, code=1)["externalsecrets", None]
+    assert line["found"].startswith(f"{used.name}/aaa is blocked (and 1 more): ")
+    assert "VAULTSYNC_SEED_PATHS" in line["found"]
+    assert line["fix"] == f"vaultsync explain {used.name}/aaa, and of all: vaultsync plan"
+
+
+def test_where_nobody_asks_to_be_seeded_it_is_a_warning(place: Place) -> None:
+    place.external_secret("app", {"a": ("new", "password")})
+    line = check(place, code=0)["externalsecrets", None]
+    assert line["mark"] == "warning"
+    assert check(place, code=0, env={"VAULTSYNC_SEED": "all"})["externalsecrets", None]["mark"] == "ok"
+    done = sh(place.testbed, line["fix"], place.testbed.env)
+    assert done.returncode == 0, done.stderr
+    assert check(place, code=0)["externalsecrets", None]["mark"] == "ok"
+
+
+# -- from nothing
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Testbed]:
+    """Servers on which nothing is set up, not even external-secrets' CRDs."""
+    made = Testbed(Options(eso=False))
+    with made:
+        yield made
+
+
+def as_vaultsync(testbed: Testbed, more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one that has what was set up, and no more."""
+    secret = testbed.kube.secret_values("vaultsync-vault-token", NAMESPACE)
+    assert secret is not None
+    token = testbed.kube.token_for("vaultsync", NAMESPACE)
+    kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / "own.kubeconfig", token, NAMESPACE)
+    here = {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, "VAULT_TOKEN": secret["token"]}
+    return {**here, **HEARS, **more}
+
+
+@pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
+def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mapping[str, str]) -> None:
+    """An admin runs it, again and again; what it sets up is enough, and no more."""
+    admin = {**bare.env, **HEARS, **settings}
+    if bare.kube.api.find("/apis/external-secrets.io") is None:
+        ended = run(bare, "-o", "json", env=admin)
+        lines = {line["check"]: line for line in json.loads(ended.stdout)["checks"]}
+        assert lines["crds"]["mark"] == "failed"
+        assert "install external-secrets" in lines["crds"]["fix"]
+        assert lines["stores"]["found"] == "needs crds"
+        assert "# external-secrets is missing" in run(bare, "--print-setup", env=admin).stdout
+        apply_crds(bare.kube)
+    for name in ("shop", "web"):
+        bare.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for store, path in (("a", "secret"), ("b", "team/kv")):
+            provider: Json = {"server": bare.vault.address, "path": path, "version": "v2"}
+            provider["auth"] = {"tokenSecretRef": {"name": "x", "key": "x"}}
+            bare.kube.apply(
+                {
+                    "apiVersion": "external-secrets.io/v1",
+                    "kind": "SecretStore",
+                    "metadata": {"name": store, "namespace": name},
+                    "spec": {"provider": {"vault": provider}},
+                }
+            )
+    printed = run(bare, "--print-setup", env=admin)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    for _ in range(2):
+        done = sh(bare, printed.stdout, bare.env)
+        assert done.returncode == 0, done.stderr
+    own = as_vaultsync(bare, settings)
+    ended = run(bare, "-o", "json", env=own)
+    document = json.loads(ended.stdout)
+    assert ended.returncode == 0, document
+    assert document["summary"] | {"ok": 0} == {"ok": 0, "failed": 0, "warning": 0, "not_asked": 0}, document
+    assert run(bare, "--print-setup", env=own).stdout.endswith("\n# Nothing is missing.\n")
+    for kind in ("ClusterRoleBinding", "ClusterRole"):
+        for name in ("vaultsync", "vaultsync-cluster"):
+            bare.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
+    for name in ("shop", "web"):
+        bare.kube.delete("rbac.authorization.k8s.io/v1", "RoleBinding", "vaultsync", name)
+    assert "failed" in {line["mark"] for line in json.loads(run(bare, "-o", "json", env=own).stdout)["checks"]}
+
+
+def test_without_settings_all_is_printed(bare: Testbed) -> None:
+    printed = run(bare, "--print-setup", env={})
+    assert (printed.returncode, printed.stderr) == (0, "")
+    done = sh(bare, printed.stdout, bare.env)
+    assert done.returncode == 0, done.stderr
+    assert "VAULT_ADDR" not in printed.stdout

@@ -1,0 +1,73 @@
+"""`check` on OpenBao: where there is no event stream, and in a Vault namespace."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.integration.test_check import SEED, check, marked, run, sh
+from tests.testbed.place import Place
+from tests.testbed.testbed import Testbed
+
+DEAF = {"VAULTSYNC_AUDIT_LISTEN": ""}
+
+
+@pytest.fixture(scope="module")
+def testbed(openbao: Testbed) -> Testbed:
+    return openbao
+
+
+@pytest.mark.parametrize(
+    ("source", "env", "code", "mark", "words"),
+    [
+        ("auto", {}, 0, "ok", "an audit device that writes to 127.0.0.1:1"),
+        ("auto", DEAF, 0, "warning", "has no event stream; and there is no audit device"),
+        ("poll", DEAF, 0, "ok", "the poll, every 1m"),
+        ("events", {}, 1, "failed", "and as VAULTSYNC_SOURCE is events"),
+    ],
+)
+def test_the_source_is_told_and_why(
+    place: Place, source: str, env: Mapping[str, str], code: int, mark: str, words: str
+) -> None:
+    line = check(place, code=code, env={**env, "VAULTSYNC_SOURCE": source})["source", None]
+    assert line["mark"] == mark
+    assert words in line["found"]
+    if mark == "failed":
+        assert line["fix"].startswith("set VAULTSYNC_SOURCE=auto")
+
+
+def test_all_is_well_and_its_fix_is_one_that_openbao_takes(place: Place) -> None:
+    """A policy with the word `subscribe` is none for OpenBao."""
+    place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
+    assert marked(check(place, code=0), "failed") == set()
+    place.vault.policy("vaultsync-less", 'path "auth/token/lookup-self" { capabilities = ["read"] }')
+    token = place.vault.token(["vaultsync-less"], default=True)
+    lines = check(place, code=1, env={"VAULT_TOKEN": token})
+    line = lines["policy", "secret/"]
+    assert line["mark"] == "failed"
+    assert line["found"].startswith("may not create, patch, update on secret/data/")
+    done = sh(place.testbed, line["fix"].replace("vault policy", "bao policy"), place.testbed.env)
+    assert done.returncode == 0, done.stderr
+    assert check(place, code=0, env={"VAULT_TOKEN": token})["policy", "secret/"]["mark"] == "ok"
+
+
+def test_what_is_printed_for_a_vault_namespace_makes_it_green(place: Place) -> None:
+    root, name = place.vault.api, place.name
+    root.request("POST", f"/v1/sys/namespaces/{name}")
+    admin = {**place.testbed.env, "VAULT_NAMESPACE": name, "BAO_NAMESPACE": name, "VAULTSYNC_NAMESPACES": name}
+    mounted = sh(place.testbed, "bao secrets enable -path=secret -version=2 kv", admin)
+    assert mounted.returncode == 0, mounted.stderr
+    place.store("inside", namespace=name)
+    place.external_secret("app", {"a": ("new", "password")}, annotations=SEED, store="inside")
+    printed = run(place.testbed, "--print-setup", env=admin)
+    assert f'"${{VAULT_NAMESPACE:={name}}}"' in printed.stdout
+    done = sh(
+        place.testbed, printed.stdout.replace("vault policy", "bao policy").replace("vault token", "bao token"), admin
+    )
+    assert done.returncode == 0, done.stderr
+    made = place.kube.secret_values("vaultsync-vault-token", "vaultsync")
+    assert made is not None
+    own = {"VAULT_NAMESPACE": name, "VAULT_TOKEN": made["token"]}
+    lines = check(place, code=0, env=own)
+    assert lines["policy", f"{name}:secret/"]["mark"] == "ok"
+    assert marked(lines, "warning") == {"policy secret/"}, "that of the store in the root, where the token is nobody"
+    assert lines["externalsecrets", None]["found"] == "1 reads this Vault, 1 to be seeded; none is blocked"

@@ -1,0 +1,210 @@
+"""checkup against a local server that fails in the middle, as real ones can not be made to fail."""
+
+from collections.abc import Callable
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
+
+from tests.unit.build import external_secret_json, login, run, store_json
+from tests.unit.servers import answer, http_server
+from vaultsync.checkup import Asking, Checked, Checkup, missing
+from vaultsync.core import check
+from vaultsync.core.check import Hearing, Line, Mark, Name
+from vaultsync.core.decide import SeedMode
+from vaultsync.core.paths import Mount
+from vaultsync.core.rights import RIGHTS
+from vaultsync.core.seed_paths import DEFAULT, SeedPaths
+from vaultsync.engine.index import Index, server_identity
+from vaultsync.engine.survey import Survey
+from vaultsync.kube.client import KubeClient
+from vaultsync.kube.selection import Selection
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.stream import EventStream
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+USER = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+GROUP = "/apis/external-secrets.io"
+TYPE = {"items": {"properties": {"type": {"enum": ["Ready"]}}}}
+SCHEMA = {"properties": {"status": {"properties": {"conditions": TYPE}}}}
+SEED = {"vaultsync.io/seed": "true"}
+
+Failing = Callable[[str], int]
+"""The status of the answer to a request for a path, 0 for a good one."""
+
+
+class Servers:
+    """One local server that is both Kubernetes and Vault.
+
+    Args:
+        failing: which answers are bad.
+    """
+
+    def __init__(self, failing: Failing) -> None:
+        self._failing = failing
+        self.address = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        await request.read()
+        status = self._failing(request.path)
+        if status:
+            return answer(status, {"message": "not now", "errors": ["not now"]})
+        return answer(200, self._good(request.path))
+
+    def _good(self, path: str) -> object:
+        names = ("externalsecrets", "secretstores", "clustersecretstores")
+        items: dict[str, list[object]] = {
+            f"{GROUP}/v1/secretstores": [store_json(server=self.address)],
+            f"{GROUP}/v1/externalsecrets": [external_secret_json(data=[], annotations=SEED)],
+        }
+        return {
+            "/version": {"gitVersion": "v1.34.3"},
+            USER: {"status": {"userInfo": {"username": check.SERVICE_ACCOUNT}}},
+            REVIEWS: {"status": {"allowed": True}},
+            GROUP: {"versions": [{"version": "v1"}]},
+            f"/openapi/v3{GROUP}/v1": {"components": {"schemas": {"io.external-secrets.v1.ExternalSecret": SCHEMA}}},
+            f"{GROUP}/v1": {"resources": [{"name": name} for name in names]},
+            "/v1/sys/health": {"initialized": True, "sealed": False, "standby": False, "version": "2.7.2"},
+            "/v1/auth/token/lookup-self": {"data": {"policies": ["vaultsync"], "orphan": True}},
+            "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check": {
+                "data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}
+            },
+            "/v1/sys/capabilities-self": {"data": {}},
+        }.get(path, {"metadata": {"resourceVersion": "1"}, "items": items.get(path, [])})
+
+
+def asking(address: str = "http://vault.test:8200", namespaces: tuple[str, ...] = ()) -> Asking:
+    return Asking(
+        address=address,
+        servers=(address,),
+        vault_namespace="",
+        selection=Selection(namespaces),
+        seed_paths=SeedPaths.parse(DEFAULT),
+        seeds=True,
+        by_annotation=True,
+        writes=True,
+        hearing=Hearing("poll", "", "", 60.0),
+        streams=False,
+    )
+
+
+def lines(failing: Failing) -> list[Line]:
+    async def main() -> list[Line]:
+        servers = Servers(failing)
+        async with http_server(servers.answer) as address:
+            servers.address = address
+            own = login(address)
+            vault, index = VaultClient(own), Index(frozenset({server_identity(address)}), SeedMode.ANNOTATED)
+            survey = Survey(index, vault, SeedPaths.parse(DEFAULT), SeedMode.ANNOTATED)
+
+            async def connect() -> KubeClient:
+                configuration = Configuration()
+                configuration.host = address
+                return KubeClient(ApiClient(configuration), 5.0, read_only=True)
+
+            try:
+                stream = EventStream(own, lambda: None, lambda _: None)
+                return (await Checkup(asking(address), own, vault, stream, index, survey).run(connect)).lines
+            finally:
+                await own.close()
+                await vault.close()
+
+    return run(main())
+
+
+def marks(found: list[Line], mark: Mark) -> list[str]:
+    return [f"{line.check} {line.of}".strip() for line in found if line.mark is mark]
+
+
+REST = [Name.STORES, "policy mounts", Name.EXTERNAL_SECRETS]
+
+
+def test_a_vault_that_grants_nothing_is_all_that_is_wrong_here() -> None:
+    found = lines(lambda _: 0)
+    assert marks(found, Mark.FAILED) == ["policy sys/ and auth/", "policy secret/"]
+    assert marks(found, Mark.NOT_ASKED) + marks(found, Mark.WARNING) == []
+
+
+def test_a_list_that_fails_is_red() -> None:
+    found = lines(lambda path: 500 if path == f"{GROUP}/v1/secretstores" else 0)
+    assert Name.STORES in marks(found, Mark.FAILED)
+    assert marks(found, Mark.NOT_ASKED) == ["policy mounts", Name.EXTERNAL_SECRETS]
+
+
+@pytest.mark.parametrize("where", [USER, GROUP, REVIEWS])
+def test_an_api_server_that_goes_away_is_red_once(where: str) -> None:
+    found = lines(lambda path: 503 if path == where else 0)
+    assert marks(found, Mark.FAILED).count(Name.KUBERNETES) == 1
+    told = {USER: [Name.CRDS, Name.PERMISSION], GROUP: [Name.CRDS, Name.PERMISSION], REVIEWS: [Name.PERMISSION]}[where]
+    assert marks(found, Mark.NOT_ASKED) == [*told, *REST]
+
+
+def test_who_may_not_ask_for_rights_is_told_so_and_the_rest_goes_on() -> None:
+    found = lines(lambda path: 403 if path == REVIEWS else 0)
+    assert len([line for line in found if line.check is Name.PERMISSION]) >= len(RIGHTS) - 1
+    assert marks(found, Mark.NOT_ASKED) == []
+    assert all("system:basic-user" in line.fix for line in found if line.mark is Mark.WARNING)
+
+
+@pytest.mark.parametrize("where", [GROUP, f"{GROUP}/v1"])
+def test_who_may_not_ask_what_is_served_is_told_so(where: str) -> None:
+    found = lines(lambda path: 403 if path == where else 0)
+    assert Name.CRDS in marks(found, Mark.FAILED)
+    assert marks(found, Mark.NOT_ASKED) == REST
+
+
+def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
+    found = lines(lambda path: 404 if path == USER else 0)
+    assert marks(found, Mark.FAILED) == ["policy sys/ and auth/", "policy secret/"]
+
+
+@pytest.mark.parametrize(
+    ("where", "failed", "not_asked"),
+    [
+        ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], ["policy secret/"]),
+        (
+            "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check",
+            [Name.VAULT],
+            [Name.SOURCE, Name.POLICY, Name.EXTERNAL_SECRETS],
+        ),
+    ],
+)
+def test_a_vault_that_goes_away_is_red(where: str, failed: list[str], not_asked: list[str]) -> None:
+    found = lines(lambda path: 500 if path == where else 0)
+    assert (marks(found, Mark.FAILED), marks(found, Mark.NOT_ASKED)) == (failed, not_asked)
+
+
+def test_a_store_in_no_mount_of_kv_is_told() -> None:
+    found = lines(lambda path: 400 if "ui/mounts" in path else 0)
+    assert "policy secret/data/vaultsync-check" in marks(found, Mark.FAILED)
+
+
+# -- what is to be set up
+
+
+def fine(*more: Line) -> list[Line]:
+    told = {line.check for line in more}
+    return [*(Line(name, Mark.OK, "") for name in Name if name not in told), *more]
+
+
+def test_without_a_checkup_all_is_missing() -> None:
+    found = missing(asking(), Checked())
+    assert (found.rights, found.token, found.audit, found.seeded) == (RIGHTS, True, True, "NAMESPACE")
+    assert 'path "secret/data/*"' in found.policy
+    assert (found.crds, found.address) == (False, "")
+
+
+def test_what_is_fine_is_not_missing() -> None:
+    token = check.Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
+    found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    assert (found.rights, found.policy, found.token, found.audit, found.crds) == ((), "", False, False, False)
+    by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
+    assert (by_person.rights, by_person.policy) == (RIGHTS, "")
+
+
+def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:
+    token = check.Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
+    lacks = Line(Name.POLICY, Mark.FAILED, "may not", "write it", "kv/")
+    found = missing(asking(), Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    assert (found.policy_name, found.token) == ("vaultsync", True)
+    assert 'path "kv/data/*"' in found.policy

@@ -1,4 +1,4 @@
-"""Every command of docs/ works as it stands, in its order, and every object is taken by the API server.
+"""Every command of docs/ (and of the README's "Ask it") works as it stands, in its order, and every object is taken.
 
 Literally, but for what is not here: the namespace dev-1, a pod to look into, and another cluster to uninstall from.
 """
@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from tests.integration.test_healing import another
-from tests.integration.test_readme import commands
+from tests.integration.test_readme import commands, section
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 
 DOCS = PROJECT / "docs"
-PAGES = [page for page in sorted(DOCS.glob("*.md")) if commands(page.read_text())]
+TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text() for page in sorted(DOCS.glob("*.md"))}}
 NAMESPACE = "dev-1"
 HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
@@ -53,12 +53,12 @@ def run(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str,
     return {**os.environ, **testbed.env, **only, "PATH": path}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_commands_work(page: Path, shop: Place, run: dict[str, str]) -> None:
+@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if commands(text)])
+def test_the_commands_work(page: str, shop: Place, run: dict[str, str]) -> None:
     before = shop.secret("database")
     assert before is not None
     here = {NAMESPACE: shop.name, **HERE}
-    for block in commands(page.read_text()):
+    for block in commands(TEXTS[page]):
         command = re.sub("|".join(map(re.escape, here)), lambda match: here[match.group()], block)
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
@@ -71,22 +71,20 @@ def test_the_commands_work(page: Path, shop: Place, run: dict[str, str]) -> None
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert done.stdout.strip(), command
-    if page.stem == "rotation":
+    if page == "rotation":
         found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")
         assert found.keys() == before.keys()
 
 
-def objects(page: Path) -> list[str]:
-    return re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+def objects(text: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in sorted(DOCS.glob("*.md")) if objects(page)], ids=lambda page: page.stem
-)
-def test_the_objects_are_taken(page: Path, testbed: Testbed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if objects(text)])
+def test_the_objects_are_taken(page: str, testbed: Testbed, tmp_path: Path) -> None:
     assert testbed.identity  # the namespace vaultsync exists
     shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
-    for text in objects(page):
+    for text in objects(TEXTS[page]):
         is_overlay = yaml.safe_load(text)["kind"] == "Kustomization"
         (tmp_path / "kustomization.yaml").write_text(text)
         apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"]

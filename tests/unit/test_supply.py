@@ -117,5 +117,7 @@ def test_every_place_names_the_same_version() -> None:
     assert metadata.version("vaultsync") == __version__
     readme = (PROJECT / "README.md").read_text()
     assert set(re.findall(r"REGISTRY/vaultsync:(\S+)", readme)) == {__version__}
+    overlay = (PROJECT / "docs" / "install.md").read_text()
+    assert set(re.findall(r"newTag: (\S+)", overlay)) == {__version__}
     released = re.findall(r"^## \[(\d[^\]]*)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == __version__

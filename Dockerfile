@@ -7,20 +7,23 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# The dependencies first: this layer changes with the lock files alone. pip compiles what it installs to bytecode, so that
-# a start needs neither a writable file system nor the time for it.
+# The dependencies first: this layer changes with the lock files alone.
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes --only-binary=:all: --requirement requirements-build.lock \
     && python -m venv /opt/vaultsync \
-    && /opt/vaultsync/bin/pip install --require-hashes --only-binary=:all: --requirement requirements.lock
+    && /opt/vaultsync/bin/pip install --no-compile --require-hashes --only-binary=:all: --requirement requirements.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY vaultsync vaultsync
+# Compiled to bytecode, so that a start needs neither a writable file system nor the time for it; by hash, as with times in it
+# no two builds would have the same files. The layers' own times follow SOURCE_DATE_EPOCH, if the image is built with
+# `docker buildx build --build-arg SOURCE_DATE_EPOCH=… --output type=image,rewrite-timestamp=true`.
 RUN /opt/build/bin/hatchling build --target wheel \
-    && /opt/vaultsync/bin/pip install --no-index --no-deps dist/*.whl \
+    && /opt/vaultsync/bin/pip install --no-compile --no-index --no-deps dist/*.whl \
     && /opt/vaultsync/bin/pip check \
-    && /opt/vaultsync/bin/pip uninstall --yes pip
+    && /opt/vaultsync/bin/pip uninstall --yes pip \
+    && /opt/vaultsync/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/vaultsync/lib
 
 
 FROM python:3.13.15-slim-trixie

@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -26,7 +27,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv lint format test test-unit demo bench testbed lock build check-build clean
+.PHONY: help venv lint format test test-unit demo bench testbed lock licences audit sbom build check-build clean
 
 help:
 	@echo 'make demo      start everything from nothing and watch vaultsync seed and heal; ARGS=--once ends by itself'
@@ -37,8 +38,11 @@ help:
 	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
 	@echo 'make build     wheel and sdist into dist/'
-	@echo 'make check-build  install that wheel as the Dockerfile does, into an empty environment, and run it'
+	@echo 'make sbom      the bill of materials of what runs (CycloneDX) into dist/'
+	@echo 'make check-build  build both, and the same from the sdist; install as the Dockerfile does, and run it'
 	@echo 'make lock      lock the dependencies again, keeping versions that still fit; ARGS=--upgrade takes the newest'
+	@echo 'make licences  list the licences of what is locked in docs/licences.md, and refuse one that is not permitted'
+	@echo 'make audit     ask for known vulnerabilities in what is locked; Error 1: there are some, Error 3: nobody could be asked'
 	@echo 'make venv      only set up .venv; all targets above do it by themselves'
 	@echo 'make clean     remove what the targets made here; the servers in ~/.cache stay'
 	@echo
@@ -96,7 +100,17 @@ build: $(READY)
 	rm -rf dist
 	$(BIN)/hatchling build
 
-check-build: build
+sbom: $(READY)
+	$(BIN)/python -m tests.supply sbom dist/vaultsync.cdx.json
+
+# In another folder, at another time, for another user: what is built must be the same to the last bit.
+check-build: build sbom
+	$(call say,'the same again$(comma) from the unpacked sdist')
+	rm -rf build/again
+	mkdir -p build/again
+	umask 077 && tar -xzf dist/*.tar.gz -C build/again --strip-components=1 && find build/again -exec touch {} +
+	cd build/again && umask 077 && TZ=Asia/Kathmandu ../../$(BIN)/hatchling build
+	for file in dist/*.whl dist/*.tar.gz; do cmp "$$file" "build/again/$$file" || exit 1; done
 	$(call say,'the wheel in an empty environment with the locked dependencies')
 	rm -rf build/check
 	$(PYTHON) -m venv build/check
@@ -104,6 +118,21 @@ check-build: build
 	build/check/bin/python -m pip install --quiet --no-index --no-deps dist/*.whl
 	build/check/bin/python -m pip check
 	cd build && check/bin/vaultsync version && check/bin/vaultsync run --help >/dev/null
+
+licences: $(READY)
+	$(BIN)/python -m tests.supply licences
+
+# pip-audit has an environment of its own, as nothing else needs it; nor does CI, whose machine may reach none of its sources.
+PIP_AUDIT := build/audit/bin/pip-audit
+
+$(PIP_AUDIT): Makefile
+	$(check_python)
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/python -m pip install pip-audit==$(PIP_AUDIT_VERSION)
+	@touch $@
+
+audit: $(READY) $(PIP_AUDIT)
+	$(BIN)/python -m tests.supply audit $(PIP_AUDIT) $(ARGS)
 
 # uv has an environment of its own: `make lock` must work also when the lock files do not.
 UV := build/uv/bin/uv

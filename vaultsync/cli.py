@@ -2,10 +2,14 @@
 
 import argparse
 import asyncio
+import json
 import os
+import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from loguru import logger
@@ -106,8 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         commands[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     if parsed.command == "version":
-        print(f"vaultsync {__version__}")
-        return 0
+        return _version(as_json=parsed.output == "json")
     if parsed.command == "run":
         return _run()
     if parsed.command == "policy":
@@ -144,7 +147,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         epilog=settings,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_parser("version", help="print the version")
+    told = commands.add_parser("version", help="print the version, and those of Python and the dependencies")
+    told.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
     asked = {
         "explain": ("tell what one ExternalSecret reads, and why", EXPLAIN),
         "plan": ("tell what would be done", PLAN),
@@ -220,6 +224,27 @@ def _prepare(settings: Settings, log_level: str) -> None:
     """To be done before `app` is imported, which takes a second: not for `version`, `--help` or a wrong setting."""
     logging.configure(settings.log_format, log_level)
     os.environ.setdefault("HOME", "/nonexistent")  # kubernetes' asyncio client can't be imported without one
+
+
+def _version(*, as_json: bool) -> int:
+    """What a report of a bug needs, by what is installed: nothing is imported for it."""
+    versions = {"vaultsync": __version__, "python": platform.python_version(), **_dependencies()}
+    print(
+        json.dumps(versions, indent=2)
+        if as_json
+        else "\n".join(f"{name} {version}" for name, version in versions.items())
+    )
+    return 0
+
+
+def _dependencies() -> dict[str, str]:
+    """The versions of what pyproject.toml asks for to run; none where vaultsync itself is not installed."""
+    try:
+        required = metadata.requires("vaultsync") or ()
+    except metadata.PackageNotFoundError:
+        return {}
+    names = [re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in required if "extra ==" not in one]
+    return {name: metadata.version(name) for name in sorted(names)}
 
 
 def _policy(mounts: Sequence[str]) -> int:

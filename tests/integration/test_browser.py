@@ -1,6 +1,7 @@
 """What a person does in OpenBao's own web UI reaches the Kubernetes Secret: a real browser clicks, vaultsync heals.
 
-Each step's picture is kept in build/screenshots. No value is on any of them, as the UI masks what it shows.
+Each step's picture is kept in build/screenshots; docs/ has copies of some, as openbao-<picture>.png. No value is on any
+of them, as the UI masks what it shows.
 """
 
 import os
@@ -17,7 +18,8 @@ from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+PROJECT = Path(__file__).parents[2]
+SCREENSHOTS = PROJECT / "build" / "screenshots"
 PATIENCE = 20.0
 """Seconds: for a page of the UI, and for a value on its way."""
 
@@ -70,10 +72,12 @@ class Ui:
     def __init__(self, page: Page, place: Place) -> None:
         self.page = page
         self.place = place
-        self._pictures = 0
+        self.pictures: list[str] = []
 
     def log_in(self, token: str) -> None:
         self.page.goto(f"{self.place.testbed.vault.address}/ui/vault/auth?with=token")
+        self.page.locator("input[name=token]").wait_for()
+        self.picture("log-in")
         self.page.locator("input[name=token]").fill(token)
         self.page.get_by_role("button", name="Sign In").click()
         self._link("secret/").wait_for()
@@ -112,8 +116,8 @@ class Ui:
         self.page.get_by_role("button", name=f"Version {number}", exact=True).wait_for()
 
     def picture(self, name: str) -> None:
-        self._pictures += 1
-        self.page.screenshot(path=SCREENSHOTS / f"{self._pictures}-{name}.png", animations="disabled")
+        self.pictures.append(name)
+        self.page.screenshot(path=SCREENSHOTS / f"{len(self.pictures)}-{name}.png", animations="disabled")
 
     def _link(self, name: str) -> Locator:
         return self.page.get_by_role("link", name=name, exact=True).last
@@ -132,6 +136,7 @@ def test_what_a_person_does_in_the_web_ui_reaches_the_secret(
     ui.log_in(place.vault.token(["person"], default=True))
     ui.open_secret("app")
     ui.sees_version(1)
+    ui.picture("secret")
     ui.show_metadata()
     page.get_by_text("managed-by", exact=True).wait_for()
     ui.picture("metadata")
@@ -163,6 +168,8 @@ def test_what_a_person_does_in_the_web_ui_reaches_the_secret(
     ui.open_secret("app")
     ui.sees_version(2)
     ui.picture("after-edit")
+    shown = {file.stem.removeprefix("openbao-") for file in (PROJECT / "docs").glob("openbao-*.png")}
+    assert shown <= {*ui.pictures}, "the manual shows what is clicked here"
 
 
 def mark(place: Place) -> str | None:

@@ -90,7 +90,7 @@ def test_help_and_version_need_no_settings() -> None:
     shown = run({}, "run", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "VAULTSYNC_SEED" in shown.stdout
-    assert re.fullmatch(r"vaultsync \d+\.\d+\.\d+\n", run({}, "version").stdout)
+    assert re.match(r"vaultsync \d+\.\d+\.\d+\n", run({}, "version").stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

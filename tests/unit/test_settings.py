@@ -360,7 +360,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 def test_version() -> None:
     ran = command("version")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"vaultsync {__version__}\n", "")
+    assert (ran.returncode, ran.stdout.splitlines()[0], ran.stderr) == (0, f"vaultsync {__version__}", "")
 
 
 def test_help_lists_every_setting() -> None:

@@ -1,0 +1,101 @@
+"""Every command of docs/ (and of the README's "Ask it") works as it stands, in its order, and every object is taken.
+
+Literally, but for what is not here: the namespace dev-1, a pod to look into, and another cluster to uninstall from.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.test_healing import another
+from tests.integration.test_readme import commands, section
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import POLICY, PROJECT
+from tests.testbed.place import Place
+from tests.testbed.testbed import Testbed
+
+DOCS = PROJECT / "docs"
+TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text() for page in sorted(DOCS.glob("*.md"))}}
+NAMESPACE = "dev-1"
+HERE = {
+    "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
+    "kubectl -n vaultsync logs deploy/vaultsync": 'cat "$LOG"',
+    "kubectl delete -k": "kubectl delete --dry-run=server -k",
+}
+
+
+@pytest.fixture
+def shop(place: Place) -> Iterator[Place]:
+    """With the README's ExternalSecret; what the commands change in Vault is put back."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    place.kube.create(yaml.safe_load(example.replace(NAMESPACE, place.name)))
+    yield place
+    place.vault.api.request("POST", "/v1/secret/config", {"cas_required": False})
+    place.vault.policy(POLICY, place.testbed.vault_policy)
+
+
+@pytest.fixture
+def run(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str, str]:
+    """The environment of an operator, beside a vaultsync that has made what is missing."""
+    process = vaultsync()
+    shop.wait_for_secret("database")
+    shop.wait_until_fine("database")
+    folders = [Path(sys.executable).parent, *(testbed.binaries[name].parent for name in ("vault", "kubectl"))]
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+    only = {"VAULTSYNC_NAMESPACES": shop.name, "LOG": str(process.log)}
+    return {**os.environ, **testbed.env, **only, "PATH": path}
+
+
+@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if commands(text)])
+def test_the_commands_work(page: str, shop: Place, run: dict[str, str]) -> None:
+    before = shop.secret("database")
+    assert before is not None
+    here = {NAMESPACE: shop.name, **HERE}
+    for block in commands(TEXTS[page]):
+        command = re.sub("|".join(map(re.escape, here)), lambda match: here[match.group()], block)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=PROJECT,
+            check=False,
+            env=run,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip(), command
+    if page == "rotation":
+        found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")
+        assert found.keys() == before.keys()
+
+
+def objects(text: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if objects(text)])
+def test_the_objects_are_taken(page: str, testbed: Testbed, tmp_path: Path) -> None:
+    assert testbed.identity  # the namespace vaultsync exists
+    shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
+    for text in objects(TEXTS[page]):
+        is_overlay = yaml.safe_load(text)["kind"] == "Kustomization"
+        (tmp_path / "kustomization.yaml").write_text(text)
+        apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"]
+        done = subprocess.run(
+            [testbed.binaries["kubectl"], *apply, *(["-k", tmp_path] if is_overlay else ["-f", "-"])],
+            input=text,
+            env={**os.environ, **testbed.env},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "serverside-applied" in done.stdout

@@ -1,0 +1,1 @@
+"""What vaultsync is delivered with: `python -m tests.supply`."""

@@ -1,0 +1,53 @@
+"""Whether known vulnerabilities are in what requirements.lock brings, as pip-audit tells."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+from tests.supply.locked import LOCK
+
+NONE_KNOWN, FOUND, NOT_TOLD = 0, 1, 3
+"""Exit codes."""
+ARGUMENTS: Final = ("--disable-pip", "--require-hashes", "--progress-spinner", "off", "--format", "json")
+
+
+def audit(program: str, more: Sequence[str]) -> int:
+    """Run pip-audit, say what it tells, and return the exit code.
+
+    Args:
+        program: pip-audit.
+        more: arguments for it.
+    """
+    command = [program, "--requirement", str(LOCK), *ARGUMENTS, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    code, lines = verdict(done.stdout, done.stderr)
+    print(*lines, sep="\n")
+    return code
+
+
+def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
+    """The exit code, and what is to be said.
+
+    pip-audit itself (2.10.1) says "No known vulnerabilities found" and exits with 0 where its source knows no package
+    at all, such as a mirror without PyPI's JSON API.
+    """
+    try:
+        dependencies = json.loads(answer)["dependencies"]
+    except ValueError:
+        last = (errors.strip() or "no answer").splitlines()[-1]
+        return NOT_TOLD, [f"audit: it can't be told here whether vulnerabilities are known: {last[:300]}"]
+    found = [
+        f"{one['name']} {one['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version yet'}"
+        for one in dependencies
+        for flaw in one.get("vulns", ())
+    ]
+    if found:
+        return FOUND, found
+    skipped = [one["skip_reason"] for one in dependencies if "skip_reason" in one]
+    if skipped or not dependencies:
+        counted = f"{len(skipped)} of {len(dependencies)} packages could not be looked up"
+        return NOT_TOLD, [f"audit: it can't be told here whether vulnerabilities are known: {counted}", *skipped[:1]]
+    return NONE_KNOWN, [f"audit: no known vulnerability in {len(dependencies)} packages"]

@@ -686,11 +686,12 @@ FAULTS = ("fails", "hangs", "forgets", "slow", "leap", "die", "stop", "label", "
 def test_whatever_happens_two_never_lead_at_once_and_in_the_end_one_does(
     happens: list[tuple[str, int, float]],
 ) -> None:
-    """`candidates` sees to the first."""
+    """`candidates` sees to the first. Nobody starts who can't know of a leader: see kube.election on deletions."""
 
     async def test() -> None:
         async with candidates("a", "b", "c") as made:
-            leases = made[0].leases
+            leases, now = made[0].leases, asyncio.get_running_loop().time
+            known_from = now()
             for number, (what, who, seconds) in enumerate(happens):
                 one = made[who]
                 if what in ("die", "stop"):
@@ -698,6 +699,7 @@ def test_whatever_happens_two_never_lead_at_once_and_in_the_end_one_does(
                         one.die()
                     else:
                         await one.stop()
+                    await asyncio.sleep(known_from - now())
                     made[who] = Candidate(leases, f"{one.name}{number}")
                 elif what == "mend":
                     one.wire.fails, one.wire.hangs, one.wire.forgets, one.wire.slow = None, False, False, 0.001
@@ -707,6 +709,7 @@ def test_whatever_happens_two_never_lead_at_once_and_in_the_end_one_does(
                     leases.put(leases.spec, number=str(number))
                 elif what == "delete" and leases.lease:
                     leases.delete()
+                    known_from = now() + TIMING.deadline
                 elif what == "fails":
                     one.wire.fails = AWAY
                 elif what == "slow":

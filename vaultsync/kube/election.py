@@ -5,6 +5,10 @@ record for as long as the leader's duration, by its own clock, and takes the Lea
 the leader gives up after a shorter time without a renewal, counted from when the last good one was *sent*. No time that
 stands in the Lease is ever compared with a clock here.
 
+As with client-go, a process that starts after a person has deleted the Lease, and before its leader has made it anew
+(Timing.retry, or Timing.deadline where it can't), knows of no leader and leads at once. Two may act for that long;
+check-and-set keeps it harmless.
+
 Why kubernetes.aio.leaderelection of the kubernetes package (37.0.2), whose client this uses, is not enough: it goes by
 the wall clock; a request that hangs outlasts its deadline; it can't release (its LeaseLock asserts a holder), so that a
 clean stop costs the whole duration; it takes a Lease at once in which a field is missing; it asks every two seconds

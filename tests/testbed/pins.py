@@ -19,8 +19,10 @@ EXTERNAL_SECRETS_VERSION = "0.20.4"
 ETCD_VERSION = "3.5.1"
 OPENBAO_VERSION = "2.7.2"
 CHROMIUM_VERSION = "153.0.0"
+HELM_VERSION = "4.3.1"
+PROMETHEUS_OPERATOR_VERSION = "0.85.0"
 
-GO_MINIMUM = (1, 25, 1)  # what external-secrets' go.mod asks for, the highest of the three
+GO_MINIMUM = (1, 26, 0)  # what Helm's go.mod asks for, the highest of them
 GO_WHEEL_VERSION = "1.27.3"
 
 # What one build takes with empty caches (modules, Go's build cache, the copies that are trimmed), and one installation.
@@ -69,7 +71,10 @@ class NpmPackage:
 
 @dataclass(frozen=True, slots=True)
 class GoProgram:
-    """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>."""
+    """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>.
+
+    Without packages, only the module's data are wanted.
+    """
 
     name: str
     version: str
@@ -77,7 +82,7 @@ class GoProgram:
     module: str
     packages: dict[str, str]  # name here → package
     ldflags: str = "-s -w"
-    data: dict[str, str] = field(default_factory=dict)  # folder here → folder of YAML documents in the module
+    data: dict[str, str] = field(default_factory=dict)  # name here → YAML file or folder in the module
     niceness: int = 0  # who yields the cores to whom, side by side
 
     @property
@@ -170,6 +175,26 @@ EXTERNAL_SECRETS = GoProgram(
     niceness=5,
 )
 
+HELM = GoProgram(
+    name="helm",
+    version=HELM_VERSION,
+    folder="helm",
+    module="helm.sh/helm/v4",
+    packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+    ldflags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM_VERSION}",
+    niceness=5,
+)
+
+# For the CRD of its ServiceMonitor alone.
+PROMETHEUS_OPERATOR = GoProgram(
+    name="prometheus-operator",
+    version=PROMETHEUS_OPERATOR_VERSION,
+    folder="prometheus-operator",
+    module="github.com/prometheus-operator/prometheus-operator",
+    packages={},
+    data={"crds": "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"},
+)
+
 # The longest build first: it sets the time of a cold start, and so the others yield to it.
 DEMO: tuple[Wheel | NpmPackage | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
-ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM)
+ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, HELM, PROMETHEUS_OPERATOR)

@@ -26,7 +26,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv lint format test test-unit demo bench testbed lock build check-build clean
+.PHONY: help venv lint format test test-unit demo bench testbed chart lock build check-build clean
 
 help:
 	@echo 'make demo      start everything from nothing and watch vaultsync seed and heal; ARGS=--once ends by itself'
@@ -36,6 +36,7 @@ help:
 	@echo 'make format    put the style right'
 	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
+	@echo 'make chart     write the settings into the schema of the Helm chart'
 	@echo 'make build     wheel and sdist into dist/'
 	@echo 'make check-build  install that wheel as the Dockerfile does, into an empty environment, and run it'
 	@echo 'make lock      lock the dependencies again, keeping versions that still fit; ARGS=--upgrade takes the newest'
@@ -91,6 +92,9 @@ bench: $(READY)
 testbed: $(READY)
 	$(call say,'the servers (minutes if they are not in the cache yet)')
 	$(BIN)/python -m tests.testbed build --all
+
+chart: $(READY)
+	$(BIN)/python -m tests.chart
 
 build: $(READY)
 	rm -rf dist

@@ -266,9 +266,7 @@ def check_disk(missing: Sequence[Program], folders: Iterable[Path], usage: Calla
     """Refuses to begin a build that would fill the disk."""
     free_of = usage or (lambda folder: shutil.disk_usage(folder).free)
     needed = sum(
-        pins.GO_BUILD_DISK_BYTES
-        if isinstance(program, pins.GoProgram) and program.packages
-        else pins.WHEEL_DISK_BYTES
+        pins.GO_BUILD_DISK_BYTES if isinstance(program, pins.GoProgram) and program.packages else pins.WHEEL_DISK_BYTES
         for program in missing
     )
     for folder in folders:

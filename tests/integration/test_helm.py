@@ -6,6 +6,7 @@ On a testbed of its own, as a release there is called what deploy/base is called
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import yaml
 from tests.chart import CHART, OWN, SCHEMA
 from tests.integration.test_deploy import BASE, Kubectl, one
 from tests.integration.test_healing import SEED, another
+from tests.integration.test_readme import commands, section
 from tests.testbed import build, pins
 from tests.testbed.api import Api, Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, Identity, create_vault_token, shipped_policy
@@ -668,6 +670,36 @@ class TestRelease:
         assert len(kubectl(*ours).stdout.splitlines()) >= 12
         release.uninstall()
         assert kubectl(*ours).stdout == ""
+
+    def test_the_commands_of_the_readme_work(
+        self, testbed: Testbed, release: Release, tmp_path: Path, kubectl: Kubectl
+    ) -> None:
+        """Literally, in a folder with the values that it shows."""
+        kubectl.quietly("delete", "secret", "vaultsync-vault-token", f"--namespace={NAMESPACE}")
+        text = section("Install with Helm")
+        [values] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        (tmp_path / "values.yaml").write_text(values)
+        (tmp_path / "deploy").symlink_to(DEPLOY)
+        binaries = [testbed.binaries["vault"], testbed.binaries["kubectl"], release.helm.binary]
+        path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
+        env = {**os.environ, **testbed.env, "PATH": path, "HOME": str(tmp_path)}
+        for command in [commands(section("Install"))[0], *commands(text)]:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", command],
+                cwd=tmp_path,
+                check=False,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+        [container] = release.deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"].startswith("REGISTRY/vaultsync:")
+        for kind in ("networkpolicy", "servicemonitor"):
+            kubectl.quietly("get", kind, RELEASE, f"--namespace={NAMESPACE}")
+        for name in ("team-a", "team-b"):
+            kubectl.quietly("get", "role", RELEASE, f"--namespace={name}")
 
     def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
         notes = " ".join(release("install").split())

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import socket
+import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
@@ -13,6 +15,7 @@ from vaultsync.core.backoff import backoff
 from vaultsync.core.decide import Defaults
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.events import VaultEvent
+from vaultsync.core.fence import Fence
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import clean_namespace
@@ -27,6 +30,8 @@ from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.election import TIMING, Election, LeadershipLost, awake
+from vaultsync.kube.endpoint import Endpoint
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, ExternalSecretWriter, Served, served
 from vaultsync.kube.recorder import Recorder
 from vaultsync.kube.selection import Selection
@@ -45,14 +50,20 @@ NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: i
 NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
 RESTART_SECONDS: Final = 1.0
 """Before all parts are made anew."""
-FLUSH_SECONDS: Final = 2.0
-"""The longest that a stop waits for Vault."""
+FLUSH_SECONDS: Final = 1.0
+"""The longest that a stop waits for Vault; the next leader waits as well."""
+LISTEN_AGAIN_SECONDS: Final = 5.0
+"""Between attempts at most, where a leader that hangs still has the address."""
 STREAM_FIRST_SECONDS: Final = 2.0
 """How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
 
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
+
+    A replica that has lost the Lease stops acting and becomes a standby, all of its parts made anew: nothing that it
+    knew as a leader counts any more. client-go's callers end the process instead, which Kubernetes then starts with
+    ever longer pauses.
 
     Raises:
         NoKubeConfig: there is no way to speak to Kubernetes.
@@ -61,16 +72,21 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
     while not stop.is_set():
-        app = App(settings, await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run))
+        fence = Fence(awake) if settings.lease and not settings.dry_run else None
+        kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run, fence)
+        app = App(settings, kube, fence, identity)
         try:
             await app.run(stop)
         except* KubeNotFound as errors:  # such as v1beta1 after an upgrade: all state is rebuilt from what is served
             logger.warning("starting anew: a resource is not served any more", reason=_first_reason(errors))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+        except* LeadershipLost as errors:
+            logger.warning("starting anew, as a standby: the leadership is lost", reason=_first_reason(errors))
         finally:
             await app.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
 
 
 class SurveyFailed(Exception):
@@ -214,13 +230,21 @@ def _first_reason(group: BaseExceptionGroup[BaseException]) -> str:
 
 
 class App:
-    """All parts of one vaultsync."""
+    """All parts of one vaultsync.
 
-    def __init__(self, settings: Settings, kube: KubeClient) -> None:
+    Args:
+        kube: passes what it writes through the fence.
+        fence: None where nobody is elected, as there is no other replica.
+        identity: of this process in the election.
+    """
+
+    def __init__(self, settings: Settings, kube: KubeClient, fence: Fence | None = None, identity: str = "") -> None:
         access = _access(settings)
         self._settings = settings
         self._kube = kube
-        self._vault = VaultClient(access)
+        self._fence = fence
+        self._identity = identity
+        self._vault = VaultClient(access, fence)
         self._recorder = Recorder(kube)
         index, ledger = _index(settings), Ledger()
         loop = asyncio.get_running_loop()
@@ -245,13 +269,25 @@ class App:
         self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
         self._watches: Watches | None = None
         self._budget = budget
-        self._health = Health(self._ready, Metrics(self._counted).text)
+        self._health = Health(
+            self._ready, Metrics(self._counted).text, lambda: "leading" if self.is_leading else "standby"
+        )
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this replica acts; always, where nobody is elected."""
+        return self._fence is None or self._fence.is_open
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Start in order: informers, then the stream and workers; run until `stop` is set."""
+        """Start in order: informers, the election, then the stream and workers; run until `stop` is set.
+
+        Raises:
+            KubeNotFound: in a group, as LeadershipLost is: all parts are to be made anew.
+        """
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
-        await self._audit.start()
+        if self._fence is None:
+            await self._audit.start()
         logger.info(
             "vaultsync starts",
             version=__version__,
@@ -267,10 +303,7 @@ class App:
             main.cancel()
 
     async def close(self) -> None:
-        """Leave what marks are left, and let go of every connection."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await self._marker.flush()
+        """Let go of every connection."""
         await self._health.stop()
         await self._audit.stop()
         await self._vault.close()
@@ -283,19 +316,65 @@ class App:
             self._watches = Watches(tasks, self._kube, served.version, _selection(self._settings), self._controller)
             await self._watches.start()
             logger.info("watching Kubernetes", external_secrets_version=served.version)
-            tasks.create_task(self._sources.run())
-            if self._settings.source.streams:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stream.tried.wait(), STREAM_FIRST_SECONDS)
-            parts: tuple[Coroutine[Any, Any, None], ...] = (
-                self._controller.work(),
-                self._controller.resync(),
-                self._recorder.run(),
-                self._marker.run(),
-                lease.keep(self._vault),
-            )
-            for part in parts:
-                tasks.create_task(part)
+            if self._fence is None:
+                await self._lead()
+            else:
+                await self._elected(self._fence).run(self._lead)
+
+    def _elected(self, fence: Fence) -> Election:
+        namespace, _, name = self._settings.lease.partition("/")
+        return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+
+    async def _lead(self) -> None:
+        """Look at everything and act, until cancelled; then leave what marks are left."""
+        endpoint = self._endpoint()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._fence is not None:
+                    tasks.create_task(self._listen(endpoint))
+                await self._act(tasks)
+        finally:
+            await self._audit.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._marker.flush()
+            if endpoint is not None:
+                await endpoint.withdraw()
+
+    async def _act(self, tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(self._sources.run())
+        if self._settings.source.streams:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stream.tried.wait(), STREAM_FIRST_SECONDS)
+        parts: tuple[Coroutine[Any, Any, None], ...] = (
+            self._controller.work(),
+            self._controller.resync(),
+            self._recorder.run(),
+            self._marker.run(),
+            lease.keep(self._vault),
+        )
+        for part in parts:
+            tasks.create_task(part)
+
+    def _endpoint(self) -> Endpoint | None:
+        """Where Vault's audit device is led to this pod, None where nothing has to lead it."""
+        _, _, port = self._settings.audit_listen.rpartition(":")
+        if self._fence is None or self._settings.pod_ip is None or not port.isdecimal():
+            return None
+        namespace, _, name = self._settings.lease.partition("/")
+        return Endpoint(self._kube, namespace, f"{name}-audit", self._settings.pod_ip, int(port))
+
+    async def _listen(self, endpoint: Endpoint | None) -> None:
+        """Be heard by Vault's audit device: only the leader listens, so that the device finds nobody else."""
+        for wait in backoff(0.1, LISTEN_AGAIN_SECONDS):
+            try:
+                await self._audit.start()
+                break
+            except OSError as error:
+                logger.warning("can't listen for Vault's audit device", reason=str(error), retry_s=round(wait, 1))
+            await asyncio.sleep(wait)
+        if endpoint is not None:
+            await endpoint.announce()
 
     async def _wait_for_external_secrets(self) -> Served:
         said = ""

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from vaultsync.vault.audit import Network
 from vaultsync.vault.sources import Source
 
 PREFIX = "VAULTSYNC_"
+LEASE_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -59,6 +60,13 @@ def _cluster(name: str) -> str:
     if len(name) > 100 or not name.isprintable():
         raise ValueError("must be at most 100 printable characters")
     return name
+
+
+def _lease(text: str) -> str:
+    namespace, _, name = text.partition("/")
+    if text and not (is_namespace(namespace) and len(name) <= 200 and re.fullmatch(LEASE_NAME, name)):
+        raise ValueError("must be NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")
+    return text
 
 
 def _networks(value: object) -> object:
@@ -208,6 +216,16 @@ class Settings(BaseSettings):
     )
     poll_rate: int = Field(
         default=200, ge=1, le=10_000, description="requests per second to Vault that the poll may cause at most"
+    )
+    lease: Annotated[str, AfterValidator(_lease)] = Field(
+        default="",
+        description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
+        "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
+    )
+    pod_ip: IPv4Address | IPv6Address | None = Field(
+        default=None,
+        description="this pod's address, for Vault's audit device: whoever leads writes it into the EndpointSlice "
+        "LEASE-audit-ipv4 (or -ipv6); default: none is written",
     )
     health_listen: str = Field(
         default="",

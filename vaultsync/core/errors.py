@@ -51,6 +51,12 @@ class WriteConflict(VaultsyncError):
     """Somebody else wrote the path between our look and our write (check-and-set); theirs stands."""
 
 
+class NotLeading(VaultsyncError):
+    """Another replica may lead by now, so nothing was sent. Whoever leads next looks at everything."""
+
+    retryable = False
+
+
 class KubeUnavailable(VaultsyncError):
     """The API server gave no usable answer: no connection, a time-out, overloaded or a server error."""
 

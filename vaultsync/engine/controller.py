@@ -66,6 +66,7 @@ class Controller:
         """The last event about a path that no look has shown yet, and how many looks have not."""
         self._audit_look_at = float("-inf")
         self._audit_alone = False
+        self._works = False
         self._told: set[Key] = set()
         self._away: set[tuple[type[VaultsyncError], int]] = set()
 
@@ -205,7 +206,9 @@ class Controller:
             self.look_at_everything()
 
     async def work(self) -> None:
-        """Passes over the queue's keys, WORKERS at a time, until cancelled."""
+        """A pass over all that is known so far, then over the queue's keys, WORKERS at a time, until cancelled."""
+        self._works = True
+        self._add({*self._index.paths(), *self._index.prefixes(), *self._index.names()})
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
@@ -288,5 +291,7 @@ class Controller:
             logger.info("Vault answers again")
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
+        if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue
+            return
         for key in keys:
             self._queue.add(key, lane)

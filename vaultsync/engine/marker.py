@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import NotLeading, VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import VaultPath
 from vaultsync.engine.ledger import Ledger
 from vaultsync.engine.workqueue import WorkQueue
@@ -45,7 +45,7 @@ class Marker:
             path, _ = await self._queue.get()
             try:
                 await self._mark(path)
-            except VaultUnavailable:
+            except (VaultUnavailable, NotLeading):
                 self._queue.retry(path)
             finally:
                 self._queue.done(path)
@@ -55,7 +55,7 @@ class Marker:
         try:
             for path in self._ledger.all_unmarked():
                 await self._mark(path)
-        except VaultUnavailable as error:
+        except (VaultUnavailable, NotLeading) as error:
             logger.warning("not all that was made is marked as such", reason=str(error))
 
     async def _mark(self, path: VaultPath) -> None:

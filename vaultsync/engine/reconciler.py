@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
 from vaultsync.core.errors import (
     BudgetSpent,
+    NotLeading,
     VaultDenied,
     VaultRejected,
     VaultsyncError,
@@ -196,7 +197,7 @@ class Reconciler:
             after = await write(path, state, values)
         except VaultsyncError as error:
             self._ledger.unexpect(path)
-            if not isinstance(error, VaultUnavailable):
+            if not isinstance(error, VaultUnavailable | NotLeading):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise

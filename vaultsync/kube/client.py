@@ -25,6 +25,7 @@ from vaultsync.core.errors import (
     KubeUnavailable,
     VaultsyncError,
 )
+from vaultsync.core.fence import Fence
 
 CONNECTIONS: Final = 0
 """No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
@@ -47,13 +48,16 @@ class NoKubeConfig(Exception):
     """Neither a usable kubeconfig nor in-cluster credentials; the message says which was tried and what is wrong."""
 
 
-async def connect(kubeconfig: str | None, timeout: float, read_only: bool = False) -> "KubeClient":
+async def connect(
+    kubeconfig: str | None, timeout: float, read_only: bool = False, fence: Fence | None = None
+) -> "KubeClient":
     """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
 
     Args:
         kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
         timeout: seconds for one request.
         read_only: the client sends nothing that writes.
+        fence: stands before what writes.
 
     Raises:
         NoKubeConfig: there is no usable configuration.
@@ -72,7 +76,7 @@ async def connect(kubeconfig: str | None, timeout: float, read_only: bool = Fals
     # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
-    return KubeClient(ApiClient(configuration), timeout, read_only)
+    return KubeClient(ApiClient(configuration), timeout, read_only, fence)
 
 
 async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
@@ -92,17 +96,25 @@ def environment_proxy(address: str) -> str | None:
 
 
 class KubeClient:
-    """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer."""
+    """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer.
 
-    def __init__(self, api: ApiClient, timeout: float, read_only: bool = False) -> None:
+    What writes raises NotLeading, and is not sent, where there is a fence and it is closed.
+    """
+
+    def __init__(self, api: ApiClient, timeout: float, read_only: bool = False, fence: Fence | None = None) -> None:
         self._api = api
         self._read_only = read_only
+        self._fence = fence
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         self.server = str(api.configuration.host)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._api.close()
+
+    def unfenced(self, timeout: float) -> "KubeClient":
+        """For the Lease itself: the same connections and credentials, no fence, and another time-out in seconds."""
+        return KubeClient(self._api, timeout)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """GET a resource or a list."""
@@ -181,6 +193,8 @@ class KubeClient:
                 header_params=headers,
                 auth_settings=["BearerToken"],
             )
+            if self._fence is not None and method != "GET":
+                self._fence.check()
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self.server, error) from error

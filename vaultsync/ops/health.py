@@ -16,11 +16,18 @@ class Health:
     Args:
         ready: by name, whether each part is ready.
         metrics: in Prometheus' text format.
+        role: what this replica is, said by one that is ready: to be a standby is to be ready.
     """
 
-    def __init__(self, ready: Callable[[], Mapping[str, bool]], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], Mapping[str, bool]],
+        metrics: Callable[[], bytes],
+        role: Callable[[], str] = lambda: "leading",
+    ) -> None:
         self._ready = ready
         self._read_metrics = metrics
+        self._role = role
         self._runner: web.AppRunner | None = None
 
     async def start(self, listen: str) -> None:
@@ -53,4 +60,4 @@ class Health:
         waiting = [name for name, ready in self._ready().items() if not ready]
         if waiting:
             return web.Response(status=503, text=f"waiting for {', '.join(waiting)}\n")
-        return web.Response(text="ok\n")
+        return web.Response(text=f"ok, {self._role()}\n")

@@ -147,6 +147,7 @@ class Audit:
         """Stop listening, and let go of the senders."""
         if self._server is not None:
             self._server.close()
+            self._server = None
         for sender in list(self._senders):
             sender.close()
 

@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from vaultsync.core import marks
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.fence import Fence
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
@@ -64,10 +65,16 @@ class VaultClient:
     """Look, list and write in KV v1 and v2.
 
     Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer.
+
+    Args:
+        access: where Vault is.
+        fence: stands before what writes, which raises NotLeading where it is closed. A write that was sent before and
+            arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
     """
 
-    def __init__(self, access: VaultAccess) -> None:
+    def __init__(self, access: VaultAccess, fence: Fence | None = None) -> None:
         self._access = access
+        self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(
             access.address, access.token.get_secret_value(), access.ca_file, access.timeout, connections=THREADS
@@ -191,6 +198,7 @@ class VaultClient:
         return _v2_state(mount, answer)
 
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        self._check_fence()
         data = {name: value.get_secret_value() for name, value in values.items()}
         if state.mount.kv == 1:
             # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
@@ -214,7 +222,12 @@ class VaultClient:
 
     def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         where = _v2_path(self._mount(path, 2), "metadata", path)
+        self._check_fence()
         self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
+
+    def _check_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.check()
 
     def _v2_mounts(self, namespace: str) -> dict[str, Mount]:
         answer = self._request("get", "sys/internal/ui/mounts", namespace)

@@ -28,7 +28,9 @@ OWN: Final = {
     "VAULTSYNC_AUDIT_TLS_CERT": "audit.tlsSecret",
     "VAULTSYNC_AUDIT_TLS_KEY": "audit.tlsSecret",
     "VAULTSYNC_HEALTH_LISTEN": "health.listen",
+    "VAULTSYNC_LEASE": "replicas",
     "VAULTSYNC_NAMESPACES": "namespaces",
+    "VAULTSYNC_POD_IP": "audit.listen",
 }
 """Variables that a value of its own sets."""
 

@@ -65,6 +65,7 @@ SETTINGS: Json = {
 FULL: Json = {
     "nameOverride": "sync",
     "fullnameOverride": "sync",
+    "replicas": 3,
     "image": {
         "repository": "images.example:5000/vaultsync",
         "tag": "9",
@@ -126,8 +127,9 @@ FULL: Json = {
 
 CLUSTER_SCOPED = {"namespaces", "clustersecretstores"}
 INSTANCE = "app.kubernetes.io/instance"
-CIRCUMSTANCES = {"labels", "managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "status"}
-CIRCUMSTANCES |= {"clusterIP", "clusterIPs", INSTANCE}
+CIRCUMSTANCES = {"managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "status", "clusterIP"}
+CIRCUMSTANCES |= {"clusterIPs", "helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", INSTANCE}
+POD_IP = "10.1.2.3"
 
 VALUES = {"default": {}, "namespaced": NAMESPACED, "full": FULL}
 
@@ -209,8 +211,11 @@ def container_of(manifests: list[Json]) -> Json:
 
 
 def environment_of(manifests: list[Json]) -> dict[str, str]:
-    """The container's variables, with some text in place of a Secret's."""
-    return {item["name"]: item.get("value", "from-a-secret") for item in container_of(manifests)["env"]}
+    """The container's variables, with some text in place of a Secret's, and some address of the Pod."""
+    return {
+        item["name"]: item.get("value", POD_IP if "fieldRef" in item.get("valueFrom", ()) else "from-a-secret")
+        for item in container_of(manifests)["env"]
+    }
 
 
 def ports_of(manifests: list[Json]) -> dict[str, int]:
@@ -251,11 +256,14 @@ def substance(kubectl: Kubectl, manifests: list[Json]) -> Json:
         [container] = item["spec"]["template"]["spec"]["containers"]
         container.pop("envFrom", None)
         given = {variable["name"]: variable for variable in container["env"]}
-        container["env"] = {name: {"name": name, "value": value} for name, value in config.items()} | given
+        given |= {name: {"name": name, "value": value} for name, value in config.items()}
+        if given.pop("POD_NAMESPACE", None):
+            given["VAULTSYNC_LEASE"]["value"] = given["VAULTSYNC_LEASE"]["value"].replace("$(POD_NAMESPACE)", NAMESPACE)
+        container["env"] = given
     objects = {
         f"{item['kind']} {item['metadata']['name']}": stripped(item)
         for item in items
-        if item["kind"] not in ("Namespace", "ConfigMap", "ClusterRole", "Role")
+        if item["kind"] not in ("Namespace", "ConfigMap") and not item["apiVersion"].startswith("rbac.")
     }
     return {**objects, "rights": rights_of(manifests)}
 
@@ -470,6 +478,11 @@ class TestRendering:
         assert container_of(full)["image"] == f"images.example:5000/vaultsync@sha256:{'0a' * 32}"
         assert container_of(tagged)["image"] == "vaultsync:edge"
 
+    def test_vaultsyncs_own_namespace_may_be_watched_too(self, helm: Helm) -> None:
+        roles = of_kind(helm.render({"namespaces": [NAMESPACE]}), "Role")
+        names = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in roles]
+        assert len(set(names)) == len(names) == 2
+
     def test_no_object_is_called_as_another_release_calls_it(self, helm: Helm) -> None:
         ours, theirs = (
             {
@@ -524,9 +537,27 @@ class TestNetwork:
         assert given["VAULTSYNC_HEALTH_LISTEN"].endswith(f":{ports['health']}")
         led: dict[str, int] = {}
         for service in of_kind(manifests, "Service"):
-            assert service["spec"]["selector"].items() <= pod_of(manifests)["metadata"]["labels"].items()
-            led |= {port["targetPort"]: port["port"] for port in service["spec"]["ports"]}
+            if "selector" in service["spec"]:  # that of the audit port has none: the leader writes where it leads
+                assert service["spec"]["selector"].items() <= pod_of(manifests)["metadata"]["labels"].items()
+            led |= {port.get("targetPort", port["name"]): port["port"] for port in service["spec"]["ports"]}
         assert led == ports
+
+    def test_slices_are_those_of_the_service_that_the_leader_may_write(self, helm: Helm) -> None:
+        manifests = helm.render(FULL)
+        [service] = [item for item in of_kind(manifests, "Service") if "selector" not in item["spec"]]
+        slices = {item["metadata"]["name"]: item for item in of_kind(manifests, "EndpointSlice")}
+        _, lease = environment_of(manifests)["VAULTSYNC_LEASE"].split("/")
+        assert slices.keys() == {f"{lease}-audit-ipv4", f"{lease}-audit-ipv6"}
+        for item in slices.values():
+            assert item["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+        writable = {
+            name
+            for role in of_kind(manifests, "Role")
+            for rule in role["rules"]
+            if rule["resources"] == ["endpointslices"]
+            for name in rule["resourceNames"]
+        }
+        assert writable == slices.keys()
 
     def test_service_monitor_finds_the_service(self, helm: Helm) -> None:
         manifests = helm.render({"serviceMonitor": {"enabled": True}})
@@ -573,6 +604,11 @@ class Release:
         assert found is not None
         return found
 
+    def led_to(self) -> list[str]:
+        """The addresses behind the audit Service."""
+        found = self.testbed.kube.get("discovery.k8s.io/v1", "EndpointSlice", f"{RELEASE}-audit-ipv4", NAMESPACE)
+        return [address for endpoint in (found or {}).get("endpoints") or [] for address in endpoint["addresses"]]
+
     def process(self) -> VaultsyncProcess:
         """Nothing of tests/testbed's own identity: what the kubelet would give to the container."""
         kube, spec = self.testbed.kube, self.deployment["spec"]["template"]["spec"]
@@ -588,6 +624,8 @@ class Release:
         if "value" in item:
             value: str = item["value"]
             return value
+        if "fieldRef" in item["valueFrom"]:
+            return POD_IP
         reference = item["valueFrom"]["secretKeyRef"]
         return (self.testbed.kube.secret_values(reference["name"], NAMESPACE) or {})[reference["key"]]
 
@@ -618,6 +656,9 @@ class TestRelease:
             testbed.audit_to("release", f"127.0.0.1:{release.audit_port}")
             heals(place, process)
             assert process.health.text("/metrics").startswith("# HELP")
+            wait_for(lambda: release.led_to() == [POD_IP], PATIENCE, "the Service leads to it")
+            release("upgrade", podAnnotations={"example.com/changed": "true"})
+            assert release.led_to() == [POD_IP]
         finally:
             testbed.no_audit_to("release")
             process.stop()
@@ -703,7 +744,10 @@ class TestRelease:
 
     def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
         notes = " ".join(release("install").split())
-        assert f"vault audit enable -path=vaultsync socket address=vaultsync.vaultsync:{release.audit_port} " in notes
+        assert (
+            f"vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:{release.audit_port} "
+            in notes
+        )
         assert "kubectl -n vaultsync create secret generic vaultsync-vault-token --from-file=token=/dev/stdin" in notes
         assert "networkPolicy.enabled" in notes
 

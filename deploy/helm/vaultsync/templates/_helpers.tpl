@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* With room for -metrics within the 63 characters of a Service's name. */}}
+{{/* With room for -audit-ipv4 within the 63 characters of a Service's name. */}}
 {{- define "vaultsync.fullname" -}}
 {{- $name := include "vaultsync.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}

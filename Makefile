@@ -27,7 +27,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv lint format test test-unit demo bench testbed lock licences audit sbom build check-build clean
+.PHONY: help venv lint format test test-unit demo bench testbed chart lock licences audit sbom build check-build clean
 
 help:
 	@echo 'make demo      start everything from nothing and watch vaultsync seed and heal; ARGS=--once ends by itself'
@@ -37,6 +37,7 @@ help:
 	@echo 'make format    put the style right'
 	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
+	@echo 'make chart     write the settings into the schema of the Helm chart'
 	@echo 'make build     wheel and sdist into dist/'
 	@echo 'make sbom      the bill of materials of what runs (CycloneDX) into dist/'
 	@echo 'make check-build  build both, and the same from the sdist; install as the Dockerfile does, and run it'
@@ -95,6 +96,9 @@ bench: $(READY)
 testbed: $(READY)
 	$(call say,'the servers (minutes if they are not in the cache yet)')
 	$(BIN)/python -m tests.testbed build --all
+
+chart: $(READY)
+	$(BIN)/python -m tests.chart
 
 build: $(READY)
 	rm -rf dist

@@ -174,7 +174,7 @@ class TestManifests:
             "images": [{"name": "vaultsync", "newName": "images.example/vaultsync", "newTag": "9"}],
             "configMapGenerator": [
                 {
-                    "name": "vaultsync",
+                    "name": "vaultsync-settings",
                     "namespace": NAMESPACE,
                     "behavior": "merge",
                     "literals": ["VAULT_ADDR=https://vault.example", "VAULTSYNC_SEED=all"],

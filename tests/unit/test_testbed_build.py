@@ -66,7 +66,7 @@ class TestKeys:
         assert build.folder_of(pins.VAULT, Path("cache")).name.startswith("vault-1.15.1-")
 
     def test_versions_are_those_of_the_pinned_modules(self) -> None:
-        for program in (pins.VAULT, pins.KUBERNETES, pins.EXTERNAL_SECRETS, pins.PROMTOOL):
+        for program in [item for item in pins.ALL if isinstance(item, pins.GoProgram)]:
             assert f"{program.module} v{program.version}" in (program.source / "go.mod").read_text()
 
 

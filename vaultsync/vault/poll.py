@@ -16,7 +16,7 @@ from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, VaultPath
 
-BACKLOG: Final = 16
+BACKLOG: Final = 4
 """Looks that may wait; more are not asked for until Vault has answered some, which it then may get all at once."""
 STEP_SECONDS: Final = 0.02
 """The shortest sleep: quicker steps than that are taken several at once."""
@@ -158,7 +158,7 @@ class _Pace:
     def __init__(self, per_second: float) -> None:
         self._least = 1 / per_second
         if self._least < STEP_SECONDS:
-            self._least *= 1 + 2 * STEP_SECONDS  # room for those taken several at once
+            self._least *= 1 + 4 * STEP_SECONDS  # room for those taken several at once, and sent late
         self._seconds = self._least
         self._clock = asyncio.get_running_loop().time
         self._started = self._next = self._allowed = self._clock()

@@ -1,0 +1,761 @@
+"""The Helm chart: rendered by the real helm, taken by a real API server, and what it renders works.
+
+On a testbed of its own, as a release there is called what deploy/base is called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart import CHART, OWN, SCHEMA
+from tests.integration.test_deploy import BASE, Kubectl, one
+from tests.integration.test_healing import SEED, another
+from tests.integration.test_readme import commands, section
+from tests.testbed import build, pins
+from tests.testbed.api import Api, Json
+from tests.testbed.identity import DEPLOY, NAMESPACE, Identity, create_vault_token, shipped_policy
+from tests.testbed.place import Place
+from tests.testbed.processes import free_port
+from tests.testbed.testbed import Testbed, wait_for
+from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.settings import Settings, variable
+
+PATIENCE = 60.0
+RELEASE = "vaultsync"
+APPLY = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+RBAC = "rbac.authorization.k8s.io/v1"
+
+NAMESPACED: Json = {"namespaces": ["team-a", "team-b"]}
+
+SETTINGS: Json = {
+    "KUBECONFIG": "/etc/vaultsync/kubeconfig",
+    "VAULTSYNC_AUDIT_ALLOW": "10.0.0.0/8,::1",
+    "VAULTSYNC_AUDIT_FILE": "/vault/logs/audit.log",
+    "VAULTSYNC_CLUSTER": "west",
+    "VAULTSYNC_DRY_RUN": True,
+    "VAULTSYNC_GENERATE": 'password: {format: password, length: 40}\n"*": {format: hex}\n',
+    "VAULTSYNC_KUBE_TIMEOUT": "30s",
+    "VAULTSYNC_LOG_FORMAT": "text",
+    "VAULTSYNC_LOG_LEVEL": "DEBUG",
+    "VAULTSYNC_NAMESPACE_SELECTOR": "vaultsync=on,env!=prod",
+    "VAULTSYNC_POLL_INTERVAL": "2m",
+    "VAULTSYNC_POLL_RATE": 10_000,
+    "VAULTSYNC_RESYNC": "1h30m",
+    "VAULTSYNC_ROTATE_AFTER": "30d",
+    "VAULTSYNC_SEED": "off",
+    "VAULTSYNC_SEED_BUDGET": 1_000_000,
+    "VAULTSYNC_SEED_PATHS": "*/apps/{namespace}/**",
+    "VAULTSYNC_SELECTOR": "tier in (web,api)",
+    "VAULTSYNC_SOURCE": "audit",
+    "VAULTSYNC_STORE_SERVERS": "https://vault:8200,https://vault.vault.svc:8200",
+    "VAULTSYNC_VAULT_TIMEOUT": 15,
+}
+
+FULL: Json = {
+    "nameOverride": "sync",
+    "fullnameOverride": "sync",
+    "replicas": 3,
+    "image": {
+        "repository": "images.example:5000/vaultsync",
+        "tag": "9",
+        "digest": f"sha256:{'0a' * 32}",
+        "pullPolicy": "Always",
+        "pullSecrets": [{"name": "registry"}],
+    },
+    "vault": {
+        "address": "https://vault.example",
+        "namespace": "ops",
+        "ca": {"configMap": "vault-ca", "key": "ca.pem"},
+        "auth": {"token": {"secret": "login", "key": "t"}},
+    },
+    **NAMESPACED,
+    "settings": SETTINGS,
+    "audit": {
+        "listen": "[::]:9220",
+        "tlsSecret": "audit-tls",
+        "service": {"type": "LoadBalancer", "annotations": {"example.com/internal": "true"}},
+    },
+    "health": {"listen": "[::]:9080"},
+    "serviceMonitor": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "interval": "15s",
+        "scrapeTimeout": "5s",
+    },
+    "networkPolicy": {
+        "enabled": True,
+        "vault": {"peers": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "port": 443},
+        "prometheus": {"peers": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
+        "apiServer": {"peers": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [6443]},
+        "dns": {"peers": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "port": 5353},
+    },
+    "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
+    "serviceAccount": {"name": "sync-account", "annotations": {"example.com/role": "sync"}},
+    "podAnnotations": {"example.com/scrape": "true"},
+    "podLabels": {"team": "ops"},
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "ops", "operator": "Exists"}],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "ops", "operator": "Exists"}]}]
+            }
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "1Gi"}},
+    "podSecurityContext": {"runAsUser": 1000, "fsGroup": 1000},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+    "extraVolumes": [{"name": "vault-logs", "persistentVolumeClaim": {"claimName": "vault-logs"}}],
+    "extraVolumeMounts": [{"name": "vault-logs", "mountPath": "/vault/logs", "readOnly": True}],
+}
+"""Every value other than its default."""
+
+CLUSTER_SCOPED = {"namespaces", "clustersecretstores"}
+INSTANCE = "app.kubernetes.io/instance"
+CIRCUMSTANCES = {"managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "status", "clusterIP"}
+CIRCUMSTANCES |= {"clusterIPs", "helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", INSTANCE}
+POD_IP = "10.1.2.3"
+
+VALUES = {"default": {}, "namespaced": NAMESPACED, "full": FULL}
+
+
+class Helm:
+    """The real helm, as admin of the testbed."""
+
+    def __init__(self, testbed: Testbed, binary: Path) -> None:
+        self.binary = binary
+        self._values = testbed.work / "values.json"
+        self._env = {"KUBECONFIG": str(testbed.kubeconfig), "HOME": str(testbed.work), "PATH": "/usr/bin:/bin"}
+
+    def __call__(self, *arguments: str | Path, values: Json | None = None) -> subprocess.CompletedProcess[str]:
+        self._values.write_text(json.dumps(values or {}))
+        more = [] if values is None else ["--values", self._values]
+        command = [str(part) for part in (self.binary, *arguments, *more)]
+        return subprocess.run(command, env=self._env, text=True, capture_output=True, timeout=60, check=False)
+
+    def quietly(self, *arguments: str | Path, values: Json | None = None) -> str:
+        """The output of a command that works and has nothing to complain or warn about."""
+        result = self(*arguments, values=values)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    def render(self, values: Json | None = None, chart: Path = CHART) -> list[Json]:
+        """What a release in vaultsync's namespace would have the API server take."""
+        text = self.quietly("template", RELEASE, chart, f"--namespace={NAMESPACE}", values=values or {})
+        return [item for item in yaml.safe_load_all(text) if item]
+
+    def refusal(self, values: Json) -> str:
+        """What it says about values that it does not take."""
+        result = self("template", RELEASE, CHART, values=values)
+        assert result.returncode != 0, values
+        return result.stderr
+
+
+@pytest.fixture(scope="module")
+def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    """Overrides the session's; with the namespaces that the values name, and the CRD of ServiceMonitor."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])
+    with Testbed() as made:
+        for crd in build.documents_of(pins.PROMETHEUS_OPERATOR, "crds"):
+            made.kube.apply(crd)
+        made.kube.apply(yaml.safe_load((BASE / "namespace.yaml").read_text()))
+        for name in NAMESPACED["namespaces"]:
+            made.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        served = "/apis/monitoring.coreos.com/v1/servicemonitors"
+        wait_for(partial(made.kube.api.answers, served), PATIENCE, "ServiceMonitors are served")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kubectl(testbed: Testbed) -> Kubectl:
+    return Kubectl(testbed)
+
+
+@pytest.fixture(scope="module")
+def helm(testbed: Testbed) -> Helm:
+    return Helm(testbed, build.ensure([pins.HELM])["helm"])
+
+
+def of_kind(manifests: list[Json], kind: str) -> list[Json]:
+    return [item for item in manifests if item["kind"] == kind]
+
+
+def pod_of(manifests: list[Json]) -> Json:
+    """The Pod that the Deployment's controller would create."""
+    template = one(manifests, "Deployment")["spec"]["template"]
+    metadata = {**template["metadata"], "name": "vaultsync-test", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}
+
+
+def container_of(manifests: list[Json]) -> Json:
+    [container] = pod_of(manifests)["spec"]["containers"]
+    found: Json = container
+    return found
+
+
+def environment_of(manifests: list[Json]) -> dict[str, str]:
+    """The container's variables, with some text in place of a Secret's, and some address of the Pod."""
+    return {
+        item["name"]: item.get("value", POD_IP if "fieldRef" in item.get("valueFrom", ()) else "from-a-secret")
+        for item in container_of(manifests)["env"]
+    }
+
+
+def ports_of(manifests: list[Json]) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in container_of(manifests)["ports"]}
+
+
+def rights_of(manifests: list[Json]) -> set[tuple[str, ...]]:
+    """Every single right that the account gets: where (a namespace, or "" for the cluster), to what, which verb.
+
+    Not those in a namespace's binding to what is in no namespace, which do nothing.
+    """
+    roles = {(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]): item for item in manifests}
+    found: set[tuple[str, ...]] = set()
+    for binding in [*of_kind(manifests, "ClusterRoleBinding"), *of_kind(manifests, "RoleBinding")]:
+        where, reference = binding["metadata"].get("namespace"), binding["roleRef"]
+        role = roles[reference["kind"], where if reference["kind"] == "Role" else None, reference["name"]]
+        assert [(it["kind"], it["name"], it["namespace"]) for it in binding["subjects"]] == [
+            ("ServiceAccount", "vaultsync", NAMESPACE)
+        ]
+        found |= {
+            (where or "", group, resource, name, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for name in rule.get("resourceNames", [""])
+            for verb in rule["verbs"]
+            if not (where and resource in CLUSTER_SCOPED)
+        }
+    return found
+
+
+def substance(kubectl: Kubectl, manifests: list[Json]) -> Json:
+    """The objects with the API server's defaults, without what only tells how they came here."""
+    text = kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=yaml.safe_dump_all(manifests))
+    items = json.loads(text)["items"]
+    config = {name: value for item in of_kind(items, "ConfigMap") for name, value in item["data"].items()}
+    for item in of_kind(items, "Deployment"):
+        [container] = item["spec"]["template"]["spec"]["containers"]
+        container.pop("envFrom", None)
+        given = {variable["name"]: variable for variable in container["env"]}
+        given |= {name: {"name": name, "value": value} for name, value in config.items()}
+        if given.pop("POD_NAMESPACE", None):
+            given["VAULTSYNC_LEASE"]["value"] = given["VAULTSYNC_LEASE"]["value"].replace("$(POD_NAMESPACE)", NAMESPACE)
+        container["env"] = given
+    objects = {
+        f"{item['kind']} {item['metadata']['name']}": stripped(item)
+        for item in items
+        if item["kind"] not in ("Namespace", "ConfigMap") and not item["apiVersion"].startswith("rbac.")
+    }
+    return {**objects, "rights": rights_of(manifests)}
+
+
+def stripped(item: Any) -> Any:  # noqa: ANN401
+    if isinstance(item, list):
+        return [stripped(inner) for inner in item]
+    if not isinstance(item, dict):
+        return item
+    return {name: stripped(inner) for name, inner in item.items() if name not in CIRCUMSTANCES}
+
+
+def properties(schema: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all values that the schema names and that hold no named ones themselves."""
+    for name, inner in schema["properties"].items():
+        if "properties" in inner:
+            yield from properties(inner, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def at(paths: Iterable[tuple[str, ...]], value: object) -> Json:
+    """Values with this one at each of the paths."""
+    found: Json = {}
+    for *folders, name in paths:
+        inner = found
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[name] = value
+    return found
+
+
+def pointer(path: Iterable[str]) -> str:
+    return "".join(f"/{name}" for name in path)
+
+
+KNOWN = list(properties(json.loads(SCHEMA.read_text())))
+DEFAULTS: Json = yaml.safe_load((CHART / "values.yaml").read_text())
+PLACEHOLDERS = {("global",), ("enabled",)}
+"""For the chart that this one is part of."""
+
+
+class TestValues:
+    def test_those_with_a_default_are_those_of_the_schema(self) -> None:
+        assert {path for path in KNOWN if self.default(path) is not None} == {
+            path
+            for path in KNOWN
+            if path not in PLACEHOLDERS and path[0] != "settings" and path != ("resources", "claims")
+        }
+
+    def test_each_of_another_type_is_refused_by_its_name(self, helm: Helm) -> None:
+        """No value is a list of a number, and no element of a list either."""
+        refusal = helm.refusal(at(KNOWN, [1.5]))
+        assert [path for path in KNOWN if f"at '{pointer(path)}" not in refusal] == []
+
+    def test_a_name_that_it_does_not_know_is_refused_everywhere(self, helm: Helm) -> None:
+        folders = {path[:-1] for path in KNOWN}
+        refusal = helm.refusal(at([(*folder, "typo") for folder in folders], "x"))
+        told = "at '{}': additional properties 'typo' not allowed"
+        assert [folder for folder in folders if told.format(pointer(folder)) not in refusal] == []
+
+    def test_a_default_can_not_be_taken_away(self, helm: Helm) -> None:
+        """Helm takes null for that; without its peers, a NetworkPolicy would let in everybody."""
+        paths = [path for path in KNOWN if path[0] not in ("global", "enabled", "settings", "resources")]
+        lines = helm.refusal(at(paths, None)).splitlines()
+        missing = {re.findall("'([^']*)'", line)[0]: line for line in lines if "missing propert" in line}
+        assert [path for path in paths if f"'{path[-1]}'" not in missing.get(pointer(path[:-1]), "")] == []
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ({"settings": {"VAULTSYNC_SEDE": "all"}}, "'VAULTSYNC_SEDE'"),
+            ({"settings": {"VAULT_TOKEN": "s.token"}}, "'VAULT_TOKEN'"),
+            ({"settings": {"VAULT_ADDR": "http://vault:8200"}}, "'VAULT_ADDR'"),
+            ({"settings": {"VAULTSYNC_SEED": "some"}}, "/settings/VAULTSYNC_SEED': value must be one of"),
+            ({"settings": {"VAULTSYNC_SEED": False}}, "/settings/VAULTSYNC_SEED': value must be one of"),
+            ({"settings": {"VAULTSYNC_SEED_BUDGET": 1_000_001}}, "/settings/VAULTSYNC_SEED_BUDGET': maximum"),
+            ({"settings": {"VAULTSYNC_RESYNC": "1h30"}}, "/settings/VAULTSYNC_RESYNC'"),
+            ({"settings": {"VAULTSYNC_RESYNC": 9}}, "/settings/VAULTSYNC_RESYNC': minimum"),
+            ({"vault": {"auth": {"token": {"value": "s.token"}}}}, "at '/vault/auth/token'"),
+            ({"vault": {"auth": {"method": "userpass"}}}, "at '/vault/auth/method'"),
+            ({"vault": {"address": "vault:8200"}}, "at '/vault/address'"),
+            ({"vault": {"ca": {"configMap": "a", "secret": "b"}}}, "vault.ca: name a ConfigMap or a Secret, not both"),
+            ({"image": {"digest": "sha256:0"}}, "at '/image/digest'"),
+            ({"image": {"pullSecrets": ["registry"]}}, "at '/image/pullSecrets/0'"),
+            ({"namespaces": ["Team"]}, "at '/namespaces/0'"),
+            ({"namespaces": ["team-a", "team-a"]}, "at '/namespaces'"),
+            ({"audit": {"listen": ":port"}}, "at '/audit/listen'"),
+            ({"health": {"listen": ""}}, "at '/health/listen'"),
+            ({"networkPolicy": {"vault": {"peers": []}}}, "at '/networkPolicy/vault/peers'"),
+            ({"networkPolicy": {"vault": {"peers": [{}]}}}, "at '/networkPolicy/vault/peers/0'"),
+            ({"networkPolicy": {"prometheus": {"peers": [{"podSelecter": {}}]}}}, "'podSelecter'"),
+            ({"podDisruptionBudget": {"maxUnavailable": 0}}, "at '/podDisruptionBudget/maxUnavailable'"),
+            ({"serviceMonitor": {"interval": "15"}}, "at '/serviceMonitor/interval'"),
+        ],
+    )
+    def test_what_can_not_be_right_is_refused_and_named(self, helm: Helm, values: Json, words: str) -> None:
+        refusal = helm.refusal(values)
+        assert words in refusal
+        assert "s.token" not in refusal
+
+    def test_every_setting_of_another_type_is_refused_by_its_name(self, helm: Helm) -> None:
+        refusal = helm.refusal({"settings": {name: ["x"] for name in SETTINGS}})
+        assert [name for name in SETTINGS if f"at '/settings/{name}'" not in refusal] == []
+
+    @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+    def test_lint_has_no_objection(self, helm: Helm, values: Json) -> None:
+        assert "0 chart(s) failed" in helm.quietly("lint", "--strict", CHART, values=values)
+
+    def test_another_chart_can_be_made_of_it(self, helm: Helm, tmp_path: Path) -> None:
+        """Which gives it `global`, and perhaps `enabled` to leave it out by."""
+        dependency = {"name": "vaultsync", "version": "*", "condition": "vaultsync.enabled"}
+        chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+        (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+        shutil.copytree(CHART, tmp_path / "charts" / "vaultsync")
+        given = {"enabled": True, "settings": {"VAULTSYNC_SEED": "all"}}
+        values = {"global": {"region": "west"}, "vaultsync": given}
+        assert environment_of(helm.render(values, tmp_path))["VAULTSYNC_SEED"] == "all"
+        assert helm.render({"vaultsync": {"enabled": False}}, tmp_path) == []
+
+    @staticmethod
+    def default(path: tuple[str, ...]) -> object:
+        value: Any = DEFAULTS
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+
+class TestRendering:
+    @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+    def test_api_server_takes_it_without_a_warning(self, kubectl: Kubectl, helm: Helm, values: Json) -> None:
+        manifests = helm.render(values)
+        given = yaml.safe_dump_all(manifests)
+        assert len(kubectl.quietly(*APPLY, "--dry-run=server", given=given).splitlines()) == len(manifests)
+        kubectl.quietly(*APPLY, given=given)
+        kubectl.quietly("delete", "--wait=false", "-f", "-", given=given)
+
+    def test_by_default_it_is_what_deploy_base_ships(self, kubectl: Kubectl, helm: Helm) -> None:
+        shipped = substance(kubectl, list(yaml.safe_load_all(kubectl.quietly("kustomize", BASE))))
+        rendered = substance(kubectl, helm.render())
+        assert rendered.keys() == shipped.keys()
+        for name, item in shipped.items():
+            assert rendered[name] == item, name
+
+    def test_namespaced_the_rights_are_those_of_deploy_namespaced(self, kubectl: Kubectl, helm: Helm) -> None:
+        kustomized = list(yaml.safe_load_all(kubectl.quietly("kustomize", DEPLOY / "namespaced")))
+        assert rights_of(helm.render({"namespaces": ["team-a"]})) == rights_of(kustomized)
+
+    @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+    def test_pod_is_admitted_by_the_restricted_pod_security_standard(
+        self, kubectl: Kubectl, helm: Helm, values: Json
+    ) -> None:
+        pod = json.dumps(pod_of(helm.render(values)))
+        assert "vaultsync-test" in kubectl.quietly("create", "--dry-run=server", "-f", "-", given=pod)
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"podSecurityContext": {"runAsNonRoot": False}},
+            {"podSecurityContext": {"runAsUser": 0}},
+            {"podSecurityContext": {"seccompProfile": {"type": "Unconfined"}}},
+            {"extraVolumes": [{"name": "host", "hostPath": {"path": "/vault/logs"}}]},
+        ],
+    )
+    def test_pod_security_standard_is_enforced_on_what_is_changed(
+        self, kubectl: Kubectl, helm: Helm, values: Json
+    ) -> None:
+        pod = json.dumps(pod_of(helm.render(values)))
+        assert "violates PodSecurity" in kubectl("create", "--dry-run=server", "-f", "-", given=pod).stderr
+
+    def test_openshift_may_choose_the_user(self, helm: Helm) -> None:
+        manifests = helm.render({"podSecurityContext": {"runAsUser": None, "runAsGroup": None}})
+        assert pod_of(manifests)["spec"]["securityContext"].keys() == {"runAsNonRoot", "seccompProfile"}
+
+    def test_every_setting_arrives(self, helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As vaultsync itself reads it."""
+        known = {variable(name) for name in Settings.model_fields}
+        assert SETTINGS.keys() | OWN.keys() == known
+        given = environment_of(helm.render(FULL))
+        assert known <= given.keys()
+        for name, value in (given | {"VAULT_CACERT": ""}).items():  # which is a file in the pod
+            monkeypatch.setenv(name, value)
+        settings = Settings()
+        assert (settings.vault_addr, settings.vault_namespace) == ("https://vault.example", "ops")
+        assert settings.namespaces == ("team-a", "team-b")
+        assert (settings.seed_budget, settings.poll_rate) == (1_000_000, 10_000)
+        assert (settings.resync, settings.vault_timeout, settings.dry_run) == (5400, 15, True)
+        assert [name for name, _ in settings.generate.written] == ["*", "password"]
+
+    def test_pods_are_spread_from_each_other(self, helm: Helm) -> None:
+        manifests = helm.render(FULL)
+        [constraint] = pod_of(manifests)["spec"]["topologySpreadConstraints"]
+        assert constraint["labelSelector"] == one(manifests, "Deployment")["spec"]["selector"]
+
+    def test_files_are_mounted_where_the_settings_look(self, helm: Helm) -> None:
+        manifests = helm.render(FULL)
+        given, pod = environment_of(manifests), pod_of(manifests)["spec"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container_of(manifests)["volumeMounts"]}
+        assert mounted[str(Path(given["VAULT_CACERT"]).parent)]["configMap"]["name"] == "vault-ca"
+        for name in ("VAULTSYNC_AUDIT_TLS_CERT", "VAULTSYNC_AUDIT_TLS_KEY"):
+            assert mounted[str(Path(given[name]).parent)]["secret"]["secretName"] == "audit-tls"
+        assert "persistentVolumeClaim" in mounted[str(Path(given["VAULTSYNC_AUDIT_FILE"]).parent)]
+        assert volumes.keys() == {"vault-ca", "audit-tls", "vault-logs"}
+
+    def test_the_ca_may_be_in_a_secret(self, helm: Helm) -> None:
+        [volume] = pod_of(helm.render({"vault": {"ca": {"secret": "vault-tls"}}}))["spec"]["volumes"]
+        assert volume == {"name": "vault-ca", "secret": {"secretName": "vault-tls"}}
+
+    def test_the_image_is_named_by_its_digest_else_its_tag(self, helm: Helm) -> None:
+        full, tagged = helm.render(FULL), helm.render({"image": {"tag": "edge"}})
+        assert container_of(full)["image"] == f"images.example:5000/vaultsync@sha256:{'0a' * 32}"
+        assert container_of(tagged)["image"] == "vaultsync:edge"
+
+    def test_vaultsyncs_own_namespace_may_be_watched_too(self, helm: Helm) -> None:
+        roles = of_kind(helm.render({"namespaces": [NAMESPACE]}), "Role")
+        names = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in roles]
+        assert len(set(names)) == len(names) == 2
+
+    def test_no_object_is_called_as_another_release_calls_it(self, helm: Helm) -> None:
+        ours, theirs = (
+            {
+                (item["kind"], item["metadata"]["name"])
+                for item in yaml.safe_load_all(
+                    helm.quietly(
+                        "template",
+                        name,
+                        CHART,
+                        values={**FULL, "nameOverride": "", "fullnameOverride": "", "serviceAccount": {"name": ""}},
+                    )
+                )
+            }
+            for name in ("vaultsync-west", "east")
+        )
+        assert len(ours) == len(theirs)
+        assert not ours & theirs
+
+
+class TestNetwork:
+    def test_only_vault_reaches_the_audit_port_and_prometheus_the_health_port(self, helm: Helm) -> None:
+        manifests = helm.render({"networkPolicy": {"enabled": True}})
+        spec, ports = one(manifests, "NetworkPolicy")["spec"], ports_of(manifests)
+        assert spec["podSelector"]["matchLabels"].items() <= pod_of(manifests)["metadata"]["labels"].items()
+        assert [(rule["from"], rule["ports"]) for rule in spec["ingress"]] == [
+            (in_namespace("vault"), [{"port": ports["audit"]}]),
+            (in_namespace("monitoring"), [{"port": ports["health"]}]),
+        ]
+
+    def test_it_reaches_dns_the_api_server_and_vault_alone(self, helm: Helm) -> None:
+        spec = one(helm.render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+        assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+        assert [(rule.get("to"), [port["port"] for port in rule["ports"]]) for rule in spec["egress"]] == [
+            (in_namespace("kube-system"), [53, 53]),
+            (None, [443, 6443]),
+            (in_namespace("vault"), [8200]),
+        ]
+
+    @pytest.mark.parametrize("listen", ["", "unix:/run/vaultsync/audit"])
+    def test_without_an_audit_port_nobody_reaches_one(self, helm: Helm, listen: str) -> None:
+        values = {"audit": {"listen": listen}, "networkPolicy": {"enabled": True, "prometheus": {"peers": []}}}
+        manifests = helm.render(values)
+        assert one(manifests, "NetworkPolicy")["spec"].get("ingress") is None
+        assert of_kind(manifests, "Service") == []
+        assert ports_of(manifests).keys() == {"health"}
+
+    @pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
+    def test_services_lead_to_the_ports_that_vaultsync_listens_on(self, helm: Helm, values: Json) -> None:
+        manifests = helm.render({**values, "serviceMonitor": {"enabled": True}})
+        given, ports = environment_of(manifests), ports_of(manifests)
+        assert given["VAULTSYNC_AUDIT_LISTEN"].endswith(f":{ports['audit']}")
+        assert given["VAULTSYNC_HEALTH_LISTEN"].endswith(f":{ports['health']}")
+        led: dict[str, int] = {}
+        for service in of_kind(manifests, "Service"):
+            if "selector" in service["spec"]:  # that of the audit port has none: the leader writes where it leads
+                assert service["spec"]["selector"].items() <= pod_of(manifests)["metadata"]["labels"].items()
+            led |= {port.get("targetPort", port["name"]): port["port"] for port in service["spec"]["ports"]}
+        assert led == ports
+
+    def test_slices_are_those_of_the_service_that_the_leader_may_write(self, helm: Helm) -> None:
+        manifests = helm.render(FULL)
+        [service] = [item for item in of_kind(manifests, "Service") if "selector" not in item["spec"]]
+        slices = {item["metadata"]["name"]: item for item in of_kind(manifests, "EndpointSlice")}
+        _, lease = environment_of(manifests)["VAULTSYNC_LEASE"].split("/")
+        assert slices.keys() == {f"{lease}-audit-ipv4", f"{lease}-audit-ipv6"}
+        for item in slices.values():
+            assert item["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+        writable = {
+            name
+            for role in of_kind(manifests, "Role")
+            for rule in role["rules"]
+            if rule["resources"] == ["endpointslices"]
+            for name in rule["resourceNames"]
+        }
+        assert writable == slices.keys()
+
+    def test_service_monitor_finds_the_service(self, helm: Helm) -> None:
+        manifests = helm.render({"serviceMonitor": {"enabled": True}})
+        monitor = one(manifests, "ServiceMonitor")["spec"]
+        [service] = [
+            item
+            for item in of_kind(manifests, "Service")
+            if monitor["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()
+        ]
+        [endpoint] = monitor["endpoints"]
+        assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [
+            (endpoint["port"], "health")
+        ]
+
+
+def in_namespace(name: str) -> list[Json]:
+    return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
+
+
+class Release:
+    """A release in the cluster, and its process: with the variables and the account of the Pod, on this machine."""
+
+    def __init__(self, testbed: Testbed, helm: Helm) -> None:
+        self.testbed = testbed
+        self.helm = helm
+        self.health_port, self.audit_port = free_port(), free_port()
+        self.loopback: Json = {
+            "vault": {"address": testbed.vault.address},
+            "health": {"listen": f"127.0.0.1:{self.health_port}"},
+            "audit": {"listen": f"127.0.0.1:{self.audit_port}"},
+        }
+
+    def __call__(self, verb: str, **values: object) -> str:
+        """`helm install` or `upgrade`; returns what helm tells the user."""
+        every = {**self.loopback, **values}
+        return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values=every)
+
+    def uninstall(self) -> None:
+        self.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--ignore-not-found")
+
+    @property
+    def deployment(self) -> Json:
+        found = self.testbed.kube.get("apps/v1", "Deployment", RELEASE, NAMESPACE)
+        assert found is not None
+        return found
+
+    def led_to(self) -> list[str]:
+        """The addresses behind the audit Service."""
+        found = self.testbed.kube.get("discovery.k8s.io/v1", "EndpointSlice", f"{RELEASE}-audit-ipv4", NAMESPACE)
+        return [address for endpoint in (found or {}).get("endpoints") or [] for address in endpoint["addresses"]]
+
+    def process(self) -> VaultsyncProcess:
+        """Nothing of tests/testbed's own identity: what the kubelet would give to the container."""
+        kube, spec = self.testbed.kube, self.deployment["spec"]["template"]["spec"]
+        env = {item["name"]: self._value(item) for item in spec["containers"][0]["env"]}
+        token = kube.token_for(spec["serviceAccountName"], NAMESPACE)
+        kubeconfig = self.testbed.kube_apiserver.kubeconfig(self.testbed.work / "release.kubeconfig", token)
+        identity = Identity(kubeconfig, token, env["VAULT_ADDR"], env["VAULT_TOKEN"])
+        made = VaultsyncProcess(identity, self.testbed.work, "release", env, spec["containers"][0]["args"])
+        made.health_port, made.audit_port = self.health_port, self.audit_port
+        return made
+
+    def _value(self, item: Json) -> str:
+        if "value" in item:
+            value: str = item["value"]
+            return value
+        if "fieldRef" in item["valueFrom"]:
+            return POD_IP
+        reference = item["valueFrom"]["secretKeyRef"]
+        return (self.testbed.kube.secret_values(reference["name"], NAMESPACE) or {})[reference["key"]]
+
+
+@pytest.fixture
+def release(testbed: Testbed, helm: Helm) -> Iterator[Release]:
+    token = create_vault_token(testbed.vault_root, shipped_policy())
+    testbed.kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "vaultsync-vault-token", "namespace": NAMESPACE},
+            "stringData": {"token": token},
+        }
+    )
+    made = Release(testbed, helm)
+    yield made
+    made.uninstall()
+
+
+class TestRelease:
+    def test_its_process_heals(self, testbed: Testbed, release: Release, place: Place) -> None:
+        release("install")
+        process = release.process()
+        process.start()
+        try:
+            process.wait_until_listening(PATIENCE)
+            testbed.audit_to("release", f"127.0.0.1:{release.audit_port}")
+            heals(place, process)
+            assert process.health.text("/metrics").startswith("# HELP")
+            wait_for(lambda: release.led_to() == [POD_IP], PATIENCE, "the Service leads to it")
+            release("upgrade", podAnnotations={"example.com/changed": "true"})
+            assert release.led_to() == [POD_IP]
+        finally:
+            testbed.no_audit_to("release")
+            process.stop()
+
+    def test_namespaced_its_process_heals_there_with_no_rights_elsewhere(
+        self, testbed: Testbed, release: Release, place: Place, elsewhere: Place
+    ) -> None:
+        release("install", namespaces=[place.namespace])
+        process = release.process()
+        elsewhere.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+        process.start()
+        try:
+            process.wait_until_listening(PATIENCE)
+            testbed.audit_to("release", f"127.0.0.1:{release.audit_port}")
+            heals(place, process)
+            assert elsewhere.annotations("app") == SEED
+            token = testbed.kube.token_for(RELEASE, NAMESPACE)
+            api = Api(testbed.kube_apiserver.address, {"Authorization": f"Bearer {token}"}, testbed.kube_apiserver.ca)
+            lists = "/apis/external-secrets.io/v1/namespaces/{}/externalsecrets"
+            assert api.answers(lists.format(place.namespace))
+            assert api.answers(lists.format(elsewhere.namespace), 403)
+        finally:
+            testbed.no_audit_to("release")
+            process.stop()
+
+    def test_a_changed_value_restarts_the_pod_and_nothing_else_does(self, release: Release) -> None:
+        release("install")
+        first = release.deployment["metadata"]["generation"]
+        release("upgrade")
+        assert release.deployment["metadata"]["generation"] == first
+        release("upgrade", settings={"VAULTSYNC_SEED": "all"})
+        assert release.deployment["metadata"]["generation"] == first + 1
+
+    def test_from_all_namespaces_to_some_and_back(self, testbed: Testbed, release: Release) -> None:
+        release("install")
+        for namespaces in (["team-a", "team-b"], ["team-b"], []):
+            release("upgrade", namespaces=namespaces)
+            for name in NAMESPACED["namespaces"]:
+                assert bool(testbed.kube.get(RBAC, "RoleBinding", RELEASE, name)) == (name in namespaces)
+            role = testbed.kube.get(RBAC, "ClusterRole", RELEASE)
+            assert role is not None
+            resources = {resource for rule in role["rules"] for resource in rule["resources"]}
+            assert ("externalsecrets" in resources) == (not namespaces)
+
+    def test_uninstalled_it_leaves_nothing(self, testbed: Testbed, release: Release, kubectl: Kubectl) -> None:
+        release("install", **{name: value for name, value in FULL.items() if name not in release.loopback})
+        kinds = "all,rolebindings,roles,serviceaccounts,networkpolicies,poddisruptionbudgets,servicemonitors"
+        kinds += ",clusterroles,clusterrolebindings,endpointslices"
+        ours = ("get", kinds, "--all-namespaces", "--output=name", f"--selector={INSTANCE}={RELEASE}")
+        assert len(kubectl(*ours).stdout.splitlines()) >= 12
+        release.uninstall()
+        assert kubectl(*ours).stdout == ""
+
+    def test_the_commands_of_the_readme_work(
+        self, testbed: Testbed, release: Release, tmp_path: Path, kubectl: Kubectl
+    ) -> None:
+        """Literally, in a folder with the values that it shows."""
+        kubectl.quietly("delete", "secret", "vaultsync-vault-token", f"--namespace={NAMESPACE}")
+        text = section("Install with Helm")
+        [values] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        (tmp_path / "values.yaml").write_text(values)
+        (tmp_path / "deploy").symlink_to(DEPLOY)
+        binaries = [testbed.binaries["vault"], testbed.binaries["kubectl"], release.helm.binary]
+        path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
+        env = {**os.environ, **testbed.env, "PATH": path, "HOME": str(tmp_path)}
+        for command in [commands(section("Install"))[0], *commands(text)]:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", command],
+                cwd=tmp_path,
+                check=False,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+        [container] = release.deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"].startswith("REGISTRY/vaultsync:")
+        for kind in ("networkpolicy", "servicemonitor"):
+            kubectl.quietly("get", kind, RELEASE, f"--namespace={NAMESPACE}")
+        for name in ("team-a", "team-b"):
+            kubectl.quietly("get", "role", RELEASE, f"--namespace={name}")
+
+    def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
+        notes = " ".join(release("install").split())
+        assert (
+            f"vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:{release.audit_port} "
+            in notes
+        )
+        assert "kubectl -n vaultsync create secret generic vaultsync-vault-token --from-file=token=/dev/stdin" in notes
+        assert "networkPolicy.enabled" in notes
+
+
+def heals(place: Place, process: VaultsyncProcess) -> None:
+    process.wait_until_ready(PATIENCE)
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    first = place.wait_for_secret("app", PATIENCE)
+    place.vault.delete(place.path("app"))
+    place.wait_for(lambda: another(place, "app", first), PATIENCE, "it is healed")
+    assert [line for line in process.output().splitlines() if "returned 403" in line] == []

@@ -1,0 +1,36 @@
+"""The Helm chart knows every setting, and its versions are vaultsync's. What it renders, real servers are asked."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from tests.chart import CHART, OWN, SCHEMA, main, with_settings
+from vaultsync import __version__
+from vaultsync.settings import Settings, variable
+
+
+def test_the_schema_has_every_setting() -> None:
+    text = SCHEMA.read_text()
+    assert with_settings(text) == text, "run `make chart`"
+    settings = json.loads(text)["properties"]["settings"]["properties"]
+    assert settings.keys() | OWN.keys() == {variable(name) for name in Settings.model_fields}
+
+
+def test_no_setting_can_be_given_twice() -> None:
+    settings = json.loads(SCHEMA.read_text())["properties"]["settings"]["properties"]
+    assert settings.keys() & OWN.keys() == set()
+
+
+def test_a_setting_of_tomorrow_is_written_into_it(tmp_path: Path) -> None:
+    old = json.loads(SCHEMA.read_text())
+    del old["properties"]["settings"]["properties"]["VAULTSYNC_SEED"]
+    copy = tmp_path / "values.schema.json"
+    copy.write_text(json.dumps(old))
+    main(copy)
+    assert copy.read_text() == SCHEMA.read_text()
+
+
+def test_versions_are_those_of_vaultsync() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)

@@ -39,12 +39,14 @@ from vaultsync.kube.watches import Listener, Watches
 from vaultsync.ops.health import Health
 from vaultsync.ops.metrics import Metrics
 from vaultsync.settings import Settings
-from vaultsync.vault import lease
 from vaultsync.vault.audit import Audit, AuditAccess
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
 from vaultsync.vault.poll import Poller
 from vaultsync.vault.sources import Sources
 from vaultsync.vault.stream import EventStream
+from vaultsync.vault.tls import Tls
+from vaultsync.vault.transport import VaultAccess
 
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
 NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
@@ -54,6 +56,8 @@ FLUSH_SECONDS: Final = 1.0
 """The longest that a stop waits for Vault; the next leader waits as well."""
 LISTEN_AGAIN_SECONDS: Final = 5.0
 """Between attempts at most, where a leader that hangs still has the address."""
+LOGIN_FIRST_SECONDS: Final = 2.0
+"""How long the first look at everything waits for the login, so that nothing fails for want of it."""
 STREAM_FIRST_SECONDS: Final = 2.0
 """How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
 
@@ -107,10 +111,10 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         NoKubeConfig: there is no way to speak to Kubernetes.
         SurveyFailed: what was asked could not be told as a whole.
     """
-    vault = VaultClient(_access(settings))
-    made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
-    async with _listed(settings, vault, made, _selection(settings)):
-        return await made.explain(only)
+    async with _vault(settings) as vault:
+        made = Survey(_index(settings), vault, _seed_paths(settings), settings.seed)
+        async with _listed(settings, made, _selection(settings)):
+            return await made.explain(only)
 
 
 async def orphans(settings: Settings) -> Found:
@@ -146,21 +150,38 @@ async def delete_orphans(settings: Settings, chosen: Sequence[Orphan]) -> AsyncI
 @asynccontextmanager
 async def _cluster(settings: Settings) -> AsyncIterator[Orphans]:
     """All of the cluster, listed."""
-    vault = VaultClient(_access(settings))
-    made = Orphans(_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
-    try:
-        async with _listed(settings, vault, made, Selection()):
-            yield made
-    except SurveyFailed as error:
-        if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
-            raise SurveyFailed(f"{NOT_ALL}: {error}") from error
-        raise
+    async with _vault(settings) as vault:
+        made = Orphans(_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+        try:
+            async with _listed(settings, made, Selection()):
+                yield made
+        except SurveyFailed as error:
+            if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
+                raise SurveyFailed(f"{NOT_ALL}: {error}") from error
+            raise
 
 
 @asynccontextmanager
-async def _listed(
-    settings: Settings, vault: VaultClient, listener: Listener, selection: Selection
-) -> AsyncIterator[None]:
+async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
+    """Logged in for a while, and out again.
+
+    Raises:
+        SurveyFailed: there is no token to be had.
+    """
+    logged_in = _login(settings)
+    vault = VaultClient(logged_in)
+    try:
+        await logged_in.log_in()
+        yield vault
+    except VaultsyncError as error:
+        raise SurveyFailed(str(error)) from error
+    finally:
+        await logged_in.close()
+        await vault.close()
+
+
+@asynccontextmanager
+async def _listed(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
     """Have the listener told once of what is selected.
 
     Raises:
@@ -184,17 +205,22 @@ async def _listed(
         if errors.split(VaultsyncError)[1] is not None:
             raise
         raise SurveyFailed(_first_reason(errors)) from errors
-    finally:
-        await vault.close()
 
 
-def _access(settings: Settings) -> VaultAccess:
-    return VaultAccess(
-        address=settings.vault_addr,
-        token=settings.vault_token,
-        ca_file=settings.vault_cacert,
-        namespace=settings.vault_namespace,
-        timeout=settings.vault_timeout,
+def _login(settings: Settings) -> Login:
+    return Login(
+        VaultAccess(
+            address=settings.vault_addr,
+            namespace=settings.vault_namespace,
+            timeout=settings.vault_timeout,
+            tls=Tls(
+                settings.vault_cacert,
+                settings.vault_client_cert,
+                settings.vault_client_key,
+                settings.vault_tls_server_name,
+            ),
+        ),
+        settings.login_method(),
     )
 
 
@@ -239,12 +265,12 @@ class App:
     """
 
     def __init__(self, settings: Settings, kube: KubeClient, fence: Fence | None = None, identity: str = "") -> None:
-        access = _access(settings)
         self._settings = settings
         self._kube = kube
         self._fence = fence
         self._identity = identity
-        self._vault = VaultClient(access, fence)
+        self._login = _login(settings)
+        self._vault = VaultClient(self._login, fence)
         self._recorder = Recorder(kube)
         index, ledger = _index(settings), Ledger()
         loop = asyncio.get_running_loop()
@@ -263,7 +289,8 @@ class App:
         self._writer = ExternalSecretWriter(kube)
         syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time, settings.dry_run)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
-        self._stream = EventStream(access, self._vault_connected, self._controller.vault_changed)
+        self._login.on_change = self._controller.vault_lets_in
+        self._stream = EventStream(self._login, self._vault_connected, self._controller.vault_changed)
         self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
         poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
         self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
@@ -306,10 +333,16 @@ class App:
         """Let go of every connection."""
         await self._health.stop()
         await self._audit.stop()
+        await self._login.close()
         await self._vault.close()
         await self._kube.close()
 
     async def _main(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._login.run())
+            tasks.create_task(self._work())
+
+    async def _work(self) -> None:
         served = await self._wait_for_external_secrets()
         self._writer.takes_condition = served.takes_condition
         async with asyncio.TaskGroup() as tasks:
@@ -342,6 +375,8 @@ class App:
                 await endpoint.withdraw()
 
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._login.tried.wait(), LOGIN_FIRST_SECONDS)
         tasks.create_task(self._sources.run())
         if self._settings.source.streams:
             with suppress(TimeoutError):
@@ -351,7 +386,6 @@ class App:
             self._controller.resync(),
             self._recorder.run(),
             self._marker.run(),
-            lease.keep(self._vault),
         )
         for part in parts:
             tasks.create_task(part)

@@ -19,7 +19,8 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
-from vaultsync.settings import Settings, explain, variable
+from vaultsync.settings import LOGIN, Settings, explain, variable
+from vaultsync.vault.methods import Auth
 
 if TYPE_CHECKING:
     from vaultsync.engine.orphans import Orphan
@@ -64,6 +65,9 @@ exit codes: 0 printed, 2 a wrong argument or setting
 """
 NOT_ASKED: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
+    **{name: Settings.model_fields[name].default for name, ways in LOGIN.items() if Auth.TOKEN not in ways},
+    "vault_auth": Auth.TOKEN,
+    "VAULT_TOKEN_FILE": "",
     "VAULT_TOKEN": "not-asked",
     "audit_listen": "unix:/not-asked",
 }

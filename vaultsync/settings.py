@@ -1,9 +1,9 @@
 """Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of here."""
 
 import re
-import ssl
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,16 +22,52 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from vaultsync.core import names
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
+from vaultsync.core.paths import unsafe_reason
 from vaultsync.core.rotation import AGES, is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.kube.selection import is_label_selector, is_namespace
 from vaultsync.vault.audit import Network
+from vaultsync.vault.methods import (
+    SERVICE_ACCOUNT_TOKEN,
+    AppRoleMethod,
+    Auth,
+    Credential,
+    JwtMethod,
+    KubernetesMethod,
+    Method,
+    TokenMethod,
+)
 from vaultsync.vault.sources import Source
+from vaultsync.vault.tls import Tls
 
 PREFIX = "VAULTSYNC_"
 LEASE_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
+    "vault_token_file": (Auth.TOKEN,),
+    "vault_token": (Auth.TOKEN,),
+    "vault_auth_mount": (Auth.KUBERNETES, Auth.APPROLE, Auth.JWT),
+    "vault_role": (Auth.KUBERNETES, Auth.JWT),
+    "vault_jwt_file": (Auth.KUBERNETES, Auth.JWT),
+    "vault_role_id_file": (Auth.APPROLE,),
+    "vault_role_id": (Auth.APPROLE,),
+    "vault_secret_id_file": (Auth.APPROLE,),
+    "vault_secret_id": (Auth.APPROLE,),
+}
+"""Which ways to log in a setting is for."""
+_NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
+    Auth.TOKEN: ("vault_token",),
+    Auth.KUBERNETES: ("vault_role",),
+    Auth.APPROLE: ("vault_role_id",),
+    Auth.JWT: ("vault_role", "vault_jwt_file"),
+}
+_FILES: Final[Mapping[str, str]] = {
+    "vault_token": "vault_token_file",
+    "vault_role_id": "vault_role_id_file",
+    "vault_secret_id": "vault_secret_id_file",
+}
+"""Which setting names the file that may hold it instead."""
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -102,14 +138,67 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("VAULT_ADDR"),
         description="Vault's address, such as https://vault.vault:8200 (required)",
     )
-    vault_token: SecretStr = Field(
-        validation_alias=AliasChoices("VAULT_TOKEN"),
-        description="Vault token with the policy of deploy/vault/policy.hcl (required)",
+    vault_auth: Auth = Field(
+        default=Auth.TOKEN,
+        description="how to log in to Vault: token, kubernetes (a ServiceAccount's token), approle, or jwt",
     )
+    vault_token_file: str = Field(
+        default="",
+        validate_default=True,
+        validation_alias=AliasChoices("VAULT_TOKEN_FILE"),
+        description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
+        "Secret; a token that is written there is taken up",
+    )
+    vault_token: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        validation_alias=AliasChoices("VAULT_TOKEN"),
+        description="Vault token with the policy of deploy/vault/policy.hcl (this or the file is required with token)",
+    )
+    vault_auth_mount: str = Field(
+        default="",
+        description="where the auth method is mounted, without auth/; default: its name, such as kubernetes",
+    )
+    vault_role: str = Field(
+        default="", validate_default=True, description="role in Vault to log in with (required with kubernetes and jwt)"
+    )
+    vault_jwt_file: str = Field(
+        default="",
+        validate_default=True,
+        description="file with the JWT to log in with, read at each login (required with jwt); default with "
+        "kubernetes: " + SERVICE_ACCOUNT_TOKEN,
+    )
+    vault_role_id_file: str = Field(
+        default="", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID"
+    )
+    vault_role_id: SecretStr | None = Field(
+        default=None, validate_default=True, description="role ID (this or the file is required with approle)"
+    )
+    vault_secret_id_file: str = Field(
+        default="", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
+    )
+    vault_secret_id: SecretStr | None = Field(default=None, description="secret ID, where the role binds one")
     vault_cacert: str | None = Field(
         default=None,
         validation_alias=AliasChoices("VAULT_CACERT"),
-        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs",
+        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; changes of this "
+        "file and of the next two are taken up",
+    )
+    vault_client_cert: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("VAULT_CLIENT_CERT"),
+        description="PEM file with the certificate to show to Vault; default: none",
+    )
+    vault_client_key: str | None = Field(
+        default=None,
+        validate_default=True,
+        validation_alias=AliasChoices("VAULT_CLIENT_KEY"),
+        description="PEM file with its key; default: in the same file",
+    )
+    vault_tls_server_name: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("VAULT_TLS_SERVER_NAME"),
+        description="the name that Vault's certificate must be for, sent as SNI too; default: the host of VAULT_ADDR",
     )
     vault_namespace: str = Field(
         default="",
@@ -278,22 +367,77 @@ class Settings(BaseSettings):
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
         return self
 
-    @field_validator("vault_token")
+    @field_validator("vault_token", "vault_role_id", "vault_secret_id")
     @classmethod
-    def _is_header(cls, value: SecretStr) -> SecretStr:
-        token = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline
-        if not token.isascii() or not token.isprintable() or not token:
+    def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline
+        if not text.isascii() or not text.isprintable() or not text:
             raise ValueError("must be printable ASCII")
-        return SecretStr(token)
+        return SecretStr(text)
+
+    @field_validator("vault_auth_mount")
+    @classmethod
+    def _is_mount(cls, value: str) -> str:
+        if value and (unsafe_reason(value) or value.strip("/").split("/")[0] == "auth"):
+            raise ValueError("must be the path of an auth method without auth/, such as kubernetes")
+        return value.strip("/")
+
+    @field_validator(*LOGIN)
+    @classmethod
+    def _is_for_login(cls, value: object, info: ValidationInfo) -> object:
+        """Set where the way to log in needs it, and not where it has no use for it."""
+        auth, name = info.data.get("vault_auth"), str(info.field_name)
+        if auth is None:
+            return value  # it is wrong itself
+        file = _FILES.get(name, "")
+        if value and auth not in LOGIN[name]:
+            raise ValueError(f"is set, but VAULTSYNC_VAULT_AUTH is {auth.value}")
+        if value and info.data.get(file):
+            raise ValueError(f"is set beside {variable(file)}: one of them is enough")
+        if not value and name in _NEEDED[auth] and not info.data.get(file):
+            raise ValueError(f"is not set, nor {variable(file)}" if file else "is not set")
+        return value
 
     @field_validator("vault_cacert")
     @classmethod
     def _is_file(cls, value: str | None) -> str | None:
         try:
-            ssl.create_default_context(cafile=value)
+            Tls(value).context()
         except OSError as error:
             raise ValueError("must be a PEM file that can be read") from error
         return value
+
+    @field_validator("vault_client_key")
+    @classmethod
+    def _is_pair(cls, value: str | None, info: ValidationInfo) -> str | None:
+        certificate = info.data.get("vault_client_cert")
+        if certificate is None:
+            if value is not None:
+                raise ValueError("needs VAULT_CLIENT_CERT")
+            return None
+        try:
+            Tls(None, certificate, value).context()
+        except (OSError, ValueError) as error:
+            raise ValueError("and VAULT_CLIENT_CERT must be PEM files that can be read and belong together") from error
+        return value
+
+    def login_method(self) -> Method:
+        """How to log in to Vault."""
+        mount = {"mount": self.vault_auth_mount} if self.vault_auth_mount else {}
+        if self.vault_auth is Auth.TOKEN:
+            return TokenMethod(Credential(self.vault_token, self.vault_token_file))
+        if self.vault_auth is Auth.KUBERNETES:
+            return KubernetesMethod(
+                self.vault_role, Credential(file=self.vault_jwt_file or SERVICE_ACCOUNT_TOKEN), **mount
+            )
+        if self.vault_auth is Auth.JWT:
+            return JwtMethod(self.vault_role, Credential(file=self.vault_jwt_file), **mount)
+        secret = Credential(self.vault_secret_id, self.vault_secret_id_file)
+        return AppRoleMethod(
+            Credential(self.vault_role_id, self.vault_role_id_file), secret if secret != Credential() else None, **mount
+        )
 
 
 def _is_url(address: str) -> bool:

@@ -52,10 +52,14 @@ path "sys/policies/password/+/generate" {
   capabilities = ["read"]
 }
 
-# The token's own lease. (Vault's policy "default", which most tokens have, grants these too.)
+# The token's own life: whether Vault knows it, for longer, and its end when vaultsync ends, if it has logged in itself.
+# (Vault's policy "default", which most tokens have, grants these too.)
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }
 path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
   capabilities = ["update"]
 }

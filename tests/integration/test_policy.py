@@ -29,8 +29,11 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.policy import policy
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, TokenMethod
 from vaultsync.vault.stream import EventStream
+from vaultsync.vault.transport import VaultAccess
 
 SECRET, TEAM, OLD = Mount("secret/", 2), Mount("team/kv/", 2), Mount("kv1/", 1)
 NARROW = SeedPaths.parse(["*/apps/{namespace}/**", "*/solo/{namespace}", "*/shared/one"])
@@ -160,11 +163,13 @@ class Probes:
         requests: raise what VaultClient raises, or AssertionError.
     """
 
-    def __init__(self, case: Case, client: VaultClient, root: VaultRoot) -> None:
+    def __init__(self, case: Case, client: VaultClient, login: Login, spare: Login, root: VaultRoot) -> None:
         self._case = case
         self._client = client
+        self._login = login
+        self._spare = spare
         self._root = root
-        self.requests: dict[str, Probe] = {"lease": self._lease, "renew": self._renew}
+        self.requests: dict[str, Probe] = {"look up": self._look_up, "renew": self._renew, "revoke": self._revoke}
         if case.may_seed:
             self.requests["password"] = self._password
         for area in case.areas:
@@ -195,11 +200,15 @@ class Probes:
 
     # -- the requests
 
-    async def _lease(self) -> None:
-        assert (await self._client.lease()).renewable
+    async def _look_up(self) -> None:
+        assert (await self._login.look_up()).renewable
 
     async def _renew(self) -> None:
-        assert (await self._client.renew()).ttl > 0
+        assert (await self._login.renew()).ttl > 0
+
+    async def _revoke(self) -> None:
+        """Once: of another token, as this one is needed."""
+        await self._spare.revoke()
 
     async def _password(self) -> None:
         assert len((await self._client.password("probe", "")).get_secret_value()) == 20
@@ -287,16 +296,20 @@ class Vault:
         self.root.policy(name, text)
         return self.root.token([name])
 
-    def access(self, token: str) -> VaultAccess:
-        return VaultAccess(self.address, SecretStr(token), None, "", 10.0)
+    def login(self, token: str) -> Login:
+        return Login(VaultAccess(self.address), TokenMethod(Credential(SecretStr(token))))
 
     @asynccontextmanager
     async def probes(self, case: Case, token: str) -> AsyncIterator[Probes]:
-        client = VaultClient(self.access(token))
+        known = self.root.api.request("POST", "/v1/auth/token/lookup", {"token": token})["data"]
+        login, spare = self.login(token), self.login(self.root.token(known["policies"]))
+        client = VaultClient(login)
         try:
-            yield Probes(case, client, self.root)
+            yield Probes(case, client, login, spare, self.root)
         finally:
             await client.close()
+            await login.close()
+            await spare.close()
 
     def failing(self, case: Case, token: str) -> dict[str, Exception]:
         """The requests that do not work."""
@@ -312,7 +325,7 @@ class Vault:
 
         async def probe() -> set[tuple[VaultPath, str]]:
             arrived: asyncio.Queue[VaultEvent] = asyncio.Queue()
-            stream = EventStream(self.access(token), lambda: None, arrived.put_nowait)
+            stream = EventStream(self.login(token), lambda: None, arrived.put_nowait)
             running = asyncio.create_task(stream.run())
             expected = {(VaultPath("", "anything"), "no stream at all")}
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.testbed.api import Api, ApiError, Json
@@ -96,12 +96,14 @@ class Kube:
         )
         return sorted(found, key=lambda event: event["metadata"]["creationTimestamp"])
 
-    def token_for(self, service_account: str, namespace: str, seconds: int = 86400) -> str:
-        """A token of a ServiceAccount, by the TokenRequest API."""
+    def token_for(
+        self, service_account: str, namespace: str, seconds: int = 86400, audiences: Sequence[str] = ()
+    ) -> str:
+        """A token of a ServiceAccount, by the TokenRequest API; as a pod's projected volume has it."""
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": seconds},
+            "spec": {"expirationSeconds": seconds, **({"audiences": list(audiences)} if audiences else {})},
         }
         path = path_of("v1", "ServiceAccount", service_account, namespace) + "/token"
         token: str = self.api.request("POST", path, body)["status"]["token"]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 from loguru import logger
+from pydantic import SecretStr
 
 from vaultsync.core.decide import Reader, Reference, SeedChoice
 from vaultsync.core.objects import (
@@ -26,6 +27,9 @@ from vaultsync.core.objects import (
 )
 from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.state import SecretState
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, TokenMethod
+from vaultsync.vault.transport import VaultAccess
 
 T = TypeVar("T")
 
@@ -37,6 +41,11 @@ LONG_AGO = "2024-01-01T00:00:00Z"
 Json = dict[str, Any]
 Anything: TypeAlias = Any
 """What a builder passes on; the parsers judge it."""
+
+
+def login(address: str = "http://vault.test", token: str = "t0ken", namespace: str = "", timeout: float = 5.0) -> Login:  # noqa: S107
+    """One that has a token already."""
+    return Login(VaultAccess(address, namespace, timeout), TokenMethod(Credential(SecretStr(token))))
 
 
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:

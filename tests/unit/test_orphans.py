@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 
 from tests.unit.build import (
     ADDRESS,
@@ -17,6 +16,7 @@ from tests.unit.build import (
     entry,
     external_secret,
     external_secret_json,
+    login,
     namespace,
     path,
     run,
@@ -34,7 +34,7 @@ from vaultsync.core.objects import ExternalSecret, Store, StoreCondition, parse_
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.orphans import CHANGED, READ, Found, Orphan, Orphans
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
 
 A = path("secret/data/dev-1/a")
 VALUE = "hunter2"
@@ -352,7 +352,7 @@ def with_client(
 ) -> None:
     async def whole() -> None:
         async with http_server(handler) as address:
-            client = VaultClient(VaultAccess(address, SecretStr("t0ken"), None, "", 5.0))
+            client = VaultClient(login(address))
             try:
                 await test(client)
             finally:
@@ -405,7 +405,7 @@ def test_a_walk_ends_at_its_limit() -> None:
 
     async def whole() -> int:
         async with raw_server(listing({"secret/metadata": ["a/", "b/", "c/"], **folders})) as where:
-            client = VaultClient(VaultAccess(f"http://{where}", SecretStr("t0ken"), None, "", 5.0))
+            client = VaultClient(login(f"http://{where}"))
             found = await client.find(FindPrefix("", "secret/data/", 2), 3)
             await client.close()
         return len(found)

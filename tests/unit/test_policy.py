@@ -27,6 +27,7 @@ ALWAYS = {
     STREAM: {"read"},
     "auth/token/lookup-self": {"read"},
     "auth/token/renew-self": {"update"},
+    "auth/token/revoke-self": {"update"},
 }
 PASSWORDS = {"sys/policies/password/+/generate": {"read"}}
 

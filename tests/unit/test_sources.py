@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from tests.unit.build import logged, run_ahead
+from tests.unit.build import logged, login, run_ahead
 from vaultsync.vault.audit import Audit, AuditAccess
-from vaultsync.vault.client import VaultAccess
 from vaultsync.vault.poll import Poller
 from vaultsync.vault.sources import CHECK_SECONDS, GRACE_SECONDS, Source, Sources
 from vaultsync.vault.stream import EventStream
@@ -30,7 +28,7 @@ class Stream(EventStream):
     runs = False
 
     def __init__(self) -> None:
-        super().__init__(VaultAccess("http://vault.test", SecretStr("t0ken"), None, "", 1.0), nothing, nothing)
+        super().__init__(login(), nothing, nothing)
 
     async def run(self) -> None:
         self.runs = True

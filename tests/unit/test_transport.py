@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from tests.unit.build import run
 from tests.unit.servers import answer, http_server
 from vaultsync.vault import transport
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.transport import Answer, VaultAccess
 
 TOKEN = "t0ken"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
@@ -25,7 +25,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def request(address: str, method: str = "get", path: str = "/v1/x", **arguments: object) -> Answer:
-    adapter = transport.client(address, TOKEN, None, 2.0, connections=1).adapter
+    adapter = transport.client(VaultAccess(address, timeout=2.0), 1, TOKEN).adapter
     try:
         answered: Answer = await asyncio.to_thread(adapter.request, method, path, **arguments)
     finally:
@@ -133,7 +133,7 @@ def test_a_login_keeps_its_token() -> None:
         return answer(200, {"auth": {"client_token": "new"}})
 
     async def test(address: str) -> None:
-        made = transport.client(address, "", None, 2.0, connections=1)
+        made = transport.client(VaultAccess(address, timeout=2.0), 1)
         await asyncio.to_thread(made.auth.approle.login, "role", "id")
         assert made.token == "new"
         made.adapter.close()

@@ -12,19 +12,19 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import V1, V2, Json, gone, live, path, run
+from tests.unit.build import V1, V2, Json, gone, live, login, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.vault.client import VaultAccess, VaultClient
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, TokenMethod
+from vaultsync.vault.tls import Tls
+from vaultsync.vault.transport import VaultAccess
 
 A = path("secret/data/a")
 MOUNTS = {"secret/": "2", "team/kv/": "2", "kv1/": "1"}
 VALUE, TOKEN = "5ecret-value", "t0ken"
-
-
-def access(address: str, token: str = TOKEN, timeout: float = 5.0) -> VaultAccess:
-    return VaultAccess(address, SecretStr(token), None, "", timeout)
 
 
 def with_client(
@@ -34,7 +34,7 @@ def with_client(
 ) -> None:
     async def main() -> None:
         async with http_server(handler) as address:
-            client = VaultClient(access(address, timeout=timeout))
+            client = VaultClient(login(address, timeout=timeout))
             try:
                 await test(client)
             finally:
@@ -216,7 +216,7 @@ def listing(tree: dict[str, list[str]]) -> Callable[[asyncio.StreamReader, async
 def test_a_v1_path_exists_if_its_folder_lists_it() -> None:
     async def main() -> None:
         async with raw_server(listing({"kv1/x": ["b", "c/"]})) as where:
-            client = VaultClient(access(f"http://{where}"))
+            client = VaultClient(login(f"http://{where}"))
             assert (await client.look(path("kv1/x/b"), 1)).exists
             assert not (await client.look(path("kv1/x/c"), 1)).exists
             assert not (await client.look(path("kv1/b"), 1)).exists
@@ -230,7 +230,7 @@ def test_the_names_beside_a_path_are_one_list() -> None:
 
     async def main() -> None:
         async with raw_server(listing(tree)) as where:
-            client = VaultClient(access(f"http://{where}"))
+            client = VaultClient(login(f"http://{where}"))
             assert await client.siblings(path("kv1/b"), 1) == {"a", "x/"}
             assert await client.siblings(path("kv1/x/c"), 1) == {"b"}
             assert await client.siblings(path("secret/data/b"), 2) == {"a"}
@@ -315,26 +315,13 @@ def test_a_listing_goes_through_all_folders() -> None:
     async def main() -> None:
         tree = {"secret/metadata/dev": ["a", "b/"], "secret/metadata/dev/b": ["c"]}
         async with raw_server(listing(tree)) as where:
-            client = VaultClient(access(f"http://{where}"))
+            client = VaultClient(login(f"http://{where}"))
             found = await client.find(FindPrefix("", "secret/data/dev/", 2))
             assert found == {path("secret/data/dev/a"), path("secret/data/dev/b/c")}
             assert await client.find(FindPrefix("", "secret/data/none/", 2)) == set()
             await client.close()
 
     run(main())
-
-
-def test_the_tokens_lease() -> None:
-    async def handler(request: web.Request) -> web.StreamResponse:
-        if request.path.endswith("lookup-self"):
-            return answer(200, {"data": {"ttl": 100, "renewable": True}})
-        return answer(200, {"auth": {"lease_duration": 200, "renewable": False}})
-
-    async def test(client: VaultClient) -> None:
-        first, second = await client.lease(), await client.renew()
-        assert (first.ttl, first.renewable, second.ttl, second.renewable) == (100, True, 200, False)
-
-    with_client(handler, test)
 
 
 # -- nothing secret in an error
@@ -360,7 +347,7 @@ def test_a_refused_write_holds_no_value(status: int, kind: type[VaultsyncError])
 
 def test_a_refused_connection_holds_no_value() -> None:
     async def test() -> None:
-        client = VaultClient(access(f"http://127.0.0.1:{unused_port()}"))
+        client = VaultClient(login(f"http://127.0.0.1:{unused_port()}"))
         held = await failing(client, VaultUnavailable)
         assert VALUE not in held
         assert TOKEN not in held
@@ -377,7 +364,7 @@ def test_a_silent_vault_times_out_and_holds_no_value() -> None:
             await asyncio.sleep(1)
 
         async with raw_server(silent) as where:
-            client = VaultClient(access(f"http://{where}", timeout=0.1))
+            client = VaultClient(login(f"http://{where}", timeout=0.1))
             held = await failing(client, VaultUnavailable)
             assert VALUE not in held
             await client.close()
@@ -394,7 +381,7 @@ def test_a_broken_answer_is_no_answer(said: bytes) -> None:
             await writer.drain()
 
         async with raw_server(broken) as where:
-            client = VaultClient(access(f"http://{where}"))
+            client = VaultClient(login(f"http://{where}"))
             await failing(client, VaultUnavailable)
             with pytest.raises(VaultUnavailable):
                 await client.look(A, 2)
@@ -406,7 +393,7 @@ def test_a_broken_answer_is_no_answer(said: bytes) -> None:
 @pytest.mark.parametrize("token", ["t0ken\n", " t0ken", "t0ken\r\nX: y", "t0kenü\u2028"])
 def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> None:
     async def test() -> None:
-        client = VaultClient(access(f"http://127.0.0.1:{unused_port()}", token=token))
+        client = VaultClient(login(f"http://127.0.0.1:{unused_port()}", token=token))
         with pytest.raises(VaultsyncError) as caught:
             await client.look(A, 2)
         assert "t0ken" not in str(caught.value)
@@ -417,7 +404,8 @@ def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> Non
 
 def test_a_missing_ca_file_is_an_error_of_ours() -> None:
     async def test() -> None:
-        client = VaultClient(VaultAccess("https://127.0.0.1:1", SecretStr("x"), "/does/not/exist", "", 1.0))
+        access = VaultAccess("https://127.0.0.1:1", tls=Tls("/does/not/exist"))
+        client = VaultClient(Login(access, TokenMethod(Credential(SecretStr("x")))))
         with pytest.raises(VaultsyncError):
             await client.look(A, 2)
         await client.close()

@@ -30,6 +30,10 @@ class VaultDenied(VaultsyncError):
     """Vault refused the token or its policy (401, 403); a person has to change the policy."""
 
 
+class NoCredential(VaultsyncError):
+    """The file with what to log in to Vault with is not there, or holds nothing that could be it."""
+
+
 class VaultRejected(VaultsyncError):
     """Vault understood the request and refuses it (other 4xx): no such mount, or one that is still being upgraded."""
 

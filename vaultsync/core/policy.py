@@ -44,7 +44,8 @@ _NARROW: Final = (
 _PASSWORDS: Final = """\
 Vault's own password policies, for rules such as {format: policy, name: ops}; leave it out if nobody has such a rule."""
 _OWN: Final = """\
-The token's own lease. (Vault's policy "default", which most tokens have, grants these too.)"""
+The token's own life: whether Vault knows it, for longer, and its end when vaultsync ends, if it has logged in itself.
+(Vault's policy "default", which most tokens have, grants these too.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, strea
     lease = [
         _block("auth/token/lookup-self", "read", why=(_OWN,)),
         _block("auth/token/renew-self", "update", why=(_OWN,)),
+        _block("auth/token/revoke-self", "update", why=(_OWN,)),
     ]
     found = [*groups, passwords, lease]
     if not streams:

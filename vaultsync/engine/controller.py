@@ -141,6 +141,10 @@ class Controller:
         self._queue.hasten()
         self.look_at_everything()
 
+    def vault_lets_in(self) -> None:
+        """From the login: what failed for want of a token that Vault knows can go on."""
+        self._queue.hasten()
+
     def audit_connected(self, alone: bool) -> None:
         """From an audit device: what happened before this moment may have been missed.
 

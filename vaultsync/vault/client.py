@@ -9,21 +9,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from loguru import logger
 from pydantic import SecretStr
-from urllib3.exceptions import HTTPError
 
 from vaultsync.core import marks
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.answers import ask
+from vaultsync.vault.login import Login
 
 T = TypeVar("T")
 
@@ -35,50 +34,22 @@ MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
 
-@dataclass(frozen=True, slots=True)
-class VaultAccess:
-    """Where Vault is and how it is spoken to.
-
-    Attributes:
-        address: such as https://vault:8200.
-        ca_file: PEM bundle to trust, None for the system's.
-        namespace: the token's Vault namespace, "" for the root.
-        timeout: seconds for one request.
-    """
-
-    address: str
-    token: SecretStr
-    ca_file: str | None
-    namespace: str
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLease:
-    """The token's own life: seconds to live (0: endless) and whether it can be renewed."""
-
-    ttl: float
-    renewable: bool
-
-
 class VaultClient:
     """Look, list and write in KV v1 and v2.
 
     Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer.
 
     Args:
-        access: where Vault is.
+        login: has the token; is told when Vault refuses it.
         fence: stands before what writes, which raises NotLeading where it is closed. A write that was sent before and
             arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
     """
 
-    def __init__(self, access: VaultAccess, fence: Fence | None = None) -> None:
-        self._access = access
+    def __init__(self, login: Login, fence: Fence | None = None) -> None:
+        self._login = login
         self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
-        self._hvac = transport.client(
-            access.address, access.token.get_secret_value(), access.ca_file, access.timeout, connections=THREADS
-        )
+        self._hvac = transport.client(login.access, THREADS)
         self._mounts: dict[str, list[Mount]] = {}
         self._idle: asyncio.TimerHandle | None = None
         self.last_written = float("-inf")
@@ -173,15 +144,6 @@ class VaultClient:
             namespace: the Vault namespace that has it.
         """
         return await self._in_thread(lambda: self._password(policy, namespace))
-
-    async def lease(self) -> TokenLease:
-        """The token's remaining life (auth/token/lookup-self)."""
-        return await self._in_thread(lambda: _lease(self._own("get", "auth/token/lookup-self"), "data", "ttl"))
-
-    async def renew(self) -> TokenLease:
-        """Renew the token (auth/token/renew-self)."""
-        path = "auth/token/renew-self"
-        return await self._in_thread(lambda: _lease(self._own("post", path, {}), "auth", "lease_duration"))
 
     # -- in a thread
 
@@ -294,9 +256,6 @@ class VaultClient:
         self._mounts.setdefault(path.namespace, []).append(mount)
         return mount
 
-    def _own(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self._request(method, path, self._access.namespace, body)
-
     def _request(
         self,
         method: str,
@@ -306,19 +265,22 @@ class VaultClient:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
-        headers = {"X-Vault-Namespace": namespace} if namespace else {}
+        headers = {"X-Vault-Token": self._token().get_secret_value()}
+        if namespace:
+            headers["X-Vault-Namespace"] = namespace
         if method == "patch":
             headers["Content-Type"] = "application/merge-patch+json"
-        failure: VaultUnavailable
-        try:
-            answer = self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body)
-        except (HTTPError, ValueError) as error:
-            failure = VaultUnavailable(f"no answer from Vault at {self._access.address}: {_cause(error)}")
-        except OSError as error:  # such as a CA file that is gone
-            failure = VaultUnavailable(f"can't ask Vault at {self._access.address}: {type(error).__name__}: {error}")
-        else:
-            return _content(answer, path, missing_ok=missing_ok)
-        raise failure  # out of the except block: what is raised there may hold values and the token
+        return ask(
+            lambda: self._hvac.adapter.request(method, "/v1/" + quote(path, safe="/"), headers=headers, json=body),
+            self._login.access.address,
+            path,
+            missing_ok=missing_ok,
+        )
+
+    def _token(self) -> SecretStr:
+        if self._login.token is None:
+            raise VaultUnavailable(f"not logged in to Vault at {self._login.access.address} yet")
+        return self._login.token
 
     # -- on the loop
 
@@ -329,6 +291,15 @@ class VaultClient:
         return after
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
+        token = self._token()
+        try:
+            return await self._sent(call)
+        except VaultDenied:
+            if not await self._login.replaces(token):
+                raise
+        return await self._sent(call)
+
+    async def _sent(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, call)
@@ -336,53 +307,6 @@ class VaultClient:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
-
-
-def _content(answer: Answer, path: str, *, missing_ok: bool) -> dict[str, Any]:
-    """The JSON of a success.
-
-    Raises:
-        VaultsyncError: it is no success, or not Vault's.
-    """
-    if answer.status == 204:
-        return {}
-    document = answer.document if isinstance(answer.document, dict) else {}
-    if answer.status == 200 and ("data" in document or "auth" in document):
-        return document
-    if answer.status < 300:
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
-    known = document if "errors" in document or "data" in document else None
-    if missing_ok and answer.status == 404 and known is not None and not known.get("errors"):
-        return known
-    raise _error(answer.status, known, path)
-
-
-def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
-    """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
-    errors = (document or {}).get("errors")
-    said = "; ".join(_said(line) for line in (errors if isinstance(errors, list) else [errors or ""]))
-    message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path}"
-    if status in (401, 403):
-        return VaultDenied(message)
-    if 400 <= status < 500 and status not in (408, 412, 429, 472, 473) and document is not None:
-        return VaultRejected(message)
-    return VaultUnavailable(message, status)
-
-
-def _said(line: object) -> str:
-    """Vault wraps its errors: "1 error occurred:", then a list, whose items are what it says."""
-    parts = [part.strip() for part in str(line).split("\n") if part.strip()]
-    items = [part.removeprefix("* ") for part in parts if part.startswith("* ")]
-    return "; ".join(items or parts)
-
-
-def _cause(error: Exception) -> str:
-    """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
-    inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__) is not None:
-        inner = deeper
-    words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
-    return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__
 
 
 def _guessed_mount(path: str, kv: int) -> Mount:
@@ -426,11 +350,6 @@ def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "mark": marks.parse_mark(custom),
         "managed_by": str(custom.get(marks.MANAGED_BY, "")),
     }
-
-
-def _lease(answer: Mapping[str, Any], part: str, seconds: str) -> TokenLease:
-    data = _mapping(answer.get(part))
-    return TokenLease(float(data.get(seconds) or 0), bool(data.get("renewable")))
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -1,20 +1,21 @@
 """One subscription to Vault's event stream, kept up as long as the process. Says what happened; decides nothing."""
 
 import asyncio
-import ssl
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from loguru import logger
+from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
-from vaultsync.vault.client import VaultAccess
+from vaultsync.vault.login import Login
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""
@@ -26,14 +27,15 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts to connect."""
 REFUSED_SECONDS: Final = 60.0
 """Between attempts where Vault has answered that it has no such thing, or not for this token."""
-REFUSALS: Final = frozenset({400, 403, 404, 405, 501})
+DENIED: Final = 403
+REFUSALS: Final = frozenset({400, DENIED, 404, 405, 501})
 
 
 class EventStream:
     """The subscription.
 
     Args:
-        access: where Vault is, and the token.
+        login: where Vault is, and the token.
         on_connect: called after each successful subscription: events before it may be lost.
         on_event: called for each event, in the order of arrival; must not block.
 
@@ -47,11 +49,12 @@ class EventStream:
 
     def __init__(
         self,
-        access: VaultAccess,
+        login: Login,
         on_connect: Callable[[], None],
         on_event: Callable[[VaultEvent], None],
     ) -> None:
-        self._access = access
+        self._login = login
+        self._access = login.access
         self._on_connect = on_connect
         self._on_event = on_event
         self._bad_frames = 0
@@ -67,9 +70,10 @@ class EventStream:
         said = ""
         flaps = False
         while True:
+            token = await self._login.first()
             started, is_open, refused = time.monotonic(), False, False
             try:
-                async with self._connect() as connection:
+                async with await self._connect(token) as connection, self._closed_without(token, connection):
                     is_open = True
                     if not flaps:
                         logger.info("subscribed to Vault's event stream", vault=self._access.address)
@@ -79,8 +83,14 @@ class EventStream:
             except (OSError, TimeoutError, WebSocketException, ValueError) as error:
                 reason = _reason(error)
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
+                if isinstance(error, InvalidStatus) and error.response.status_code == DENIED:
+                    await self._login.replaces(token)
             else:
                 reason = "Vault closed the stream"
+            if self._login.token is not token:
+                waits, said, flaps = backoff(FIRST_WAIT, LONGEST_WAIT), "", False
+                self._is(connected=False, reason="the token is replaced")
+                continue
             lasted = is_open and time.monotonic() - started > LONGEST_WAIT
             flaps = is_open and not lasted
             if lasted:
@@ -97,7 +107,8 @@ class EventStream:
                     retry_s=round(wait, 2),
                 )
                 said = reason
-            await asyncio.sleep(wait)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._login.until_replaced(token), wait)
 
     def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
@@ -116,15 +127,39 @@ class EventStream:
                 continue
             self._on_event(event)
 
-    def _connect(self) -> connect:
-        headers = {"X-Vault-Token": self._access.token.get_secret_value()}
+    @asynccontextmanager
+    async def _closed_without(self, token: SecretStr, connection: ClientConnection) -> AsyncIterator[None]:
+        """Close the connection when its token is replaced.
+
+        Vault looks at a revoked token's subscription every 5 minutes only, and until then keeps it open and half deaf:
+        of the paths that it has not told of before it tells nothing (1.15.1).
+        """
+
+        async def close() -> None:
+            await self._login.until_replaced(token)
+            await connection.close()
+
+        task = asyncio.create_task(close())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _connect(self, token: SecretStr) -> connect:
+        headers = {"X-Vault-Token": token.get_secret_value()}
         if namespace := clean_namespace(self._access.namespace):
             headers["X-Vault-Namespace"] = namespace
-        uri = stream_uri(self._access.address)
+        uri, tls = stream_uri(self._access.address), self._access.tls
+        secure: dict[str, Any] = {}
+        if uri.startswith("wss:"):
+            secure["ssl"] = await asyncio.to_thread(tls.context)
+            if tls.server_name is not None:
+                secure["server_hostname"] = tls.server_name
         return _Connect(
             uri,
             additional_headers=headers,
-            ssl=_tls(self._access) if uri.startswith("wss:") else None,
+            **secure,
             open_timeout=OPEN_SECONDS,
             ping_interval=PING_SECONDS,
             ping_timeout=PING_SECONDS,
@@ -154,10 +189,6 @@ def stream_uri(address: str) -> str:
     url = urlsplit(address)
     scheme = "wss" if url.scheme == "https" else "ws"
     return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, "json=true&namespaces=*", ""))
-
-
-def _tls(access: VaultAccess) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=access.ca_file)
 
 
 def _reason(error: Exception) -> str:

@@ -5,8 +5,10 @@ hvac's usual adapter goes through requests, which costs as much processor time a
 
 import json
 import re
+import ssl
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -16,8 +18,27 @@ import hvac
 import urllib3
 from hvac.adapters import Adapter
 
+from vaultsync.vault.tls import Tls
+
 REDIRECTS: Final = 5
 """At most so many, such as from a standby node to the active one."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultAccess:
+    """Where Vault is and how it is spoken to.
+
+    Attributes:
+        address: such as https://vault:8200.
+        namespace: the token's Vault namespace, "" for the root.
+        timeout: seconds to connect, and seconds between two parts of an answer.
+        tls: for an address of https.
+    """
+
+    address: str
+    namespace: str = ""
+    timeout: float = 10.0
+    tls: Tls = field(default_factory=Tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +54,72 @@ class Answer:
     document: object
 
 
+class Pools:
+    """The pool of connections: a new one when the TLS context is, so that no connection of the old one is used again.
+
+    Args:
+        access: where to.
+        connections: kept open at most.
+    """
+
+    def __init__(self, access: VaultAccess, connections: int) -> None:
+        self._access = access
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._pool: urllib3.PoolManager | None = None
+
+    def current(self) -> urllib3.PoolManager:
+        """The one for a request that is sent now.
+
+        Raises:
+            OSError: as for Tls.context.
+            ValueError: the address is none.
+        """
+        tls = self._access.tls
+        is_secure = urlsplit(self._access.address).scheme == "https" or not tls.is_plain
+        context = tls.context() if is_secure else None
+        with self._lock:
+            if self._pool is None or context is not self._context:
+                old, self._pool, self._context = self._pool, self._made(context), context
+                if old is not None:
+                    old.clear()
+            return self._pool
+
+    def clear(self) -> None:
+        """Close the connections that no request uses."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.clear()
+
+    def _made(self, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+        proxy = _proxy(self._access.address)
+        make = (
+            urllib3.PoolManager
+            if proxy is None
+            else partial(urllib3.ProxyManager, proxy, proxy_headers=_login(proxy), proxy_ssl_context=context)
+        )
+        return make(
+            num_pools=2,
+            maxsize=self._connections,
+            timeout=urllib3.Timeout(connect=self._access.timeout, read=self._access.timeout),
+            retries=urllib3.Retry(total=REDIRECTS, connect=0, read=0, status=0, other=0),
+            ssl_context=context,
+            server_hostname=self._access.tls.server_name,
+        )
+
+
 class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
     """hvac's adapter (https://hvac.readthedocs.io/en/stable/advanced_usage.html) over a pool; it raises for no status.
 
     Args:
-        pool: takes the connections.
+        pools: take the connections.
         arguments: hvac's own.
     """
 
-    def __init__(self, *, pool: urllib3.PoolManager, **arguments: object) -> None:
+    def __init__(self, *, pools: Pools, **arguments: object) -> None:
         super().__init__(**arguments)
-        self._pool = pool
+        self._pools = pools
 
     def request(
         self,
@@ -67,10 +143,15 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             OSError: the connection can't be made, such as for want of a CA file.
         """
         body = arguments.get("json")
-        response = self._pool.request(
+        own = {"X-Vault-Token": self.token, "X-Vault-Namespace": self.namespace}
+        response = self._pools.current().request(
             method.upper(),
             self.urljoin(self.base_uri, re.sub("//+", "/", url)),  # as Vault's CLI does, and hvac
-            headers={"X-Vault-Request": "true", "X-Vault-Token": self.token, **(headers or {})},
+            headers={
+                "X-Vault-Request": "true",
+                **{name: text for name, text in own.items() if text},
+                **(headers or {}),
+            },
             body=None if body is None else json.dumps(body).encode(),
         )
         return Answer(response.status, _document(response.data))
@@ -81,30 +162,20 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
 
     def close(self) -> None:
         """Close the connections that no request uses."""
-        self._pool.clear()
+        self._pools.clear()
 
 
-def client(address: str, token: str, ca_file: str | None, timeout: float, connections: int) -> hvac.Client:
+def client(access: VaultAccess, connections: int, token: str = "", namespace: str = "") -> hvac.Client:
     """Make hvac use a pool of connections.
 
     Args:
-        address: such as https://vault:8200. The proxies of the environment are read once, here.
-        token: Vault's.
-        ca_file: PEM bundle to trust, None for the system's.
-        timeout: seconds to connect, and seconds between two parts of an answer.
+        access: where to.
         connections: kept open at most.
+        token: of requests that name none.
+        namespace: Vault's, of requests that name none.
     """
-    proxy = _proxy(address)
-    make = urllib3.PoolManager if proxy is None else partial(urllib3.ProxyManager, proxy, proxy_headers=_login(proxy))
-    pool = make(
-        num_pools=2,
-        maxsize=connections,
-        timeout=urllib3.Timeout(connect=timeout, read=timeout),
-        retries=urllib3.Retry(total=REDIRECTS, connect=0, read=0, status=0, other=0),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=ca_file,
-    )
-    return hvac.Client(url=address, token=token, adapter=partial(PoolAdapter, pool=pool))
+    pools = Pools(access, connections)
+    return hvac.Client(url=access.address, token=token, namespace=namespace, adapter=partial(PoolAdapter, pools=pools))
 
 
 def _proxy(address: str) -> str | None:

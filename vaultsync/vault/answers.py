@@ -1,0 +1,83 @@
+"""What Vault's answers mean: the JSON of a success, or the error that says how to go on. Sends nothing by itself."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from urllib3.exceptions import HTTPError
+
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.vault.transport import Answer
+
+
+def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
+    """Send a request, and tell what came of it.
+
+    Args:
+        send: one request through hvac.
+        address: of Vault, for messages.
+        path: without /v1/, for messages.
+        missing_ok: a 404 of Vault's own is an answer too.
+
+    Returns:
+        The JSON of a success, {} if it has none.
+
+    Raises:
+        VaultUnavailable, VaultDenied, VaultRejected: it is no success, or not Vault's; with Vault's own words.
+    """
+    failure: VaultUnavailable
+    try:
+        answer = send()
+    except (HTTPError, ValueError) as error:
+        failure = VaultUnavailable(f"no answer from Vault at {address}: {_cause(error)}")
+    except OSError as error:  # such as a CA file that is gone
+        failure = VaultUnavailable(f"can't ask Vault at {address}: {type(error).__name__}: {error}")
+    else:
+        return _content(answer, path, missing_ok=missing_ok)
+    raise failure  # out of the except block: what is raised there may hold values and the token
+
+
+def _content(answer: Answer, path: str, *, missing_ok: bool) -> dict[str, Any]:
+    """The JSON of a success.
+
+    Raises:
+        VaultsyncError: it is no success, or not Vault's.
+    """
+    if answer.status == 204:
+        return {}
+    document = answer.document if isinstance(answer.document, dict) else {}
+    if answer.status == 200 and ("data" in document or "auth" in document):
+        return document
+    if answer.status < 300:
+        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+    known = document if "errors" in document or "data" in document else None
+    if missing_ok and answer.status == 404 and known is not None and not known.get("errors"):
+        return known
+    raise _error(answer.status, known, path)
+
+
+def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
+    """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
+    errors = (document or {}).get("errors")
+    said = "; ".join(_said(line) for line in (errors if isinstance(errors, list) else [errors or ""]))
+    message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path}"
+    if status in (401, 403):
+        return VaultDenied(message)
+    if 400 <= status < 500 and status not in (408, 412, 429, 472, 473) and document is not None:
+        return VaultRejected(message)
+    return VaultUnavailable(message, status)
+
+
+def _said(line: object) -> str:
+    """Vault wraps its errors: "1 error occurred:", then a list, whose items are what it says."""
+    parts = [part.strip() for part in str(line).split("\n") if part.strip()]
+    items = [part.removeprefix("* ") for part in parts if part.startswith("* ")]
+    return "; ".join(items or parts)
+
+
+def _cause(error: Exception) -> str:
+    """The innermost reason of a failed request; only the operating system's own words, as others quote the request."""
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    words = isinstance(inner, OSError) and not isinstance(inner, HTTPError)
+    return f"{type(inner).__name__}: {inner}"[:200] if words else type(inner).__name__

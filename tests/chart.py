@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tests.testbed.identity import DEPLOY
@@ -22,8 +23,10 @@ SCHEMA: Final = CHART / "values.schema.json"
 OWN: Final = {
     "VAULT_ADDR": "vault.address",
     "VAULT_CACERT": "vault.ca",
+    "VAULT_CLIENT_CERT": "vault.clientTlsSecret",
+    "VAULT_CLIENT_KEY": "vault.clientTlsSecret",
     "VAULT_NAMESPACE": "vault.namespace",
-    "VAULT_TOKEN": "vault.auth.token",
+    "VAULT_TOKEN_FILE": "vault.auth",
     "VAULTSYNC_AUDIT_LISTEN": "audit.listen",
     "VAULTSYNC_AUDIT_TLS_CERT": "audit.tlsSecret",
     "VAULTSYNC_AUDIT_TLS_KEY": "audit.tlsSecret",
@@ -31,8 +34,21 @@ OWN: Final = {
     "VAULTSYNC_LEASE": "replicas",
     "VAULTSYNC_NAMESPACES": "namespaces",
     "VAULTSYNC_POD_IP": "audit.listen",
+    "VAULTSYNC_VAULT_AUTH": "vault.auth.method",
+    "VAULTSYNC_VAULT_AUTH_MOUNT": "vault.auth.mount",
+    "VAULTSYNC_VAULT_JWT_FILE": "vault.auth",
+    "VAULTSYNC_VAULT_ROLE": "vault.auth.role",
+    "VAULTSYNC_VAULT_ROLE_ID_FILE": "vault.auth.approle",
+    "VAULTSYNC_VAULT_SECRET_ID_FILE": "vault.auth.approle",
 }
 """Variables that a value of its own sets."""
+
+SECRETS: Final = {
+    variable(name)
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+}
+"""Variables that no value sets: what they would hold is in a Secret, and the pod reads it from a file."""
 
 LIMITS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "pattern": "pattern"}
 """pydantic's word → JSON Schema's."""
@@ -47,7 +63,9 @@ def settings_schema() -> dict[str, Any]:
         "type": "object",
         "description": "every other setting of `vaultsync run --help`",
         "additionalProperties": False,
-        "properties": {name: _schema(field) for name, field in sorted(fields.items()) if name not in OWN},
+        "properties": {
+            name: _schema(field) for name, field in sorted(fields.items()) if name not in SECRETS and name not in OWN
+        },
     }
 
 

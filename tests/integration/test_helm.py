@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from tests.chart import CHART, OWN, SCHEMA
+from tests.chart import CHART, OWN, SCHEMA, SECRETS
 from tests.integration.test_deploy import BASE, Kubectl, one
 from tests.integration.test_healing import SEED, another
 from tests.integration.test_readme import commands, section
 from tests.testbed import build, pins
 from tests.testbed.api import Api, Json
-from tests.testbed.identity import DEPLOY, NAMESPACE, Identity, create_vault_token, shipped_policy
+from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, Identity, shipped_policy
 from tests.testbed.place import Place
 from tests.testbed.processes import free_port
 from tests.testbed.testbed import Testbed, wait_for
@@ -60,6 +61,7 @@ SETTINGS: Json = {
     "VAULTSYNC_SOURCE": "audit",
     "VAULTSYNC_STORE_SERVERS": "https://vault:8200,https://vault.vault.svc:8200",
     "VAULTSYNC_VAULT_TIMEOUT": 15,
+    "VAULT_TLS_SERVER_NAME": "vault",
 }
 
 FULL: Json = {
@@ -77,7 +79,16 @@ FULL: Json = {
         "address": "https://vault.example",
         "namespace": "ops",
         "ca": {"configMap": "vault-ca", "key": "ca.pem"},
-        "auth": {"token": {"secret": "login", "key": "t"}},
+        "clientTlsSecret": "client-tls",
+        "auth": {
+            "method": "approle",
+            "mount": "ops/approle",
+            "role": "sync",
+            "serviceAccountToken": {"audience": "https://vault.example", "expirationSeconds": 7200},
+            "approle": {"secret": "login", "roleIdKey": "id", "secretIdKey": "secret"},
+            "token": {"secret": "login", "key": "t"},
+            "file": "/vault/secrets/token",
+        },
     },
     **NAMESPACED,
     "settings": SETTINGS,
@@ -131,6 +142,7 @@ CIRCUMSTANCES = {"managedFields", "uid", "resourceVersion", "generation", "creat
 CIRCUMSTANCES |= {"clusterIPs", "helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", INSTANCE}
 POD_IP = "10.1.2.3"
 
+METHODS = ("kubernetes", "jwt", "approle", "token")
 VALUES = {"default": {}, "namespaced": NAMESPACED, "full": FULL}
 
 
@@ -220,6 +232,12 @@ def environment_of(manifests: list[Json]) -> dict[str, str]:
 
 def ports_of(manifests: list[Json]) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in container_of(manifests)["ports"]}
+
+
+def by(method: str) -> Json:
+    """FULL with another way to log in."""
+    vault = FULL["vault"]
+    return {**FULL, "vault": {**vault, "auth": {**vault["auth"], "method": method}}}
 
 
 def rights_of(manifests: list[Json]) -> set[tuple[str, ...]]:
@@ -345,6 +363,8 @@ class TestValues:
             ({"settings": {"VAULTSYNC_RESYNC": 9}}, "/settings/VAULTSYNC_RESYNC': minimum"),
             ({"vault": {"auth": {"token": {"value": "s.token"}}}}, "at '/vault/auth/token'"),
             ({"vault": {"auth": {"method": "userpass"}}}, "at '/vault/auth/method'"),
+            ({"vault": {"auth": {"role": ""}}}, "vault.auth.role: the method kubernetes needs it"),
+            ({"settings": {"VAULTSYNC_VAULT_SECRET_ID": "s.token"}}, "'VAULTSYNC_VAULT_SECRET_ID'"),
             ({"vault": {"address": "vault:8200"}}, "at '/vault/address'"),
             ({"vault": {"ca": {"configMap": "a", "secret": "b"}}}, "vault.ca: name a ConfigMap or a Secret, not both"),
             ({"image": {"digest": "sha256:0"}}, "at '/image/digest'"),
@@ -439,19 +459,39 @@ class TestRendering:
         assert pod_of(manifests)["spec"]["securityContext"].keys() == {"runAsNonRoot", "seccompProfile"}
 
     def test_every_setting_arrives(self, helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As vaultsync itself reads it."""
+        """As vaultsync itself reads it, by each way to log in."""
         known = {variable(name) for name in Settings.model_fields}
-        assert SETTINGS.keys() | OWN.keys() == known
-        given = environment_of(helm.render(FULL))
-        assert known <= given.keys()
-        for name, value in (given | {"VAULT_CACERT": ""}).items():  # which is a file in the pod
-            monkeypatch.setenv(name, value)
-        settings = Settings()
-        assert (settings.vault_addr, settings.vault_namespace) == ("https://vault.example", "ops")
-        assert settings.namespaces == ("team-a", "team-b")
-        assert (settings.seed_budget, settings.poll_rate) == (1_000_000, 10_000)
-        assert (settings.resync, settings.vault_timeout, settings.dry_run) == (5400, 15, True)
-        assert [name for name, _ in settings.generate.written] == ["*", "password"]
+        assert SETTINGS.keys() | OWN.keys() == known - SECRETS
+        arrived: set[str] = set()
+        for method in METHODS:
+            given = environment_of(helm.render(by(method)))
+            arrived |= given.keys()
+            for name in known:
+                monkeypatch.delenv(name, raising=False)
+            for name, value in given.items():
+                if name not in ("VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"):  # files in the pod
+                    monkeypatch.setenv(name, value)
+            settings = Settings()
+            assert (settings.vault_auth.value, settings.vault_addr) == (method, "https://vault.example")
+            assert settings.vault_auth_mount == ("" if method == "token" else "ops/approle")
+            assert settings.namespaces == ("team-a", "team-b")
+            assert (settings.seed_budget, settings.poll_rate) == (1_000_000, 10_000)
+            assert (settings.resync, settings.vault_timeout, settings.dry_run) == (5400, 15, True)
+            assert [name for name, _ in settings.generate.written] == ["*", "password"]
+        assert known - SECRETS <= arrived
+
+    @pytest.mark.parametrize("method", ["kubernetes", "jwt", "token"])
+    def test_a_file_that_somebody_else_mounts_takes_the_place_of_its_own(self, helm: Helm, method: str) -> None:
+        auth = {"method": method, "file": "/vault/secrets/token"}
+        manifests = helm.render({"vault": {"auth": auth}})
+        assert "/vault/secrets/token" in environment_of(manifests).values()
+        assert "volumes" not in pod_of(manifests)["spec"]
+
+    def test_an_approle_without_a_secret_id_mounts_none(self, helm: Helm) -> None:
+        manifests = helm.render({"vault": {"auth": {"method": "approle", "approle": {"secretIdKey": ""}}}})
+        [volume] = pod_of(manifests)["spec"]["volumes"]
+        assert [item["path"] for item in volume["secret"]["items"]] == ["role-id"]
+        assert "VAULTSYNC_VAULT_SECRET_ID_FILE" not in environment_of(manifests)
 
     def test_pods_are_spread_from_each_other(self, helm: Helm) -> None:
         manifests = helm.render(FULL)
@@ -466,12 +506,16 @@ class TestRendering:
         assert mounted[str(Path(given["VAULT_CACERT"]).parent)]["configMap"]["name"] == "vault-ca"
         for name in ("VAULTSYNC_AUDIT_TLS_CERT", "VAULTSYNC_AUDIT_TLS_KEY"):
             assert mounted[str(Path(given[name]).parent)]["secret"]["secretName"] == "audit-tls"
+        for name in ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"):
+            assert mounted[str(Path(given[name]).parent)]["secret"]["secretName"] == "client-tls"
+        for name in ("VAULTSYNC_VAULT_ROLE_ID_FILE", "VAULTSYNC_VAULT_SECRET_ID_FILE"):
+            assert mounted[str(Path(given[name]).parent)]["secret"]["secretName"] == "login"
         assert "persistentVolumeClaim" in mounted[str(Path(given["VAULTSYNC_AUDIT_FILE"]).parent)]
-        assert volumes.keys() == {"vault-ca", "audit-tls", "vault-logs"}
+        assert volumes.keys() == {"vault-login", "vault-ca", "vault-client", "audit-tls", "vault-logs"}
 
     def test_the_ca_may_be_in_a_secret(self, helm: Helm) -> None:
-        [volume] = pod_of(helm.render({"vault": {"ca": {"secret": "vault-tls"}}}))["spec"]["volumes"]
-        assert volume == {"name": "vault-ca", "secret": {"secretName": "vault-tls"}}
+        volumes = pod_of(helm.render({"vault": {"ca": {"secret": "vault-tls"}}}))["spec"]["volumes"]
+        assert {"name": "vault-ca", "secret": {"secretName": "vault-tls"}} in volumes
 
     def test_the_image_is_named_by_its_digest_else_its_tag(self, helm: Helm) -> None:
         full, tagged = helm.render(FULL), helm.render({"image": {"tag": "edge"}})
@@ -583,6 +627,7 @@ class Release:
     def __init__(self, testbed: Testbed, helm: Helm) -> None:
         self.testbed = testbed
         self.helm = helm
+        self.method = METHODS[0]
         self.health_port, self.audit_port = free_port(), free_port()
         self.loopback: Json = {
             "vault": {"address": testbed.vault.address},
@@ -592,11 +637,41 @@ class Release:
 
     def __call__(self, verb: str, **values: object) -> str:
         """`helm install` or `upgrade`; returns what helm tells the user."""
-        every = {**self.loopback, **values}
+        auth = {"auth": {"method": self.method}}
+        every = {**self.loopback, "vault": {**self.loopback["vault"], **auth}, **values}
         return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values=every)
+
+    def install(self, **values: object) -> VaultsyncProcess:
+        """`helm install`, and what its notes have an operator do for the login; the policy is there."""
+        told = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
+        for line in map(str.strip, told.splitlines()):
+            if line.startswith(("vault write auth/", "vault token create ")):
+                self.run(line)
+        if self.method == "approle":
+            self._make_approle_secret()
+        return self.process()
+
+    def run(self, command: str, cwd: Path | None = None) -> None:
+        """As an operator does, with vault, kubectl and helm."""
+        binaries = [self.testbed.binaries["vault"], self.testbed.binaries["kubectl"], self.helm.binary]
+        path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
+        env = {**os.environ, **self.testbed.env, "HOME": str(self.testbed.work), "PATH": path}
+        bash = ["bash", "-euo", "pipefail", "-c", command]
+        done = subprocess.run(bash, cwd=cwd, check=False, env=env, text=True, capture_output=True, timeout=60)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+    def _make_approle_secret(self) -> None:
+        api, path = self.testbed.vault_root.api, "/v1/auth/approle/role/vaultsync"
+        ids = {
+            "role-id": api.request("GET", f"{path}/role-id")["data"]["role_id"],
+            "secret-id": api.request("POST", f"{path}/secret-id", {})["data"]["secret_id"],
+        }
+        self.testbed.kube.apply(secret("vaultsync-vault-approle", ids))
 
     def uninstall(self) -> None:
         self.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--ignore-not-found")
+        for name in ("vaultsync-vault-token", "vaultsync-vault-approle"):
+            self.testbed.kube.delete("v1", "Secret", name, NAMESPACE)
 
     @property
     def deployment(self) -> Json:
@@ -611,45 +686,86 @@ class Release:
 
     def process(self) -> VaultsyncProcess:
         """Nothing of tests/testbed's own identity: what the kubelet would give to the container."""
-        kube, spec = self.testbed.kube, self.deployment["spec"]["template"]["spec"]
-        env = {item["name"]: self._value(item) for item in spec["containers"][0]["env"]}
-        token = kube.token_for(spec["serviceAccountName"], NAMESPACE)
+        spec = self.deployment["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        env = {item["name"]: item.get("value", POD_IP) for item in container["env"]}
+        for mount in container["volumeMounts"]:
+            [volume] = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
+            folder = self._mount(volume, spec["serviceAccountName"])
+            env = {name: value.replace(f"{mount['mountPath']}/", f"{folder}/") for name, value in env.items()}
+        token = self.testbed.kube.token_for(spec["serviceAccountName"], NAMESPACE)
         kubeconfig = self.testbed.kube_apiserver.kubeconfig(self.testbed.work / "release.kubeconfig", token)
-        identity = Identity(kubeconfig, token, env["VAULT_ADDR"], env["VAULT_TOKEN"])
-        made = VaultsyncProcess(identity, self.testbed.work, "release", env, spec["containers"][0]["args"])
+        identity = Identity(kubeconfig, token, env["VAULT_ADDR"], "")
+        made = VaultsyncProcess(identity, self.testbed.work, "release", env, container["args"])
         made.health_port, made.audit_port = self.health_port, self.audit_port
         return made
 
-    def _value(self, item: Json) -> str:
-        if "value" in item:
-            value: str = item["value"]
-            return value
-        if "fieldRef" in item["valueFrom"]:
-            return POD_IP
-        reference = item["valueFrom"]["secretKeyRef"]
-        return (self.testbed.kube.secret_values(reference["name"], NAMESPACE) or {})[reference["key"]]
+    def _mount(self, volume: Json, account: str) -> Path:
+        """The volume's files, in a folder of this machine."""
+        folder: Path = self.testbed.work / volume["name"]
+        folder.mkdir(exist_ok=True)
+        if "projected" in volume:
+            [wanted] = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
+            seconds, audience = wanted["expirationSeconds"], wanted["audience"]
+            token = self.testbed.kube.token_for(account, NAMESPACE, seconds, [audience])
+            (folder / wanted["path"]).write_text(token)
+        else:
+            values = self.testbed.kube.secret_values(volume["secret"]["secretName"], NAMESPACE)
+            assert values is not None
+            for item in volume["secret"]["items"]:
+                (folder / item["path"]).write_text(values[item["key"]])
+        return folder
+
+
+def secret(name: str, values: dict[str, str]) -> Json:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
+
+
+@pytest.fixture(scope="module")
+def logins(testbed: Testbed) -> None:
+    """Vault's auth methods, as an operator has them who has other applications too."""
+    root, server = testbed.vault_root, testbed.kube_apiserver
+    root.policy(POLICY, shipped_policy())
+    for method in METHODS[:-1]:
+        root.api.request("POST", f"/v1/sys/auth/{method}", {"type": method})
+    account = {"name": "vault", "namespace": NAMESPACE}
+    testbed.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    testbed.kube.apply(
+        {
+            "apiVersion": RBAC,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "vault-reviews-tokens"},
+            "roleRef": {"apiGroup": RBAC.partition("/")[0], "kind": "ClusterRole", "name": "system:auth-delegator"},
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        }
+    )
+    reviewer = {
+        "kubernetes_host": server.address,
+        "kubernetes_ca_cert": server.ca.read_text(),
+        "token_reviewer_jwt": testbed.kube.token_for("vault", NAMESPACE),
+        "disable_local_ca_jwt": True,
+    }
+    root.api.request("POST", "/v1/auth/kubernetes/config", reviewer)
+    public = load_pem_private_key(server.key.read_bytes(), None).public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    root.api.request("POST", "/v1/auth/jwt/config", {"jwt_validation_pubkeys": [pem]})
 
 
 @pytest.fixture
-def release(testbed: Testbed, helm: Helm) -> Iterator[Release]:
-    token = create_vault_token(testbed.vault_root, shipped_policy())
-    testbed.kube.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "vaultsync-vault-token", "namespace": NAMESPACE},
-            "stringData": {"token": token},
-        }
-    )
+def release(testbed: Testbed, helm: Helm, logins: None) -> Iterator[Release]:
     made = Release(testbed, helm)
     yield made
     made.uninstall()
 
 
 class TestRelease:
-    def test_its_process_heals(self, testbed: Testbed, release: Release, place: Place) -> None:
-        release("install")
-        process = release.process()
+    @pytest.mark.parametrize("method", METHODS)
+    def test_its_process_heals_by_each_way_to_log_in(
+        self, testbed: Testbed, release: Release, place: Place, method: str
+    ) -> None:
+        release.method = method
+        process = release.install()
         process.start()
         try:
             process.wait_until_listening(PATIENCE)
@@ -666,8 +782,7 @@ class TestRelease:
     def test_namespaced_its_process_heals_there_with_no_rights_elsewhere(
         self, testbed: Testbed, release: Release, place: Place, elsewhere: Place
     ) -> None:
-        release("install", namespaces=[place.namespace])
-        process = release.process()
+        process = release.install(namespaces=[place.namespace])
         elsewhere.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
         process.start()
         try:
@@ -712,29 +827,14 @@ class TestRelease:
         release.uninstall()
         assert kubectl(*ours).stdout == ""
 
-    def test_the_commands_of_the_readme_work(
-        self, testbed: Testbed, release: Release, tmp_path: Path, kubectl: Kubectl
-    ) -> None:
+    def test_the_commands_of_the_readme_work(self, release: Release, tmp_path: Path, kubectl: Kubectl) -> None:
         """Literally, in a folder with the values that it shows."""
-        kubectl.quietly("delete", "secret", "vaultsync-vault-token", f"--namespace={NAMESPACE}")
         text = section("Install with Helm")
         [values] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
         (tmp_path / "values.yaml").write_text(values)
         (tmp_path / "deploy").symlink_to(DEPLOY)
-        binaries = [testbed.binaries["vault"], testbed.binaries["kubectl"], release.helm.binary]
-        path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
-        env = {**os.environ, **testbed.env, "PATH": path, "HOME": str(tmp_path)}
-        for command in [commands(section("Install"))[0], *commands(text)]:
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command],
-                cwd=tmp_path,
-                check=False,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stderr}"
+        for command in commands(text):
+            release.run(command, tmp_path)
         [container] = release.deployment["spec"]["template"]["spec"]["containers"]
         assert container["image"].startswith("REGISTRY/vaultsync:")
         for kind in ("networkpolicy", "servicemonitor"):
@@ -748,7 +848,6 @@ class TestRelease:
             f"vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:{release.audit_port} "
             in notes
         )
-        assert "kubectl -n vaultsync create secret generic vaultsync-vault-token --from-file=token=/dev/stdin" in notes
         assert "networkPolicy.enabled" in notes
 
 

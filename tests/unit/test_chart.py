@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart import CHART, OWN, SCHEMA, main, with_settings
+from tests.chart import CHART, OWN, SCHEMA, SECRETS, main, with_settings
 from vaultsync import __version__
 from vaultsync.settings import Settings, variable
 
@@ -14,12 +14,17 @@ def test_the_schema_has_every_setting() -> None:
     text = SCHEMA.read_text()
     assert with_settings(text) == text, "run `make chart`"
     settings = json.loads(text)["properties"]["settings"]["properties"]
-    assert settings.keys() | OWN.keys() == {variable(name) for name in Settings.model_fields}
+    assert settings.keys() | OWN.keys() | SECRETS == {variable(name) for name in Settings.model_fields}
 
 
 def test_no_setting_can_be_given_twice() -> None:
     settings = json.loads(SCHEMA.read_text())["properties"]["settings"]["properties"]
     assert settings.keys() & OWN.keys() == set()
+
+
+def test_no_secret_is_a_value() -> None:
+    assert "VAULT_TOKEN" in SECRETS
+    assert not any(name in SCHEMA.read_text() for name in (f'"{secret}"' for secret in SECRETS))
 
 
 def test_a_setting_of_tomorrow_is_written_into_it(tmp_path: Path) -> None:

@@ -141,6 +141,12 @@ class TestManifests:
             assert found["addressType"] == name.rpartition("-")[2].replace("ipv", "IPv")
             assert not {"endpoints", "ports"} & found.keys()  # or applying it again would take them away
 
+    def test_it_may_hold_the_lease_that_it_is_told_of(self, manifests: list[Json]) -> None:
+        """Kustomize writes a generated ConfigMap's name wherever a Role's `resourceNames` have its plain one."""
+        lease = self.environment(manifests)["VAULTSYNC_LEASE"].rpartition("/")[2]
+        rules = [rule for rule in one(manifests, "Role")["rules"] if rule["resources"] == ["leases"]]
+        assert [rule["resourceNames"] for rule in rules if "resourceNames" in rule] == [[lease]]
+
     def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
         assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
 

@@ -94,7 +94,8 @@ async def run(settings: Settings) -> None:
         finally:
             await app.close()
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+            async with asyncio.timeout(RESTART_SECONDS):
+                await stop.wait()
 
 
 class SurveyFailed(Exception):
@@ -442,11 +443,13 @@ class App:
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._login.run())  # a standby has no token
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._login.tried.wait(), LOGIN_FIRST_SECONDS)
+            async with asyncio.timeout(LOGIN_FIRST_SECONDS):
+                await self._login.tried.wait()
         tasks.create_task(self._sources.run())
         if self._settings.source.streams:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stream.tried.wait(), STREAM_FIRST_SECONDS)
+                async with asyncio.timeout(STREAM_FIRST_SECONDS):
+                    await self._stream.tried.wait()
         parts: tuple[Coroutine[Any, Any, None], ...] = (
             self._controller.work(),
             self._controller.resync(),

@@ -283,9 +283,9 @@ class Checkup:
             await self._login.log_in()
             self._found.token = await self._vault.token()
         except VaultsyncError as error:
-            self._add(check.no_login(str(error)))
+            self._add(check.no_login(str(error), issues=self._login.issues))
         else:
-            self._add(check.login(self._found.token))
+            self._add(check.login(self._found.token, issues=self._login.issues))
 
     @property
     def _streams(self) -> bool:
@@ -430,6 +430,7 @@ class Checkup:
         wanted = {
             "auth/token/lookup-self": ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
+            "auth/token/revoke-self": ("update", self._login.issues),
             CAPABILITIES: ("update", True),
             **{f"sys/policies/password/{name}/generate": ("read", True) for name in sorted(self._password_policies())},
         }

@@ -34,7 +34,7 @@ HERE = {
 @pytest.fixture
 def shop(place: Place) -> Iterator[Place]:
     """With the README's ExternalSecret; what the commands change in Vault is put back."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(apiVersion.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     place.kube.create(yaml.safe_load(example.replace(NAMESPACE, place.name)))
     yield place
     place.vault.api.request("POST", "/v1/secret/config", {"cas_required": False})

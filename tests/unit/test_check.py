@@ -307,9 +307,21 @@ def test_vault(health: Health, mark: Mark, words: str) -> None:
     ],
 )
 def test_login(changes: dict[str, Any], mark: Mark, words: str) -> None:
-    line = check.login(replace(GOOD, **changes))
+    line = check.login(replace(GOOD, **changes), issues=False)
     assert (line.mark, bool(line.fix)) == (mark, mark is not Mark.OK)
     assert words in line.found
+
+
+def test_a_token_that_is_issued_again_and_again_may_end() -> None:
+    for changes in ({"renewable": False}, {"period": 0.0}, {"max_ttl": 7200.0}, {"orphan": False}):
+        line = check.login(replace(GOOD, **changes), issues=True)
+        assert (line.mark, line.fix) == (Mark.OK, "")
+    assert check.login(replace(GOOD, policies=("root",)), issues=True).mark is Mark.FAILED
+
+
+def test_who_is_not_let_in_is_told_by_which_way() -> None:
+    assert "VAULT_TOKEN" in check.no_login("Vault returned 403", issues=False).fix
+    assert "role" in check.no_login("Vault returned 403", issues=True).fix
 
 
 @pytest.mark.parametrize(

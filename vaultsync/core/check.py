@@ -286,17 +286,33 @@ def vault(address: str, health: Health) -> Line:
 TO_MAKE: Final = "vault token create -orphan -policy={} -period=24h"
 
 
-def no_login(problem: str) -> Line:
-    """Vault does not take the token, or lets it not look at itself."""
+def no_login(problem: str, *, issues: bool) -> Line:
+    """Vault does not take the token, or lets it not look at itself.
+
+    Args:
+        problem: Vault's words.
+        issues: whether Vault is to issue the token, by one of its auth methods.
+    """
+    if issues:
+        fix = "have Vault's role take what is logged in with, and its policy grant `read` on auth/token/lookup-self: "
+        return Line(Name.LOGIN, Mark.FAILED, cut(problem), f"{fix}README, Log in to Vault, has the commands")
     fix = f"set VAULT_TOKEN to a valid one, such as of {TO_MAKE.format(POLICY)}, with a policy that grants `read` on "
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), f"{fix}auth/token/lookup-self: {SETUP} prints both")
 
 
-def login(token: Token) -> Line:
-    """The token is valid; whether it is one to live with."""
+def login(token: Token, *, issues: bool) -> Line:
+    """The token is valid; whether it is one to live with.
+
+    Args:
+        token: of which Vault has told.
+        issues: whether Vault issues it, and a next one whenever it ends.
+    """
     make = f"set VAULT_TOKEN to one of {TO_MAKE.format(shlex.quote(token.policy or POLICY))}"
     if token.is_root:
         return Line(Name.LOGIN, Mark.FAILED, "a root token, which may read every value", make)
+    if issues:
+        life = f"it ends in {age(token.ttl)}, and vaultsync renews or replaces it" if token.ttl else "it does not end"
+        return Line(Name.LOGIN, Mark.OK, f"policies {', '.join(token.policies)}; {life}")
     weak = []
     if token.uses:
         weak.append(f"ends after {token.uses} more requests")
@@ -382,7 +398,7 @@ def _on_paths(found: Mapping[str, frozenset[str]]) -> str:
 
 AUDIT_FIX: Final = (
     "set VAULTSYNC_AUDIT_LISTEN, such as 0.0.0.0:8220, and in Vault, beside another audit device: "
-    "vault audit enable -path=vaultsync socket address=vaultsync.vaultsync:8220 socket_type=tcp"
+    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=tcp"
 )
 
 

@@ -15,7 +15,7 @@ from vaultsync.core import names
 from vaultsync.core.rights import NAMESPACES, Right
 
 HOLDER: Final = "vaultsync-vault-token"
-"""Where the Deployment of deploy/base looks for the token."""
+"""Where the Deployment of deploy/token looks for the token."""
 NAMESPACE: Final = "vaultsync"
 RBAC: Final = "rbac.authorization.k8s.io"
 END: Final = "EOF"
@@ -29,7 +29,7 @@ _AUDIT: Final = """\
 # Once vaultsync runs: have Vault tell it of deletions. Vault answers no request while none of its audit devices can be
 # written to: have another one beside it, such as a file.
 #   vault audit enable file file_path=/vault/logs/audit.log
-#   vault audit enable -path=vaultsync socket address=vaultsync.vaultsync:8220 socket_type=tcp"""
+#   vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=tcp"""
 _CRDS: Final = "# external-secrets is missing: https://external-secrets.io/latest/introduction/getting-started/"
 
 
@@ -125,7 +125,7 @@ def _token(missing: Missing) -> str:
     secret = f"kubectl -n {missing.account.namespace} create secret generic {HOLDER} --from-file=token=/dev/stdin"
     return "\n".join(
         [
-            "# a token with it that vaultsync can renew for ever, to where deploy/base looks for VAULT_TOKEN",
+            "# a token with it that vaultsync can renew for ever, to where deploy/token looks for it",
             f"token=$(vault token create -orphan -policy={shlex.quote(missing.policy_name)} -period=24h -field=token)",
             f'printf %s "$token" | {secret} --dry-run=client -o yaml |',
             "  kubectl apply --server-side --force-conflicts -f -",

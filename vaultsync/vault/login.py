@@ -65,6 +65,7 @@ class Login:
     Attributes:
         access: as given.
         token: the one to use now; None before the first. A replacement is another object, even if it is the same text.
+        issues: whether Vault issues the token to this process alone; else a person or an agent does.
         tried: set once `run` has tried to log in.
         on_change: called on the loop when the token is replaced, and with the first.
     """
@@ -73,7 +74,7 @@ class Login:
         self.access = access
         self._method = method
         given = method.token if isinstance(method, TokenMethod) else None
-        self._issues = given is None
+        self.issues = given is None
         self._file = given.file if given else ""
         self.token = given.text if given else None
         self.tried = asyncio.Event()
@@ -154,7 +155,7 @@ class Login:
 
     async def close(self) -> None:
         """Give the token back if it was issued for this process alone, and let go of thread and connection."""
-        if self._issues and self.token is not None:
+        if self.issues and self.token is not None:
             with suppress(VaultsyncError, TimeoutError):  # it ends by itself
                 async with asyncio.timeout(REVOKE_SECONDS):
                     await self.revoke()
@@ -246,13 +247,13 @@ class Login:
             except (VaultDenied, VaultRejected, VaultUnavailable) as error:
                 if isinstance(error, VaultUnavailable) and error.status != PAST_MAX_TTL:
                     raise
-                if isinstance(error, VaultDenied) and self._issues:
+                if isinstance(error, VaultDenied) and self.issues:
                     self._standing = _Standing.LOST
                 refused = str(error)
             else:
                 if self._lease.ttl > self._granted / 2:
                     return
-        if self._issues:
+        if self.issues:
             if refused:
                 logger.warning("the Vault token is not renewed, but replaced", reason=refused)
             await self._obtain()
@@ -273,7 +274,7 @@ class Login:
     async def _lose(self, error: VaultsyncError) -> None:
         """Replace a token that Vault does not know any more."""
         self._standing, self._doubted, self._due = _Standing.LOST, False, self._now()
-        if not self._issues:
+        if not self.issues:
             await self._obtain()
             return
         logger.warning("Vault does not take the token any more", reason=str(error))
@@ -291,7 +292,7 @@ class Login:
         """From now on this is the token; one that was lost and is known again is a new one."""
         if token == self.token and self._standing is not _Standing.LOST:
             return
-        if not self._issues and self.token is not None:
+        if not self.issues and self.token is not None:
             logger.info(
                 "Vault knows the token again" if token == self.token else "the token in VAULT_TOKEN_FILE is used"
             )
@@ -310,7 +311,7 @@ class Login:
         self._waits, self._said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
         if lease.ttl <= 0:
             self._due = float("inf")
-        elif lease.renewable or self._issues:
+        elif lease.renewable or self.issues:
             self._due = now + max(SHORTEST_WAIT, jittered(lease.ttl / 2))
         else:
             self._due = now + lease.ttl + 1.0

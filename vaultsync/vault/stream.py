@@ -122,7 +122,8 @@ class EventStream:
                 retry_s=round(wait, 2),
             )
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._login.until_replaced(token), wait)
+                async with asyncio.timeout(wait):
+                    await self._login.until_replaced(token)
 
     def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason

@@ -240,7 +240,7 @@ class Login:
 
     async def _prolong(self) -> None:
         """Renew the token; get another one where it can't live on for long."""
-        refused = ""
+        refused, is_over = "", False
         if self._lease.renewable:
             try:
                 self._settle(await self.renew())
@@ -249,13 +249,14 @@ class Login:
                     raise
                 if isinstance(error, VaultDenied) and self.issues:
                     self._standing = _Standing.LOST
-                refused = str(error)
+                refused, is_over = str(error), isinstance(error, VaultUnavailable)
             else:
                 if self._lease.ttl > self._granted / 2:
                     return
         if self.issues:
-            if refused:
-                logger.warning("the Vault token is not renewed, but replaced", reason=refused)
+            if refused:  # that each token has a longest life is as it should be
+                level = "INFO" if is_over else "WARNING"
+                logger.log(level, "the Vault token is not renewed, but replaced", reason=refused)
             await self._obtain()
             return
         if refused or not self._lease.renewable:

@@ -310,7 +310,7 @@ class Login:
         self._granted = max(self._granted, lease.ttl)
         self._trusted_until = now + TRUST_SECONDS
         self._waits, self._said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
-        if lease.ttl <= 0:
+        if self._granted <= 0:  # endless; one that had a life has 0 for a moment at its end, before Vault forgets it
             self._due = float("inf")
         elif lease.renewable or self.issues:
             self._due = now + max(SHORTEST_WAIT, jittered(lease.ttl / 2))

@@ -142,7 +142,7 @@ def test_the_cluster_wide_rules_are_for_who_has_none(place: Place, vaultsync: Va
 
 def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
-    (example,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(apiVersion.*?)```", README.read_text(), re.DOTALL)
     document = yaml.safe_load(example.replace("dev-1", place.name))
     rules = yaml.safe_load(document["metadata"]["annotations"]["vaultsync.io/generate"])
     place.kube.create(document)

@@ -15,7 +15,7 @@ from vaultsync.checkup import Asking, Checked, Checkup, missing
 from vaultsync.core.backoff import backoff
 from vaultsync.core.check import Hearing
 from vaultsync.core.decide import Defaults, SeedMode
-from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
+from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
 from vaultsync.core.names import GROUP
@@ -88,9 +88,9 @@ async def run(settings: Settings) -> None:
         try:
             await app.run(stop)
         except* KubeNotFound as errors:  # such as v1beta1 after an upgrade: all state is rebuilt from what is served
-            logger.warning("starting anew: a resource is not served any more", reason=_first_reason(errors))
+            logger.warning("starting anew: a resource is not served any more", reason=first_reason(errors))
         except* LeadershipLost as errors:
-            logger.warning("starting anew, as a standby: the leadership is lost", reason=_first_reason(errors))
+            logger.warning("starting anew, as a standby: the leadership is lost", reason=first_reason(errors))
         finally:
             await app.close()
         with suppress(TimeoutError):
@@ -260,7 +260,7 @@ async def _listed(settings: Settings, listener: Listener, selection: Selection) 
     except ExceptionGroup as errors:
         if errors.split(VaultsyncError)[1] is not None:
             raise
-        raise SurveyFailed(_first_reason(errors)) from errors
+        raise SurveyFailed(first_reason(errors)) from errors
 
 
 def _login(settings: Settings) -> Login:
@@ -305,14 +305,6 @@ def _selection(settings: Settings) -> Selection:
 
 def _nothing(*_: object) -> None:
     """Nobody wants to know."""
-
-
-def _first_reason(group: BaseExceptionGroup[BaseException]) -> str:
-    """Task groups stand in each other: the message of the first error in the innermost."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
 
 
 class App:

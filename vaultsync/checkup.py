@@ -22,6 +22,7 @@ from vaultsync.core.errors import (
     VaultsyncError,
     VaultUnavailable,
     VaultUntrusted,
+    first_reason,
 )
 from vaultsync.core.objects import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, secret_path, v2_path
@@ -261,7 +262,7 @@ class Checkup:
             async with asyncio.TaskGroup() as tasks:
                 await Watches(tasks, client, version, self._asking.selection, self._survey, once=True).start()
         except* VaultsyncError as errors:
-            self._unlisted, self._no_list = Name.STORES, _first(errors)
+            self._unlisted, self._no_list = Name.STORES, first_reason(errors)
 
     # -- Vault
 
@@ -478,7 +479,7 @@ class Checkup:
         try:
             explained = await self._survey.explain()
         except* VaultsyncError as errors:
-            failed = _first(errors)
+            failed = first_reason(errors)
         if failed:
             self._add(Line(Name.EXTERNAL_SECRETS, Mark.FAILED, check.cut(failed), check.AGAIN))
             return
@@ -568,11 +569,3 @@ def _size(path: str) -> int:
     """
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_size
-
-
-def _first(errors: BaseExceptionGroup[VaultsyncError]) -> str:
-    """The first of their messages; task groups stand in each other."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)

@@ -124,3 +124,11 @@ class KubeRejected(VaultsyncError):
 
     retryable = False
     result = Result.REFUSED
+
+
+def first_reason(group: BaseExceptionGroup[BaseException]) -> str:
+    """Task groups stand in each other: the message of the first error in the innermost."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)

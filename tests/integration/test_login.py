@@ -472,10 +472,15 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
 
 
 def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
-    """Nothing refuses the token before; Vault tells nothing in its event stream any more, and does not close it."""
+    """Nothing refuses the token before: there is nothing to make, and so nothing to mark a while later.
+
+    Vault tells nothing in its event stream any more, and does not close it.
+    """
     ways.role("kubernetes", place.name, token_ttl="10s")
+    place.put("app", password="given")
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    place.wait_for_secret("app", PATIENCE, p="given")
     process = vaultsync(ways.env("kubernetes", place.name), audit=False)
-    seed(place, "app")
     wait_until_streaming(place, process)
     assert ways.revoke_all("kubernetes") == 1
     wait_until_said(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)

@@ -44,7 +44,7 @@ from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
 from vaultsync.engine.budget import Budget
-from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, DOUBT_SECONDS, LOOK_BEHIND_SECONDS, Controller
+from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, DOUBT_SECONDS, LOOK_BEHIND_SECONDS, WORKERS, Controller
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
@@ -751,6 +751,25 @@ class Standby:
             return await self._look(where, kv)
         finally:
             self._vault.secrets = now
+
+
+def test_what_comes_during_the_first_look_goes_before_it() -> None:
+    """As at a takeover, with hundreds of paths missing."""
+
+    async def test() -> None:
+        engine = Engine()
+        for number in range(20 * WORKERS):
+            engine.index.put(external_secret(f"secret/data/old{number}", name=f"old{number}", annotations=SEED))
+        async with engine.working():
+            await eventually(lambda: engine.vault.creates)
+            before = len(engine.vault.creates)
+            engine.controller.external_secret_changed(external_secret("secret/data/new", name="new", annotations=SEED))
+            await engine.settled()
+        order = list(engine.vault.creates)
+        assert len(order) == 20 * WORKERS + 1
+        assert order.index(path("secret/data/new")) <= before + 2 * WORKERS
+
+    run(test())
 
 
 @pytest.mark.parametrize("behind", range(1, len(DOUBT_SECONDS) + 1))

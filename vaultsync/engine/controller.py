@@ -245,9 +245,13 @@ class Controller:
             self.look_at_everything()
 
     async def work(self) -> None:
-        """A pass over all that is known so far, then over the queue's keys, WORKERS at a time, until cancelled."""
+        """Passes over all that is known so far and the queue's keys, WORKERS at a time, until cancelled.
+
+        What is created or told of meanwhile goes before what has been there for longer.
+        """
         self._works = True
-        self._add({*self._index.paths(), *self._index.prefixes(), *self._index.names()})
+        for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
+            self._add({*keys}, Lane.RESYNC)
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:

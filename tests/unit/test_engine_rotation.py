@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 from loguru import logger
 
-from tests.unit.build import NOON, entry, eventually, external_secret, path, run
+from tests.unit.build import NOON, entry, eventually, external_secret, path, run, run_ahead
 from tests.unit.test_engine import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.core.errors import VaultUnavailable, WriteConflict
 from vaultsync.core.marks import parse_mark
 from vaultsync.core.objects import ExternalSecret
 from vaultsync.core.paths import VaultPath
+from vaultsync.engine.marker import BEHIND_SECONDS, DENIED_AGAIN_SECONDS
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
 HOUR = 3600
@@ -30,15 +31,15 @@ def value(engine: Engine, where: VaultPath = A) -> str:
 
 
 @asynccontextmanager
-async def marking(engine: Engine) -> AsyncIterator[None]:
-    """The marker at work, without its waiting."""
+async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[None]:
+    """The marker at work, without its waiting unless that is wanted."""
 
     async def hasten() -> None:
         while True:
             engine.marker._queue.hasten()
             await asyncio.sleep(0.001)
 
-    tasks = [asyncio.create_task(engine.marker.run()), asyncio.create_task(hasten())]
+    tasks = [asyncio.create_task(part) for part in (engine.marker.run(), *([hasten()] if hastened else []))]
     try:
         yield
         await asyncio.sleep(0.01)
@@ -118,21 +119,38 @@ def test_a_refused_mark_is_told_once_and_tried_again_with_the_paths_next_pass() 
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
-        with warnings() as told:
-            async with marking(engine):
+        async with marking(engine, hastened=False):
+            with warnings() as told:
                 await engine.passes(asked("", "a", "b"))
-                await eventually(lambda: engine.vault.marks[A] and engine.vault.marks[B])
+                await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS + 1)
+                assert (engine.vault.marks[A], len(told)) == (2, 1)
                 await engine.passes(asked("", "a", "b"))
-                await eventually(lambda: engine.vault.marks[A] == 2)
-            assert len(told) == 1
-            assert "patch on metadata/" in told[0]
-        engine.vault.marks_refused = None
-        async with marking(engine):
+                await asyncio.sleep(BEHIND_SECONDS + 1)
+                assert (engine.vault.marks[A], len(told)) == (3, 1)
+                assert "patch on metadata/" in told[0]
+            engine.vault.marks_refused = None
             await engine.passes(asked())
-            await eventually(lambda: engine.vault.secrets[A].custom_metadata)
-            assert engine.vault.marks[A] == 3
+            await asyncio.sleep(BEHIND_SECONDS + 1)
+            assert engine.vault.secrets[A].custom_metadata
 
-    run(test())
+    run_ahead(test())
+
+
+def test_a_mark_refused_for_a_revoked_token_is_left_with_the_next_one() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.marks_refused = DENIED
+        async with marking(engine, hastened=False):
+            with warnings() as told:
+                await engine.passes(asked())
+                await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS / 2)
+                assert engine.vault.marks[A] == 1
+                engine.vault.marks_refused = None
+                await asyncio.sleep(DENIED_AGAIN_SECONDS)
+                assert engine.vault.secrets[A].custom_metadata
+            assert not told
+
+    run_ahead(test())
 
 
 def test_a_mark_waits_for_vault() -> None:

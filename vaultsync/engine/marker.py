@@ -11,11 +11,13 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import NotLeading, VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import VaultPath
-from vaultsync.engine.ledger import Ledger
+from vaultsync.engine.ledger import Ledger, Unmarked
 from vaultsync.engine.workqueue import WorkQueue
 
 BEHIND_SECONDS: Final = 3.0
 """In a burst of new paths the values go first, all of them."""
+DENIED_AGAIN_SECONDS: Final = 6.0
+"""A revoked token is refused as one without the right is: by then it has been replaced."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
@@ -33,6 +35,8 @@ class Marker:
         self._ledger = ledger
         self._vault = vault
         self._queue: WorkQueue[VaultPath] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._denied: set[VaultPath] = set()
+        """Where a mark was refused, and may not be a second time."""
         self._told = False
 
     def due(self, path: VaultPath, seconds: float = BEHIND_SECONDS) -> None:
@@ -64,16 +68,26 @@ class Marker:
             return
         try:
             await self._vault.mark(path, unmarked.custom_metadata)
-        except VaultDenied as error:  # stays in memory, and is tried again with the path's next pass
-            if self._ledger.observed(path) is None:  # there is none
-                self._ledger.marked(path, unmarked)
-            if not self._told:
-                logger.warning(
-                    "can't mark what was made: it will not be rotated; grant patch on metadata/", reason=str(error)
-                )
-            self._told = True
+        except VaultDenied as error:
+            self._refused(path, unmarked, error)
             return
         except VaultRejected as error:  # such as a path that is gone
             logger.debug("no mark left", path=str(path), reason=str(error))
         self._queue.forget(path)
+        self._denied.discard(path)
         self._ledger.marked(path, unmarked)
+
+    def _refused(self, path: VaultPath, unmarked: Unmarked, error: VaultDenied) -> None:
+        """The mark stays in memory, and is tried once more; after that with the path's next pass."""
+        if path not in self._denied and not self._told:
+            self._denied.add(path)
+            self._queue.add_after(path, DENIED_AGAIN_SECONDS)
+            return
+        self._denied.clear()
+        if self._ledger.observed(path) is None:  # it has no next pass
+            self._ledger.marked(path, unmarked)
+        if not self._told:
+            logger.warning(
+                "can't mark what was made: it will not be rotated; grant patch on metadata/", reason=str(error)
+            )
+        self._told = True

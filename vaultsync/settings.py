@@ -461,7 +461,9 @@ def explain() -> str:
     lines = []
     for name, field in Settings.model_fields.items():
         default = (
-            "" if field.is_required() or field.default in (None, "", ()) else f" [default: {_shown(field.default)}]"
+            ""
+            if field.is_required() or field.default in (None, "", (), NO_RULES)
+            else f" [default: {_shown(field.default)}]"
         )
         lines.append(f"  {variable(name)}\n      {field.description}{default}")
     return "\n".join(lines)

@@ -340,6 +340,7 @@ def test_the_explanation_names_every_setting_and_its_default() -> None:
     assert re.search(r"VAULTSYNC_SOURCE\n .*\[default: auto\]", text)
     assert re.search(r"VAULTSYNC_POLL_INTERVAL\n .*\[default: 60s\]", text)
     assert re.search(r"VAULTSYNC_POLL_RATE\n .*\[default: 200\]", text)
+    assert not re.search(r"\[default: \w+\(", text), "the name of a class says nothing to a user"
     assert text.count("(required)") == 1
 
 

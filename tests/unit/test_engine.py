@@ -18,6 +18,7 @@ from tests.unit.build import (
     audit_line,
     eventually,
     external_secret,
+    logged,
     namespace,
     path,
     run,
@@ -751,6 +752,37 @@ class Standby:
             return await self._look(where, kv)
         finally:
             self._vault.secrets = now
+
+
+def test_it_is_told_once_when_all_is_looked_at() -> None:
+    async def test() -> None:
+        engine = Engine()
+        for one in (external_secret("a", annotations=SEED), external_secret("b", name="other", annotations=SEED)):
+            engine.index.put(one)
+        engine.vault.errors[B] = [VaultUnavailable("away")]
+        with logged() as lines:
+            async with engine.working():
+                await engine.controller.caught_up.wait()
+                assert set(engine.vault.looks) == {A, B}
+                engine.controller.look_at_everything()
+                await engine.settled()
+        (told,) = [line for line in lines if line.startswith("all is looked at")]
+        assert '"external_secrets": 2, "paths": 2' in told
+
+    run(test())
+
+
+def test_what_is_seen_unchanged_leaves_no_new_objects() -> None:
+    """A look at ten thousand paths would else have the garbage collection go through all of them."""
+    engine = Engine()
+    engine.vault.write(A, password="p")
+    state = run(engine.vault.look(A, 2))
+    engine.ledger.observe(A, state)
+    seen = engine.ledger.observed(A)
+    engine.ledger.observe(A, run(engine.vault.look(A, 2)))
+    assert engine.ledger.observed(A) is seen
+    assert seen is not None
+    assert seen.state is state
 
 
 def test_what_comes_during_the_first_look_goes_before_it() -> None:

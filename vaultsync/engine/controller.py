@@ -56,6 +56,7 @@ class Controller:
     Attributes:
         passes: how many have ended, by what they were over and how.
         resyncs: looks at everything.
+        caught_up: set once all that was known at the start of `work` is looked at.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
+        self.caught_up = asyncio.Event()
         self._held: dict[VaultPath, tuple[VaultEvent, float]] = {}
         self._told_of: dict[VaultPath, tuple[VaultEvent, int]] = {}
         """The last event about a path that no look has shown yet, and how many looks have not."""
@@ -250,14 +252,26 @@ class Controller:
         What is created or told of meanwhile goes before what has been there for longer.
         """
         self._works = True
+        started = time.monotonic()
         for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
             self._add({*keys}, Lane.RESYNC)
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
                 await free.acquire()
+                if not self.caught_up.is_set() and not len(self._queue):
+                    self._tell_caught_up(time.monotonic() - started)
                 key, lane = await self._queue.get()
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
+
+    def _tell_caught_up(self, seconds: float) -> None:
+        self.caught_up.set()
+        logger.info(
+            "all is looked at",
+            external_secrets=len(self._index.names()),
+            paths=len(self._index.paths()),
+            duration_ms=round(seconds * 1000, 1),
+        )
 
     async def _one_pass(self, key: Key, lane: Lane) -> None:
         follow: set[Key] = set()

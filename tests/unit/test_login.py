@@ -133,7 +133,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
     run(main())
 
 
-def test_nothing_is_sent_without_a_token() -> None:
+def test_nothing_is_sent_without_a_token_but_the_question_how_vault_is() -> None:
     async def main() -> None:
         vault = Vault()
         vault.refuses[LOGIN] = (400, "invalid secret id")
@@ -142,6 +142,9 @@ def test_nothing_is_sent_without_a_token() -> None:
             with pytest.raises(VaultUnavailable, match="not logged in"):
                 await client.look(path("secret/data/a"), 2)
             assert {where for where, _ in vault.asked} == {LOGIN}
+            with pytest.raises(VaultUnavailable, match="is not Vault"):  # so it was asked
+                await client.health()
+            assert vault.asked[-1] == ("/v1/sys/health", "")
             await client.close()
 
     run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -179,6 +180,22 @@ def test_at_rest_nothing_is_asked(tmp_path: Path) -> None:
             async with running(vault, method):
                 await asyncio.sleep(0.3)
                 assert len(vault.asked) == 1
+
+    run(main())
+
+
+def test_the_end_of_a_token_is_known_and_put_off_by_each_renewal() -> None:
+    async def main() -> None:
+        vault = Vault(ttl=1)
+        async with running(vault) as login:
+            before, told = time.time(), login.ends_at
+            assert told is not None
+            assert told <= before + vault.ttl
+            await eventually(lambda: login.ends_at != told)
+            assert login.ends_at is not None
+            assert login.ends_at > told
+        async with running(Vault("mine", ttl=0), given("mine")) as login:
+            assert login.ends_at is None
 
     run(main())
 

@@ -16,12 +16,11 @@ import yaml
 
 from tests.integration.test_healing import another
 from tests.manual import DOCS, adapted, commands, objects, run, section
-from tests.testbed import build, pins
 from tests.testbed.api import ApiError, Json
 from tests.testbed.identity import DEPLOY, NAMESPACE
 from tests.testbed.place import Place
 from tests.testbed.pod import Pod, Pods
-from tests.testbed.testbed import Testbed, wait_for
+from tests.testbed.testbed import Testbed, apply_monitoring_crds, wait_for
 
 PATIENCE = 60.0
 
@@ -227,13 +226,14 @@ def test_by_kustomize_with_a_token(operator: Operator, place: Place) -> None:
 
 def test_by_helm(operator: Operator, place: Place) -> None:
     """In place of step 2, where the Prometheus operator is too."""
-    for crd in build.documents_of(pins.PROMETHEUS_OPERATOR, "crds"):
-        place.kube.apply(crd)
+    apply_monitoring_crds(place.kube)
     operator.writes("values.yaml", HELM_VALUES)
     for step in (IN_VAULT, OUTSIDE, *BY_HELM):
         operator.does(step)
     pod = starts(operator)
     assert pod.container["image"].startswith("REGISTRY/vaultsync:")
     works(operator, place, pod)
-    assert {"networkpolicies vaultsync/vaultsync", "servicemonitors vaultsync/vaultsync"} <= of_vaultsync(place.testbed)
+    kinds = ("networkpolicies", "servicemonitors", "prometheusrules")
+    assert {f"{kind} vaultsync/vaultsync" for kind in kinds} <= of_vaultsync(place.testbed)
+    assert "configmaps vaultsync/vaultsync-dashboard" in of_vaultsync(place.testbed)
     goes(operator, place, UNINSTALL_HELM)

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from tests.chart import CHART, OWN, SCHEMA, SECRETS
+from tests.chart import CHART, MONITORING, OWN, SCHEMA, SECRETS
 from tests.integration.test_deploy import BASE, Kubectl, one
 from tests.integration.test_healing import SEED, another
 from tests.manual import run
@@ -27,7 +26,7 @@ from tests.testbed.api import Api, Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, shipped_policy
 from tests.testbed.place import Place
 from tests.testbed.pod import Pods
-from tests.testbed.testbed import Testbed, wait_for
+from tests.testbed.testbed import Testbed, apply_monitoring_crds, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.settings import Settings, variable
 
@@ -102,6 +101,16 @@ FULL: Json = {
         "labels": {"release": "prometheus"},
         "interval": "15s",
         "scrapeTimeout": "5s",
+    },
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookPrefix": "https://git.example/vaultsync/",
+    },
+    "grafanaDashboard": {
+        "enabled": True,
+        "labels": {"grafana_dashboard": "yes"},
+        "annotations": {"grafana_folder": "Secrets"},
     },
     "networkPolicy": {
         "enabled": True,
@@ -179,18 +188,15 @@ class Helm:
 
 @pytest.fixture(scope="module")
 def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """Overrides the session's; with the namespaces that the values name, and the CRD of ServiceMonitor."""
+    """Overrides the session's; with the namespaces that the values name, and the Prometheus operator's CRDs."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])
+        build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])  # with the progress on the terminal
     with Testbed() as made:
-        for crd in build.documents_of(pins.PROMETHEUS_OPERATOR, "crds"):
-            made.kube.apply(crd)
+        apply_monitoring_crds(made.kube)
         made.kube.apply(yaml.safe_load((BASE / "namespace.yaml").read_text()))
         for name in NAMESPACED["namespaces"]:
             made.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        served = "/apis/monitoring.coreos.com/v1/servicemonitors"
-        wait_for(partial(made.kube.api.answers, served), PATIENCE, "ServiceMonitors are served")
         yield made
 
 
@@ -614,6 +620,33 @@ class TestNetwork:
         assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [
             (endpoint["port"], "health")
         ]
+
+
+class TestMonitoring:
+    def test_the_alerts_are_those_of_deploy_monitoring_whose_runbook_may_be_elsewhere(
+        self, helm: Helm, kubectl: Kubectl
+    ) -> None:
+        shipped = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+        values: Json = {"prometheusRule": {"enabled": True}}
+        assert self.taken(kubectl, helm.render(values), "PrometheusRule")["spec"] == shipped
+        for rule in shipped["groups"][0]["rules"]:
+            rule["annotations"]["runbook_url"] = "https://git.example/" + rule["annotations"]["runbook_url"]
+        values["prometheusRule"]["runbookPrefix"] = "https://git.example/"
+        assert one(helm.render(values), "PrometheusRule")["spec"] == shipped
+
+    def test_the_dashboard_is_that_of_deploy_monitoring_where_grafanas_sidecar_looks(
+        self, helm: Helm, kubectl: Kubectl
+    ) -> None:
+        taken = self.taken(kubectl, helm.render({"grafanaDashboard": {"enabled": True}}), "ConfigMap")
+        assert taken["data"] == {f"{RELEASE}.json": (MONITORING / "grafana-dashboard.json").read_text()}
+        assert taken["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+    @staticmethod
+    def taken(kubectl: Kubectl, manifests: list[Json], kind: str) -> Json:
+        """The only object of a kind, as the API server keeps it."""
+        given = json.dumps(one(manifests, kind))
+        found: Json = json.loads(kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=given))
+        return found
 
 
 def in_namespace(name: str) -> list[Json]:

@@ -37,7 +37,7 @@ help:
 	@echo 'make format    put the style right'
 	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
-	@echo 'make chart     write the settings into the schema of the Helm chart'
+	@echo 'make chart     write the settings into the schema of the Helm chart, and copy deploy/monitoring into it'
 	@echo 'make build     wheel and sdist into dist/'
 	@echo 'make sbom      the bill of materials of what runs (CycloneDX) into dist/'
 	@echo 'make check-build  build both, and the same from the sdist; install as the Dockerfile does, and run it'

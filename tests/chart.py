@@ -1,12 +1,14 @@
-"""The settings in the Helm chart's schema: `python -m tests.chart` (`make chart`) writes them into it.
+"""What the Helm chart has from elsewhere: `python -m tests.chart` (`make chart`) writes it there.
 
-The rest of values.schema.json is written by hand. Every setting is either a value of its own in the chart, as other
-objects than the container's environment go by it, or one of `settings` under the variable's name; never both.
+That is the settings in its schema, and deploy/monitoring, as helm reads no file outside of a chart. The rest of
+values.schema.json is written by hand. Every setting is either a value of its own in the chart, as other objects than
+the container's environment go by it, or one of `settings` under the variable's name; never both.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -19,6 +21,9 @@ from vaultsync.settings import Settings, variable
 
 CHART: Final = DEPLOY / "helm" / "vaultsync"
 SCHEMA: Final = CHART / "values.schema.json"
+MONITORING: Final = DEPLOY / "monitoring"
+COPIED: Final = ("alerts.yaml", "grafana-dashboard.json")
+"""Of deploy/monitoring, into the chart's folder `files`."""
 
 OWN: Final = {
     "VAULT_ADDR": "vault.address",
@@ -98,8 +103,12 @@ def with_settings(text: str) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def main(schema: Path = SCHEMA) -> None:
+def main(chart: Path = CHART) -> None:
+    schema = chart / SCHEMA.name
     schema.write_text(with_settings(schema.read_text()))
+    (chart / "files").mkdir(exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(MONITORING / name, chart / "files" / name)
 
 
 if __name__ == "__main__":

@@ -370,6 +370,7 @@ class App:
             syncer=syncer,
             controller=self._controller,
             vault=self._vault,
+            login=self._login,
             kube=kube,
             stream=self._stream,
             audit=self._audit,

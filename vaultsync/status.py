@@ -22,6 +22,7 @@ from vaultsync.ops.health import Part
 from vaultsync.ops.metrics import Figures
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
 from vaultsync.vault.sources import Source, Sources
 from vaultsync.vault.stream import EventStream
 
@@ -48,6 +49,7 @@ class Status:
     syncer: Syncer
     controller: Controller
     vault: VaultClient
+    login: Login
     kube: KubeClient
     stream: EventStream
     audit: Audit
@@ -87,6 +89,7 @@ class Status:
             last_events={source: at for source, at in last_events.items() if at is not None},
             events_not_understood=self.stream.not_understood,
             vault_reachable=not self._vault_trouble(),
+            token_ends_at=self.login.ends_at,
             watches_lost={resource: len(lost) for resource, lost in self._lost().items()},
             vault_requests=self.vault.requests.counts(),
             kube_requests=self.kube.requests.counts(),

@@ -17,7 +17,7 @@ from tests.integration.test_explain import signs
 from tests.integration.test_policy import Right as Capability
 from tests.integration.test_policy import rights as capabilities
 from tests.integration.test_policy import without
-from tests.integration.test_readme import commands, section
+from tests.manual import commands, section
 from tests.testbed.api import Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, PROJECT
 from tests.testbed.place import Place

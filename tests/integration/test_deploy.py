@@ -15,14 +15,12 @@ from websockets.sync.client import connect
 
 import vaultsync as package
 from tests.testbed.api import Api, ApiError, Json
-from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 from vaultsync.kube.endpoint import PORT_NAME
 from vaultsync.settings import Settings, variable
-from vaultsync.vault.methods import Auth
 
 BASE = PROJECT / "deploy" / "base"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
@@ -96,12 +94,6 @@ class TestManifests:
         )
         assert len(taken.splitlines()) == len(manifests)
 
-    def test_pod_is_admitted_by_the_restricted_pod_security_standard(
-        self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str
-    ) -> None:
-        pod = json.dumps(pod_of(manifests))
-        assert "vaultsync-test" in kubectl.quietly("create", "--dry-run=server", "-f", "-", given=pod)
-
     @pytest.mark.parametrize("left_out", ["allowPrivilegeEscalation", "capabilities"])
     def test_pod_security_standard_is_enforced_in_the_namespace(
         self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str, left_out: str
@@ -141,12 +133,6 @@ class TestManifests:
             assert found["addressType"] == name.rpartition("-")[2].replace("ipv", "IPv")
             assert not {"endpoints", "ports"} & found.keys()  # or applying it again would take them away
 
-    def test_it_may_hold_the_lease_that_it_is_told_of(self, manifests: list[Json]) -> None:
-        """Kustomize writes a generated ConfigMap's name wherever a Role's `resourceNames` have its plain one."""
-        lease = self.environment(manifests)["VAULTSYNC_LEASE"].rpartition("/")[2]
-        rules = [rule for rule in one(manifests, "Role")["rules"] if rule["resources"] == ["leases"]]
-        assert [rule["resourceNames"] for rule in rules if "resourceNames" in rule] == [[lease]]
-
     def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
         assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
@@ -166,67 +152,6 @@ class TestManifests:
         terms = [one["podAffinityTerm"] for one in anti["preferredDuringSchedulingIgnoredDuringExecution"]]
         assert {term["topologyKey"] for term in terms} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
         return terms
-
-    def test_probes_ask_for_what_vaultsync_serves(self, manifests: list[Json], vaultsync: VaultsyncFactory) -> None:
-        process = vaultsync()
-        process.wait_until_ready()
-        container = container_of(manifests)
-        for probe in ("livenessProbe", "readinessProbe"):
-            assert process.health.answers(container[probe]["httpGet"]["path"]), probe
-
-    def test_overlay_sets_image_and_settings(self, kubectl: Kubectl, tmp_path: Path) -> None:
-        overlay = {
-            "resources": ["base"],
-            "images": [{"name": "vaultsync", "newName": "images.example/vaultsync", "newTag": "9"}],
-            "configMapGenerator": [
-                {
-                    "name": "vaultsync-settings",
-                    "namespace": NAMESPACE,
-                    "behavior": "merge",
-                    "literals": ["VAULT_ADDR=https://vault.example", "VAULTSYNC_SEED=all"],
-                }
-            ],
-        }
-        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        (tmp_path / "base").mkdir()
-        for file in BASE.glob("*.yaml"):
-            (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
-        manifests = list(yaml.safe_load_all(kubectl.quietly("kustomize", tmp_path)))
-        assert container_of(manifests)["image"] == "images.example/vaultsync:9"
-        given = self.environment(manifests)
-        assert (given["VAULT_ADDR"], given["VAULTSYNC_SEED"]) == ("https://vault.example", "all")
-
-    def test_login_is_by_a_token_that_kubernetes_keeps_for_vault_alone(self, manifests: list[Json]) -> None:
-        given = self.environment(manifests)
-        login = [given[f"VAULTSYNC_VAULT_{name}"] for name in ("AUTH", "ROLE", "JWT_FILE")]
-        assert login == ["kubernetes", "vaultsync", self.mounted(manifests, "token")]
-        [volume] = pod_of(manifests)["spec"]["volumes"]
-        [source] = volume["projected"]["sources"]
-        assert source["serviceAccountToken"]["audience"] == "vault"
-        assert source["serviceAccountToken"]["path"] == "token"
-
-    def test_token_variant_logs_in_by_a_token_of_a_secret(
-        self, kubectl: Kubectl, applied_namespace: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        variant = list(yaml.safe_load_all(kubectl.quietly("kustomize", PROJECT / "deploy" / "token")))
-        given = self.environment(variant)
-        for name in (variable(field) for field in Settings.model_fields):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in given.items():
-            monkeypatch.setenv(name, value)
-        settings = Settings()
-        assert (settings.vault_auth, settings.vault_token_file) == (Auth.TOKEN, self.mounted(variant, "token"))
-        [volume] = pod_of(variant)["spec"]["volumes"]
-        assert volume == {"name": "vault-login", "secret": {"secretName": "vaultsync-vault-token"}}
-        assert "vaultsync-test" in kubectl.quietly(
-            "create", "--dry-run=server", "-f", "-", given=json.dumps(pod_of(variant))
-        )
-
-    @staticmethod
-    def mounted(manifests: list[Json], name: str) -> str:
-        """Where a file of the only volume is."""
-        [mount] = container_of(manifests)["volumeMounts"]
-        return f"{mount['mountPath']}/{name}"
 
     @staticmethod
     def environment(manifests: list[Json]) -> dict[str, str]:

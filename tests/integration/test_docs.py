@@ -1,13 +1,13 @@
 """Every command of docs/ (and of the README's "Ask it") works as it stands, in its order, and every object is taken.
 
-Literally, but for what is not here: the namespace dev-1, a pod to look into, and another cluster to uninstall from.
+Literally, but for what is not here: the namespace dev-1, and a pod to look into. What installs and uninstalls,
+tests/e2e runs.
 """
 
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,21 +15,19 @@ import pytest
 import yaml
 
 from tests.integration.test_healing import another
-from tests.integration.test_readme import commands, section
+from tests.manual import DOCS, adapted, commands, objects, run, section
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 
-DOCS = PROJECT / "docs"
 ELSEWHERE = ("runbook",)  # test_monitoring has its commands
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in ELSEWHERE]
-TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text() for page in PAGES}}
+TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text().split("## Uninstall")[0] for page in PAGES}}
 NAMESPACE = "dev-1"
 HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
     "kubectl -n vaultsync logs deploy/vaultsync": 'cat "$LOG"',
-    "kubectl delete -k": "kubectl delete --dry-run=server -k",
 }
 
 
@@ -44,44 +42,26 @@ def shop(place: Place) -> Iterator[Place]:
 
 
 @pytest.fixture
-def run(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str, str]:
-    """The environment of an operator, beside a vaultsync that has made what is missing."""
+def env(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str, str]:
+    """What the commands are told besides, beside a vaultsync that has made what is missing."""
     process = vaultsync()
     shop.wait_for_secret("database")
     shop.wait_until_fine("database")
-    folders = [Path(sys.executable).parent, *(testbed.binaries[name].parent for name in ("vault", "kubectl"))]
-    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-    own = {"OWN_TOKEN": testbed.identity.vault_token}  # of vaultsync, not of root
-    only = {"VAULTSYNC_NAMESPACES": shop.name, "LOG": str(process.log), **own}
-    return {**os.environ, **testbed.env, **only, "PATH": path}
+    own = testbed.identity.vault_token  # of vaultsync, not of root
+    return {"VAULTSYNC_NAMESPACES": shop.name, "LOG": str(process.log), "OWN_TOKEN": own}
 
 
 @pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if commands(text)])
-def test_the_commands_work(page: str, shop: Place, run: dict[str, str]) -> None:
+def test_the_commands_work(page: str, shop: Place, env: dict[str, str]) -> None:
     before = shop.secret("database")
     assert before is not None
-    here = {NAMESPACE: shop.name, **HERE}
     for block in commands(TEXTS[page]):
-        command = re.sub("|".join(map(re.escape, here)), lambda match: here[match.group()], block)
+        command = adapted(block, {NAMESPACE: shop.name, **HERE})
         command = re.sub("^vaultsync ", 'VAULT_TOKEN="$OWN_TOKEN" vaultsync ', command, flags=re.MULTILINE)
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=PROJECT,
-            check=False,
-            env=run,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        assert done.stdout.strip(), command
+        assert run(shop.testbed, command, env=env).strip(), command
     if page == "rotation":
         found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")
         assert found.keys() == before.keys()
-
-
-def objects(text: str) -> list[str]:
-    return re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if objects(text)])

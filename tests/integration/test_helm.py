@@ -6,12 +6,10 @@ On a testbed of its own, as a release there is called what deploy/base is called
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,16 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from tests.chart import CHART, OWN, SCHEMA, SECRETS
+from tests.chart import CHART, MONITORING, OWN, SCHEMA, SECRETS
 from tests.integration.test_deploy import BASE, Kubectl, one
 from tests.integration.test_healing import SEED, another
-from tests.integration.test_readme import commands, section
+from tests.manual import run
 from tests.testbed import build, pins
 from tests.testbed.api import Api, Json
-from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, Identity, shipped_policy
+from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, shipped_policy
 from tests.testbed.place import Place
-from tests.testbed.processes import free_port
-from tests.testbed.testbed import Testbed, wait_for
+from tests.testbed.pod import Pods
+from tests.testbed.testbed import Testbed, apply_monitoring_crds, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.settings import Settings, variable
 
@@ -103,6 +101,16 @@ FULL: Json = {
         "labels": {"release": "prometheus"},
         "interval": "15s",
         "scrapeTimeout": "5s",
+    },
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookPrefix": "https://git.example/vaultsync/",
+    },
+    "grafanaDashboard": {
+        "enabled": True,
+        "labels": {"grafana_dashboard": "yes"},
+        "annotations": {"grafana_folder": "Secrets"},
     },
     "networkPolicy": {
         "enabled": True,
@@ -180,18 +188,15 @@ class Helm:
 
 @pytest.fixture(scope="module")
 def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """Overrides the session's; with the namespaces that the values name, and the CRD of ServiceMonitor."""
+    """Overrides the session's; with the namespaces that the values name, and the Prometheus operator's CRDs."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])
+        build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])  # with the progress on the terminal
     with Testbed() as made:
-        for crd in build.documents_of(pins.PROMETHEUS_OPERATOR, "crds"):
-            made.kube.apply(crd)
+        apply_monitoring_crds(made.kube)
         made.kube.apply(yaml.safe_load((BASE / "namespace.yaml").read_text()))
         for name in NAMESPACED["namespaces"]:
             made.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        served = "/apis/monitoring.coreos.com/v1/servicemonitors"
-        wait_for(partial(made.kube.api.answers, served), PATIENCE, "ServiceMonitors are served")
         yield made
 
 
@@ -617,48 +622,60 @@ class TestNetwork:
         ]
 
 
+class TestMonitoring:
+    def test_the_alerts_are_those_of_deploy_monitoring_whose_runbook_may_be_elsewhere(
+        self, helm: Helm, kubectl: Kubectl
+    ) -> None:
+        shipped = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+        values: Json = {"prometheusRule": {"enabled": True}}
+        assert self.taken(kubectl, helm.render(values), "PrometheusRule")["spec"] == shipped
+        for rule in shipped["groups"][0]["rules"]:
+            rule["annotations"]["runbook_url"] = "https://git.example/" + rule["annotations"]["runbook_url"]
+        values["prometheusRule"]["runbookPrefix"] = "https://git.example/"
+        assert one(helm.render(values), "PrometheusRule")["spec"] == shipped
+
+    def test_the_dashboard_is_that_of_deploy_monitoring_where_grafanas_sidecar_looks(
+        self, helm: Helm, kubectl: Kubectl
+    ) -> None:
+        taken = self.taken(kubectl, helm.render({"grafanaDashboard": {"enabled": True}}), "ConfigMap")
+        assert taken["data"] == {f"{RELEASE}.json": (MONITORING / "grafana-dashboard.json").read_text()}
+        assert taken["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+    @staticmethod
+    def taken(kubectl: Kubectl, manifests: list[Json], kind: str) -> Json:
+        """The only object of a kind, as the API server keeps it."""
+        given = json.dumps(one(manifests, kind))
+        found: Json = json.loads(kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=given))
+        return found
+
+
 def in_namespace(name: str) -> list[Json]:
     return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
 
 
 class Release:
-    """A release in the cluster, and its process: with the variables and the account of the Pod, on this machine."""
+    """A release in the cluster, and its pods."""
 
     def __init__(self, testbed: Testbed, helm: Helm) -> None:
         self.testbed = testbed
         self.helm = helm
         self.method = METHODS[0]
-        self.health_port, self.audit_port = free_port(), free_port()
-        self.loopback: Json = {
-            "vault": {"address": testbed.vault.address},
-            "health": {"listen": f"127.0.0.1:{self.health_port}"},
-            "audit": {"listen": f"127.0.0.1:{self.audit_port}"},
-        }
+        self.pods = Pods(testbed, RELEASE, NAMESPACE)
 
     def __call__(self, verb: str, **values: object) -> str:
         """`helm install` or `upgrade`; returns what helm tells the user."""
-        auth = {"auth": {"method": self.method}}
-        every = {**self.loopback, "vault": {**self.loopback["vault"], **auth}, **values}
-        return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values=every)
+        vault = {"address": self.testbed.vault.address, "auth": {"method": self.method}}
+        return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values={"vault": vault, **values})
 
     def install(self, **values: object) -> VaultsyncProcess:
         """`helm install`, and what its notes have an operator do for the login; the policy is there."""
         told = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
         for line in map(str.strip, told.splitlines()):
             if line.startswith(("vault write auth/", "vault token create ")):
-                self.run(line)
+                run(self.testbed, line)
         if self.method == "approle":
             self._make_approle_secret()
-        return self.process()
-
-    def run(self, command: str, cwd: Path | None = None) -> None:
-        """As an operator does, with vault, kubectl and helm."""
-        binaries = [self.testbed.binaries["vault"], self.testbed.binaries["kubectl"], self.helm.binary]
-        path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
-        env = {**os.environ, **self.testbed.env, "HOME": str(self.testbed.work), "PATH": path}
-        bash = ["bash", "-euo", "pipefail", "-c", command]
-        done = subprocess.run(bash, cwd=cwd, check=False, env=env, text=True, capture_output=True, timeout=60)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        return self.pods.make().process
 
     def _make_approle_secret(self) -> None:
         api, path = self.testbed.vault_root.api, "/v1/auth/approle/role/vaultsync"
@@ -678,43 +695,6 @@ class Release:
         found = self.testbed.kube.get("apps/v1", "Deployment", RELEASE, NAMESPACE)
         assert found is not None
         return found
-
-    def led_to(self) -> list[str]:
-        """The addresses behind the audit Service."""
-        found = self.testbed.kube.get("discovery.k8s.io/v1", "EndpointSlice", f"{RELEASE}-audit-ipv4", NAMESPACE)
-        return [address for endpoint in (found or {}).get("endpoints") or [] for address in endpoint["addresses"]]
-
-    def process(self) -> VaultsyncProcess:
-        """Nothing of tests/testbed's own identity: what the kubelet would give to the container."""
-        spec = self.deployment["spec"]["template"]["spec"]
-        [container] = spec["containers"]
-        env = {item["name"]: item.get("value", POD_IP) for item in container["env"]}
-        for mount in container["volumeMounts"]:
-            [volume] = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
-            folder = self._mount(volume, spec["serviceAccountName"])
-            env = {name: value.replace(f"{mount['mountPath']}/", f"{folder}/") for name, value in env.items()}
-        token = self.testbed.kube.token_for(spec["serviceAccountName"], NAMESPACE)
-        kubeconfig = self.testbed.kube_apiserver.kubeconfig(self.testbed.work / "release.kubeconfig", token)
-        identity = Identity(kubeconfig, token, env["VAULT_ADDR"], "")
-        made = VaultsyncProcess(identity, self.testbed.work, "release", env, container["args"])
-        made.health_port, made.audit_port = self.health_port, self.audit_port
-        return made
-
-    def _mount(self, volume: Json, account: str) -> Path:
-        """The volume's files, in a folder of this machine."""
-        folder: Path = self.testbed.work / volume["name"]
-        folder.mkdir(exist_ok=True)
-        if "projected" in volume:
-            [wanted] = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
-            seconds, audience = wanted["expirationSeconds"], wanted["audience"]
-            token = self.testbed.kube.token_for(account, NAMESPACE, seconds, [audience])
-            (folder / wanted["path"]).write_text(token)
-        else:
-            values = self.testbed.kube.secret_values(volume["secret"]["secretName"], NAMESPACE)
-            assert values is not None
-            for item in volume["secret"]["items"]:
-                (folder / item["path"]).write_text(values[item["key"]])
-        return folder
 
 
 def secret(name: str, values: dict[str, str]) -> Json:
@@ -769,12 +749,13 @@ class TestRelease:
         process.start()
         try:
             process.wait_until_listening(PATIENCE)
-            testbed.audit_to("release", f"127.0.0.1:{release.audit_port}")
+            testbed.audit_to("release", f"127.0.0.1:{release.pods.audit_port}")
             heals(place, process)
             assert process.health.text("/metrics").startswith("# HELP")
-            wait_for(lambda: release.led_to() == [POD_IP], PATIENCE, "the Service leads to it")
+            address = release.pods.all[0].ip
+            wait_for(lambda: release.pods.led_to() == [address], PATIENCE, "the Service leads to it")
             release("upgrade", podAnnotations={"example.com/changed": "true"})
-            assert release.led_to() == [POD_IP]
+            assert release.pods.led_to() == [address]
         finally:
             testbed.no_audit_to("release")
             process.stop()
@@ -787,7 +768,7 @@ class TestRelease:
         process.start()
         try:
             process.wait_until_listening(PATIENCE)
-            testbed.audit_to("release", f"127.0.0.1:{release.audit_port}")
+            testbed.audit_to("release", f"127.0.0.1:{release.pods.audit_port}")
             heals(place, process)
             assert elsewhere.annotations("app") == SEED
             token = testbed.kube.token_for(RELEASE, NAMESPACE)
@@ -819,7 +800,7 @@ class TestRelease:
             assert ("externalsecrets" in resources) == (not namespaces)
 
     def test_uninstalled_it_leaves_nothing(self, testbed: Testbed, release: Release, kubectl: Kubectl) -> None:
-        release("install", **{name: value for name, value in FULL.items() if name not in release.loopback})
+        release("install", **FULL)
         kinds = "all,rolebindings,roles,serviceaccounts,networkpolicies,poddisruptionbudgets,servicemonitors"
         kinds += ",clusterroles,clusterrolebindings,endpointslices"
         ours = ("get", kinds, "--all-namespaces", "--output=name", f"--selector={INSTANCE}={RELEASE}")
@@ -827,27 +808,9 @@ class TestRelease:
         release.uninstall()
         assert kubectl(*ours).stdout == ""
 
-    def test_the_commands_of_the_readme_work(self, release: Release, tmp_path: Path, kubectl: Kubectl) -> None:
-        """Literally, in a folder with the values that it shows."""
-        text = section("Install with Helm")
-        [values] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-        (tmp_path / "values.yaml").write_text(values)
-        (tmp_path / "deploy").symlink_to(DEPLOY)
-        for command in commands(text):
-            release.run(command, tmp_path)
-        [container] = release.deployment["spec"]["template"]["spec"]["containers"]
-        assert container["image"].startswith("REGISTRY/vaultsync:")
-        for kind in ("networkpolicy", "servicemonitor"):
-            kubectl.quietly("get", kind, RELEASE, f"--namespace={NAMESPACE}")
-        for name in ("team-a", "team-b"):
-            kubectl.quietly("get", "role", RELEASE, f"--namespace={name}")
-
     def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
         notes = " ".join(release("install").split())
-        assert (
-            f"vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:{release.audit_port} "
-            in notes
-        )
+        assert "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 " in notes
         assert "networkPolicy.enabled" in notes
 
 

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from tests.integration.test_readme import commands, outside_of_a_pod, section
 from tests.testbed.api import ApiError, Json
 from tests.testbed.certificates import Authority, MountedFolder, Pair
 from tests.testbed.fixtures import VaultsyncFactory
@@ -344,76 +342,6 @@ def test_a_file_that_is_not_there_yet_is_waited_for(place: Place, vaultsync: Vau
     wait_until_said(place, process, "not logged in to Vault", str(file))
     ways.file("jwt", jwt)
     seed(place, "app")
-
-
-# -- as the README says
-
-
-def shell(ways: Ways, text: str, folder: Path, replaced: Mapping[str, str]) -> None:
-    """Runs commands of the README, but for what is elsewhere here."""
-    testbed = ways.testbed
-    for old, new in replaced.items():
-        assert old in text
-        text = text.replace(old, new)
-    path = os.pathsep.join(str(testbed.binaries[name].parent) for name in ("vault", "kubectl"))
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=folder,
-        env={**os.environ, **testbed.env, "PATH": path + os.pathsep + os.environ["PATH"]},
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, f"{text}\n{done.stderr}"
-
-
-def deployed(variant: str, **other: str) -> dict[str, str]:
-    """The variables for the login that a folder of deploy/ sets."""
-    config = yaml.safe_load((PROJECT / "deploy" / variant / "kustomization.yaml").read_text())["configMapGenerator"]
-    given = dict(literal.split("=", 1) for literal in config[0]["literals"])
-    return {name: value for name, value in given.items() if name.startswith("VAULTSYNC_VAULT_")} | other
-
-
-def test_the_commands_of_the_readme_let_deploy_base_log_in(
-    place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
-) -> None:
-    """A Vault outside of the cluster, as this one is: the install commands, then those for it."""
-    install, outside = commands(section("Install"))[0], commands(section("Log in to Vault"))[1]
-    server, testbed = ways.testbed.kube_apiserver, ways.testbed
-    (tmp_path / "deploy").symlink_to(PROJECT / "deploy")
-    (tmp_path / "ca.crt").write_text(server.ca.read_text())
-    testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}})
-    ways.root.api.request("DELETE", "/v1/sys/auth/kubernetes")
-    try:
-        shell(ways, install, tmp_path, outside_of_a_pod(testbed))
-        shell(ways, outside, tmp_path, {"https://kubernetes.example:6443": server.address})
-        jwt = testbed.kube.token_for(SERVICE_ACCOUNT, NAMESPACE, 3600, [AUDIENCE])
-        env = deployed("base", VAULTSYNC_VAULT_JWT_FILE=ways.file("jwt", jwt), VAULT_TOKEN="")
-        vaultsync(env)
-        seed(place, "app")
-        others = testbed.kube.token_for("vault-reviewer", "kube-system", 3600, [AUDIENCE])
-        refused = command(testbed, {**env, "VAULTSYNC_VAULT_JWT_FILE": ways.file("others", others)}, "plan")
-        assert (refused.returncode, "Vault returned 403" in refused.stderr) == (1, True)
-    finally:
-        testbed.kube.delete("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "vault-reviewer")
-        testbed.kube.delete("v1", "ServiceAccount", "vault-reviewer", "kube-system")
-        ways.root.api.request("DELETE", "/v1/sys/auth/kubernetes")
-        ways.enable_kubernetes()
-
-
-def test_the_commands_of_the_readme_let_deploy_token_log_in(
-    place: Place, vaultsync: VaultsyncFactory, ways: Ways
-) -> None:
-    try:
-        shell(ways, commands(section("Log in to Vault"))[0], PROJECT, {})
-        secret = place.kube.secret_values("vaultsync-vault-token", NAMESPACE)
-        assert secret is not None
-        vaultsync(deployed("token", VAULT_TOKEN_FILE=ways.file("token", secret["token"]), VAULT_TOKEN=""))
-        seed(place, "app")
-    finally:
-        place.kube.delete("apps/v1", "Deployment", "vaultsync", NAMESPACE)
-        place.kube.delete("v1", "Secret", "vaultsync-vault-token", NAMESPACE)
 
 
 # -- tokens that end

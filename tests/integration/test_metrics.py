@@ -78,6 +78,8 @@ def test_a_seed_a_heal_and_a_rotation_show(place: Place, vaultsync: VaultsyncFac
     assert abs(written("last_event_timestamp_seconds", source="events") - time.time()) < PATIENCE
     assert (written("queue_depth"), written("queue_oldest_seconds"), written("leading")) == (0, 0, 1)
     assert written("seed_to_ready_oldest_seconds") == 0
+    life = written("vault_token_expiry_timestamp_seconds") - time.time()
+    assert 0 < life <= 24 * 3600  # as the testbed makes it
 
 
 def test_a_refusal_shows_until_it_is_mended(place: Place, vaultsync: VaultsyncFactory) -> None:

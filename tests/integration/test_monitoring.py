@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.test_readme import commands, section
+from tests.manual import commands, section
 from tests.testbed import build, pins
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import PROJECT

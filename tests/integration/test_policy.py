@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.test_readme import commands, section
+from tests.manual import commands, section
 from tests.testbed.api import Api, ApiError
 from tests.testbed.identity import DEPLOY, POLICY, PROJECT
 from tests.testbed.testbed import Testbed

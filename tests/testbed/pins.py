@@ -205,7 +205,10 @@ PROMETHEUS_OPERATOR = GoProgram(
     folder="prometheus-operator",
     module="github.com/prometheus-operator/prometheus-operator",
     packages={},
-    data={"crds": "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"},
+    data={
+        name: f"example/prometheus-operator-crd/monitoring.coreos.com_{name}.yaml"
+        for name in ("servicemonitors", "prometheusrules")
+    },
 )
 
 # The longest build first: it sets the time of a cold start, and so the others yield to it.

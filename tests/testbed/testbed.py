@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -243,6 +243,17 @@ def apply_crds(kube: Kube) -> None:
     documents = build.documents_of(pins.EXTERNAL_SECRETS, "crds")
     for document in documents:
         document["spec"].pop("conversion", None)
+    _apply_crds(kube, documents)
+
+
+def apply_monitoring_crds(kube: Kube) -> None:
+    """Applies those of Prometheus' operator that the chart has objects of, and waits until they are served."""
+    program = pins.PROMETHEUS_OPERATOR
+    build.ensure([program])
+    _apply_crds(kube, [crd for name in program.data for crd in build.documents_of(program, name)])
+
+
+def _apply_crds(kube: Kube, documents: Sequence[Json]) -> None:
     side_by_side(*(partial(kube.apply, document) for document in documents), workers=4)
     for path in map(_served_at, documents):
         wait_for(partial(kube.api.answers, path), 30, f"{path} is served")

@@ -16,11 +16,15 @@ FOREIGN = ("VAULT_", "BAO_", "VAULTSYNC_", "KUBE")
 
 
 class VaultsyncProcess(Process):
-    """One running vaultsync."""
+    """One running vaultsync.
+
+    Args:
+        identity: None where all that it is to be told is in `env`.
+    """
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Identity | None,
         work: Path,
         name: str = "vaultsync",
         env: Mapping[str, str] | None = None,
@@ -30,7 +34,8 @@ class VaultsyncProcess(Process):
         self.audit_port = free_port()
         self.audit_name = f"vaultsync-{self.audit_port}"
         own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        given = {"HOME": str(work), "PYTHONUNBUFFERED": "1", **self._listen(), **identity.env, **(env or {})}
+        told = {**self._listen(), **identity.env} if identity else {}
+        given = {"HOME": str(work), "PYTHONUNBUFFERED": "1", **told, **(env or {})}
         super().__init__(
             name,
             [sys.executable, "-m", "vaultsync", *arguments],

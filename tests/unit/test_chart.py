@@ -1,11 +1,11 @@
-"""The Helm chart knows every setting, and its versions are vaultsync's. What it renders, real servers are asked."""
+"""The Helm chart has every setting, deploy/monitoring, and vaultsync's versions. Real servers get what it renders."""
 
 import json
 from pathlib import Path
 
 import yaml
 
-from tests.chart import CHART, OWN, SCHEMA, SECRETS, main, with_settings
+from tests.chart import CHART, COPIED, MONITORING, OWN, SCHEMA, SECRETS, main, with_settings
 from vaultsync import __version__
 from vaultsync.settings import Settings, variable
 
@@ -30,10 +30,16 @@ def test_no_secret_is_a_value() -> None:
 def test_a_setting_of_tomorrow_is_written_into_it(tmp_path: Path) -> None:
     old = json.loads(SCHEMA.read_text())
     del old["properties"]["settings"]["properties"]["VAULTSYNC_SEED"]
-    copy = tmp_path / "values.schema.json"
+    copy = tmp_path / SCHEMA.name
     copy.write_text(json.dumps(old))
-    main(copy)
+    main(tmp_path)
     assert copy.read_text() == SCHEMA.read_text()
+
+
+def test_alerts_and_dashboard_are_those_of_deploy_monitoring() -> None:
+    assert {file.name for file in (CHART / "files").iterdir()} == set(COPIED)
+    for name in COPIED:
+        assert (CHART / "files" / name).read_text() == (MONITORING / name).read_text(), "run `make chart`"
 
 
 def test_versions_are_those_of_vaultsync() -> None:

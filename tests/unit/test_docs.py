@@ -1,6 +1,6 @@
 """The manual (README.md, docs/) is whole and true of what is there: links, pictures, reasons, messages, rights, names.
 
-Its commands are run by tests/integration/test_docs.py and test_readme.py.
+Its commands are run by tests/e2e and tests/integration/test_docs.py.
 """
 
 import re

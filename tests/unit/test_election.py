@@ -604,6 +604,27 @@ def test_a_lease_that_is_deleted_is_made_anew_by_its_leader() -> None:
     run(test())
 
 
+def test_who_starts_after_the_lease_was_deleted_leads_and_the_old_leader_stops_at_its_next_renewal() -> None:
+    """The one case in which two lead, and for how long."""
+
+    async def test() -> None:
+        leases = Leases()
+        a = Candidate(leases, "a")
+        await asyncio.sleep(2 * TIMING.retry + 0.5)
+        leases.delete()
+        b = Candidate(leases, "b")
+        await until(lambda: b.leads, LATER)
+        assert a.leads
+        await until(lambda: not a.leads, TIMING.retry)
+        await asyncio.sleep(60)
+        assert (a.lost, a.led, b.lost, b.led) == (["Lease vaultsync/vaultsync: it is held by b"], 1, [], 1)
+        assert (a.leads, b.leads) == (False, True)
+        for one in (a, b):
+            await one.stop()
+
+    run(test())
+
+
 def test_without_its_namespace_a_candidate_waits() -> None:
     async def test() -> None:
         leases = Leases()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
     run(main())
 
 
-def test_nothing_is_sent_without_a_token() -> None:
+def test_nothing_is_sent_without_a_token_but_the_question_how_vault_is() -> None:
     async def main() -> None:
         vault = Vault()
         vault.refuses[LOGIN] = (400, "invalid secret id")
@@ -142,6 +143,9 @@ def test_nothing_is_sent_without_a_token() -> None:
             with pytest.raises(VaultUnavailable, match="not logged in"):
                 await client.look(path("secret/data/a"), 2)
             assert {where for where, _ in vault.asked} == {LOGIN}
+            with pytest.raises(VaultUnavailable, match="is not Vault"):  # so it was asked
+                await client.health()
+            assert vault.asked[-1] == ("/v1/sys/health", "")
             await client.close()
 
     run(main())
@@ -176,6 +180,22 @@ def test_at_rest_nothing_is_asked(tmp_path: Path) -> None:
             async with running(vault, method):
                 await asyncio.sleep(0.3)
                 assert len(vault.asked) == 1
+
+    run(main())
+
+
+def test_the_end_of_a_token_is_known_and_put_off_by_each_renewal() -> None:
+    async def main() -> None:
+        vault = Vault(ttl=1)
+        async with running(vault) as login:
+            before, told = time.time(), login.ends_at
+            assert told is not None
+            assert told <= before + vault.ttl
+            await eventually(lambda: login.ends_at != told)
+            assert login.ends_at is not None
+            assert login.ends_at > told
+        async with running(Vault("mine", ttl=0), given("mine")) as login:
+            assert login.ends_at is None
 
     run(main())
 

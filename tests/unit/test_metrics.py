@@ -94,6 +94,7 @@ def test_figures_become_samples() -> None:
         heard_to_synced=heard,
         last_events={"audit": 12.5},
         stream_connected=True,
+        token_ends_at=99.5,
         kube_requests={("PATCH", "409"): 2},
     )
     assert (
@@ -110,10 +111,12 @@ def test_figures_become_samples() -> None:
             'vaultsync_last_event_timestamp_seconds{source="audit"}': 12.5,
             "vaultsync_stream_connected": 1.0,
             "vaultsync_vault_reachable": 0.0,
+            "vaultsync_vault_token_expiry_timestamp_seconds": 99.5,
             'vaultsync_kube_requests_total{code="409",method="PATCH"}': 2.0,
         }.items()
     )
     assert samples(replace(NOTHING, leading=False))["vaultsync_leading"] == 0.0
+    assert "vaultsync_vault_token_expiry_timestamp_seconds" not in samples(NOTHING)
 
 
 def test_they_are_read_at_each_scrape() -> None:

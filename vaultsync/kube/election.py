@@ -5,9 +5,12 @@ record for as long as the leader's duration, by its own clock, and takes the Lea
 the leader gives up after a shorter time without a renewal, counted from when the last good one was *sent*. No time that
 stands in the Lease is ever compared with a clock here.
 
-As with client-go, a process that starts after a person has deleted the Lease, and before its leader has made it anew
-(Timing.retry, or Timing.deadline where it can't), knows of no leader and leads at once. Two may act for that long;
-check-and-set keeps it harmless.
+As with client-go, a process that starts after a person has deleted the Lease, and before its leader has made it anew,
+knows of no leader and leads at once. The old leader finds another's Lease at its next renewal and stops: two may act
+for Timing.retry, or for Timing.deadline where it can't renew. Check-and-set keeps that harmless. To wait instead would
+cost every first start those 10 s, as a Lease that was deleted looks like one that never was. To ship an empty one, so
+that only a deleted one is missing, would be worse: applied again after a deletion it looks released, and then the
+standbys too, who wait now for its leader to make it anew, would take it at once.
 
 Why kubernetes.aio.leaderelection of the kubernetes package (37.0.2), whose client this uses, is not enough: it goes by
 the wall clock; a request that hangs outlasts its deadline; it can't release (its LeaseLock asserts a holder), so that a

@@ -34,6 +34,7 @@ class Figures:
         sources: by name, whether it is the one that is relied upon.
         events: by source, how many came.
         last_events: by source, when the last one came, in seconds since 1970.
+        token_ends_at: the same for the end of the Vault token, None where there is none.
         watches_lost: by resource, how many lists or watches are not up.
         vault_requests, kube_requests: by method and code.
     """
@@ -65,6 +66,7 @@ class Figures:
     last_events: Mapping[str, float]
     events_not_understood: int
     vault_reachable: bool
+    token_ends_at: float | None = None
     watches_lost: Mapping[str, int]
     vault_requests: Mapping[tuple[str, str], int]
     kube_requests: Mapping[tuple[str, str], int]
@@ -168,6 +170,12 @@ def _servers(now: Figures) -> Iterator[Metric]:
     yield _gauge(
         "vaultsync_vault_reachable", "1 if Vault answered the last request, or streams events.", now.vault_reachable
     )
+    if now.token_ends_at is not None:
+        yield _gauge(
+            "vaultsync_vault_token_expiry_timestamp_seconds",
+            "When the token that Vault was asked with ends unless it is renewed, since 1970; none for an endless one.",
+            now.token_ends_at,
+        )
     yield _gauge("vaultsync_watches_lost", "Watches on the API server that are not up.", now.watches_lost, "resource")
     what = 'Requests to {}; the code is HTTP\'s, "none" without an answer, and "other" for rare ones.'
     yield _counter("vaultsync_vault_requests", what.format("Vault"), now.vault_requests, "method", "code")

@@ -180,7 +180,7 @@ class VaultClient:
 
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
-        return await self._in_thread(self._health)
+        return await self._sent(self._health)
 
     async def token(self) -> Token:
         """What the token is (auth/token/lookup-self)."""

@@ -4,6 +4,7 @@ A good token costs requests at rest only for its renewal. Tokens and what they a
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -66,6 +67,8 @@ class Login:
         access: as given.
         token: the one to use now; None before the first. A replacement is another object, even if it is the same text.
         issues: whether Vault issues the token to this process alone; else a person or an agent does.
+        ends_at: when the token ends unless it is renewed, in seconds since 1970; None for an endless one, and before
+            Vault has told of any.
         tried: set once `run` has tried to log in.
         on_change: called on the loop when the token is replaced, and with the first.
     """
@@ -77,6 +80,7 @@ class Login:
         self.issues = given is None
         self._file = given.file if given else ""
         self.token = given.text if given else None
+        self.ends_at: float | None = None
         self.tried = asyncio.Event()
         self.on_change: Callable[[], None] = _nothing
         self._vault = transport.client(access, 1, namespace=access.namespace)
@@ -308,6 +312,7 @@ class Login:
         now = self._now()
         self._standing, self._lease, self._doubted = _Standing.GOOD, lease, False
         self._granted = max(self._granted, lease.ttl)
+        self.ends_at = time.time() + lease.ttl if self._granted > 0 else None
         self._trusted_until = now + TRUST_SECONDS
         self._waits, self._said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
         if self._granted <= 0:  # endless; one that had a life has 0 for a moment at its end, before Vault forgets it

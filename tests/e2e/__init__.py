@@ -1,0 +1,1 @@
+"""The README's way from nothing to a vaultsync that works, and back."""

@@ -45,7 +45,15 @@ from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.state import SecretState
 from vaultsync.engine.budget import Budget
-from vaultsync.engine.controller import AUDIT_LOOK_SECONDS, DOUBT_SECONDS, LOOK_BEHIND_SECONDS, WORKERS, Controller
+from vaultsync.engine.controller import (
+    AUDIT_LOOK_SECONDS,
+    DOUBT_SECONDS,
+    FIRST_RETRY,
+    LONGEST_ABSENCE,
+    LOOK_BEHIND_SECONDS,
+    WORKERS,
+    Controller,
+)
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
@@ -752,6 +760,47 @@ class Standby:
             return await self._look(where, kv)
         finally:
             self._vault.secrets = now
+
+
+def test_a_vault_that_is_away_is_asked_as_seldom_for_a_thousand_paths_as_for_one() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.down = VaultUnavailable("sealed", 503)
+        for number in range(1000):
+            engine.index.put(external_secret(f"secret/data/{number}", name=f"app{number}", annotations=SEED))
+        async with engine.working():
+            await asyncio.sleep(60)
+            asked = sum(engine.vault.looks.values())
+            assert asked <= WORKERS + 60 / (LONGEST_ABSENCE / 2) + 10
+            assert engine.controller.failing() >= 1000 - WORKERS
+            await asyncio.sleep(60)
+            assert sum(engine.vault.looks.values()) - asked <= 60 / (LONGEST_ABSENCE / 2) + 1
+            engine.vault.down = None
+            await asyncio.sleep(LONGEST_ABSENCE + 1)
+            assert len(engine.vault.creates) >= 1000 - WORKERS
+            await asyncio.sleep(60)
+            assert len(engine.vault.creates) == 1000
+            assert engine.controller.failing() == 0
+
+    run_ahead(test())
+
+
+def test_a_path_that_fails_alone_does_not_hold_up_the_others() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.errors[A] = [VaultUnavailable("this one alone", 500)] * 1000
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            for number in range(200):
+                await asyncio.sleep(0.5)
+                name = f"app{number}"
+                other = external_secret(f"secret/data/{number}", name=name, annotations=SEED)
+                engine.controller.external_secret_changed(other)
+                await asyncio.sleep(2 * FIRST_RETRY)
+                assert engine.vault.creates[path(f"secret/data/{number}")] == 1
+            assert 5 <= engine.vault.looks[A] <= 15
+
+    run_ahead(test())
 
 
 def test_it_is_told_once_when_all_is_looked_at() -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from loguru import logger
 
@@ -28,6 +29,7 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.engine.gate import Gate
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import NEVER, Ledger
 from vaultsync.engine.reconciler import Reconciler
@@ -43,6 +45,8 @@ DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that shows nothing of what an event has told: a standby node that answers by itself may be behind."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
+LONGEST_ABSENCE: Final = 5.0
+"""Seconds between two attempts at a Vault that is away, for all keys together."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -73,6 +77,7 @@ class Controller:
         self._syncer = syncer
         self._resync = resync
         self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -84,6 +89,7 @@ class Controller:
         self._audit_look_at = float("-inf")
         self._audit_alone = False
         self._works = False
+        self._started = 0.0
         self._told: set[Key] = set()
         self._away: set[tuple[type[VaultsyncError], int]] = set()
 
@@ -162,11 +168,12 @@ class Controller:
         """From the event stream: whatever happened before this moment may have been missed."""
         self._ledger.watching_since = datetime.now(UTC)
         self._ledger.touch_all_unversioned()
-        self._queue.hasten()
+        self.vault_lets_in()
         self.look_at_everything()
 
     def vault_lets_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
+        self._gate.open()
         self._queue.hasten()
 
     def audit_connected(self, alone: bool) -> None:
@@ -226,8 +233,8 @@ class Controller:
         return self._queue.oldest()
 
     def failing(self) -> int:
-        """How many passes have failed and are tried again."""
-        return self._queue.failing()
+        """How many passes have failed and are tried again, or wait for Vault."""
+        return self._queue.failing() + len(self._gate)
 
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
@@ -252,28 +259,33 @@ class Controller:
         What is created or told of meanwhile goes before what has been there for longer.
         """
         self._works = True
-        started = time.monotonic()
+        self._started = time.monotonic()
         for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
             self._add({*keys}, Lane.RESYNC)
+        self._see_whether_caught_up()
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
                 await free.acquire()
-                if not self.caught_up.is_set() and not len(self._queue):
-                    self._tell_caught_up(time.monotonic() - started)
                 key, lane = await self._queue.get()
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
-    def _tell_caught_up(self, seconds: float) -> None:
+    def _see_whether_caught_up(self) -> None:
+        is_away = any(kind is VaultUnavailable for kind, _ in self._away)
+        if self.caught_up.is_set() or is_away or len(self._gate) or not self._queue.is_idle():
+            return
         self.caught_up.set()
         logger.info(
             "all is looked at",
             external_secrets=len(self._index.names()),
             paths=len(self._index.paths()),
-            duration_ms=round(seconds * 1000, 1),
+            duration_ms=round((time.monotonic() - self._started) * 1000, 1),
         )
 
     async def _one_pass(self, key: Key, lane: Lane) -> None:
+        if not isinstance(key, ObjectName) and self._gate.holds(key, lane):
+            self._queue.done(key)
+            return
         follow: set[Key] = set()
         again = 0.0
         result = Result.DONE
@@ -300,6 +312,7 @@ class Controller:
                 self._vault_answers()
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
+            self._gate.passed(key)
         self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._doubt(key)
@@ -308,6 +321,7 @@ class Controller:
         self._add(follow, max(lane, Lane.READERS))
         if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
+        self._see_whether_caught_up()
 
     async def _pass_over(self, key: Key) -> tuple[set[Key], float]:
         """What follows, and seconds until the key wants another pass."""
@@ -347,6 +361,10 @@ class Controller:
 
     def _failed(self, key: Key, error: VaultsyncError) -> None:
         wait = self._queue.retry(key) if error.retryable else None
+        if isinstance(error, VaultUnavailable):
+            self._gate.away(key)
+        elif isinstance(error, VaultDenied | VaultRejected):
+            self._gate.open()
         # a line when a server goes away or is sealed, and one for a key that is refused; the rest is for DEBUG
         how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
         known = how in self._away or key in self._told
@@ -360,6 +378,7 @@ class Controller:
         logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
 
     def _vault_answers(self) -> None:
+        self._gate.open()
         away = {found for found in self._away if found[0] is VaultUnavailable}
         if away:
             self._away -= away

@@ -3,6 +3,7 @@
 A mark that could not be left is lost with the process, and what it was about is then treated as somebody else's.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -50,9 +51,12 @@ class Marker:
             try:
                 await self._mark(path)
             except (VaultUnavailable, NotLeading):
-                self._queue.retry(path)
+                wait = self._queue.retry(path)
+            else:
+                wait = 0.0
             finally:
                 self._queue.done(path)
+            await asyncio.sleep(wait)  # the next mark would fail as well
 
     async def flush(self) -> None:
         """Leave what is still to be left, as far as Vault answers: the process ends."""

@@ -70,6 +70,10 @@ class WorkQueue(Generic[K]):
         """Whether a worker is about to get the key, and none has it."""
         return key in self._queued
 
+    def is_idle(self) -> bool:
+        """Whether no key waits for a worker, and none has one."""
+        return not self._queued and not self._processing
+
     def add(self, key: K, lane: Lane = Lane.NORMAL) -> None:
         """Ask for a pass over the key; at once if it is not being processed, else after that."""
         if key in self._processing:

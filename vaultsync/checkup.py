@@ -27,7 +27,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.objects import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, secret_path, v2_path
 from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, policy, stand_ins
-from vaultsync.core.rights import Question, Right, questions, rights
+from vaultsync.core.rights import FAMILIES, LEASE, Question, Right, leading, questions, rights
 from vaultsync.core.rules import PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.setup import OWN, Account, Missing
@@ -76,6 +76,8 @@ class Asking:
         writes: whether anything is written to Kubernetes.
         hearing: of changes.
         streams: whether the event stream is used where there is one.
+        lease: by which one of several replicas leads, "" where nobody is elected.
+        families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
     """
 
     address: str
@@ -88,6 +90,8 @@ class Asking:
     writes: bool
     hearing: Hearing
     streams: bool
+    lease: str = ""
+    families: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -231,8 +235,10 @@ class Checkup:
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""
         unlistable = ""
-        by_namespace = not self._asking.selection.takes_every_namespace
-        for right in rights(writes=self._asking.writes, takes_condition=takes_condition):
+        asking = self._asking
+        by_namespace = not asking.selection.takes_every_namespace
+        watching = rights(writes=asking.writes, takes_condition=takes_condition)
+        for right in (*watching, *leading(asking.lease, asking.families)):
             try:
                 no = await _refused(client, questions(right, ()))
                 if no and (names := await self._selected(client, right)):
@@ -242,13 +248,15 @@ class Checkup:
                 self._add(check.permission_unknown(right, str(error)))
                 continue
             self._add(check.permission(right, no, self._found.user, by_namespace=by_namespace))
-            if any(question.verb == "list" for question in no):
+            if right in watching and any(question.verb == "list" for question in no):
                 unlistable = unlistable or right.resource
         return unlistable
 
     async def _selected(self, client: KubeClient, right: Right) -> Sequence[str]:
         """The names of the only namespaces in which a right is used, none where it is used in all or can't be told."""
         selection = self._asking.selection
+        if right.namespace:
+            return ()
         if selection.namespaces:
             return selection.namespaces
         if not (selection.namespace_labels and right.in_namespaces):
@@ -544,7 +552,9 @@ def missing(asking: Asking, found: Checked) -> Missing:
         account=account or OWN,
         crds=bool(found.lines) and not found.is_fine(Name.CRDS) and found.is_fine(Name.KUBERNETES),
         # all of them: another version of external-secrets may take the condition
-        rights=() if account and found.is_fine(Name.PERMISSION) else rights(writes=asking.writes, takes_condition=True),
+        rights=()
+        if account and found.is_fine(Name.PERMISSION)
+        else (*rights(writes=asking.writes, takes_condition=True), *_leading(asking, account)),
         namespaces=asking.selection.namespaces,
         policy=policy(asking.seed_paths, mounts, seeds=asking.seeds, streams=streams) if grants else "",
         policy_name=name,
@@ -554,6 +564,13 @@ def missing(asking: Asking, found: Checked) -> Missing:
         address=asking.address if found.lines else "",
         vault_namespace=asking.vault_namespace,
     )
+
+
+def _leading(asking: Asking, account: Account | None) -> tuple[Right, ...]:
+    """The rights in its own namespace. A person's shell does not have what deploy/base sets in the pod."""
+    if account:
+        return leading(asking.lease, FAMILIES if asking.families else ())
+    return leading(asking.lease or LEASE, FAMILIES) if asking.writes else ()
 
 
 def _inner(mount: Mount, path: VaultPath) -> str:

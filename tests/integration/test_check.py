@@ -27,15 +27,18 @@ from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
 from vaultsync import app
 from vaultsync.core.check import Line, Mark, Name
-from vaultsync.core.rights import RIGHTS
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
 from vaultsync.settings import Settings, variable
 
 SEED = {"vaultsync.io/seed": "true"}
+RBAC = "rbac.authorization.k8s.io/v1"
 VALUE = "not-to-be-seen"
 POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "policy", "name": "ops"}})}
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """Of which `check` must not make use; nobody could listen there."""
+IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_IP": "192.0.2.7"}
+"""As deploy/base sets it."""
 
 
 def environment(testbed: Testbed, env: Mapping[str, str]) -> dict[str, str]:
@@ -207,14 +210,11 @@ class Account:
     def __init__(self, place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()) -> None:
         self._place = place
         self._name = name = f"check-{place.name}"
-        self._role: Json = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name},
-        }
         assert place.testbed.identity  # makes the namespace
         place.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self.metadata})
         self.rules(rules)
+        self.own_rules([])
+        place.kube.apply(self.binding(NAMESPACE, name, "Role"))
         for namespace in namespaces or ("",):
             place.kube.apply(self.binding(namespace, name))
         token = place.kube.token_for(name, NAMESPACE)
@@ -226,28 +226,37 @@ class Account:
         return {"name": self._name, "namespace": NAMESPACE}
 
     def rules(self, rules: list[Json]) -> None:
-        self._place.kube.apply({**self._role, "rules": rules})
+        """Those that are bound in the namespaces."""
+        self._place.kube.apply(
+            {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": self._name}, "rules": rules}
+        )
 
-    def binding(self, namespace: str, role: str) -> Json:
-        """Of a ClusterRole, in a namespace or "" in all."""
+    def own_rules(self, rules: list[Json]) -> None:
+        """Those in vaultsync's own namespace alone."""
+        self._place.kube.apply({"apiVersion": RBAC, "kind": "Role", "metadata": self.metadata, "rules": rules})
+
+    def binding(self, namespace: str, role: str, kind: str = "ClusterRole") -> Json:
+        """Of a role, in a namespace or "" in all."""
         name = self._name
         return {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "apiVersion": RBAC,
             "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
             "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
             "subjects": [{"kind": "ServiceAccount", **self.metadata}],
         }
 
     def delete(self) -> None:
         name = self._name
         for kind in ("ClusterRoleBinding", "ClusterRole"):
-            self._place.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
+            self._place.kube.delete(RBAC, kind, name)
+        for kind in ("RoleBinding", "Role"):
+            self._place.kube.delete(RBAC, kind, name, NAMESPACE)
         self._place.kube.delete("v1", "ServiceAccount", name, NAMESPACE)
 
 
-def shipped_rules() -> list[Json]:
-    rules: list[Json] = yaml.safe_load((DEPLOY / "base" / "clusterrole.yaml").read_text())["rules"]
+def shipped_rules(file: str = "clusterrole") -> list[Json]:
+    rules: list[Json] = yaml.safe_load((DEPLOY / "base" / f"{file}.yaml").read_text())["rules"]
     return rules
 
 
@@ -260,13 +269,16 @@ def account(place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()
         made.delete()
 
 
-def less(verb: str, resource: str) -> list[Json]:
-    """The shipped rules without one verb on one resource."""
+def less(rules: list[Json], verb: str, right: Right) -> list[Json]:
+    """The rules without one verb of a right."""
     found = []
-    for rule in shipped_rules():
-        for one in rule["resources"]:
-            verbs = [other for other in rule["verbs"] if (other, one) != (verb, resource)]
-            found += [{"apiGroups": rule["apiGroups"], "resources": [one], "verbs": verbs}] if verbs else []
+    for rule in rules:
+        for resource in rule["resources"]:
+            for name in rule.get("resourceNames") or [""]:
+                is_it = (resource, name) == (right.resource, right.name)
+                verbs = [other for other in rule["verbs"] if not (is_it and other == verb)]
+                one = {"apiGroups": rule["apiGroups"], "resources": [resource], "verbs": verbs}
+                found += [one | ({"resourceNames": [name]} if name else {})] if verbs else []
     return found
 
 
@@ -286,13 +298,45 @@ def test_each_right_that_is_missing_is_told(place: Place) -> None:
     with account(place, []) as made:
         for right in RIGHTS:
             for verb in right.verbs:
-                made.rules(less(verb, right.resource))
+                made.rules(less(shipped_rules(), verb, right))
                 red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED)
                 told = [(line.check, line.of, line.found) for line in red if line.check is Name.PERMISSION]
                 is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
                 assert told == ([(Name.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
         made.rules(shipped_rules())
         assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED) == []
+
+
+ADDRESSES = {"4": "192.0.2.7", "6": "2001:db8::7"}
+
+
+def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
+    """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
+    with account(place, shipped_rules()) as made:
+        for right in leading(LEASE, FAMILIES):
+            env = {**made.env, **IN_A_POD, "VAULTSYNC_POD_IP": ADDRESSES.get(right.name[-1:], ADDRESSES["4"])}
+            for verb in right.verbs:
+                made.own_rules(less(shipped_rules("role"), verb, right))
+                [line] = [line for line in ask(place, **env) if line.mark is not Mark.OK]
+                found = (line.mark, line.check, line.of, line.found)
+                assert found == (Mark.FAILED, Name.PERMISSION, right.label, f"may not {verb} in {NAMESPACE}")
+                assert "--print-setup" in line.fix
+        made.own_rules(shipped_rules("role"))
+        assert [line for line in ask(place, **env) if line.mark is not Mark.OK] == []
+
+
+def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
+    def asked_for(**env: str) -> set[str]:
+        lines = [line for line in ask(place, **env) if line.check is Name.PERMISSION]
+        return {line.of for line in lines} & {right.label for right in leading(LEASE, FAMILIES)}
+
+    with account(place, shipped_rules()) as made:
+        lease = {"leases", "leases/vaultsync"}
+        assert asked_for(**made.env) == set()
+        assert asked_for(**made.env, VAULTSYNC_LEASE=LEASE) == lease
+        assert asked_for(**made.env, **IN_A_POD) == {*lease, "endpointslices/vaultsync-audit-ipv4"}
+        assert asked_for(**made.env, **IN_A_POD | {"VAULTSYNC_AUDIT_LISTEN": "unix:/run/audit"}) == lease
+        assert asked_for(**made.env, **IN_A_POD, VAULTSYNC_DRY_RUN="true") == set()
 
 
 def test_a_namespace_without_a_binding_is_named(place: Place, elsewhere: Place) -> None:
@@ -598,7 +642,7 @@ def as_vaultsync(testbed: Testbed, more: Mapping[str, str]) -> dict[str, str]:
     token = testbed.kube.token_for("vaultsync", NAMESPACE)
     kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / "own.kubeconfig", token, NAMESPACE)
     here = {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, "VAULT_TOKEN": secret["token"]}
-    return {**here, **HEARS, **more}
+    return {**here, **IN_A_POD, **more}
 
 
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
@@ -639,9 +683,9 @@ def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mappi
     assert run(bare, "--print-setup", env=own).stdout.endswith("\n# Nothing is missing.\n")
     for kind in ("ClusterRoleBinding", "ClusterRole"):
         for name in ("vaultsync", "vaultsync-cluster"):
-            bare.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
-    for name in ("shop", "web"):
-        bare.kube.delete("rbac.authorization.k8s.io/v1", "RoleBinding", "vaultsync", name)
+            bare.kube.delete(RBAC, kind, name)
+    for name in ("shop", "web", NAMESPACE):
+        bare.kube.delete(RBAC, "RoleBinding", "vaultsync", name)
     assert "failed" in {line["mark"] for line in json.loads(run(bare, "-o", "json", env=own).stdout)["checks"]}
 
 

@@ -25,7 +25,7 @@ from vaultsync.core.check import AuditFile, Health, Hearing, Line, Mark, Name, S
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.core.policy import Asked, asked, policy, stand_ins
-from vaultsync.core.rights import RIGHTS, Question, Right, questions, rights
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.core.setup import OWN, Account, Missing, script
 from vaultsync.vault.client import VaultClient
@@ -60,6 +60,20 @@ def used(listed: tuple[Right, ...]) -> Rules:
     return {(right.group, right.resource, verb) for right in listed for verb in right.verbs}
 
 
+LEADING = leading(LEASE, FAMILIES)
+
+
+def by_name(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The resource and verb of each rule, with the name that limits it after a slash."""
+    return {
+        (f"{resource}{name}", verb)
+        for rule in rules
+        for resource in rule["resources"]
+        for name in [f"/{name}" for name in rule.get("resourceNames", ())] or [""]
+        for verb in rule["verbs"]
+    }
+
+
 # -- rights
 
 
@@ -72,6 +86,29 @@ def test_the_rights_are_those_of_the_shipped_cluster_role() -> None:
 def test_the_rights_outside_of_namespaces_are_those_of_the_namespaced_role() -> None:
     [role] = shipped("namespaced/cluster.yaml", "ClusterRole")
     assert used(tuple(right for right in RIGHTS if not right.in_namespaces)) == granted(role["rules"])
+
+
+def test_the_rights_in_the_own_namespace_are_those_of_the_shipped_role() -> None:
+    [role] = shipped("base/role.yaml", "Role")
+    assert {(right.label, verb) for right in LEADING for verb in right.verbs} == by_name(role["rules"])
+    assert {(right.group, right.resource, verb) for right in LEADING for verb in right.verbs} == granted(role["rules"])
+    assert {right.namespace for right in LEADING} == {role["metadata"]["namespace"]}
+
+
+def test_only_who_leads_by_a_lease_has_use_for_them() -> None:
+    assert leading("", FAMILIES) == ()
+    assert [right.label for right in leading("a/b", ())] == ["leases", "leases/b"]
+    assert [right.label for right in leading("a/b", (6,))] == ["leases", "leases/b", "endpointslices/b-audit-ipv6"]
+    assert {right.namespace for right in leading("a/b", FAMILIES)} == {"a"}
+
+
+def test_they_are_asked_about_by_name_in_their_namespace_alone() -> None:
+    for watched in ((), ("shop", "web")):
+        found = [question for right in leading("a/b", (4,)) for question in questions(right, watched)]
+        assert found[0] == Question("coordination.k8s.io", "leases", "create", "a")
+        assert found[1] == Question("coordination.k8s.io", "leases", "get", "a", "b")
+        assert found[-1] == Question("discovery.k8s.io", "endpointslices", "patch", "a", "b-audit-ipv4")
+        assert len(found) == 6
 
 
 def test_less_is_used_in_a_dry_run_and_without_the_condition() -> None:
@@ -108,14 +145,19 @@ def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_printed_manifests_are_those_of_deploy_base() -> None:
-    found = manifests(script(Missing(rights=RIGHTS)))
+    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING))))
     for kind, file in {
         "ClusterRoleBinding": "clusterrolebinding",
         "ServiceAccount": "serviceaccount",
+        "RoleBinding": "rolebinding",
     }.items():
         assert of_kind(found, kind) == shipped(f"base/{file}.yaml", kind)
     [role], [shipped_role] = of_kind(found, "ClusterRole"), shipped("base/clusterrole.yaml", "ClusterRole")
     assert role["metadata"] == shipped_role["metadata"]
+    assert granted(role["rules"]) == granted(shipped_role["rules"])
+    [role], [shipped_role] = of_kind(found, "Role"), shipped("base/role.yaml", "Role")
+    assert role["metadata"] == shipped_role["metadata"]
+    assert by_name(role["rules"]) == by_name(shipped_role["rules"])
     assert granted(role["rules"]) == granted(shipped_role["rules"])
     assert [one["metadata"]["name"] for one in of_kind(found, "Namespace")] == ["vaultsync"]
 
@@ -132,6 +174,19 @@ def test_the_printed_manifests_for_namespaces_are_those_of_deploy_namespaced() -
     assert names == [["team-a"], ["team-a"]]
 
 
+def test_a_watched_namespace_that_is_its_own_has_two_bindings() -> None:
+    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING), namespaces=("team-a", "vaultsync"))))
+    bound = {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): one["roleRef"]["kind"]
+        for one in of_kind(found, "RoleBinding")
+    }
+    assert bound == {
+        ("team-a", "vaultsync"): "ClusterRole",
+        ("vaultsync", "vaultsync"): "Role",
+        ("vaultsync", "vaultsync-watched"): "ClusterRole",
+    }
+
+
 def test_what_is_there_is_not_printed() -> None:
     assert script(Missing()).endswith("# Nothing is missing.\n")
     text = script(Missing(token=True, policy_name="vaultsync-2"))
@@ -146,7 +201,7 @@ def test_what_is_there_is_not_printed() -> None:
         Missing(),
         Missing(audit=True, seeded="shop", crds=True),
         Missing(
-            rights=RIGHTS,
+            rights=(*RIGHTS, *LEADING),
             account=Account("x", "y"),
             namespaces=("shop", "web"),
             policy=policy(SeedPaths.parse(["*/it's/$(id)/`id`/{namespace}/**"]), [Mount("a b'c/", 2)], seeds=True),

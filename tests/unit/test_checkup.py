@@ -1,6 +1,8 @@
 """checkup against a local server that fails in the middle, as real ones can not be made to fail."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,7 +15,7 @@ from vaultsync.core import check
 from vaultsync.core.check import Hearing, Line, Mark, Name
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import Mount
-from vaultsync.core.rights import RIGHTS
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.survey import Survey
@@ -189,7 +191,8 @@ def fine(*more: Line) -> list[Line]:
 
 def test_without_a_checkup_all_is_missing() -> None:
     found = missing(asking(), Checked())
-    assert (found.rights, found.token, found.audit, found.seeded) == (RIGHTS, True, True, "NAMESPACE")
+    assert (found.token, found.audit, found.seeded) == (True, True, "NAMESPACE")
+    assert found.rights == (*RIGHTS, *leading(LEASE, FAMILIES))
     assert 'path "secret/data/*"' in found.policy
     assert (found.crds, found.address) == (False, "")
 
@@ -199,7 +202,26 @@ def test_what_is_fine_is_not_missing() -> None:
     found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.rights, found.policy, found.token, found.audit, found.crds) == ((), "", False, False, False)
     by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
-    assert (by_person.rights, by_person.policy) == (RIGHTS, "")
+    assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, FAMILIES)), "")
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "own"),
+    [
+        ("admin", {"lease": "a/b"}, leading("a/b", FAMILIES)),
+        ("admin", {"writes": False}, ()),
+        (check.SERVICE_ACCOUNT, {}, ()),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b"}, leading("a/b", ())),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b", "families": (4,)}, leading("a/b", FAMILIES)),
+    ],
+)
+def test_the_rights_in_the_own_namespace_go_by_the_settings(
+    user: str, changes: dict[str, Any], own: tuple[Right, ...]
+) -> None:
+    """A pod has settings that are its own; a person's shell lacks them."""
+    lacks = Line(Name.PERMISSION, Mark.FAILED, "may not", "grant it", "events")
+    found = missing(replace(asking(), **changes), Checked(fine(lacks), user))
+    assert tuple(right for right in found.rights if right.namespace) == own
 
 
 def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:

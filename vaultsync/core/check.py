@@ -236,17 +236,17 @@ def permission(right: Right, refused: Sequence[Question], user: str, *, by_names
         by_namespace: whether it was asked for some namespaces alone.
     """
     if not refused:
-        return Line(Name.PERMISSION, Mark.OK, ", ".join(right.verbs), of=right.resource)
+        return Line(Name.PERMISSION, Mark.OK, ", ".join(right.verbs), of=right.label)
     verbs = [verb for verb in right.verbs if any(one.verb == verb for one in refused)]
     places = sorted({one.namespace or one.name for one in refused} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
-    return Line(Name.PERMISSION, Mark.FAILED, found, _rbac(user, by_namespace=by_namespace), right.resource)
+    return Line(Name.PERMISSION, Mark.FAILED, found, _rbac(user, by_namespace=by_namespace), right.label)
 
 
 def permission_unknown(right: Right, problem: str) -> Line:
     """The API server does not say: that is no refusal."""
     fix = "bind the ClusterRole system:basic-user, which lets everybody ask for their own rights"
-    return Line(Name.PERMISSION, Mark.WARNING, cut(problem), fix, right.resource)
+    return Line(Name.PERMISSION, Mark.WARNING, cut(problem), fix, right.label)
 
 
 def _rbac(user: str, *, by_namespace: bool) -> str:

@@ -17,6 +17,8 @@ from vaultsync.core.rights import NAMESPACES, Right
 HOLDER: Final = "vaultsync-vault-token"
 """Where the Deployment of deploy/token looks for the token."""
 NAMESPACE: Final = "vaultsync"
+ROLE: Final = "vaultsync"
+"""The name of ClusterRole, Role and bindings, and where a setting names no other, of the role in Vault."""
 RBAC: Final = "rbac.authorization.k8s.io"
 END: Final = "EOF"
 """No line of YAML or of a policy is that."""
@@ -58,7 +60,7 @@ class Missing:
 
     Attributes:
         crds: external-secrets.
-        rights: those in Kubernetes, none if they are there.
+        rights: those in Kubernetes, of its own namespace too; none if they are there.
         account: who is to have them.
         namespaces: the only ones that are watched, by name; none: all are.
         policy: Vault's, in HCL; "" if it is there.
@@ -140,38 +142,50 @@ def _apply(manifests: Sequence[Mapping[str, Any]]) -> str:
 
 def _manifests(missing: Missing) -> list[Mapping[str, Any]]:
     """Those of deploy/base, or of deploy/namespaced, without the Deployment."""
-    account = missing.account
-    metadata = {"name": account.name, "namespace": account.namespace}
+    account, rights = missing.account, [right for right in missing.rights if not right.namespace]
     found: list[Mapping[str, Any]] = [
         _object("v1", "Namespace", {"name": account.namespace}),
-        _object("v1", "ServiceAccount", metadata, automountServiceAccountToken=False),
+        _object("v1", "ServiceAccount", _named(account.name, account.namespace), automountServiceAccountToken=False),
+        _role("ClusterRole", _named(ROLE), [_rule(right) for right in rights]),
     ]
-    found.append(_role("vaultsync", [_rule(right) for right in missing.rights]))
+    own = [right for right in missing.rights if right.namespace]
+    for namespace in dict.fromkeys(right.namespace for right in own):
+        metadata = _named(ROLE, namespace)
+        found += [_role("Role", metadata, [_rule(right) for right in own]), _binding("Role", ROLE, account, metadata)]
     if not missing.namespaces:
-        return [*found, _binding("ClusterRoleBinding", "vaultsync", account)]
-    outside = [_rule(right, missing.namespaces) for right in missing.rights if not right.in_namespaces]
-    found += [_role("vaultsync-cluster", outside), _binding("ClusterRoleBinding", "vaultsync-cluster", account)]
-    return found + [_binding("RoleBinding", "vaultsync", account, name) for name in missing.namespaces]
+        return [*found, _binding("ClusterRole", ROLE, account, _named(ROLE))]
+    outside = [_rule(right, missing.namespaces) for right in rights if not right.in_namespaces]
+    metadata = _named(f"{ROLE}-cluster")
+    found += [_role("ClusterRole", metadata, outside), _binding("ClusterRole", metadata["name"], account, metadata)]
+    taken = {right.namespace for right in own}  # where the Role has a binding of that name
+    places = [_named(f"{ROLE}-watched" if name in taken else ROLE, name) for name in missing.namespaces]
+    return found + [_binding("ClusterRole", ROLE, account, metadata) for metadata in places]
 
 
-def _role(name: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return _object(f"{RBAC}/v1", "ClusterRole", {"name": name}, rules=list(rules))
+def _named(name: str, namespace: str = "") -> dict[str, str]:
+    return {"name": name} | ({"namespace": namespace} if namespace else {})
+
+
+def _role(kind: str, metadata: Mapping[str, str], rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return _object(f"{RBAC}/v1", kind, metadata, rules=list(rules))
 
 
 def _rule(right: Right, namespaces: Sequence[str] = ()) -> dict[str, Any]:
     rule: dict[str, Any] = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+    if right.name:
+        rule["resourceNames"] = [right.name]
     if namespaces and right.resource == NAMESPACES:
         rule["resourceNames"] = list(namespaces)
     return rule
 
 
-def _binding(kind: str, role: str, account: Account, namespace: str = "") -> dict[str, Any]:
-    metadata = {"name": role} | ({"namespace": namespace} if namespace else {})
+def _binding(kind: str, role: str, account: Account, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Of a role of that kind, in the namespace of the metadata or, without one, in all."""
     return _object(
         f"{RBAC}/v1",
-        kind,
+        "RoleBinding" if "namespace" in metadata else "ClusterRoleBinding",
         metadata,
-        roleRef={"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+        roleRef={"apiGroup": RBAC, "kind": kind, "name": role},
         subjects=[{"kind": "ServiceAccount", "name": account.name, "namespace": account.namespace}],
     )
 

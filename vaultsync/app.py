@@ -19,6 +19,7 @@ from vaultsync.core.decide import Defaults, SeedMode
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
+from vaultsync.core.logins import Way
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import clean_namespace
@@ -172,6 +173,15 @@ def _asking(settings: Settings) -> Asking:
         writes=not settings.dry_run,
         hearing=Hearing(settings.source.value, settings.audit_listen, settings.audit_file, settings.poll_interval),
         streams=settings.source.streams,
+        way=Way(
+            auth=settings.vault_auth,
+            mount=settings.vault_auth_mount,
+            role=settings.vault_role,
+            token_file=settings.vault_token_file,
+            jwt_file=settings.vault_jwt_file,
+            role_id_file=settings.vault_role_id_file,
+            secret_id_file=settings.vault_secret_id_file,
+        ),
         lease="" if settings.dry_run else settings.lease,
         families=(endpoint[0].version,) if endpoint else (),
     )

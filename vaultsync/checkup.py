@@ -18,19 +18,21 @@ from vaultsync.core.errors import (
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
+    NoCredential,
     VaultRejected,
     VaultsyncError,
     VaultUnavailable,
     VaultUntrusted,
     first_reason,
 )
+from vaultsync.core.logins import Way
 from vaultsync.core.objects import FindRef, RemoteRef
-from vaultsync.core.paths import Mount, VaultPath, secret_path, v2_path
-from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, policy, stand_ins
+from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
+from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, parse_mounts, policy, stand_ins
 from vaultsync.core.rights import FAMILIES, LEASE, Question, Right, leading, questions, rights
 from vaultsync.core.rules import PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.setup import OWN, Account, Missing
+from vaultsync.core.setup import AUDIENCE, OWN, Account, Missing
 from vaultsync.engine.index import Index
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.kube import access
@@ -76,6 +78,7 @@ class Asking:
         writes: whether anything is written to Kubernetes.
         hearing: of changes.
         streams: whether the event stream is used where there is one.
+        way: how it logs in to Vault.
         lease: by which one of several replicas leads, "" where nobody is elected.
         families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
     """
@@ -90,6 +93,7 @@ class Asking:
     writes: bool
     hearing: Hearing
     streams: bool
+    way: Way = field(default_factory=Way)
     lease: str = ""
     families: tuple[int, ...] = ()
 
@@ -171,7 +175,7 @@ class Checkup:
         except VaultUnavailable as error:  # it did answer a moment ago
             self._add(Line(Name.VAULT, Mark.FAILED, check.cut(str(error)), check.AGAIN))
             self._found.token = None
-        self._found.mounts = tuple(sorted({mount for _, mount in uses}))
+        self._found.mounts = tuple(sorted({mount for _, mount in uses})) if self._found.token else self._guessed()
         await self._source()
         self._stores()
         await self._policies(uses)
@@ -288,13 +292,23 @@ class Checkup:
         if line.mark is Mark.FAILED:
             self._add(check.not_asked(Name.LOGIN, Name.VAULT))
             return
+        await self._log_in(self._asking.way)
+
+    async def _log_in(self, way: Way) -> None:
         try:
             await self._login.log_in()
+        except NoCredential as error:
+            self._add(check.no_credential(str(error), way))
+            return
+        except VaultsyncError as error:
+            self._add(check.no_login(str(error), way))
+            return
+        try:
             self._found.token = await self._vault.token()
         except VaultsyncError as error:
-            self._add(check.no_login(str(error), issues=self._login.issues))
+            self._add(check.no_look_up(str(error), way) if way.issues else check.no_login(str(error), way))
         else:
-            self._add(check.login(self._found.token, issues=self._login.issues))
+            self._add(check.login(self._found.token, way))
 
     @property
     def _streams(self) -> bool:
@@ -302,7 +316,7 @@ class Checkup:
         return self._asking.streams and check.offers_stream(self._found.version)
 
     def _policy_fix(self, token: Token) -> str:
-        return check.mend_policy(self._found.mounts or DEFAULT_MOUNTS, token, streams=self._streams)
+        return check.mend_policy(self._found.mounts or DEFAULT_MOUNTS, token, self._asking.way, streams=self._streams)
 
     # -- the source
 
@@ -383,6 +397,18 @@ class Checkup:
                 path = VaultPath(store.vault_namespace, secret_path(store.path, store.kv, STAND_IN))
                 await self._enter(found, path, store.kv)
         return found
+
+    def _guessed(self) -> tuple[Mount, ...]:
+        """The mounts that stores and ExternalSecrets seem to name, while Vault can't be asked."""
+        named = [guessed_mount(path.path, kv) for path, kv in self._index.paths_with_kv()]
+        stores = (store for store in self._index.stores() if store.path and self._index.is_ours(store))
+        named += [Mount(f"{store.path}/", store.kv) for store in stores]
+        found: dict[str, Mount] = {}
+        for mount in sorted(set(named)):
+            with suppress(ValueError):  # whoever makes a store writes there what they like
+                for one in parse_mounts([f"{mount.path}=v{mount.kv}"]):
+                    found.setdefault(one.path, one)
+        return tuple(found.values())
 
     async def _enter(self, found: Uses, path: VaultPath, kv: int) -> Mount | None:
         """Take in the path's mount, which is asked for once; None where there is none."""
@@ -546,6 +572,7 @@ def missing(asking: Asking, found: Checked) -> Missing:
     token = found.token
     name = (token.policy if token else "") or check.POLICY
     grants = not found.is_fine(Name.POLICY)
+    way, is_other = asking.way, grants and token is not None and not token.policy
     streams = asking.streams and (not found.version or check.offers_stream(found.version))
     mounts = found.mounts or DEFAULT_MOUNTS
     return Missing(
@@ -558,7 +585,10 @@ def missing(asking: Asking, found: Checked) -> Missing:
         namespaces=asking.selection.namespaces,
         policy=policy(asking.seed_paths, mounts, seeds=asking.seeds, streams=streams) if grants else "",
         policy_name=name,
-        token=not found.is_fine(Name.LOGIN) or (grants and token is not None and not token.policy),
+        way=way,
+        login=not found.is_fine(Name.LOGIN) or (is_other and not way.issues),
+        is_other=is_other,
+        audience="" if account and not way.jwt_file else AUDIENCE,
         audit=not found.is_fine(Name.SOURCE),
         seeded=found.unasked or ("" if found.lines else "NAMESPACE"),
         address=asking.address if found.lines else "",

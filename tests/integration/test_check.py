@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from tests.integration.test_explain import signs
+from tests.integration.test_login import reviewer, signers
 from tests.integration.test_policy import Right as Capability
 from tests.integration.test_policy import rights as capabilities
 from tests.integration.test_policy import without
-from tests.integration.test_readme import commands, section
+from tests.integration.test_readme import commands, outside_of_a_pod, section
 from tests.testbed.api import Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, PROJECT
 from tests.testbed.place import Place
@@ -636,13 +637,42 @@ def bare() -> Iterator[Testbed]:
 
 
 def as_vaultsync(testbed: Testbed, more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one that has what was set up, and no more."""
-    secret = testbed.kube.secret_values("vaultsync-vault-token", NAMESPACE)
-    assert secret is not None
+    """The environment of one that has what was set up in Kubernetes, and no more."""
     token = testbed.kube.token_for("vaultsync", NAMESPACE)
     kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / "own.kubeconfig", token, NAMESPACE)
-    here = {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, "VAULT_TOKEN": secret["token"]}
-    return {**here, **IN_A_POD, **more}
+    return {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, **IN_A_POD, **more}
+
+
+def kept_in(testbed: Testbed, secret: str) -> dict[str, str]:
+    """The values of a Secret that was set up."""
+    values = testbed.kube.secret_values(secret, NAMESPACE)
+    assert values is not None
+    return values
+
+
+def with_stores(testbed: Testbed, *namespaces: str) -> None:
+    """Has external-secrets' CRDs, and two stores in each namespace."""
+    apply_crds(testbed.kube)
+    for name in namespaces:
+        testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for store, path in (("a", "secret"), ("b", "team/kv")):
+            provider: Json = {"server": testbed.vault.address, "path": path, "version": "v2"}
+            provider["auth"] = {"tokenSecretRef": {"name": "x", "key": "x"}}
+            testbed.kube.apply(
+                {
+                    "apiVersion": "external-secrets.io/v1",
+                    "kind": "SecretStore",
+                    "metadata": {"name": store, "namespace": name},
+                    "spec": {"provider": {"vault": provider}},
+                }
+            )
+
+
+def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
+    ended = run(testbed, "-o", "json", env=env)
+    assert [line for line in json.loads(ended.stdout)["checks"] if line["mark"] != "ok"] == []
+    assert ended.returncode == 0
+    assert run(testbed, "--print-setup", env=env).stdout.endswith("\n# Nothing is missing.\n")
 
 
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
@@ -656,31 +686,14 @@ def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mappi
         assert "install external-secrets" in lines["crds"]["fix"]
         assert lines["stores"]["found"] == "needs crds"
         assert "# external-secrets is missing" in run(bare, "--print-setup", env=admin).stdout
-        apply_crds(bare.kube)
-    for name in ("shop", "web"):
-        bare.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        for store, path in (("a", "secret"), ("b", "team/kv")):
-            provider: Json = {"server": bare.vault.address, "path": path, "version": "v2"}
-            provider["auth"] = {"tokenSecretRef": {"name": "x", "key": "x"}}
-            bare.kube.apply(
-                {
-                    "apiVersion": "external-secrets.io/v1",
-                    "kind": "SecretStore",
-                    "metadata": {"name": store, "namespace": name},
-                    "spec": {"provider": {"vault": provider}},
-                }
-            )
+    with_stores(bare, "shop", "web")
     printed = run(bare, "--print-setup", env=admin)
     assert (printed.returncode, printed.stderr) == (0, "")
     for _ in range(2):
         done = sh(bare, printed.stdout, bare.env)
         assert done.returncode == 0, done.stderr
-    own = as_vaultsync(bare, settings)
-    ended = run(bare, "-o", "json", env=own)
-    document = json.loads(ended.stdout)
-    assert ended.returncode == 0, document
-    assert document["summary"] | {"ok": 0} == {"ok": 0, "failed": 0, "warning": 0, "not_asked": 0}, document
-    assert run(bare, "--print-setup", env=own).stdout.endswith("\n# Nothing is missing.\n")
+    own = as_vaultsync(bare, {"VAULT_TOKEN": kept_in(bare, "vaultsync-vault-token")["token"], **settings})
+    all_is_well(bare, own)
     for kind in ("ClusterRoleBinding", "ClusterRole"):
         for name in ("vaultsync", "vaultsync-cluster"):
             bare.kube.delete(RBAC, kind, name)
@@ -695,3 +708,129 @@ def test_without_settings_all_is_printed(bare: Testbed) -> None:
     done = sh(bare, printed.stdout, bare.env)
     assert done.returncode == 0, done.stderr
     assert "VAULT_ADDR" not in printed.stdout
+
+
+# -- from nothing, by each way to log in
+
+
+class FromNothing:
+    """One way to log in, of which nothing is there: no auth method, no policy, no role, no Secret."""
+
+    def __init__(self, testbed: Testbed, folder: Path, method: str, mount: str, *, in_files: bool = False) -> None:
+        self.testbed = testbed
+        self.method, self.mount = method, mount
+        self.files = {name: folder / name for name in ("jwt", "role-id", "secret-id")} if in_files else {}
+        self.jwt = folder / "jwt"
+        root = testbed.vault_root.api
+        for path in (f"/v1/sys/auth/{mount}", "/v1/sys/policies/acl/vaultsync"):
+            root.request("DELETE", path)
+        testbed.kube.delete("v1", "Secret", "vaultsync-vault-approle", NAMESPACE)
+        self.role = f"/v1/auth/{mount}/role/" + ("vaultsync" if method == "approle" else "seeder")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of the login. What is not there yet is some text."""
+        given = {"VAULTSYNC_VAULT_AUTH": self.method, "VAULTSYNC_VAULT_AUTH_MOUNT": self.mount}
+        if self.method != "approle":
+            return given | {"VAULTSYNC_VAULT_ROLE": "seeder", "VAULTSYNC_VAULT_JWT_FILE": str(self.jwt)}
+        if self.files:
+            names = {"VAULTSYNC_VAULT_ROLE_ID_FILE": "role-id", "VAULTSYNC_VAULT_SECRET_ID_FILE": "secret-id"}
+            return given | {variable: str(self.files[name]) for variable, name in names.items()}
+        kept = self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE) or {}
+        ids = {"VAULTSYNC_VAULT_ROLE_ID": "role-id", "VAULTSYNC_VAULT_SECRET_ID": "secret-id"}
+        return given | {variable: kept.get(name, "not-yet") for variable, name in ids.items()}
+
+    def mint(self) -> None:
+        """Has Kubernetes make the token, as the kubelet does in the pod of deploy/base."""
+        self.jwt.write_text(self.testbed.kube.token_for("vaultsync", NAMESPACE, 600, ["vault"]))
+
+    def configure(self) -> None:
+        """What only a person knows: who reviews the tokens, or signs them."""
+        known = {"kubernetes": reviewer, "jwt": signers}.get(self.method)
+        if known:
+            self.testbed.vault_root.api.request("POST", f"/v1/auth/{self.mount}/config", known(self.testbed))
+
+    def state(self) -> list[object]:
+        """All that the commands have to do with."""
+        find = self.testbed.vault_root.api.find
+        paths = (f"/v1/auth/{self.mount}/config", self.role, f"{self.role}/role-id", f"{self.role}/secret-id?list=true")
+        found: list[object] = [
+            found and found["data"] for found in map(find, (*paths, "/v1/sys/policies/acl/vaultsync"))
+        ]
+        found.append(self.testbed.vault_root.api.request("GET", "/v1/sys/auth")["data"])
+        kept = [file.read_text() for file in self.files.values() if file.exists()]
+        return [*found, kept, self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE)]
+
+    def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """As an admin of both; the Vault here is in no pod. Prints nothing secret."""
+        for old, new in outside_of_a_pod(self.testbed).items():
+            script = script.replace(old, new)
+        done = sh(self.testbed, script, {**self.testbed.env, **env})
+        secret = {text for name, text in self.settings.items() if name.endswith("_ID")} - {"not-yet"}
+        secret |= {file.read_text() for file in self.files.values() if file.exists()}
+        assert not [text for text in secret if text in done.stdout + done.stderr]
+        return done
+
+
+def nearly_an_admin(testbed: Testbed) -> str:
+    """The token of one who may do everything but see which auth methods there are."""
+    everything = 'path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }'
+    testbed.vault_root.policy("nearly", f'{everything}\npath "sys/auth" {{ capabilities = ["deny"] }}')
+    return testbed.vault_root.token(["nearly"])
+
+
+@pytest.mark.parametrize(
+    ("method", "mount", "in_files"),
+    [
+        ("kubernetes", "kubernetes", False),
+        ("kubernetes", "team/cluster-a", False),
+        ("approle", "approle", False),
+        ("approle", "team/approle", True),
+        ("jwt", "jwt", False),
+    ],
+)
+def test_what_is_printed_lets_it_log_in_from_nothing(
+    bare: Testbed, tmp_path: Path, method: str, mount: str, in_files: bool
+) -> None:
+    """And nothing is changed by a second run: not what a person has written, not where Vault refuses to answer."""
+    with_stores(bare, "shop")
+    way = FromNothing(bare, tmp_path, method, mount, in_files=in_files)
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    ended = run(bare, "-o", "json", env=admin | way.settings)
+    [login] = [line for line in json.loads(ended.stdout)["checks"] if line["check"] == "login"]
+    assert (ended.returncode, login["mark"]) == (1, "failed")
+    assert "vaultsync check --print-setup" in login["fix"]
+
+    printed = run(bare, "--print-setup", env=admin | way.settings)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "vault token create" not in printed.stdout
+    done = way.run(printed.stdout)
+    assert done.returncode == 0, done.stderr
+    way.mint()
+    way.configure()
+    all_is_well(bare, as_vaultsync(bare, way.settings))
+
+    before = way.state()
+    assert way.run(printed.stdout).returncode == 0
+    assert way.state() == before
+    refused = way.run(printed.stdout, VAULT_TOKEN=nearly_an_admin(bare))
+    assert (refused.returncode != 0, "Error listing enabled authentications" in refused.stderr) == (True, True)
+    assert way.state() == before
+    all_is_well(bare, as_vaultsync(bare, way.settings))
+
+
+def test_a_secret_id_that_the_role_does_not_know_any_more_is_replaced(bare: Testbed, tmp_path: Path) -> None:
+    with_stores(bare, "shop")
+    way = FromNothing(bare, tmp_path, "approle", "approle")
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    printed = run(bare, "--print-setup", env=admin | way.settings).stdout
+    assert way.run(printed).returncode == 0
+    lost = way.settings
+    secret_id = {"secret_id": lost["VAULTSYNC_VAULT_SECRET_ID"]}
+    bare.vault_root.api.request("POST", f"{way.role}/secret-id/destroy", secret_id)
+    ended = run(bare, "-o", "json", env=as_vaultsync(bare, lost))
+    [login] = [line for line in json.loads(ended.stdout)["checks"] if line["check"] == "login"]
+    assert (login["mark"], "role ID" in login["fix"]) == ("failed", True)
+    done = way.run(run(bare, "--print-setup", env=as_vaultsync(bare, lost)).stdout)
+    assert done.returncode == 0, done.stderr
+    all_is_well(bare, as_vaultsync(bare, way.settings))

@@ -20,9 +20,9 @@ from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
+from vaultsync.core.logins import Auth
 from vaultsync.kube.endpoint import PORT_NAME
 from vaultsync.settings import Settings, variable
-from vaultsync.vault.methods import Auth
 
 BASE = PROJECT / "deploy" / "base"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"

@@ -21,7 +21,7 @@ from vaultsync.core.check import Health, Token
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
 from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
@@ -180,7 +180,7 @@ class VaultClient:
 
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
-        return await self._in_thread(self._health)
+        return await self._sent(self._health)
 
     async def token(self) -> Token:
         """What the token is (auth/token/lookup-self)."""
@@ -314,7 +314,7 @@ class VaultClient:
         try:
             answer = self._request("get", f"sys/internal/ui/mounts/{path.path}", path.namespace)
         except VaultDenied:
-            return _guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
+            return guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
         data = _mapping(answer.get("data"))
         if data.get("type") not in ("kv", "generic"):
             raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
@@ -425,11 +425,6 @@ def _trouble(status: int) -> str:
         return "no answer"
     sealed = ": sealed, starting, or behind a proxy that does not reach it"
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
-
-
-def _guessed_mount(path: str, kv: int) -> Mount:
-    before, data, _ = path.partition("/data/")
-    return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
 
 
 def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:

@@ -37,7 +37,7 @@ from vaultsync.engine.index import Index
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.kube import access
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
 from vaultsync.vault.client import VaultClient
@@ -228,13 +228,17 @@ class Checkup:
 
     async def _served(self, client: KubeClient) -> Served | None:
         """What of external-secrets.io is served; None where it is of no use."""
-        kinds = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
         try:
-            line = check.crds(await access.resources(client, SERVED_VERSIONS), SERVED_VERSIONS, kinds)
+            found = await access.resources(client, SERVED_VERSIONS)
         except KubeDenied as error:
-            line = Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY)
+            self._add(Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY))
+            return None
+        line = check.crds(found, SERVED_VERSIONS, (EXTERNAL_SECRETS, STORES, CLUSTER_STORES))
         self._add(line)
-        return await served(client) if line.mark is Mark.OK else None
+        if line.mark is not Mark.OK:
+            return None
+        version = next(version for version in SERVED_VERSIONS if version in found)
+        return Served(version, await takes_condition(client, version))
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""

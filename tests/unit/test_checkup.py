@@ -199,6 +199,11 @@ def test_a_store_in_no_mount_of_kv_is_told() -> None:
 # -- what is to be set up
 
 
+def test_what_is_served_is_asked_for_once() -> None:
+    _, asked = checked(lambda _: 0)
+    assert [asked.count(path) for path in (GROUP, f"{GROUP}/v1", f"/openapi/v3{GROUP}/v1")] == [1, 1, 1]
+
+
 def test_while_vault_takes_no_token_the_mounts_are_those_that_stores_seem_to_name() -> None:
     """And no store can have the printed policy grant anything else."""
     named = (("team/kv", "v2"), ("kv1", "v1"), ("kv1", "v2"), ("*", "v2"), ("+", "v2"), ("sys", "v2"), ("a=v1", "v2"))

@@ -308,7 +308,7 @@ class Checkup:
             self._add(check.no_login(str(error), way))
             return
         try:
-            self._found.token = await self._vault.token()
+            self._found.token = await self._login.look_up()
         except VaultsyncError as error:
             self._add(check.no_look_up(str(error), way) if way.issues else check.no_login(str(error), way))
         else:
@@ -353,7 +353,7 @@ class Checkup:
         """Whether it can be read, and whether a request that is made now appears in it."""
         try:
             before = await asyncio.to_thread(_size, path)
-            await self._vault.token()
+            await self._login.look_up()
             for _ in range(AUDIT_LOOKS):
                 if await asyncio.to_thread(_size, path) != before:
                     return AuditFile(grew=True)
@@ -467,7 +467,7 @@ class Checkup:
     def _own(self, token: Token) -> list[Asked]:
         """What is asked of Vault itself, and what would let the token give itself more."""
         wanted = {
-            "auth/token/lookup-self": ("read", True),
+            check.LOOK_UP: ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
             "auth/token/revoke-self": ("update", self._login.issues),
             CAPABILITIES: ("update", True),

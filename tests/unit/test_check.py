@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.unit.build import V1, V2, path, run
 from tests.unit.servers import answer, http_server
-from tests.unit.test_vault_client import TOKEN, with_client
+from tests.unit.test_vault_client import with_client
 from vaultsync import tables
 from vaultsync.cli import main
 from vaultsync.core import check
@@ -738,27 +738,6 @@ def test_what_is_not_vault_has_no_health(document: object) -> None:
             await client.health()
 
     with_client(responding(200, document), test)
-
-
-def test_a_token_is_told_without_itself() -> None:
-    data = {
-        "id": TOKEN,
-        "accessor": "acc3ssor",
-        "policies": ["default", "vaultsync"],
-        "identity_policies": ["team", "default"],
-        "ttl": 60,
-        "period": 120,
-        "renewable": True,
-        "orphan": True,
-        "num_uses": 0,
-    }
-
-    async def test(client: VaultClient) -> None:
-        token = await client.token()
-        assert token == Token(("default", "vaultsync", "team"), 60.0, True, 120.0, 0.0, True, 0)
-        assert TOKEN not in repr(token)
-
-    with_client(responding(200, {"data": data}), test)
 
 
 def test_capabilities_without_those_that_are_denied() -> None:

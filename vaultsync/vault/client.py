@@ -17,7 +17,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core import marks
-from vaultsync.core.check import Health, Token
+from vaultsync.core.check import Health
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
@@ -182,10 +182,6 @@ class VaultClient:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
         return await self._sent(self._health)
 
-    async def token(self) -> Token:
-        """What the token is (auth/token/lookup-self)."""
-        return await self._in_thread(self._told_token)
-
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
 
@@ -299,9 +295,6 @@ class VaultClient:
             standby=told.get("standby") is True,
             version=str(told.get("version", ""))[:40],
         )
-
-    def _told_token(self) -> Token:
-        return _token(self._request("get", "auth/token/lookup-self", self._login.access.namespace))
 
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
@@ -463,21 +456,6 @@ def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "mark": marks.parse_mark(custom),
         "managed_by": str(custom.get(marks.MANAGED_BY, "")),
     }
-
-
-def _token(answer: Mapping[str, Any]) -> Token:
-    """Without its id and accessor."""
-    data = _mapping(answer.get("data"))
-    policies = [*(data.get("policies") or ()), *(data.get("identity_policies") or ())]
-    return Token(
-        policies=tuple(dict.fromkeys(map(str, policies))),
-        ttl=float(data.get("ttl") or 0),
-        renewable=bool(data.get("renewable")),
-        period=float(data.get("period") or 0),
-        max_ttl=float(data.get("explicit_max_ttl") or 0),
-        orphan=data.get("orphan") is True,
-        uses=int(data.get("num_uses") or 0),
-    )
 
 
 def _mapping(value: object) -> dict[str, Any]:

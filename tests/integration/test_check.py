@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -752,12 +753,11 @@ class FromNothing:
 
     def state(self) -> list[object]:
         """All that the commands have to do with."""
-        find = self.testbed.vault_root.api.find
+        api = self.testbed.vault_root.api
         paths = (f"/v1/auth/{self.mount}/config", self.role, f"{self.role}/role-id", f"{self.role}/secret-id?list=true")
-        found: list[object] = [
-            found and found["data"] for found in map(find, (*paths, "/v1/sys/policies/acl/vaultsync"))
-        ]
-        found.append(self.testbed.vault_root.api.request("GET", "/v1/sys/auth")["data"])
+        found: list[object] = [found and found["data"] for found in map(api.find, paths)]
+        found.append(api.request("GET", "/v1/sys/policies/acl/vaultsync")["data"]["policy"])
+        found.append(api.request("GET", "/v1/sys/auth")["data"])
         kept = [file.read_text() for file in self.files.values() if file.exists()]
         return [*found, kept, self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE)]
 
@@ -765,6 +765,8 @@ class FromNothing:
         """As an admin of both; the Vault here is in no pod. Prints nothing secret."""
         for old, new in outside_of_a_pod(self.testbed).items():
             script = script.replace(old, new)
+        if self.testbed.options.instead:
+            script = re.sub(r"\bvault (auth|policy|read|write) ", r"bao \1 ", script)
         done = sh(self.testbed, script, {**self.testbed.env, **env})
         secret = {text for name, text in self.settings.items() if name.endswith("_ID")} - {"not-yet"}
         secret |= {file.read_text() for file in self.files.values() if file.exists()}
@@ -817,6 +819,22 @@ def test_what_is_printed_lets_it_log_in_from_nothing(
     assert (refused.returncode != 0, "Error listing enabled authentications" in refused.stderr) == (True, True)
     assert way.state() == before
     all_is_well(bare, as_vaultsync(bare, way.settings))
+
+
+def test_a_token_goes_into_the_file_that_the_settings_name(bare: Testbed, tmp_path: Path) -> None:
+    with_stores(bare, "shop")
+    file = tmp_path / "token"
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(file)}
+    [login] = [
+        line for line in json.loads(run(bare, "-o", "json", env=admin).stdout)["checks"] if line["check"] == "login"
+    ]
+    assert (login["mark"], "VAULT_TOKEN " in login["fix"]) == ("failed", False)
+    assert login["fix"].startswith("write a token there, such as of vault token create ")
+    done = sh(bare, run(bare, "--print-setup", env=admin).stdout, bare.env)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() not in done.stdout + done.stderr
+    assert file.stat().st_mode & 0o077 == 0
+    all_is_well(bare, as_vaultsync(bare, {"VAULT_TOKEN_FILE": str(file)}))
 
 
 def test_a_secret_id_that_the_role_does_not_know_any_more_is_replaced(bare: Testbed, tmp_path: Path) -> None:

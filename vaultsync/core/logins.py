@@ -65,7 +65,7 @@ class Way:
         """
         if self.issues:
             which = "the role of its role ID" if self.auth is Auth.APPROLE else "its role"
-            return f"{which} give that policy: {self.grant(policy)}"
+            return f"{which} give the policy {policy} alone: {self.grant(policy)}"
         place = f"in {shlex.quote(self.token_file)}" if self.token_file else "in VAULT_TOKEN"
         return f"{place} a token of {make_token(policy)}"
 

@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from loguru import logger
@@ -19,6 +20,7 @@ from vaultsync.core.decide import Defaults, SeedMode
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
+from vaultsync.core.logins import Way
 from vaultsync.core.names import GROUP
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.paths import clean_namespace
@@ -160,6 +162,7 @@ async def setup(settings: Settings, *, asks: bool) -> str:
 
 def _asking(settings: Settings) -> Asking:
     """The settings, as far as `check` asks something because of them."""
+    endpoint = _audit_endpoint(settings)
     return Asking(
         address=settings.vault_addr,
         servers=(settings.vault_addr, *settings.store_servers),
@@ -171,6 +174,17 @@ def _asking(settings: Settings) -> Asking:
         writes=not settings.dry_run,
         hearing=Hearing(settings.source.value, settings.audit_listen, settings.audit_file, settings.poll_interval),
         streams=settings.source.streams,
+        way=Way(
+            auth=settings.vault_auth,
+            mount=settings.vault_auth_mount,
+            role=settings.vault_role,
+            token_file=settings.vault_token_file,
+            jwt_file=settings.vault_jwt_file,
+            role_id_file=settings.vault_role_id_file,
+            secret_id_file=settings.vault_secret_id_file,
+        ),
+        lease="" if settings.dry_run else settings.lease,
+        families=(endpoint[0].version,) if endpoint else (),
     )
 
 
@@ -289,6 +303,14 @@ def _audit_access(settings: Settings) -> AuditAccess:
         certificate=settings.audit_tls_cert,
         key=settings.audit_tls_key,
     )
+
+
+def _audit_endpoint(settings: Settings) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Address and port to which the leader leads Vault's audit device, None where nothing has to lead it."""
+    _, _, port = settings.audit_listen.rpartition(":")
+    if not settings.lease or settings.dry_run or settings.pod_ip is None or not port.isdecimal():
+        return None
+    return settings.pod_ip, int(port)
 
 
 def _index(settings: Settings) -> Index:
@@ -473,11 +495,11 @@ class App:
 
     def _endpoint(self) -> Endpoint | None:
         """Where Vault's audit device is led to this pod, None where nothing has to lead it."""
-        _, _, port = self._settings.audit_listen.rpartition(":")
-        if self._fence is None or self._settings.pod_ip is None or not port.isdecimal():
+        found = _audit_endpoint(self._settings)
+        if self._fence is None or found is None:
             return None
         namespace, _, name = self._settings.lease.partition("/")
-        return Endpoint(self._kube, namespace, f"{name}-audit", self._settings.pod_ip, int(port))
+        return Endpoint(self._kube, namespace, f"{name}-audit", *found)
 
     async def _listen(self, endpoint: Endpoint | None) -> None:
         """Be heard by Vault's audit device: only the leader listens, so that the device finds nobody else."""

@@ -18,24 +18,26 @@ from vaultsync.core.errors import (
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
+    NoCredential,
     VaultRejected,
     VaultsyncError,
     VaultUnavailable,
     VaultUntrusted,
     first_reason,
 )
+from vaultsync.core.logins import Way
 from vaultsync.core.objects import FindRef, RemoteRef
-from vaultsync.core.paths import Mount, VaultPath, secret_path, v2_path
-from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, policy, stand_ins
-from vaultsync.core.rights import Question, Right, questions, rights
+from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
+from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, parse_mounts, policy, stand_ins
+from vaultsync.core.rights import FAMILIES, LEASE, Question, Right, leading, questions, rights
 from vaultsync.core.rules import PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.setup import OWN, Account, Missing
+from vaultsync.core.setup import AUDIENCE, OWN, Account, Missing
 from vaultsync.engine.index import Index
 from vaultsync.engine.survey import Explained, Survey
 from vaultsync.kube import access
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
 from vaultsync.vault.client import VaultClient
@@ -76,6 +78,9 @@ class Asking:
         writes: whether anything is written to Kubernetes.
         hearing: of changes.
         streams: whether the event stream is used where there is one.
+        way: how it logs in to Vault.
+        lease: by which one of several replicas leads, "" where nobody is elected.
+        families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
     """
 
     address: str
@@ -88,6 +93,9 @@ class Asking:
     writes: bool
     hearing: Hearing
     streams: bool
+    way: Way = field(default_factory=Way)
+    lease: str = ""
+    families: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -167,7 +175,7 @@ class Checkup:
         except VaultUnavailable as error:  # it did answer a moment ago
             self._add(Line(Name.VAULT, Mark.FAILED, check.cut(str(error)), check.AGAIN))
             self._found.token = None
-        self._found.mounts = tuple(sorted({mount for _, mount in uses}))
+        self._found.mounts = tuple(sorted({mount for _, mount in uses})) if self._found.token else self._guessed()
         await self._source()
         self._stores()
         await self._policies(uses)
@@ -220,19 +228,25 @@ class Checkup:
 
     async def _served(self, client: KubeClient) -> Served | None:
         """What of external-secrets.io is served; None where it is of no use."""
-        kinds = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
         try:
-            line = check.crds(await access.resources(client, SERVED_VERSIONS), SERVED_VERSIONS, kinds)
+            found = await access.resources(client, SERVED_VERSIONS)
         except KubeDenied as error:
-            line = Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY)
+            self._add(Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY))
+            return None
+        line = check.crds(found, SERVED_VERSIONS, (EXTERNAL_SECRETS, STORES, CLUSTER_STORES))
         self._add(line)
-        return await served(client) if line.mark is Mark.OK else None
+        if line.mark is not Mark.OK:
+            return None
+        version = next(version for version in SERVED_VERSIONS if version in found)
+        return Served(version, await takes_condition(client, version))
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""
         unlistable = ""
-        by_namespace = not self._asking.selection.takes_every_namespace
-        for right in rights(writes=self._asking.writes, takes_condition=takes_condition):
+        asking = self._asking
+        by_namespace = not asking.selection.takes_every_namespace
+        watching = rights(writes=asking.writes, takes_condition=takes_condition)
+        for right in (*watching, *leading(asking.lease, asking.families)):
             try:
                 no = await _refused(client, questions(right, ()))
                 if no and (names := await self._selected(client, right)):
@@ -242,13 +256,15 @@ class Checkup:
                 self._add(check.permission_unknown(right, str(error)))
                 continue
             self._add(check.permission(right, no, self._found.user, by_namespace=by_namespace))
-            if any(question.verb == "list" for question in no):
+            if right in watching and any(question.verb == "list" for question in no):
                 unlistable = unlistable or right.resource
         return unlistable
 
     async def _selected(self, client: KubeClient, right: Right) -> Sequence[str]:
         """The names of the only namespaces in which a right is used, none where it is used in all or can't be told."""
         selection = self._asking.selection
+        if right.namespace:
+            return ()
         if selection.namespaces:
             return selection.namespaces
         if not (selection.namespace_labels and right.in_namespaces):
@@ -280,13 +296,23 @@ class Checkup:
         if line.mark is Mark.FAILED:
             self._add(check.not_asked(Name.LOGIN, Name.VAULT))
             return
+        await self._log_in(self._asking.way)
+
+    async def _log_in(self, way: Way) -> None:
         try:
             await self._login.log_in()
-            self._found.token = await self._vault.token()
+        except NoCredential as error:
+            self._add(check.no_credential(str(error), way))
+            return
         except VaultsyncError as error:
-            self._add(check.no_login(str(error), issues=self._login.issues))
+            self._add(check.no_login(str(error), way))
+            return
+        try:
+            self._found.token = await self._login.look_up()
+        except VaultsyncError as error:
+            self._add(check.no_look_up(str(error), way) if way.issues else check.no_login(str(error), way))
         else:
-            self._add(check.login(self._found.token, issues=self._login.issues))
+            self._add(check.login(self._found.token, way))
 
     @property
     def _streams(self) -> bool:
@@ -294,7 +320,7 @@ class Checkup:
         return self._asking.streams and check.offers_stream(self._found.version)
 
     def _policy_fix(self, token: Token) -> str:
-        return check.mend_policy(self._found.mounts or DEFAULT_MOUNTS, token, streams=self._streams)
+        return check.mend_policy(self._found.mounts or DEFAULT_MOUNTS, token, self._asking.way, streams=self._streams)
 
     # -- the source
 
@@ -327,7 +353,7 @@ class Checkup:
         """Whether it can be read, and whether a request that is made now appears in it."""
         try:
             before = await asyncio.to_thread(_size, path)
-            await self._vault.token()
+            await self._login.look_up()
             for _ in range(AUDIT_LOOKS):
                 if await asyncio.to_thread(_size, path) != before:
                     return AuditFile(grew=True)
@@ -375,6 +401,18 @@ class Checkup:
                 path = VaultPath(store.vault_namespace, secret_path(store.path, store.kv, STAND_IN))
                 await self._enter(found, path, store.kv)
         return found
+
+    def _guessed(self) -> tuple[Mount, ...]:
+        """The mounts that stores and ExternalSecrets seem to name, while Vault can't be asked."""
+        named = [guessed_mount(path.path, kv) for path, kv in self._index.paths_with_kv()]
+        stores = (store for store in self._index.stores() if store.path and self._index.is_ours(store))
+        named += [Mount(f"{store.path}/", store.kv) for store in stores]
+        found: dict[str, Mount] = {}
+        for mount in sorted(set(named)):
+            with suppress(ValueError):  # whoever makes a store writes there what they like
+                for one in parse_mounts([f"{mount.path}=v{mount.kv}"]):
+                    found.setdefault(one.path, one)
+        return tuple(found.values())
 
     async def _enter(self, found: Uses, path: VaultPath, kv: int) -> Mount | None:
         """Take in the path's mount, which is asked for once; None where there is none."""
@@ -429,7 +467,7 @@ class Checkup:
     def _own(self, token: Token) -> list[Asked]:
         """What is asked of Vault itself, and what would let the token give itself more."""
         wanted = {
-            "auth/token/lookup-self": ("read", True),
+            check.LOOK_UP: ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
             "auth/token/revoke-self": ("update", self._login.issues),
             CAPABILITIES: ("update", True),
@@ -538,22 +576,35 @@ def missing(asking: Asking, found: Checked) -> Missing:
     token = found.token
     name = (token.policy if token else "") or check.POLICY
     grants = not found.is_fine(Name.POLICY)
+    way, is_other = asking.way, grants and token is not None and not token.policy
     streams = asking.streams and (not found.version or check.offers_stream(found.version))
     mounts = found.mounts or DEFAULT_MOUNTS
     return Missing(
         account=account or OWN,
         crds=bool(found.lines) and not found.is_fine(Name.CRDS) and found.is_fine(Name.KUBERNETES),
         # all of them: another version of external-secrets may take the condition
-        rights=() if account and found.is_fine(Name.PERMISSION) else rights(writes=asking.writes, takes_condition=True),
+        rights=()
+        if account and found.is_fine(Name.PERMISSION)
+        else (*rights(writes=asking.writes, takes_condition=True), *_leading(asking, account)),
         namespaces=asking.selection.namespaces,
         policy=policy(asking.seed_paths, mounts, seeds=asking.seeds, streams=streams) if grants else "",
         policy_name=name,
-        token=not found.is_fine(Name.LOGIN) or (grants and token is not None and not token.policy),
+        way=way,
+        login=not found.is_fine(Name.LOGIN) or (is_other and not way.issues),
+        is_other=is_other,
+        audience="" if account and not way.jwt_file else AUDIENCE,
         audit=not found.is_fine(Name.SOURCE),
         seeded=found.unasked or ("" if found.lines else "NAMESPACE"),
         address=asking.address if found.lines else "",
         vault_namespace=asking.vault_namespace,
     )
+
+
+def _leading(asking: Asking, account: Account | None) -> tuple[Right, ...]:
+    """The rights in its own namespace. A person's shell does not have what deploy/base sets in the pod."""
+    if account:
+        return leading(asking.lease, FAMILIES if asking.families else ())
+    return leading(asking.lease or LEASE, FAMILIES) if asking.writes else ()
 
 
 def _inner(mount: Mount, path: VaultPath) -> str:

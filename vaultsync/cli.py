@@ -18,14 +18,14 @@ from pydantic import ValidationError
 from vaultsync import __version__
 from vaultsync.core.check import is_red, right_settings, wrong_settings
 from vaultsync.core.decide import SeedMode
+from vaultsync.core.logins import ROLE, Auth
 from vaultsync.core.objects import ObjectName
 from vaultsync.core.policy import parse_mounts, policy
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
-from vaultsync.settings import LOGIN, Settings, explain, variable
-from vaultsync.vault.methods import Auth
+from vaultsync.settings import LOGIN, PREFIX, Settings, explain, variable
 
 if TYPE_CHECKING:
     from vaultsync.engine.orphans import Orphan
@@ -75,8 +75,9 @@ needs something that failed is not asked.
 {READ_ONLY}
 
 --print-setup prints, in place of that, the shell commands by which an admin of Kubernetes and Vault sets up what did
-not come out well, and all of it where nothing can be asked, such as without VAULT_ADDR and VAULT_TOKEN. A person's
-rights in Kubernetes say nothing of vaultsync's: with a person's kubeconfig, all of those are printed.
+not come out well, and all of it where nothing can be asked, such as without VAULT_ADDR. What it takes to log in goes by
+VAULTSYNC_VAULT_AUTH. A person's rights in Kubernetes say nothing of vaultsync's: with a person's kubeconfig, all of
+those are printed.
 
 exit codes: 0 all is well, warnings or not (of --print-setup: printed), 1 something is red,
             2 a wrong argument or setting
@@ -90,6 +91,14 @@ NOT_ASKED: Final[Mapping[str, Any]] = {
     "audit_listen": "unix:/not-asked",
 }
 """The settings that must be set, for a command that has no use for them."""
+NOT_SET: Final[Mapping[str, Any]] = {
+    "VAULT_ADDR": "https://not-asked.invalid",
+    "VAULT_TOKEN": "not-asked",
+    "vault_role": ROLE,
+    "vault_jwt_file": "/not-asked",
+    "vault_role_id": "not-asked",
+}
+"""In place of each that is not set, where the rest of the settings says what to set up."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -188,10 +197,10 @@ def _object_name(text: str) -> ObjectName | None:
     return ObjectName(namespace, name) if is_namespace(namespace) and name and "/" not in name else None
 
 
-def _settings(*, asks: bool = True) -> Settings | None:
-    """The settings, where Vault is among them if the command asks it; what is wrong with them is said, and None."""
+def _settings(given: Mapping[str, Any] | None = None) -> Settings | None:
+    """The settings, some of which may be given otherwise; what is wrong with them is said, and None."""
     try:
-        return Settings(**({} if asks else NOT_ASKED))
+        return Settings(**(given or {}))
     except ValidationError as error:
         _say(_one_line(error))
         return None
@@ -248,7 +257,7 @@ def _dependencies() -> dict[str, str]:
 
 
 def _policy(mounts: Sequence[str]) -> int:
-    settings = _settings(asks=False)
+    settings = _settings(NOT_ASKED)
     if settings is None:
         return EXIT_USAGE
     seeds = settings.seed is not SeedMode.OFF and not settings.dry_run
@@ -313,10 +322,12 @@ def _print_setup() -> int:
     try:
         settings, asks = Settings(), True
     except ValidationError as error:
-        if any(os.environ.get(name) for name, _ in _problems(error)):
+        wrong = {name for name, _ in _problems(error)}
+        if any(map(os.environ.get, wrong)):
             _say(_one_line(error))
             return EXIT_USAGE
-        made, asks = _settings(asks=False), False  # what is wrong may only be not set yet
+        given = {name: value for name, value in NOT_SET.items() if {name, PREFIX + name.upper()} & wrong}
+        made, asks = _settings({**given, "audit_listen": NOT_ASKED["audit_listen"]}), False
         if made is None:
             return EXIT_USAGE
         settings = made

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from vaultsync.core import names
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
+from vaultsync.core.logins import Auth
 from vaultsync.core.paths import unsafe_reason
 from vaultsync.core.rotation import AGES, is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
@@ -33,7 +34,6 @@ from vaultsync.vault.audit import Network
 from vaultsync.vault.methods import (
     SERVICE_ACCOUNT_TOKEN,
     AppRoleMethod,
-    Auth,
     Credential,
     JwtMethod,
     KubernetesMethod,

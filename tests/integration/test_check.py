@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.test_explain import signs
+from tests.integration.test_login import reviewer, signers
 from tests.integration.test_policy import Right as Capability
 from tests.integration.test_policy import rights as capabilities
 from tests.integration.test_policy import without
@@ -27,15 +29,18 @@ from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
 from vaultsync import app
 from vaultsync.core.check import Line, Mark, Name
-from vaultsync.core.rights import RIGHTS
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
 from vaultsync.settings import Settings, variable
 
 SEED = {"vaultsync.io/seed": "true"}
+RBAC = "rbac.authorization.k8s.io/v1"
 VALUE = "not-to-be-seen"
 POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "policy", "name": "ops"}})}
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """Of which `check` must not make use; nobody could listen there."""
+IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_IP": "192.0.2.7"}
+"""As deploy/base sets it."""
 
 
 def environment(testbed: Testbed, env: Mapping[str, str]) -> dict[str, str]:
@@ -207,14 +212,11 @@ class Account:
     def __init__(self, place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()) -> None:
         self._place = place
         self._name = name = f"check-{place.name}"
-        self._role: Json = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name},
-        }
         assert place.testbed.identity  # makes the namespace
         place.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self.metadata})
         self.rules(rules)
+        self.own_rules([])
+        place.kube.apply(self.binding(NAMESPACE, name, "Role"))
         for namespace in namespaces or ("",):
             place.kube.apply(self.binding(namespace, name))
         token = place.kube.token_for(name, NAMESPACE)
@@ -226,28 +228,37 @@ class Account:
         return {"name": self._name, "namespace": NAMESPACE}
 
     def rules(self, rules: list[Json]) -> None:
-        self._place.kube.apply({**self._role, "rules": rules})
+        """Those that are bound in the namespaces."""
+        self._place.kube.apply(
+            {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": self._name}, "rules": rules}
+        )
 
-    def binding(self, namespace: str, role: str) -> Json:
-        """Of a ClusterRole, in a namespace or "" in all."""
+    def own_rules(self, rules: list[Json]) -> None:
+        """Those in vaultsync's own namespace alone."""
+        self._place.kube.apply({"apiVersion": RBAC, "kind": "Role", "metadata": self.metadata, "rules": rules})
+
+    def binding(self, namespace: str, role: str, kind: str = "ClusterRole") -> Json:
+        """Of a role, in a namespace or "" in all."""
         name = self._name
         return {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "apiVersion": RBAC,
             "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
             "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
             "subjects": [{"kind": "ServiceAccount", **self.metadata}],
         }
 
     def delete(self) -> None:
         name = self._name
         for kind in ("ClusterRoleBinding", "ClusterRole"):
-            self._place.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
+            self._place.kube.delete(RBAC, kind, name)
+        for kind in ("RoleBinding", "Role"):
+            self._place.kube.delete(RBAC, kind, name, NAMESPACE)
         self._place.kube.delete("v1", "ServiceAccount", name, NAMESPACE)
 
 
-def shipped_rules() -> list[Json]:
-    rules: list[Json] = yaml.safe_load((DEPLOY / "base" / "clusterrole.yaml").read_text())["rules"]
+def shipped_rules(file: str = "clusterrole") -> list[Json]:
+    rules: list[Json] = yaml.safe_load((DEPLOY / "base" / f"{file}.yaml").read_text())["rules"]
     return rules
 
 
@@ -260,13 +271,16 @@ def account(place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()
         made.delete()
 
 
-def less(verb: str, resource: str) -> list[Json]:
-    """The shipped rules without one verb on one resource."""
+def less(rules: list[Json], verb: str, right: Right) -> list[Json]:
+    """The rules without one verb of a right."""
     found = []
-    for rule in shipped_rules():
-        for one in rule["resources"]:
-            verbs = [other for other in rule["verbs"] if (other, one) != (verb, resource)]
-            found += [{"apiGroups": rule["apiGroups"], "resources": [one], "verbs": verbs}] if verbs else []
+    for rule in rules:
+        for resource in rule["resources"]:
+            for name in rule.get("resourceNames") or [""]:
+                is_it = (resource, name) == (right.resource, right.name)
+                verbs = [other for other in rule["verbs"] if not (is_it and other == verb)]
+                one = {"apiGroups": rule["apiGroups"], "resources": [resource], "verbs": verbs}
+                found += [one | ({"resourceNames": [name]} if name else {})] if verbs else []
     return found
 
 
@@ -286,13 +300,45 @@ def test_each_right_that_is_missing_is_told(place: Place) -> None:
     with account(place, []) as made:
         for right in RIGHTS:
             for verb in right.verbs:
-                made.rules(less(verb, right.resource))
+                made.rules(less(shipped_rules(), verb, right))
                 red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED)
                 told = [(line.check, line.of, line.found) for line in red if line.check is Name.PERMISSION]
                 is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
                 assert told == ([(Name.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
         made.rules(shipped_rules())
         assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED) == []
+
+
+ADDRESSES = {"4": "192.0.2.7", "6": "2001:db8::7"}
+
+
+def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
+    """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
+    with account(place, shipped_rules()) as made:
+        for right in leading(LEASE, FAMILIES):
+            env = {**made.env, **IN_A_POD, "VAULTSYNC_POD_IP": ADDRESSES.get(right.name[-1:], ADDRESSES["4"])}
+            for verb in right.verbs:
+                made.own_rules(less(shipped_rules("role"), verb, right))
+                [line] = [line for line in ask(place, **env) if line.mark is not Mark.OK]
+                found = (line.mark, line.check, line.of, line.found)
+                assert found == (Mark.FAILED, Name.PERMISSION, right.label, f"may not {verb} in {NAMESPACE}")
+                assert "--print-setup" in line.fix
+        made.own_rules(shipped_rules("role"))
+        assert [line for line in ask(place, **env) if line.mark is not Mark.OK] == []
+
+
+def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
+    def asked_for(**env: str) -> set[str]:
+        lines = [line for line in ask(place, **env) if line.check is Name.PERMISSION]
+        return {line.of for line in lines} & {right.label for right in leading(LEASE, FAMILIES)}
+
+    with account(place, shipped_rules()) as made:
+        lease = {"leases", "leases/vaultsync"}
+        assert asked_for(**made.env) == set()
+        assert asked_for(**made.env, VAULTSYNC_LEASE=LEASE) == lease
+        assert asked_for(**made.env, **IN_A_POD) == {*lease, "endpointslices/vaultsync-audit-ipv4"}
+        assert asked_for(**made.env, **IN_A_POD | {"VAULTSYNC_AUDIT_LISTEN": "unix:/run/audit"}) == lease
+        assert asked_for(**made.env, **IN_A_POD, VAULTSYNC_DRY_RUN="true") == set()
 
 
 def test_a_namespace_without_a_binding_is_named(place: Place, elsewhere: Place) -> None:
@@ -592,13 +638,42 @@ def bare() -> Iterator[Testbed]:
 
 
 def as_vaultsync(testbed: Testbed, more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one that has what was set up, and no more."""
-    secret = testbed.kube.secret_values("vaultsync-vault-token", NAMESPACE)
-    assert secret is not None
+    """The environment of one that has what was set up in Kubernetes, and no more."""
     token = testbed.kube.token_for("vaultsync", NAMESPACE)
     kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / "own.kubeconfig", token, NAMESPACE)
-    here = {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, "VAULT_TOKEN": secret["token"]}
-    return {**here, **HEARS, **more}
+    return {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, **IN_A_POD, **more}
+
+
+def kept_in(testbed: Testbed, secret: str) -> dict[str, str]:
+    """The values of a Secret that was set up."""
+    values = testbed.kube.secret_values(secret, NAMESPACE)
+    assert values is not None
+    return values
+
+
+def with_stores(testbed: Testbed, *namespaces: str) -> None:
+    """Has external-secrets' CRDs, and two stores in each namespace."""
+    apply_crds(testbed.kube)
+    for name in namespaces:
+        testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for store, path in (("a", "secret"), ("b", "team/kv")):
+            provider: Json = {"server": testbed.vault.address, "path": path, "version": "v2"}
+            provider["auth"] = {"tokenSecretRef": {"name": "x", "key": "x"}}
+            testbed.kube.apply(
+                {
+                    "apiVersion": "external-secrets.io/v1",
+                    "kind": "SecretStore",
+                    "metadata": {"name": store, "namespace": name},
+                    "spec": {"provider": {"vault": provider}},
+                }
+            )
+
+
+def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
+    ended = run(testbed, "-o", "json", env=env)
+    assert [line for line in json.loads(ended.stdout)["checks"] if line["mark"] != "ok"] == []
+    assert ended.returncode == 0
+    assert run(testbed, "--print-setup", env=env).stdout.endswith("\n# Nothing is missing.\n")
 
 
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
@@ -612,36 +687,19 @@ def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mappi
         assert "install external-secrets" in lines["crds"]["fix"]
         assert lines["stores"]["found"] == "needs crds"
         assert "# external-secrets is missing" in run(bare, "--print-setup", env=admin).stdout
-        apply_crds(bare.kube)
-    for name in ("shop", "web"):
-        bare.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        for store, path in (("a", "secret"), ("b", "team/kv")):
-            provider: Json = {"server": bare.vault.address, "path": path, "version": "v2"}
-            provider["auth"] = {"tokenSecretRef": {"name": "x", "key": "x"}}
-            bare.kube.apply(
-                {
-                    "apiVersion": "external-secrets.io/v1",
-                    "kind": "SecretStore",
-                    "metadata": {"name": store, "namespace": name},
-                    "spec": {"provider": {"vault": provider}},
-                }
-            )
+    with_stores(bare, "shop", "web")
     printed = run(bare, "--print-setup", env=admin)
     assert (printed.returncode, printed.stderr) == (0, "")
     for _ in range(2):
         done = sh(bare, printed.stdout, bare.env)
         assert done.returncode == 0, done.stderr
-    own = as_vaultsync(bare, settings)
-    ended = run(bare, "-o", "json", env=own)
-    document = json.loads(ended.stdout)
-    assert ended.returncode == 0, document
-    assert document["summary"] | {"ok": 0} == {"ok": 0, "failed": 0, "warning": 0, "not_asked": 0}, document
-    assert run(bare, "--print-setup", env=own).stdout.endswith("\n# Nothing is missing.\n")
+    own = as_vaultsync(bare, {"VAULT_TOKEN": kept_in(bare, "vaultsync-vault-token")["token"], **settings})
+    all_is_well(bare, own)
     for kind in ("ClusterRoleBinding", "ClusterRole"):
         for name in ("vaultsync", "vaultsync-cluster"):
-            bare.kube.delete("rbac.authorization.k8s.io/v1", kind, name)
-    for name in ("shop", "web"):
-        bare.kube.delete("rbac.authorization.k8s.io/v1", "RoleBinding", "vaultsync", name)
+            bare.kube.delete(RBAC, kind, name)
+    for name in ("shop", "web", NAMESPACE):
+        bare.kube.delete(RBAC, "RoleBinding", "vaultsync", name)
     assert "failed" in {line["mark"] for line in json.loads(run(bare, "-o", "json", env=own).stdout)["checks"]}
 
 
@@ -651,3 +709,147 @@ def test_without_settings_all_is_printed(bare: Testbed) -> None:
     done = sh(bare, printed.stdout, bare.env)
     assert done.returncode == 0, done.stderr
     assert "VAULT_ADDR" not in printed.stdout
+
+
+# -- from nothing, by each way to log in
+
+
+class FromNothing:
+    """One way to log in, of which nothing is there: no auth method, no policy, no role, no Secret."""
+
+    def __init__(self, testbed: Testbed, folder: Path, method: str, mount: str, *, in_files: bool = False) -> None:
+        self.testbed = testbed
+        self.method, self.mount = method, mount
+        self.files = {name: folder / name for name in ("jwt", "role-id", "secret-id")} if in_files else {}
+        self.jwt = folder / "jwt"
+        root = testbed.vault_root.api
+        for path in (f"/v1/sys/auth/{mount}", "/v1/sys/policies/acl/vaultsync"):
+            root.request("DELETE", path)
+        testbed.kube.delete("v1", "Secret", "vaultsync-vault-approle", NAMESPACE)
+        self.role = f"/v1/auth/{mount}/role/" + ("vaultsync" if method == "approle" else "seeder")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of the login. What is not there yet is some text."""
+        given = {"VAULTSYNC_VAULT_AUTH": self.method, "VAULTSYNC_VAULT_AUTH_MOUNT": self.mount}
+        if self.method != "approle":
+            return given | {"VAULTSYNC_VAULT_ROLE": "seeder", "VAULTSYNC_VAULT_JWT_FILE": str(self.jwt)}
+        if self.files:
+            names = {"VAULTSYNC_VAULT_ROLE_ID_FILE": "role-id", "VAULTSYNC_VAULT_SECRET_ID_FILE": "secret-id"}
+            return given | {variable: str(self.files[name]) for variable, name in names.items()}
+        kept = self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE) or {}
+        ids = {"VAULTSYNC_VAULT_ROLE_ID": "role-id", "VAULTSYNC_VAULT_SECRET_ID": "secret-id"}
+        return given | {variable: kept.get(name, "not-yet") for variable, name in ids.items()}
+
+    def mint(self) -> None:
+        """Has Kubernetes make the token, as the kubelet does in the pod of deploy/base."""
+        self.jwt.write_text(self.testbed.kube.token_for("vaultsync", NAMESPACE, 600, ["vault"]))
+
+    def configure(self) -> None:
+        """What only a person knows: who reviews the tokens, or signs them."""
+        known = {"kubernetes": reviewer, "jwt": signers}.get(self.method)
+        if known:
+            self.testbed.vault_root.api.request("POST", f"/v1/auth/{self.mount}/config", known(self.testbed))
+
+    def state(self) -> list[object]:
+        """All that the commands have to do with."""
+        api = self.testbed.vault_root.api
+        paths = (f"/v1/auth/{self.mount}/config", self.role, f"{self.role}/role-id", f"{self.role}/secret-id?list=true")
+        found: list[object] = [found and found["data"] for found in map(api.find, paths)]
+        found.append(api.request("GET", "/v1/sys/policies/acl/vaultsync")["data"]["policy"])
+        found.append(api.request("GET", "/v1/sys/auth")["data"])
+        kept = [file.read_text() for file in self.files.values() if file.exists()]
+        return [*found, kept, self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE)]
+
+    def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """As an admin of both; the Vault here is in no pod. Prints nothing secret."""
+        server = self.testbed.kube_apiserver
+        own = f"kubernetes_host={server.address} kubernetes_ca_cert=@{server.ca} disable_local_ca_jwt=true"
+        script = script.replace("kubernetes_host=https://kubernetes.default.svc", own)
+        if self.testbed.options.instead:
+            script = re.sub(r"\bvault (auth|policy|read|write) ", r"bao \1 ", script)
+        done = sh(self.testbed, script, {**self.testbed.env, **env})
+        secret = {text for name, text in self.settings.items() if name.endswith("_ID")} - {"not-yet"}
+        secret |= {file.read_text() for file in self.files.values() if file.exists()}
+        assert not [text for text in secret if text in done.stdout + done.stderr]
+        return done
+
+
+def nearly_an_admin(testbed: Testbed) -> str:
+    """The token of one who may do everything but see which auth methods there are."""
+    everything = 'path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }'
+    testbed.vault_root.policy("nearly", f'{everything}\npath "sys/auth" {{ capabilities = ["deny"] }}')
+    return testbed.vault_root.token(["nearly"])
+
+
+@pytest.mark.parametrize(
+    ("method", "mount", "in_files"),
+    [
+        ("kubernetes", "kubernetes", False),
+        ("kubernetes", "team/cluster-a", False),
+        ("approle", "approle", False),
+        ("approle", "team/approle", True),
+        ("jwt", "jwt", False),
+    ],
+)
+def test_what_is_printed_lets_it_log_in_from_nothing(
+    bare: Testbed, tmp_path: Path, method: str, mount: str, in_files: bool
+) -> None:
+    """And nothing is changed by a second run: not what a person has written, not where Vault refuses to answer."""
+    with_stores(bare, "shop")
+    way = FromNothing(bare, tmp_path, method, mount, in_files=in_files)
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    ended = run(bare, "-o", "json", env=admin | way.settings)
+    [login] = [line for line in json.loads(ended.stdout)["checks"] if line["check"] == "login"]
+    assert (ended.returncode, login["mark"]) == (1, "failed")
+    assert "vaultsync check --print-setup" in login["fix"]
+
+    printed = run(bare, "--print-setup", env=admin | way.settings)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "vault token create" not in printed.stdout
+    done = way.run(printed.stdout)
+    assert done.returncode == 0, done.stderr
+    way.mint()
+    way.configure()
+    all_is_well(bare, as_vaultsync(bare, way.settings))
+
+    before = way.state()
+    assert way.run(printed.stdout).returncode == 0
+    assert way.state() == before
+    refused = way.run(printed.stdout, VAULT_TOKEN=nearly_an_admin(bare))
+    assert (refused.returncode != 0, "Error listing enabled authentications" in refused.stderr) == (True, True)
+    assert way.state() == before
+    all_is_well(bare, as_vaultsync(bare, way.settings))
+
+
+def test_a_token_goes_into_the_file_that_the_settings_name(bare: Testbed, tmp_path: Path) -> None:
+    with_stores(bare, "shop")
+    file = tmp_path / "token"
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(file)}
+    [login] = [
+        line for line in json.loads(run(bare, "-o", "json", env=admin).stdout)["checks"] if line["check"] == "login"
+    ]
+    assert (login["mark"], "VAULT_TOKEN " in login["fix"]) == ("failed", False)
+    assert login["fix"].startswith("write a token there, such as of vault token create ")
+    done = sh(bare, run(bare, "--print-setup", env=admin).stdout, bare.env)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() not in done.stdout + done.stderr
+    assert file.stat().st_mode & 0o077 == 0
+    all_is_well(bare, as_vaultsync(bare, {"VAULT_TOKEN_FILE": str(file)}))
+
+
+def test_a_secret_id_that_the_role_does_not_know_any_more_is_replaced(bare: Testbed, tmp_path: Path) -> None:
+    with_stores(bare, "shop")
+    way = FromNothing(bare, tmp_path, "approle", "approle")
+    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    printed = run(bare, "--print-setup", env=admin | way.settings).stdout
+    assert way.run(printed).returncode == 0
+    lost = way.settings
+    secret_id = {"secret_id": lost["VAULTSYNC_VAULT_SECRET_ID"]}
+    bare.vault_root.api.request("POST", f"{way.role}/secret-id/destroy", secret_id)
+    ended = run(bare, "-o", "json", env=as_vaultsync(bare, lost))
+    [login] = [line for line in json.loads(ended.stdout)["checks"] if line["check"] == "login"]
+    assert (login["mark"], "role ID" in login["fix"]) == ("failed", True)
+    done = way.run(run(bare, "--print-setup", env=as_vaultsync(bare, lost)).stdout)
+    assert done.returncode == 0, done.stderr
+    all_is_well(bare, as_vaultsync(bare, way.settings))

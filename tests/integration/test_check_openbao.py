@@ -1,10 +1,12 @@
 """`check` on OpenBao: where there is no event stream, and in a Vault namespace."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from tests.integration.test_check import SEED, check, marked, run, sh
+from tests.integration.test_check import HEARS, SEED, FromNothing, check, marked, run, sh
+from tests.testbed.identity import POLICY
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 
@@ -71,3 +73,24 @@ def test_what_is_printed_for_a_vault_namespace_makes_it_green(place: Place) -> N
     assert lines["policy", f"{name}:secret/"]["mark"] == "ok"
     assert marked(lines, "warning") == {"policy secret/"}, "that of the store in the root, where the token is nobody"
     assert lines["externalsecrets", None]["found"] == "1 reads this Vault, 1 to be seeded; none is blocked"
+
+
+@pytest.mark.parametrize("method", ["kubernetes", "approle", "jwt"])
+def test_what_is_printed_lets_it_log_in_to_openbao(place: Place, tmp_path: Path, method: str) -> None:
+    testbed = place.testbed
+    assert testbed.identity  # its rights in Kubernetes are there
+    try:
+        way = FromNothing(testbed, tmp_path, method, f"{place.name}/login")
+        admin = {**testbed.env, **HEARS, "VAULT_TOKEN": "", "VAULTSYNC_NAMESPACES": place.name, **way.settings}
+        printed = run(testbed, "--print-setup", env=admin).stdout
+        done = way.run(printed)
+        assert done.returncode == 0, done.stderr
+        way.mint()
+        way.configure()
+        lines = check(place, code=0, env={"VAULT_TOKEN": "", **way.settings})
+        assert (marked(lines, "failed"), marked(lines, "warning")) == (set(), set())
+        before = way.state()
+        assert way.run(printed).returncode == 0
+        assert way.state() == before
+    finally:
+        place.vault.policy(POLICY, testbed.vault_policy)

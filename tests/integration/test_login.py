@@ -92,6 +92,39 @@ def testbed(secure: Secure, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 # -- the ways to log in
 
 
+def reviewer(testbed: Testbed) -> Json:
+    """The configuration of the kubernetes method as an operator writes it who has Vault outside of the cluster."""
+    kube, server = testbed.kube, testbed.kube_apiserver
+    account = {"name": "vault", "namespace": NAMESPACE}
+    kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    kube.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "vault-reviews-tokens"},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "system:auth-delegator",
+            },
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        }
+    )
+    return {
+        "kubernetes_host": server.address,
+        "kubernetes_ca_cert": server.ca.read_text(),
+        "token_reviewer_jwt": kube.token_for("vault", NAMESPACE),
+        "disable_local_ca_jwt": True,
+    }
+
+
+def signers(testbed: Testbed) -> Json:
+    """That of the jwt method: who signs the tokens of ServiceAccounts."""
+    key = load_pem_private_key(testbed.kube_apiserver.key.read_bytes(), None).public_key()
+    public = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return {"jwt_validation_pubkeys": [public]}
+
+
 class Ways:
     """The auth methods of Vault, each with a role `vaultsync`, and what vaultsync is given for them."""
 
@@ -111,41 +144,14 @@ class Ways:
         self.enable_kubernetes()
         for way in ("approle", "jwt"):
             self.root.api.request("POST", f"/v1/sys/auth/{way}", {"type": way})
-        key = load_pem_private_key(self.testbed.kube_apiserver.key.read_bytes(), None).public_key()
-        public = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        self.root.api.request("POST", "/v1/auth/jwt/config", {"jwt_validation_pubkeys": [public]})
+        self.root.api.request("POST", "/v1/auth/jwt/config", signers(self.testbed))
         for way in ("approle", "jwt"):
             self.role(way)
 
     def enable_kubernetes(self) -> None:
         self.root.api.request("POST", "/v1/sys/auth/kubernetes", {"type": "kubernetes"})
-        self.root.api.request("POST", "/v1/auth/kubernetes/config", self._reviewer())
+        self.root.api.request("POST", "/v1/auth/kubernetes/config", reviewer(self.testbed))
         self.role("kubernetes")
-
-    def _reviewer(self) -> Json:
-        """As an operator sets it up who has Vault outside of the cluster."""
-        kube, server = self.testbed.kube, self.testbed.kube_apiserver
-        account = {"name": "vault", "namespace": NAMESPACE}
-        kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-        kube.apply(
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "ClusterRoleBinding",
-                "metadata": {"name": "vault-reviews-tokens"},
-                "roleRef": {
-                    "apiGroup": "rbac.authorization.k8s.io",
-                    "kind": "ClusterRole",
-                    "name": "system:auth-delegator",
-                },
-                "subjects": [{"kind": "ServiceAccount", **account}],
-            }
-        )
-        return {
-            "kubernetes_host": server.address,
-            "kubernetes_ca_cert": server.ca.read_text(),
-            "token_reviewer_jwt": kube.token_for("vault", NAMESPACE),
-            "disable_local_ca_jwt": True,
-        }
 
     def role(self, way: str, name: str = "vaultsync", **fields: object) -> None:
         """A role that gives vaultsync's policy; its tokens live as `fields` say."""

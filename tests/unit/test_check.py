@@ -6,6 +6,7 @@ Real findings are in tests/integration/test_check.py.
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,24 @@ import pytest
 import yaml
 from aiohttp import web
 
-from tests.unit.build import V1, V2, path
-from tests.unit.servers import answer
-from tests.unit.test_vault_client import TOKEN, with_client
+from tests.unit.build import V1, V2, path, run
+from tests.unit.servers import answer, http_server
+from tests.unit.test_vault_client import with_client
 from vaultsync import tables
 from vaultsync.cli import main
 from vaultsync.core import check
 from vaultsync.core.check import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
+from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
 from vaultsync.core.policy import Asked, asked, policy, stand_ins
-from vaultsync.core.rights import RIGHTS, Question, Right, questions, rights
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.core.setup import OWN, Account, Missing, script
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, KubernetesMethod
+from vaultsync.vault.transport import VaultAccess
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HERE = "http://vault.test:8200"
@@ -60,6 +65,20 @@ def used(listed: tuple[Right, ...]) -> Rules:
     return {(right.group, right.resource, verb) for right in listed for verb in right.verbs}
 
 
+LEADING = leading(LEASE, FAMILIES)
+
+
+def by_name(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The resource and verb of each rule, with the name that limits it after a slash."""
+    return {
+        (f"{resource}{name}", verb)
+        for rule in rules
+        for resource in rule["resources"]
+        for name in [f"/{name}" for name in rule.get("resourceNames", ())] or [""]
+        for verb in rule["verbs"]
+    }
+
+
 # -- rights
 
 
@@ -72,6 +91,29 @@ def test_the_rights_are_those_of_the_shipped_cluster_role() -> None:
 def test_the_rights_outside_of_namespaces_are_those_of_the_namespaced_role() -> None:
     [role] = shipped("namespaced/cluster.yaml", "ClusterRole")
     assert used(tuple(right for right in RIGHTS if not right.in_namespaces)) == granted(role["rules"])
+
+
+def test_the_rights_in_the_own_namespace_are_those_of_the_shipped_role() -> None:
+    [role] = shipped("base/role.yaml", "Role")
+    assert {(right.label, verb) for right in LEADING for verb in right.verbs} == by_name(role["rules"])
+    assert {(right.group, right.resource, verb) for right in LEADING for verb in right.verbs} == granted(role["rules"])
+    assert {right.namespace for right in LEADING} == {role["metadata"]["namespace"]}
+
+
+def test_only_who_leads_by_a_lease_has_use_for_them() -> None:
+    assert leading("", FAMILIES) == ()
+    assert [right.label for right in leading("a/b", ())] == ["leases", "leases/b"]
+    assert [right.label for right in leading("a/b", (6,))] == ["leases", "leases/b", "endpointslices/b-audit-ipv6"]
+    assert {right.namespace for right in leading("a/b", FAMILIES)} == {"a"}
+
+
+def test_they_are_asked_about_by_name_in_their_namespace_alone() -> None:
+    for watched in ((), ("shop", "web")):
+        found = [question for right in leading("a/b", (4,)) for question in questions(right, watched)]
+        assert found[0] == Question("coordination.k8s.io", "leases", "create", "a")
+        assert found[1] == Question("coordination.k8s.io", "leases", "get", "a", "b")
+        assert found[-1] == Question("discovery.k8s.io", "endpointslices", "patch", "a", "b-audit-ipv4")
+        assert len(found) == 6
 
 
 def test_less_is_used_in_a_dry_run_and_without_the_condition() -> None:
@@ -108,14 +150,19 @@ def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_printed_manifests_are_those_of_deploy_base() -> None:
-    found = manifests(script(Missing(rights=RIGHTS)))
+    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING))))
     for kind, file in {
         "ClusterRoleBinding": "clusterrolebinding",
         "ServiceAccount": "serviceaccount",
+        "RoleBinding": "rolebinding",
     }.items():
         assert of_kind(found, kind) == shipped(f"base/{file}.yaml", kind)
     [role], [shipped_role] = of_kind(found, "ClusterRole"), shipped("base/clusterrole.yaml", "ClusterRole")
     assert role["metadata"] == shipped_role["metadata"]
+    assert granted(role["rules"]) == granted(shipped_role["rules"])
+    [role], [shipped_role] = of_kind(found, "Role"), shipped("base/role.yaml", "Role")
+    assert role["metadata"] == shipped_role["metadata"]
+    assert by_name(role["rules"]) == by_name(shipped_role["rules"])
     assert granted(role["rules"]) == granted(shipped_role["rules"])
     assert [one["metadata"]["name"] for one in of_kind(found, "Namespace")] == ["vaultsync"]
 
@@ -132,9 +179,22 @@ def test_the_printed_manifests_for_namespaces_are_those_of_deploy_namespaced() -
     assert names == [["team-a"], ["team-a"]]
 
 
+def test_a_watched_namespace_that_is_its_own_has_two_bindings() -> None:
+    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING), namespaces=("team-a", "vaultsync"))))
+    bound = {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): one["roleRef"]["kind"]
+        for one in of_kind(found, "RoleBinding")
+    }
+    assert bound == {
+        ("team-a", "vaultsync"): "ClusterRole",
+        ("vaultsync", "vaultsync"): "Role",
+        ("vaultsync", "vaultsync-watched"): "ClusterRole",
+    }
+
+
 def test_what_is_there_is_not_printed() -> None:
     assert script(Missing()).endswith("# Nothing is missing.\n")
-    text = script(Missing(token=True, policy_name="vaultsync-2"))
+    text = script(Missing(login=True, policy_name="vaultsync-2"))
     assert "policy write" not in text
     assert "kubectl apply -f" not in text
     assert "-policy=vaultsync-2 " in text
@@ -146,17 +206,22 @@ def test_what_is_there_is_not_printed() -> None:
         Missing(),
         Missing(audit=True, seeded="shop", crds=True),
         Missing(
-            rights=RIGHTS,
+            rights=(*RIGHTS, *LEADING),
             account=Account("x", "y"),
             namespaces=("shop", "web"),
             policy=policy(SeedPaths.parse(["*/it's/$(id)/`id`/{namespace}/**"]), [Mount("a b'c/", 2)], seeds=True),
             policy_name="vaultsync-'$(id)",
-            token=True,
+            login=True,
             address='https://vault/$(id)`id`"}x',
             vault_namespace="team $a",
         ),
+        Missing(login=True, way=Way(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
+        Missing(login=True, way=Way(Auth.APPROLE, 'it"s/$(id)')),
+        Missing(login=True, way=Way(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
+        Missing(login=True, way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
+        Missing(is_other=True, policy="x", way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
     ],
-    ids=["nothing", "comments", "all"],
+    ids=["nothing", "comments", "all", "kubernetes", "approle", "files", "jwt", "others' role"],
 )
 def test_a_shell_takes_it_and_nothing_in_it_is_run(missing: Missing, tmp_path: Path) -> None:
     """`kubectl` and `vault` stand in for real ones: they show what they are given."""
@@ -165,9 +230,11 @@ def test_a_shell_takes_it_and_nothing_in_it_is_run(missing: Missing, tmp_path: P
         program.write_text('#!/bin/sh\necho "$VAULT_ADDR|$VAULT_NAMESPACE|$*" >&2; cat >/dev/null; echo made\n')
         program.chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh"], input=script(missing), env=env, text=True, capture_output=True, check=True)
+    file = tmp_path / "setup.sh"  # what these read of stdin must not be the rest of it
+    file.write_text(script(missing))
+    done = subprocess.run(["sh", file], env=env, text=True, capture_output=True, check=True, cwd=tmp_path)
     assert "uid=" not in done.stdout + done.stderr
-    if missing.token:
+    if missing.login and not missing.way.issues:
         calls = set(done.stderr.splitlines())
         place = f"{missing.address}|{missing.vault_namespace}|"
         assert f"{place}policy write {missing.policy_name} -" in calls
@@ -307,21 +374,64 @@ def test_vault(health: Health, mark: Mark, words: str) -> None:
     ],
 )
 def test_login(changes: dict[str, Any], mark: Mark, words: str) -> None:
-    line = check.login(replace(GOOD, **changes), issues=False)
+    line = check.login(replace(GOOD, **changes), Way())
     assert (line.mark, bool(line.fix)) == (mark, mark is not Mark.OK)
     assert words in line.found
 
 
-def test_a_token_that_is_issued_again_and_again_may_end() -> None:
+WAYS = (
+    Way(Auth.KUBERNETES, role="seeder"),
+    Way(Auth.APPROLE, "team/approle"),
+    Way(Auth.JWT, role="seeder", jwt_file="/var/jwt"),
+)
+each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.auth.value)
+
+
+@each_way
+def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
     for changes in ({"renewable": False}, {"period": 0.0}, {"max_ttl": 7200.0}, {"orphan": False}):
-        line = check.login(replace(GOOD, **changes), issues=True)
+        line = check.login(replace(GOOD, **changes), way)
         assert (line.mark, line.fix) == (Mark.OK, "")
-    assert check.login(replace(GOOD, policies=("root",)), issues=True).mark is Mark.FAILED
 
 
-def test_who_is_not_let_in_is_told_by_which_way() -> None:
-    assert "VAULT_TOKEN" in check.no_login("Vault returned 403", issues=False).fix
-    assert "role" in check.no_login("Vault returned 403", issues=True).fix
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        (Way(), "VAULT_TOKEN a token of vault token create -orphan -policy=vaultsync -period=24h"),
+        (Way(token_file="/var/a b"), "in '/var/a b' a token of vault token create"),
+        (WAYS[0], "vault write auth/kubernetes/role/seeder token_policies=vaultsync"),
+        (WAYS[1], "vault write auth/team/approle/role/vaultsync token_policies=vaultsync"),
+        (WAYS[2], "vault write auth/jwt/role/seeder token_policies=vaultsync"),
+    ],
+)
+def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
+    root = check.login(replace(GOOD, policies=("root",)), way)
+    assert (root.mark, words in root.fix) == (Mark.FAILED, True)
+    assert words in check.mend_policy([V2], replace(GOOD, policies=("admin",)), way, streams=True)
+    if not way.issues:
+        assert words in check.login(replace(GOOD, renewable=False), way).fix
+        assert words in check.no_login("Vault returned 403", way).fix
+    assert way.token_file == "" or "VAULT_TOKEN" not in root.fix
+
+
+@each_way
+def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
+    for line in (
+        check.no_credential("no such file", way),
+        check.no_login("Vault returned 403", way),
+        check.no_look_up("Vault returned 403", way),
+    ):
+        assert line.mark is Mark.FAILED
+        assert check.SETUP in line.fix
+        assert "VAULT_TOKEN" not in line.fix
+        assert ("VAULTSYNC_VAULT_JWT_FILE" in line.fix) <= (way.auth is not Auth.APPROLE)
+    assert way.at in check.no_login("Vault returned 403", way).fix
+    assert way.role_at in check.no_look_up("Vault returned 403", way).fix
+
+
+def test_a_token_file_that_can_not_be_read_is_to_be_written() -> None:
+    line = check.no_credential("/var/token can't be read: No such file", Way(token_file="/var/token"))
+    assert line.fix.startswith("write a token there, such as of vault token create")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +447,7 @@ def test_who_is_not_let_in_is_told_by_which_way() -> None:
 def test_no_policy_is_overwritten_that_is_not_vaultsyncs(policies: tuple[str, ...], name: str) -> None:
     token = replace(GOOD, policies=policies)
     assert token.policy == name
-    fix = check.mend_policy([V2, V1], token, streams=False)
+    fix = check.mend_policy([V2, V1], token, Way(), streams=False)
     assert fix.startswith("VAULTSYNC_SOURCE=poll vaultsync policy --mount secret --mount kv1=v1 | vault policy write ")
     assert fix.split("write ")[1].startswith(f"{name or 'vaultsync'} -")
     assert ("vault token create" in fix) == (not name)
@@ -542,6 +652,26 @@ def test_wrong_settings_print_no_setup(
     assert name in printed.err
 
 
+@pytest.mark.parametrize(
+    ("auth", "words"),
+    [
+        ("", "vault token create"),
+        ("token", "vault token create"),
+        ("kubernetes", "auth/kubernetes/role/vaultsync"),
+        ("approle", "auth/approle/role/vaultsync"),
+        ("jwt", "auth/jwt/role/vaultsync"),
+    ],
+)
+def test_without_settings_the_way_that_is_set_is_set_up(auth: str, words: str) -> None:
+    """In a process of its own, which ends without a word to pytest."""
+    env = {"PATH": os.environ["PATH"], "VAULTSYNC_VAULT_AUTH": auth}
+    command = [sys.executable, "-m", "vaultsync", "check", "--print-setup"]
+    done = subprocess.run(command, env=env, cwd=DEPLOY.parent, text=True, capture_output=True, check=True)
+    assert words in done.stdout
+    assert "not-asked" not in done.stdout
+    assert ("vault token create" in done.stdout) == (auth in ("", "token"))
+
+
 @pytest.mark.parametrize("arguments", [["--print-setup", "-o", "json"], ["everything"], ["-o", "xml"]])
 def test_wrong_arguments_are_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -586,6 +716,21 @@ def test_health_is_told_by_any_status(status: int, sealed: bool, standby: bool) 
     with_client(responding(status, told), test)
 
 
+def test_health_is_told_to_who_has_not_logged_in_yet() -> None:
+    told = {"initialized": True, "sealed": False, "standby": False, "version": "1.15.1"}
+
+    async def main() -> None:
+        async with http_server(responding(200, told)) as address:
+            method = KubernetesMethod("vaultsync", Credential(file="/nowhere"))
+            client = VaultClient(Login(VaultAccess(address, "", 5.0), method))
+            try:
+                assert (await client.health()).version == "1.15.1"
+            finally:
+                await client.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("document", [{}, [], {"initialized": "yes"}, {"errors": ["x"]}])
 def test_what_is_not_vault_has_no_health(document: object) -> None:
     async def test(client: VaultClient) -> None:
@@ -593,27 +738,6 @@ def test_what_is_not_vault_has_no_health(document: object) -> None:
             await client.health()
 
     with_client(responding(200, document), test)
-
-
-def test_a_token_is_told_without_itself() -> None:
-    data = {
-        "id": TOKEN,
-        "accessor": "acc3ssor",
-        "policies": ["default", "vaultsync"],
-        "identity_policies": ["team", "default"],
-        "ttl": 60,
-        "period": 120,
-        "renewable": True,
-        "orphan": True,
-        "num_uses": 0,
-    }
-
-    async def test(client: VaultClient) -> None:
-        token = await client.token()
-        assert token == Token(("default", "vaultsync", "team"), 60.0, True, 120.0, 0.0, True, 0)
-        assert TOKEN not in repr(token)
-
-    with_client(responding(200, {"data": data}), test)
 
 
 def test_capabilities_without_those_that_are_denied() -> None:

@@ -1,6 +1,8 @@
 """checkup against a local server that fails in the middle, as real ones can not be made to fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,8 +14,9 @@ from vaultsync.checkup import Asking, Checked, Checkup, missing
 from vaultsync.core import check
 from vaultsync.core.check import Hearing, Line, Mark, Name
 from vaultsync.core.decide import SeedMode
+from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
-from vaultsync.core.rights import RIGHTS
+from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.survey import Survey
@@ -38,14 +41,18 @@ class Servers:
 
     Args:
         failing: which answers are bad.
+        stores: path and version of each store.
     """
 
-    def __init__(self, failing: Failing) -> None:
+    def __init__(self, failing: Failing, stores: Sequence[tuple[str, str]]) -> None:
         self._failing = failing
+        self._stores = stores
+        self.asked: list[str] = []
         self.address = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         await request.read()
+        self.asked.append(request.path)
         status = self._failing(request.path)
         if status:
             return answer(status, {"message": "not now", "errors": ["not now"]})
@@ -54,7 +61,10 @@ class Servers:
     def _good(self, path: str) -> object:
         names = ("externalsecrets", "secretstores", "clustersecretstores")
         items: dict[str, list[object]] = {
-            f"{GROUP}/v1/secretstores": [store_json(server=self.address)],
+            f"{GROUP}/v1/secretstores": [
+                store_json(f"store-{number}", server=self.address, path=path, version=version)
+                for number, (path, version) in enumerate(self._stores)
+            ],
             f"{GROUP}/v1/externalsecrets": [external_secret_json(data=[], annotations=SEED)],
         }
         return {
@@ -89,8 +99,14 @@ def asking(address: str = "http://vault.test:8200", namespaces: tuple[str, ...] 
 
 
 def lines(failing: Failing) -> list[Line]:
-    async def main() -> list[Line]:
-        servers = Servers(failing)
+    return checked(failing)[0].lines
+
+
+def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v2"),)) -> tuple[Checked, list[str]]:
+    """What was found, and the paths that were asked for."""
+
+    async def main() -> tuple[Checked, list[str]]:
+        servers = Servers(failing, stores)
         async with http_server(servers.answer) as address:
             servers.address = address
             own = login(address)
@@ -104,7 +120,8 @@ def lines(failing: Failing) -> list[Line]:
 
             try:
                 stream = EventStream(own, lambda: None, lambda _: None)
-                return (await Checkup(asking(address), own, vault, stream, index, survey).run(connect)).lines
+                checkup = Checkup(asking(address), own, vault, stream, index, survey)
+                return await checkup.run(connect), servers.asked
             finally:
                 await own.close()
                 await vault.close()
@@ -182,6 +199,19 @@ def test_a_store_in_no_mount_of_kv_is_told() -> None:
 # -- what is to be set up
 
 
+def test_what_is_served_is_asked_for_once() -> None:
+    _, asked = checked(lambda _: 0)
+    assert [asked.count(path) for path in (GROUP, f"{GROUP}/v1", f"/openapi/v3{GROUP}/v1")] == [1, 1, 1]
+
+
+def test_while_vault_takes_no_token_the_mounts_are_those_that_stores_seem_to_name() -> None:
+    """And no store can have the printed policy grant anything else."""
+    named = (("team/kv", "v2"), ("kv1", "v1"), ("kv1", "v2"), ("*", "v2"), ("+", "v2"), ("sys", "v2"), ("a=v1", "v2"))
+    found, _ = checked(lambda path: 403 if path == "/v1/auth/token/lookup-self" else 0, named)
+    assert found.token is None
+    assert found.mounts == (Mount("kv1/", 1), Mount("team/kv/", 2))
+
+
 def fine(*more: Line) -> list[Line]:
     told = {line.check for line in more}
     return [*(Line(name, Mark.OK, "") for name in Name if name not in told), *more]
@@ -189,7 +219,8 @@ def fine(*more: Line) -> list[Line]:
 
 def test_without_a_checkup_all_is_missing() -> None:
     found = missing(asking(), Checked())
-    assert (found.rights, found.token, found.audit, found.seeded) == (RIGHTS, True, True, "NAMESPACE")
+    assert (found.login, found.audit, found.seeded) == (True, True, "NAMESPACE")
+    assert found.rights == (*RIGHTS, *leading(LEASE, FAMILIES))
     assert 'path "secret/data/*"' in found.policy
     assert (found.crds, found.address) == (False, "")
 
@@ -197,14 +228,51 @@ def test_without_a_checkup_all_is_missing() -> None:
 def test_what_is_fine_is_not_missing() -> None:
     token = check.Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
     found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.rights, found.policy, found.token, found.audit, found.crds) == ((), "", False, False, False)
+    assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
     by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
-    assert (by_person.rights, by_person.policy) == (RIGHTS, "")
+    assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, FAMILIES)), "")
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "own"),
+    [
+        ("admin", {"lease": "a/b"}, leading("a/b", FAMILIES)),
+        ("admin", {"writes": False}, ()),
+        (check.SERVICE_ACCOUNT, {}, ()),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b"}, leading("a/b", ())),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b", "families": (4,)}, leading("a/b", FAMILIES)),
+    ],
+)
+def test_the_rights_in_the_own_namespace_go_by_the_settings(
+    user: str, changes: dict[str, Any], own: tuple[Right, ...]
+) -> None:
+    """A pod has settings that are its own; a person's shell lacks them."""
+    lacks = Line(Name.PERMISSION, Mark.FAILED, "may not", "grant it", "events")
+    found = missing(replace(asking(), **changes), Checked(fine(lacks), user))
+    assert tuple(right for right in found.rights if right.namespace) == own
 
 
 def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:
     token = check.Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
     lacks = Line(Name.POLICY, Mark.FAILED, "may not", "write it", "kv/")
     found = missing(asking(), Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.policy_name, found.token) == ("vaultsync", True)
+    assert (found.policy_name, found.login) == ("vaultsync", True)
     assert 'path "kv/data/*"' in found.policy
+    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r"))
+    found = missing(by_role, Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    assert (found.policy_name, found.login, found.is_other) == ("vaultsync", False, True), "the role may be others' too"
+
+
+@pytest.mark.parametrize(
+    ("user", "jwt_file", "audience"),
+    [
+        ("admin", "", "vault"),
+        ("admin", "/a", "vault"),
+        (check.SERVICE_ACCOUNT, "/a", "vault"),
+        (check.SERVICE_ACCOUNT, "", ""),
+    ],
+)
+def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jwt_file: str, audience: str) -> None:
+    """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
+    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
+    assert missing(by_role, Checked([], user)).audience == audience

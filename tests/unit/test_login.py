@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from tests.unit.build import eventually, gone, logged, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
+from vaultsync.core.check import Token
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
 from vaultsync.vault import login as module
 from vaultsync.vault.client import VaultClient
@@ -89,6 +90,38 @@ def text_of(token: SecretStr | None) -> str:
 
 def given(token: str) -> TokenMethod:
     return TokenMethod(Credential(SecretStr(token)))
+
+
+@pytest.mark.parametrize("odd", [{}, {"policies": 5, "identity_policies": None}])
+def test_a_token_is_told_without_itself(odd: dict[str, object]) -> None:
+    data = {
+        "id": "t0ken",
+        "accessor": "acc3ssor",
+        "policies": ["default", "vaultsync"],
+        "identity_policies": ["team", "default"],
+        "ttl": 60,
+        "period": 120,
+        "renewable": True,
+        "orphan": True,
+        "num_uses": 0,
+    }
+
+    async def tell(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return answer(200, {"data": data | odd})
+
+    async def test() -> None:
+        async with http_server(tell) as address:
+            login = Login(VaultAccess(address, timeout=2.0), given("t0ken"))
+            try:
+                token = await login.look_up()
+            finally:
+                await login.close()
+            policies = () if odd else ("default", "vaultsync", "team")
+            assert token == Token(policies, 60.0, True, 120.0, 0.0, True, 0)
+            assert "t0ken" not in repr(token)
+
+    run(test())
 
 
 def test_many_refusals_are_one_question_and_one_login() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from vaultsync.core import names
 from vaultsync.core.durations import age
+from vaultsync.core.logins import Auth, Way, make_token
 from vaultsync.core.paths import Mount
 from vaultsync.core.policy import CAPABILITIES, Asked, command
 from vaultsync.core.rights import Question, Right
@@ -26,6 +27,8 @@ SERVICE_ACCOUNT: Final = "system:serviceaccount:vaultsync:vaultsync"
 POLICY: Final = "vaultsync"
 """The Vault policy's name, unless the token has one of a longer name."""
 SETUP: Final = "`vaultsync check --print-setup`"
+LOOK_UP: Final = "auth/token/lookup-self"
+_SET_UP: Final = f"{SETUP} prints what makes {{}}, the role and its policy"
 
 
 class Mark(StrEnum):
@@ -236,17 +239,17 @@ def permission(right: Right, refused: Sequence[Question], user: str, *, by_names
         by_namespace: whether it was asked for some namespaces alone.
     """
     if not refused:
-        return Line(Name.PERMISSION, Mark.OK, ", ".join(right.verbs), of=right.resource)
+        return Line(Name.PERMISSION, Mark.OK, ", ".join(right.verbs), of=right.label)
     verbs = [verb for verb in right.verbs if any(one.verb == verb for one in refused)]
     places = sorted({one.namespace or one.name for one in refused} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
-    return Line(Name.PERMISSION, Mark.FAILED, found, _rbac(user, by_namespace=by_namespace), right.resource)
+    return Line(Name.PERMISSION, Mark.FAILED, found, _rbac(user, by_namespace=by_namespace), right.label)
 
 
 def permission_unknown(right: Right, problem: str) -> Line:
     """The API server does not say: that is no refusal."""
     fix = "bind the ClusterRole system:basic-user, which lets everybody ask for their own rights"
-    return Line(Name.PERMISSION, Mark.WARNING, cut(problem), fix, right.resource)
+    return Line(Name.PERMISSION, Mark.WARNING, cut(problem), fix, right.label)
 
 
 def _rbac(user: str, *, by_namespace: bool) -> str:
@@ -283,34 +286,63 @@ def vault(address: str, health: Health) -> Line:
     return Line(Name.VAULT, Mark.OK, f"{health.version} at {address}, unsealed, {role}")
 
 
-TO_MAKE: Final = "vault token create -orphan -policy={} -period=24h"
+def no_credential(problem: str, way: Way) -> Line:
+    """What it logs in with can't be read.
+
+    Args:
+        problem: which file, and why.
+        way: how it logs in.
+    """
+    if way.auth is Auth.APPROLE:
+        fix = f"write role ID and secret ID into the files that the settings name: {SETUP} prints how"
+    elif way.issues:
+        name = "VAULTSYNC_VAULT_JWT_FILE"
+        fix = f"name a file with the ServiceAccount's token in {name}, as deploy/base does; {_SET_UP.format(way.at)}"
+    else:
+        fix = f"write a token there, such as of {make_token(POLICY)}: {SETUP} prints how, and its policy"
+    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
-def no_login(problem: str, *, issues: bool) -> Line:
-    """Vault does not take the token, or lets it not look at itself.
+def no_login(problem: str, way: Way) -> Line:
+    """Vault does not take what it logs in with.
 
     Args:
         problem: Vault's words.
-        issues: whether Vault is to issue the token, by one of its auth methods.
+        way: how it logs in.
     """
-    if issues:
-        fix = "have Vault's role take what is logged in with, and its policy grant `read` on auth/token/lookup-self: "
-        return Line(Name.LOGIN, Mark.FAILED, cut(problem), f"{fix}README, Log in to Vault, has the commands")
-    fix = f"set VAULT_TOKEN to a valid one, such as of {TO_MAKE.format(POLICY)}, with a policy that grants `read` on "
-    return Line(Name.LOGIN, Mark.FAILED, cut(problem), f"{fix}auth/token/lookup-self: {SETUP} prints both")
+    if way.auth is Auth.APPROLE:
+        fix = f"take a role ID and a secret ID that {way.at} knows: {SETUP} prints what makes both, role and policy"
+    elif way.issues:
+        shown = f"the token in {way.jwt_file}" if way.jwt_file else "its ServiceAccount's token"
+        reads = (f"`vault read {shlex.quote(path)}`" for path in (way.role_at, f"{way.at}/config"))
+        fix = f"have {way.role_at} take {shown}: {_SET_UP.format(way.at)}; what is there, {' and '.join(reads)} tell"
+    else:
+        fix = f"have {way.holding(POLICY)}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
+    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
-def login(token: Token, *, issues: bool) -> Line:
+def no_look_up(problem: str, way: Way) -> Line:
+    """It has logged in, and the token may not look at itself.
+
+    Args:
+        problem: Vault's words.
+        way: how it logs in.
+    """
+    fix = f"grant `read` on {LOOK_UP} by the policy that {way.role_at} gives: {SETUP} prints it"
+    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
+
+
+def login(token: Token, way: Way) -> Line:
     """The token is valid; whether it is one to live with.
 
     Args:
         token: of which Vault has told.
-        issues: whether Vault issues it, and a next one whenever it ends.
+        way: how it logs in.
     """
-    make = f"set VAULT_TOKEN to one of {TO_MAKE.format(shlex.quote(token.policy or POLICY))}"
+    make = f"have {way.holding(token.policy or POLICY)}"
     if token.is_root:
         return Line(Name.LOGIN, Mark.FAILED, "a root token, which may read every value", make)
-    if issues:
+    if way.issues:
         life = f"it ends in {age(token.ttl)}, and vaultsync renews or replaces it" if token.ttl else "it does not end"
         return Line(Name.LOGIN, Mark.OK, f"policies {', '.join(token.policies)}; {life}")
     weak = []
@@ -374,17 +406,18 @@ def no_mount(path: str, problem: str) -> Line:
     return Line(Name.POLICY, Mark.FAILED, cut(problem), fix, cut(path))
 
 
-def mend_policy(mounts: Sequence[Mount], token: Token, *, streams: bool) -> str:
+def mend_policy(mounts: Sequence[Mount], token: Token, way: Way, *, streams: bool) -> str:
     """The command that writes the policy.
 
     Args:
         mounts: all that are in use.
         token: vaultsync's.
+        way: how it logs in.
         streams: whether this Vault has an event stream, and so knows the word `subscribe`.
     """
     source = "" if streams else "VAULTSYNC_SOURCE=poll "
     write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY)} -"
-    return write if token.policy else f"{write}, and VAULT_TOKEN of {TO_MAKE.format(POLICY)}"
+    return write if token.policy else f"{write}, and have {way.holding(POLICY)}"
 
 
 def _on_paths(found: Mapping[str, frozenset[str]]) -> str:

@@ -46,6 +46,17 @@ class Mount(NamedTuple):
     kv: int
 
 
+def guessed_mount(path: str, kv: int) -> Mount:
+    """The mount that an API path is most likely in, where Vault can't be asked.
+
+    Args:
+        path: of a secret.
+        kv: the KV version that its reader claims.
+    """
+    before, data, _ = path.partition("/data/")
+    return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
+
+
 def clean(path: str) -> str:
     """The path as it is sent: Vault's Go client applies Go's path.Join (https://pkg.go.dev/path#Join) to each."""
     cleaned = posixpath.normpath("/" + path.lstrip("/"))

@@ -1,10 +1,10 @@
 """What vaultsync may do in Kubernetes: the one list that `vaultsync check` asks for and `--print-setup` grants.
 
-Pure. deploy/base/clusterrole.yaml grants the same; a test holds the two together.
+Pure. deploy/base/clusterrole.yaml and role.yaml grant the same; a test holds them together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vaultsync.core.names import GROUP
@@ -18,6 +18,8 @@ class Right:
         resource: with its subresource, such as `externalsecrets/status`.
         in_namespaces: whether its objects are in namespaces.
         why: what it is for.
+        namespace: the only one in which it is used, whatever is watched; "" for all others.
+        name: the only object on which it is used, "" for any.
     """
 
     group: str
@@ -25,6 +27,13 @@ class Right:
     verbs: tuple[str, ...]
     in_namespaces: bool
     why: str
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is on, such as `leases/vaultsync`."""
+        return f"{self.resource}/{self.name}" if self.name else self.resource
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -54,7 +63,12 @@ RIGHTS: Final = (
     Right("", NAMESPACES, _READ, False, _INFORMERS),
     Right("", "events", ("create", _PATCH), True, "what `kubectl describe externalsecret` shows"),
 )
-"""All that are ever used, as deploy/base grants them."""
+"""All that are ever used on what is watched, as the ClusterRole of deploy/base grants them."""
+
+LEASE: Final = "vaultsync/vaultsync"
+"""VAULTSYNC_LEASE of deploy/base."""
+FAMILIES: Final = (4, 6)
+"""The versions of IP, of which each has an EndpointSlice."""
 
 
 def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
@@ -68,8 +82,25 @@ def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
     if writes:
         return left
     reads = ((right, tuple(verb for verb in right.verbs if verb in _READ)) for right in left)
-    return tuple(
-        Right(right.group, right.resource, verbs, right.in_namespaces, _INFORMERS) for right, verbs in reads if verbs
+    return tuple(replace(right, verbs=verbs, why=_INFORMERS) for right, verbs in reads if verbs)
+
+
+def leading(lease: str, families: Sequence[int]) -> tuple[Right, ...]:
+    """Those by which one of several replicas leads, as the Role of deploy/base grants them.
+
+    Args:
+        lease: VAULTSYNC_LEASE; "" where nobody is elected.
+        families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
+    """
+    if not lease:
+        return ()
+    namespace, _, name = lease.partition("/")
+    elects, leads = "by which Lease one of the replicas leads", "where Vault's audit device finds it"
+    slices = (f"{name}-audit-ipv{family}" for family in families)
+    return (
+        Right("coordination.k8s.io", "leases", ("create",), True, elects, namespace),  # no name can limit that
+        Right("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, elects, namespace, name),
+        *(Right("discovery.k8s.io", "endpointslices", (_PATCH,), True, leads, namespace, one) for one in slices),
     )
 
 
@@ -80,8 +111,8 @@ def questions(right: Right, namespaces: Sequence[str]) -> list[Question]:
         right: any.
         namespaces: the only ones that are watched, by name; none: all are.
     """
-    places = [("", "")]
-    if namespaces and right.in_namespaces:
+    places = [(right.namespace, right.name)]
+    if namespaces and right.in_namespaces and not right.namespace:
         places = [(name, "") for name in namespaces]
     elif namespaces and right.resource == NAMESPACES:  # each is listed and watched by its name alone
         places = [("", name) for name in namespaces]

@@ -55,13 +55,19 @@ async def namespaces(client: KubeClient, labels: str) -> tuple[str, ...]:
 
 
 async def resources(client: KubeClient, versions: Sequence[str]) -> dict[str, frozenset[str]]:
-    """The resources of external-secrets.io by served version; names only of the versions that are asked for."""
+    """The resources of external-secrets.io by served version; names only of the first of the given ones that is there.
+
+    Args:
+        client: of anybody.
+        versions: those that are of use, best first.
+    """
     try:
         group = await client.get(f"/apis/{names.GROUP}")
     except KubeNotFound:
         return {}
     served = [str(version.get("version")) for version in group.get("versions") or () if isinstance(version, dict)]
-    return {version: await _resources(client, version) if version in versions else frozenset() for version in served}
+    best = next((version for version in versions if version in served), None)
+    return {version: await _resources(client, version) if version == best else frozenset() for version in served}
 
 
 async def _resources(client: KubeClient, version: str) -> frozenset[str]:

@@ -36,11 +36,14 @@ async def served(client: KubeClient) -> Served | None:
         return None
     known = {version.get("version") for version in group.get("versions") or () if isinstance(version, dict)}
     version = next((version for version in SERVED_VERSIONS if version in known), None)
-    return Served(version, await _takes_condition(client, version)) if version else None
+    return Served(version, await takes_condition(client, version)) if version else None
 
 
-async def _takes_condition(client: KubeClient, version: str) -> bool:
-    """As the published schema says, which comes a moment after the CRD does; without it, annotations always work."""
+async def takes_condition(client: KubeClient, version: str) -> bool:
+    """Whether a served version's ExternalSecret allows the condition `Created`.
+
+    As the published schema says, which comes a moment after the CRD does; without it, annotations always work.
+    """
     for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
         takes = await _schema_takes_condition(client, version)
         if takes is not None:

@@ -17,11 +17,11 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core import marks
-from vaultsync.core.check import Health, Token
+from vaultsync.core.check import Health
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
 from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
@@ -182,10 +182,6 @@ class VaultClient:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
         return await self._sent(self._health)
 
-    async def token(self) -> Token:
-        """What the token is (auth/token/lookup-self)."""
-        return await self._in_thread(self._told_token)
-
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
 
@@ -300,9 +296,6 @@ class VaultClient:
             version=str(told.get("version", ""))[:40],
         )
 
-    def _told_token(self) -> Token:
-        return _token(self._request("get", "auth/token/lookup-self", self._login.access.namespace))
-
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
@@ -314,7 +307,7 @@ class VaultClient:
         try:
             answer = self._request("get", f"sys/internal/ui/mounts/{path.path}", path.namespace)
         except VaultDenied:
-            return _guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
+            return guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
         data = _mapping(answer.get("data"))
         if data.get("type") not in ("kv", "generic"):
             raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
@@ -427,11 +420,6 @@ def _trouble(status: int) -> str:
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 
 
-def _guessed_mount(path: str, kv: int) -> Mount:
-    before, data, _ = path.partition("/data/")
-    return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
-
-
 def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:
     """The secret's path in another folder of KV v2's API, such as `metadata`.
 
@@ -468,21 +456,6 @@ def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "mark": marks.parse_mark(custom),
         "managed_by": str(custom.get(marks.MANAGED_BY, "")),
     }
-
-
-def _token(answer: Mapping[str, Any]) -> Token:
-    """Without its id and accessor."""
-    data = _mapping(answer.get("data"))
-    policies = [*(data.get("policies") or ()), *(data.get("identity_policies") or ())]
-    return Token(
-        policies=tuple(dict.fromkeys(map(str, policies))),
-        ttl=float(data.get("ttl") or 0),
-        renewable=bool(data.get("renewable")),
-        period=float(data.get("period") or 0),
-        max_ttl=float(data.get("explicit_max_ttl") or 0),
-        orphan=data.get("orphan") is True,
-        uses=int(data.get("num_uses") or 0),
-    )
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import hvac
 from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.check import LOOK_UP, Token
 from vaultsync.core.errors import NoCredential, VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.vault import transport
 from vaultsync.vault.answers import ask
@@ -42,10 +43,13 @@ PAST_MAX_TTL: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class TokenLease:
-    """A token's life: seconds to live (0: endless) and whether it can be renewed."""
+    """A token's life, as Vault tells with a new one or a renewal: seconds to live and whether it can be renewed."""
 
     ttl: float
     renewable: bool
+
+
+_Life: TypeAlias = TokenLease | Token
 
 
 class _Standing(Enum):
@@ -88,7 +92,7 @@ class Login:
         self._lock = asyncio.Lock()
         self._changed, self._wake = asyncio.Event(), asyncio.Event()
         self._standing = _Standing.UNKNOWN
-        self._lease = TokenLease(0.0, renewable=False)
+        self._lease: _Life = TokenLease(0.0, renewable=False)
         self._granted = 0.0
         """The longest life that the token was given at once."""
         self._last_read: SecretStr | None = None
@@ -168,21 +172,19 @@ class Login:
 
     # -- the token's own requests, all of which its policy must allow
 
-    async def look_up(self, token: SecretStr | None = None) -> TokenLease:
-        """How long a token lives: the one at hand, or another.
+    async def look_up(self, token: SecretStr | None = None) -> Token:
+        """What a token is: the one at hand, or another.
 
         Raises:
             VaultDenied: Vault does not know it, or it may not ask; Vault's answer is the same.
         """
-        answer = await self._ask(
-            lambda vault: vault.auth.token.lookup_self(), "auth/token/lookup-self", token or self.token
-        )
-        return _lease(answer.get("data"), "ttl")
+        answer = await self._ask(lambda vault: vault.auth.token.lookup_self(), LOOK_UP, token or self.token)
+        return _told(answer.get("data"))
 
     async def renew(self) -> TokenLease:
         """Have the token live on."""
         answer = await self._ask(lambda vault: vault.auth.token.renew_self(), "auth/token/renew-self", self.token)
-        return _lease(answer.get("auth"), "lease_duration")
+        return _lease(answer.get("auth"))
 
     async def revoke(self) -> None:
         """Have Vault forget the token."""
@@ -229,9 +231,9 @@ class Login:
         token = auth.get("client_token") if isinstance(auth, dict) else None
         if not isinstance(token, str) or not token:
             raise VaultUnavailable(f"an answer without a token on {path}")
-        return SecretStr(token), _lease(auth, "lease_duration")
+        return SecretStr(token), _lease(auth)
 
-    async def _looked_up(self, given: Credential) -> tuple[SecretStr, TokenLease]:
+    async def _looked_up(self, given: Credential) -> tuple[SecretStr, _Life]:
         token = self._last_read = await self._in_thread(given.read)
         try:
             return token, await self.look_up(token)
@@ -289,7 +291,7 @@ class Login:
         except VaultDenied as blind:  # so that it was no sign
             self._can_ask = False
             logger.warning(
-                "the policy lacks read on auth/token/lookup-self: a revoked token is noticed when it is to be renewed",
+                f"the policy lacks read on {LOOK_UP}: a revoked token is noticed when it is to be renewed",
                 reason=str(blind),
             )
 
@@ -307,7 +309,7 @@ class Login:
         self._changed = asyncio.Event()
         self.on_change()
 
-    def _settle(self, lease: TokenLease) -> None:
+    def _settle(self, lease: _Life) -> None:
         """Vault knows the token: when to do something about it again."""
         now = self._now()
         self._standing, self._lease, self._doubted = _Standing.GOOD, lease, False
@@ -386,6 +388,26 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
-def _lease(told: object, seconds: str) -> TokenLease:
-    found = told if isinstance(told, dict) else {}
-    return TokenLease(float(found.get(seconds) or 0), bool(found.get("renewable")))
+def _lease(told: object) -> TokenLease:
+    found = _mapping(told)
+    return TokenLease(float(found.get("lease_duration") or 0), bool(found.get("renewable")))
+
+
+def _told(told: object) -> Token:
+    """Without its id and accessor."""
+    data = _mapping(told)
+    lists = [data.get(name) for name in ("policies", "identity_policies")]
+    policies = [policy for listed in lists if isinstance(listed, list) for policy in listed]
+    return Token(
+        policies=tuple(dict.fromkeys(map(str, policies))),
+        ttl=float(data.get("ttl") or 0),
+        renewable=bool(data.get("renewable")),
+        period=float(data.get("period") or 0),
+        max_ttl=float(data.get("explicit_max_ttl") or 0),
+        orphan=data.get("orphan") is True,
+        uses=int(data.get("num_uses") or 0),
+    )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,7 +1,6 @@
 """The ways to log in to Vault, and what each needs, read anew at each login. The token itself is login.py's."""
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Final, TypeAlias
 
@@ -9,20 +8,12 @@ import hvac
 from pydantic import SecretStr
 
 from vaultsync.core.errors import NoCredential
+from vaultsync.core.logins import Auth
 from vaultsync.vault.transport import Answer
 
 SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 MAX_CREDENTIAL: Final = 64 * 1024
 """Bytes."""
-
-
-class Auth(Enum):
-    """VAULTSYNC_VAULT_AUTH."""
-
-    TOKEN = "token"  # noqa: S105 — the word
-    KUBERNETES = "kubernetes"
-    APPROLE = "approle"
-    JWT = "jwt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tests.testbed.processes import Process
 from tests.testbed.proxy import Fault, Proxy
 from tests.testbed.servers import Server
 
-MOST_NAMESPACES = 4
+FEWEST_NAMESPACES, MOST_NAMESPACES = 2, 4
 MOST_ITEMS = 40
 PROPERTIES = ("password", "user", "token", "key")
 RULES = {
@@ -296,14 +296,18 @@ def cut(world: World, rng: Rng) -> str:
 KUBE, VAULT, NONE = frozenset({"kube"}), frozenset({"vault"}), frozenset[str]()
 NO_TEAM = 'path "team/kv/data/*" { capabilities = ["deny"] }\n'
 
-ACTIONS = (
+CREATIONS = (
     Action(8, KUBE, create_one),
     Action(5, KUBE, create_several),
     Action(3, KUBE, create_whole),
     Action(3, KUBE, create_refused),
+)
+NEW_NAMESPACE = Action(1, KUBE, add_namespace)
+ACTIONS = (
+    *CREATIONS,
+    NEW_NAMESPACE,
     Action(4, KUBE, change),
     Action(5, KUBE, delete),
-    Action(2, KUBE, add_namespace),
     Action(0.5, KUBE, remove_namespace),
     Action(1, KUBE, change_store),
     Action(6, VAULT, write),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults import history
-from tests.faults.actions import ACTIONS, TROUBLES, Trouble
+from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
 from tests.faults.invariants import (
     Usage,
     lacking,
@@ -40,7 +40,9 @@ PATIENCE = 120.0
 REST_PATIENCE = 90.0
 """Seconds until connections that are kept for the next request are let go of, 30 at most, and some for the machine."""
 BEGINNING = 12
-"""Things that people do at first, while nothing breaks."""
+"""ExternalSecrets that people make at first, while nothing breaks."""
+TRIES = 20
+"""To find something that can be done, such as to delete what there is."""
 
 
 class Broken(AssertionError):
@@ -110,8 +112,10 @@ class Episode:
         mode = MODES[self._seed % len(MODES)]
         self._tell(f"seed {self._seed}: {mode}")
         world.start_vaultsync(mode)
+        while len(world.namespaces) < FEWEST_NAMESPACES:
+            self._act([NEW_NAMESPACE])
         for _ in range(BEGINNING):
-            self._act()
+            self._act(CREATIONS)
         self._wait("before anything breaks", lambda: lacking(world, world.picture()) + stale(world, world.picture()))
         before = self._usages()
         for step in range(steps):
@@ -125,16 +129,18 @@ class Episode:
 
     # -- steps
 
-    def _act(self) -> None:
+    def _act(self, actions: Sequence[Action] = ACTIONS) -> None:
         stopped = frozenset[str]().union(*(trouble.stops for _, trouble in self._troubles.values()))
-        possible = [action for action in ACTIONS if not action.needs & stopped]
-        action = self._rng.choices(possible, [action.weight for action in possible])[0]
-        try:
-            sentence = action.do(self._world, self._rng)
-        except Away as error:
-            sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
-        if sentence:
-            self._tell(sentence)
+        possible = [action for action in actions if not action.needs & stopped]
+        for _ in range(TRIES if possible else 0):
+            action = self._rng.choices(possible, [action.weight for action in possible])[0]
+            try:
+                sentence = action.do(self._world, self._rng)
+            except Away as error:
+                sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
+            if sentence:
+                self._tell(sentence)
+                return
 
     def _break(self, step: int) -> None:
         replicas = self._world.mode.replicas

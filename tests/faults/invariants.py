@@ -71,7 +71,7 @@ def replaced(world: World, requests: Sequence[Request]) -> list[str]:
 
 def trespasses(world: World, requests: Sequence[Request]) -> list[str]:
     """What vaultsync has asked of Vault that it may not."""
-    return forbidden(requests, MOUNTS, world.model.permitted)
+    return forbidden(requests, MOUNTS, world.model.may_be_written())
 
 
 # -- I4: no value is shown

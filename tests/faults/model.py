@@ -82,6 +82,12 @@ def asks(item: Item, *, seeds: bool) -> bool:
     return seeds if said is None else said == "true"
 
 
+def refuses(item: Item) -> bool:
+    """Whether nothing is to be made for it, even where something else is made at its paths."""
+    said = _annotations(item).get(SEED)
+    return said is not None and said != "true"
+
+
 def wanted_properties(item: Item, reference: Reference) -> frozenset[str]:
     """The properties that an entry wants made."""
     if reference.property:
@@ -129,11 +135,13 @@ class Model:
 
     Attributes:
         permitted: by place in Vault, the properties that vaultsync may ever have made there.
+        read: the same of those who neither ask nor refuse: what they read is made with what another one asks for.
         secrets: what nobody may see: values that people wrote in Vault, and what vaultsync logs in with.
         versions: by place, the versions that Vault said were a person's.
     """
 
     permitted: defaultdict[Spot, set[str]] = field(default_factory=lambda: defaultdict(set))
+    read: defaultdict[Spot, set[str]] = field(default_factory=lambda: defaultdict(set))
     secrets: set[str] = field(default_factory=set)
     versions: defaultdict[Spot, set[int]] = field(default_factory=lambda: defaultdict(set))
 
@@ -145,9 +153,16 @@ class Model:
             found: its references.
             seeds: whether its namespace asks for values.
         """
-        for reference in found if asks(item, seeds=seeds) else ():
+        if refuses(item):
+            return
+        for reference in found:
             if may_have(name_of(item).namespace, reference.spot):
-                self.permitted[reference.spot] |= wanted_properties(item, reference)
+                by_spot = self.permitted if asks(item, seeds=seeds) else self.read
+                by_spot[reference.spot] |= wanted_properties(item, reference)
+
+    def may_be_written(self) -> dict[Spot, set[str]]:
+        """By place, the properties that vaultsync may have written: only where somebody has asked for one."""
+        return {spot: properties | self.read[spot] for spot, properties in self.permitted.items()}
 
 
 def _annotations(item: Item) -> Mapping[str, str]:

@@ -58,7 +58,11 @@ def test_without_its_store_nothing_is_read() -> None:
 
 def test_what_may_ever_be_made_is_what_was_asked_for_where_it_is_allowed() -> None:
     model = Model()
-    for entries, annotations in (((("n/a", "p"), ("m/a", "p")), {SEED: "true"}), ((("n/b", "p"),), {})):
-        asking = item(*entries, **annotations)
-        model.sent(asking, references(asking, MOUNTS), seeds=False)
+    for sent in (
+        item(("n/a", "p"), ("m/a", "p"), **{SEED: "true"}),
+        item(("n/a", "q"), ("n/b", "p")),
+        item(("n/a", "r"), **{SEED: "false"}),
+    ):
+        model.sent(sent, references(sent, MOUNTS), seeds=False)
     assert model.permitted == {Spot("secret", "n/a"): {"p"}}
+    assert model.may_be_written() == {Spot("secret", "n/a"): {"p", "q"}}  # who does not ask is not left out

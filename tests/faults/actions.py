@@ -22,10 +22,10 @@ from tests.testbed.servers import Server
 FEWEST_NAMESPACES, MOST_NAMESPACES = 2, 4
 MOST_ITEMS = 40
 PROPERTIES = ("password", "user", "token", "key")
-RULES = {
-    "user": {"value": "app"},
+RULES = {  # a template would not be made where a person has written one of its parts
+    "name": {"value": "app"},
     "password": {"format": "password", "length": 24},
-    "url": {"template": "db://{{ .user }}"},
+    "id": {"format": "uuid"},
 }
 
 Rng = random.Random

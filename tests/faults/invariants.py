@@ -77,8 +77,8 @@ def trespasses(world: World, requests: Sequence[Request]) -> list[str]:
 # -- I4: no value is shown
 
 
-NOT_SECRET = {"user", "url"}
-"""What rules give as it stands; a person's value is known otherwise."""
+NOT_SECRET = {"name"}
+"""What a rule gives as it stands."""
 
 
 def shown(world: World, picture: Picture) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from tests.faults.model import Spot
@@ -78,19 +79,52 @@ class Mounts:
         return None
 
 
-def read(lines: Iterable[bytes], policy: str) -> list[Request]:
-    """The requests in an audit log, in the order in which they were asked.
+class Log:
+    """What an audit log has told so far.
 
     Args:
-        lines: of Vault's log, JSON.
         policy: whose tokens are vaultsync's.
     """
-    asked: dict[str, tuple[int, Line]] = {}
-    answers: dict[str, tuple[int, Line]] = {}
-    for number, text in enumerate(lines):
-        line = json.loads(text)
-        (asked if line["type"] == "request" else answers).setdefault(line["request"]["id"], (number, line))
-    return [_request(number, line, answers.get(one), policy) for one, (number, line) in asked.items()]
+
+    def __init__(self, policy: str) -> None:
+        self._policy = policy
+        self._asked: dict[str, tuple[int, Line]] = {}
+        self._requests: dict[str, Request] = {}
+        self._lines = 0
+        self._bytes = 0
+
+    def follow(self, file: Path) -> list[Request]:
+        """Reads what has been written into the file meanwhile; returns `requests`."""
+        with file.open("rb") as log:
+            log.seek(self._bytes)
+            whole, _, rest = log.read().rpartition(b"\n")
+            self._bytes = log.tell() - len(rest)
+        self.feed(whole.splitlines())
+        return self.requests
+
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Lines of JSON."""
+        for text in lines:
+            line = json.loads(text)
+            identity = line["request"]["id"]
+            if line["type"] == "request":
+                self._asked[identity] = self._lines, line
+                self._requests[identity] = _request(self._lines, line, None, self._policy)
+            elif asked := self._asked.pop(identity, None):
+                self._requests[identity] = _request(*asked, (self._lines, line), self._policy)
+            self._lines += 1
+
+    @property
+    def requests(self) -> list[Request]:
+        """All, in the order in which they were asked."""
+        return list(self._requests.values())
+
+
+def read(lines: Iterable[bytes], policy: str) -> list[Request]:
+    """The requests in an audit log; see Log."""
+    log = Log(policy)
+    log.feed(lines)
+    return log.requests
 
 
 def _request(number: int, line: Line, answer: tuple[int, Line] | None, policy: str) -> Request:
@@ -119,7 +153,7 @@ def overwritten(requests: Sequence[Request], mounts: Mounts) -> list[str]:
     by_spot: defaultdict[Spot, list[tuple[str, Request]]] = defaultdict(list)
     for request in requests:
         split = mounts.split(request.path)
-        if split is not None and request.operation in WRITES:
+        if split is not None and (request.operation in WRITES or split[0] == "subkeys"):
             by_spot[split[1]].append((split[0], request))
     return [words for spot, events in by_spot.items() for words in _faults_at(spot, _Past(events))]
 
@@ -136,6 +170,7 @@ class _Past:
             for what, one in events
             if not one.failed and (what in ("delete", "destroy") or (what == "data" and one.operation == "delete"))
         ]
+        self._looks = [one for what, one in events if what == "subkeys" and one.own]
         self._undeletions = [one for what, one in events if what == "undelete" and not one.failed]
 
     def write_of(self, version: int, before: Request) -> Request | None:
@@ -156,8 +191,10 @@ class _Past:
         )
 
     def _is_undone(self, version: int, deletion: Request, by: Request) -> bool:
+        """Whether `by` could know of an undeletion: that makes no version, and no check-and-set sees it."""
+        looks = [one.asked for one in self._looks if one.answered < by.asked]
         return any(
-            version in one.versions and deletion.answered < one.asked and one.answered < by.asked
+            version in one.versions and deletion.answered < one.asked and one.answered < max(looks, default=by.asked)
             for one in self._undeletions
         )
 

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_when_the_answer_to_a_write_is_lost_nothing_is_written_twice(
     place.wait_for(lambda: all(place.version(name) == (3 if before else 2) for name in names), PATIENCE)
     assert all((value or {}).items() >= before.items() for value in made.values())
     assert "Traceback" not in process.output()
+
+
+def test_what_is_undeleted_while_the_answer_is_under_way_is_not_written_over(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
+) -> None:
+    """An undeletion makes no new version: check-and-set does not see it."""
+    vaultsync(over(to_vault, testbed))
+    ask(place, "app")
+    place.wait_for_secret("app", PATIENCE)
+    value = place.read("app")
+    log = testbed.work / "logs" / "audit.log"
+    look = f'"path":"secret/subkeys/{place.path("app")}"'.encode()
+    place.wait_for(lambda: look in log.read_bytes(), PATIENCE)
+    time.sleep(1)  # what follows on a seed is done
+    before = log.read_bytes().count(look)
+    to_vault.set(Fault(latency=1.5))
+    place.vault.delete(place.path("app"))
+    place.wait_for(lambda: log.read_bytes().count(look) >= before + 2, PATIENCE, "it has looked, and knows nothing yet")
+    place.vault.undelete(place.path("app"), [1])
+    time.sleep(6)  # the answer, and what it does then
+    assert (place.version("app"), place.read("app")) == (1, value)
+    to_vault.heal()
+    place.vault.delete(place.path("app"))
+    place.wait_for(lambda: place.version("app") == 2, PATIENCE, "it is healed still")
 
 
 def test_a_half_open_line_to_the_api_server_is_given_up(

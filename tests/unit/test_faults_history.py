@@ -93,6 +93,12 @@ class TestWhatIsOverwritten:
         lines = (create(PERSON, 1, "p"), delete(), on_versions("undelete", "1"), create(OWN, 2, "p", cas=1))
         assert faults(*lines) == OVER
 
+    def test_what_was_undeleted_after_the_look_could_not_be_known(self) -> None:
+        look = whole(asked(OWN, "read", "secret/subkeys/a/b"))
+        undelete, mine = on_versions("undelete", "1"), create(OWN, 2, "p", cas=1)
+        assert faults(create(PERSON, 1, "p"), delete(), look, undelete, mine) == []
+        assert faults(create(PERSON, 1, "p"), delete(), undelete, look, mine) == OVER
+
     def test_an_undeletion_that_is_not_answered_yet_may_come_after(self) -> None:
         undelete, done = on_versions("undelete", "1")
         assert faults(create(PERSON, 1, "p"), delete(), [undelete], create(OWN, 2, "p", cas=1), [done]) == []

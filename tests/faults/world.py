@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from urllib3.exceptions import HTTPError
 
-from tests.faults.history import Mounts
+from tests.faults.history import Log, Mounts, Request
 from tests.faults.model import DENIED, Item, Model, Name, Reference, Spot, Values, name_of, references
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.identity import NAMESPACE, POLICY
@@ -120,16 +120,16 @@ class World:
         self.mode = MODES[0]
         self.numbers: Counter[str] = Counter()
         self._logs: set[Path] = set()
+        self._audit, self._audit_log = Log(POLICY), testbed.work / "logs" / "audit.log"
         server, ca = testbed.kube_apiserver.api, testbed.kube_apiserver.ca
         self.kube = Kube(Api(server.address, server.headers, ca, PEOPLES_SECONDS))
         self.vault = VaultRoot(Api(testbed.vault.address, testbed.vault.api.headers, timeout=PEOPLES_SECONDS))
         self._prepare_vault()
         self._settings = self._prepare_vaultsync(audit_port)
 
-    @property
-    def audit_log(self) -> Path:
-        """Vault's own account of everything."""
-        return self.testbed.work / "logs" / "audit.log"
+    def requests(self) -> list[Request]:
+        """All that Vault was asked so far, by its own account."""
+        return self._audit.follow(self._audit_log)
 
     @property
     def eso(self) -> Eso:
@@ -144,7 +144,7 @@ class World:
     # -- setting up
 
     def _prepare_vault(self) -> None:
-        self.vault.audit("file", "file", file_path=str(self.audit_log))
+        self.vault.audit("file", "file", file_path=str(self._audit_log))
         assert self.testbed.identity  # the rights are there
         self.allow()
         for mount in MOUNTS.v2:

@@ -106,7 +106,7 @@ def tracebacks(world: World) -> list[str]:
 MOST_A_SECOND = 400
 """Requests of one vaultsync's to Vault: all 40 ExternalSecrets' paths looked at, made and marked, several times."""
 MOST_DENIED = 54
-"""Requests about one path that Vault denies, in any 2 s: 6 passes of 3, as they are 0.05 s apart at first, then doubling;
+"""Requests about one path that Vault denies, in any 2 s: 6 passes of 3, at first 0.05 s apart, then doubling;
 and what connects again, such as Vault's event stream and the API server, has them begin anew."""
 
 

@@ -56,6 +56,7 @@ class Trouble:
         stops: the servers that do not answer people meanwhile.
         mended: the sentence for the end.
         replica: it needs more replicas than this.
+        after: what must be whole before this can be mended.
     """
 
     what: str
@@ -65,6 +66,7 @@ class Trouble:
     stops: frozenset[str] = frozenset()
     mended: str = ""
     replica: int = 0
+    after: str = ""
 
 
 # -- ExternalSecrets
@@ -294,6 +296,7 @@ def cut(world: World, rng: Rng) -> str:
 
 
 KUBE, VAULT, NONE = frozenset({"kube"}), frozenset({"vault"}), frozenset[str]()
+API_SERVER = "the API server"
 NO_TEAM = 'path "team/kv/data/*" { capabilities = ["deny"] }\n'
 
 CREATIONS = (
@@ -403,9 +406,9 @@ TROUBLES: tuple[Trouble, ...] = (
         VAULT,
         "Vault is unsealed",
     ),
-    *_server("the API server", "the API server", lambda world: world.testbed.kube_apiserver, KUBE),
-    *_server("etcd", "the API server", lambda world: world.testbed.etcd, KUBE),
-    *_server("external-secrets", "external-secrets", lambda world: world.eso, NONE),
+    *_server("the API server", API_SERVER, lambda world: world.testbed.kube_apiserver, KUBE),
+    *_server("etcd", API_SERVER, lambda world: world.testbed.etcd, KUBE),
+    *(replace(one, after=API_SERVER) for one in _server("external-secrets", "external-secrets", lambda w: w.eso, NONE)),
     *_vaultsync(0),
     *_vaultsync(1),
     Trouble(

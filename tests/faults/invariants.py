@@ -81,12 +81,12 @@ NOT_SECRET = {"name"}
 """What a rule gives as it stands."""
 
 
-def shown(world: World, picture: Picture) -> list[str]:
+def shown(world: World, picture: Picture, log: str) -> list[str]:
     """Where a secret can be read; which one is not said."""
     made = {values[key] for values in picture.vault.values() if values for key in values.keys() - NOT_SECRET}
     secrets = world.model.secrets | made
     places = {
-        "the log": world.output(),
+        "the log": log,
         "annotations, conditions or specs": json.dumps(list(picture.items.values())),
         "Events": json.dumps([world.kube.items("v1", "Event", name) for name in world.namespaces]),
         "/metrics": "".join(process.health.text("/metrics") for process in world.replicas),
@@ -95,9 +95,10 @@ def shown(world: World, picture: Picture) -> list[str]:
     return [f"a secret is in {where}" for where, text in places.items() if any(secret in text for secret in secrets)]
 
 
-def tracebacks(world: World) -> list[str]:
-    """Errors that nobody has foreseen."""
-    return [f"the log has {words!r}" for words in ("Traceback", "failed unexpectedly") if words in world.output()]
+def unforeseen(world: World, log: str) -> list[str]:
+    """Errors that nobody has thought of."""
+    ended = [f"{process.name} has ended with {process.returncode}" for process in world.replicas if not process.alive]
+    return ended + [f"the log has {words!r}" for words in ("Traceback", "failed unexpectedly") if words in log]
 
 
 # -- I5: a storm stays small
@@ -144,6 +145,12 @@ class Usage:
     threads: int
     connections: int
     tasks: Counter[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.memory:.0f} MB, {self.files} files, {self.threads} threads, {self.connections} connections, "
+            f"{self.tasks.total()} tasks"
+        )
 
 
 MORE_MEMORY = 40.0

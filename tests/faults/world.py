@@ -119,7 +119,7 @@ class World:
         self.replicas: list[VaultsyncProcess] = []
         self.mode = MODES[0]
         self.numbers: Counter[str] = Counter()
-        self._logs: set[Path] = set()
+        self._logs: dict[Path, int] = {}
         self._audit, self._audit_log = Log(POLICY), testbed.work / "logs" / "audit.log"
         server, ca = testbed.kube_apiserver.api, testbed.kube_apiserver.ca
         self.kube = Kube(Api(server.address, server.headers, ca, PEOPLES_SECONDS))
@@ -192,7 +192,7 @@ class World:
         for number in range(mode.replicas):
             process = self._replica(number)
             self.replicas.append(process)
-            self._logs.add(process.log)
+            self._logs[process.log] = 0
             process.start()
         wait_for(self.leader, START_SECONDS, "a vaultsync leads")
         for process in self.replicas:
@@ -230,9 +230,16 @@ class World:
         process.wait_until(file.exists, START_SECONDS, "asked for its tasks")
         return Counter(json.loads(file.read_text()))
 
-    def output(self) -> str:
-        """Everything that any vaultsync has written."""
-        return "".join(log.read_text(errors="replace") for log in sorted(self._logs))
+    def news(self) -> str:
+        """What vaultsyncs have written since this was asked last."""
+        return "".join(self._rest_of(log) for log in sorted(self._logs))
+
+    def _rest_of(self, log: Path) -> str:
+        with log.open("rb") as file:
+            file.seek(self._logs[log])
+            text = file.read()
+            self._logs[log] = file.tell()
+        return text.decode(errors="replace")
 
     # -- what people ask of Kubernetes
 

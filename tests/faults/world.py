@@ -104,6 +104,7 @@ class World:
         items: the ExternalSecrets that are to be there, as they were last sent.
         mounts: of the stores that are to be there, by namespace and store.
         unsure: what was sent to the API server and perhaps not taken.
+        moved: stores that are for another mount since all was whole.
         replicas: the vaultsyncs of now.
         numbers: how often something of a name was made, so that no name comes twice.
     """
@@ -116,6 +117,7 @@ class World:
         self.items: dict[Name, Item] = {}
         self.mounts: dict[Name, str] = {}
         self.unsure: set[Name] = set()
+        self.moved: set[Name] = set()
         self.replicas: list[VaultsyncProcess] = []
         self.mode = MODES[0]
         self.numbers: Counter[str] = Counter()
@@ -299,6 +301,7 @@ class World:
             del self.mounts[name]
         else:
             self.mounts[name] = mount
+            self.moved.add(name)
             for item in self.items.values():
                 self._note(item)
         with _answered():
@@ -344,6 +347,15 @@ class World:
                 self.kube.delete(EXTERNAL_SECRETS, "ExternalSecret", one.name, one.namespace)
                 self.kube.delete("v1", "Secret", one.name, one.namespace)
         self.unsure.clear()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """external-secrets does not heed a changed store, and only a vaultsync that sees the change itself does."""
+        for name, item in self.items.items():
+            if Name(name.namespace, item["spec"]["secretStoreRef"]["name"]) in self.moved:
+                change = {"metadata": {"annotations": {"refreshed": str(self.number("refresh"))}}}
+                self.kube.patch(EXTERNAL_SECRETS, "ExternalSecret", name.name, change, name.namespace)
+        self.moved.clear()
 
     # -- what people ask of Vault
 

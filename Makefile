@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # more for a command's own line, such as `make demo ARGS=--once` or `make test ARGS="-k heal"`
 ARGS ?=
+# how long `make soak` goes on: 600, 10min, 2h
+DURATION ?= 10min
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,12 +29,13 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv lint format test test-unit demo bench testbed chart lock licences audit sbom build check-build clean
+.PHONY: help venv lint format test test-unit soak demo bench testbed chart lock licences audit sbom build check-build clean
 
 help:
 	@echo 'make demo      start everything from nothing and watch vaultsync seed and heal; ARGS=--once ends by itself'
 	@echo 'make test      every test, on real Vault, Kubernetes and external-secrets; ARGS="-k heal" runs some of them'
 	@echo 'make test-unit only the pure part: no servers, seconds'
+	@echo 'make soak      break the real servers by a seed, heal them and check, for DURATION=10min; ARGS="--seed 7" replays'
 	@echo 'make lint      style, types, layers, manifests, Dockerfile, scripts'
 	@echo 'make format    put the style right'
 	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
@@ -86,6 +89,10 @@ test: testbed
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+soak: testbed
+	$(call say,'faults for $(DURATION)')
+	$(BIN)/python -m tests.faults --seconds $(DURATION) $(ARGS)
 
 demo: $(READY)
 	$(BIN)/python -m tests.demo $(ARGS)

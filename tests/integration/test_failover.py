@@ -29,9 +29,10 @@ from tests.bench.idle import connections
 from tests.integration.test_deploy import Kubectl
 from tests.testbed.api import Json
 from tests.testbed.hasty import DURATION
-from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, PROJECT
+from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY
 from tests.testbed.place import Place
-from tests.testbed.processes import Process, accepts, free_port
+from tests.testbed.processes import free_port
+from tests.testbed.proxy import Fault, Proxy
 from tests.testbed.servers import kubeconfig_text
 from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
@@ -167,24 +168,15 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
 ) -> None:
     """With the real times. Its way to the API server is there, and silent."""
     server = place.testbed.kube_apiserver
-    port = free_port()
-    link = Process(
-        "link",
-        [sys.executable, "-m", "tests.testbed.link", str(port), str(server.port)],
-        log=tmp_path / "link.log",
-        cwd=PROJECT,
-    )
-    link.start()
-    try:
-        link.wait_until(lambda: accepts(port), PATIENCE)
+    with Proxy(server.port) as proxy:
         kubeconfig = tmp_path / "kubeconfig"
         token = place.testbed.identity.kubernetes_token
-        kubeconfig.write_text(kubeconfig_text(f"https://127.0.0.1:{port}", server.ca, token, NAMESPACE))
+        kubeconfig.write_text(kubeconfig_text(f"https://127.0.0.1:{proxy.port}", server.ca, token, NAMESPACE))
         cut_off = replicas.start(hasty=False, KUBECONFIG=str(kubeconfig))
         replicas.wait_until_led(cut_off)
         other = replicas.start(hasty=False)
         other.wait_until_ready(PATIENCE)
-        link.freeze()
+        proxy.set(Fault(stalled=True))
         started = time.monotonic()
         ended = began = 0.0
         while not began and time.monotonic() < started + KILLED_SECONDS:
@@ -199,12 +191,11 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
         place.wait_for(lambda: "starting anew, as a standby" in cut_off.output(), PATIENCE)
         ask(place, "app")
         place.wait_for_secret("app", PATIENCE)
-        link.thaw()
+        proxy.heal()
         cut_off.wait_until_ready(PATIENCE)
         assert leads(other)
         assert not leads(cut_off)
-    finally:
-        link.stop()
+        replicas.stop()  # while there is a way to the API server still
 
 
 def test_while_the_api_server_hangs_nobody_acts_and_then_one_does(place: Place, replicas: Replicas) -> None:

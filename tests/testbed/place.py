@@ -29,10 +29,15 @@ _numbers = itertools.count(1)
 
 
 class Place:
-    """Where one test works, unseen by the others."""
+    """Where one test works, unseen by the others.
 
-    def __init__(self, testbed: Testbed, name: str | None = None) -> None:
+    Args:
+        server: Vault's address in its stores; the testbed's Vault by default.
+    """
+
+    def __init__(self, testbed: Testbed, name: str | None = None, server: str | None = None) -> None:
         self.testbed = testbed
+        self.server = server or testbed.vault.address
         self.name = name or f"t{next(_numbers)}-{secrets.token_hex(3)}"
         self.kube: Kube = testbed.kube
 
@@ -91,7 +96,7 @@ class Place:
         if kind == "ClusterSecretStore":
             reference["namespace"] = metadata.pop("namespace")
         vault = {
-            "server": server or self.testbed.vault.address,
+            "server": server or self.server,
             "version": version,
             "auth": {"tokenSecretRef": reference},
             **({"path": path} if path else {}),

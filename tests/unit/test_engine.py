@@ -1381,6 +1381,30 @@ def test_nothing_of_removed_objects_stays_in_memory() -> None:
     run(test())
 
 
+def test_a_store_that_is_for_another_mount_now_has_its_readers_refreshed() -> None:
+    """What they read there may be older than their last refresh, which was from elsewhere."""
+
+    async def test() -> None:
+        engine = Engine()
+        for where in ("secret/data/a", "other/data/a"):
+            engine.vault.write(path(where), password="a person's")
+        engine.index.put(
+            external_secret("a", status={"refreshTime": (engine.vault.now + timedelta(hours=1)).isoformat()})
+        )
+        async with engine.working():
+            await engine.settled()
+            assert engine.writer.force_syncs() == []
+            engine.controller.store_changed(store(path="other"))
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 1
+            engine.controller.store_changed(store(path="other"))
+            engine.controller.look_at_everything()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 1
+
+    run(test())
+
+
 def test_a_removed_stores_paths_are_forgotten() -> None:
     async def test() -> None:
         engine = Engine()

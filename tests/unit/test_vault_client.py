@@ -5,8 +5,10 @@ Against a small local server that answers as real ones seldom do; the real Vault
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from pydantic import SecretStr
 
 from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable, WriteConflict
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.vault.client import VaultClient
+from vaultsync.core.state import SecretState
+from vaultsync.vault.client import OLD_SECONDS, VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.methods import Credential, TokenMethod
 from vaultsync.vault.tls import Tls
@@ -370,7 +373,7 @@ def test_a_creation_is_a_check_and_set() -> None:
         return answer(200, {"data": {"version": 4, "created_time": "2025-06-01T12:00:00Z"}})
 
     async def test(client: VaultClient) -> None:
-        made = await client.create(A, gone(3), {"x": SecretStr(VALUE)})
+        made = await client.create(A, just_seen(gone(3)), {"x": SecretStr(VALUE)})
         assert (made.exists, made.version, made.subkeys) == (True, 4, {"x": None})
         added = await client.create(A, live("y", version=3), {"x": SecretStr(VALUE)})
         assert added.subkeys == {"x": None, "y": None}
@@ -380,6 +383,32 @@ def test_a_creation_is_a_check_and_set() -> None:
         assert VALUE not in repr((made, added))
 
     with_client(handler, test)
+
+
+@pytest.mark.parametrize("deletion_time", ["", "2025-06-01T12:00:00Z"])
+def test_after_an_old_look_it_is_asked_whether_what_was_deleted_still_is(deletion_time: str) -> None:
+    """An undeletion makes no new version."""
+    sent: list[str] = []
+
+    def respond(request: web.Request) -> web.Response:
+        sent.append(request.method)
+        metadata = {"version": 3, "created_time": "2025-06-01T11:00:00Z", "deletion_time": deletion_time}
+        if request.method == "POST":
+            return answer(200, {"data": {**metadata, "version": 4}})
+        subkeys = None if deletion_time else {"p": None}
+        return answer(404 if deletion_time else 200, {"data": {"subkeys": subkeys, "metadata": metadata}})
+
+    async def test(client: VaultClient) -> None:
+        state = replace(gone(3), looked=time.monotonic() - 2 * OLD_SECONDS)
+        with nullcontext() if deletion_time else pytest.raises(WriteConflict):
+            await client.create(A, state, {"p": SecretStr(VALUE)})
+        assert sent == (["GET", "POST"] if deletion_time else ["GET"])
+
+    with_client(vault(respond), test)
+
+
+def just_seen(state: SecretState) -> SecretState:
+    return replace(state, looked=time.monotonic())
 
 
 def test_a_v1_creation_is_the_plain_values() -> None:

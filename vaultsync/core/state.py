@@ -1,7 +1,7 @@
 """What Vault has at a path, without values, and what can be said from it about a property."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
@@ -38,6 +38,7 @@ class SecretState:
         metadata_digest: a digest of its custom metadata without vaultsync's mark, "" without any.
         mark: what vaultsync has made of it, by its own word in the custom metadata; None where that is not known.
         managed_by: what the custom metadata says of that, "" if nothing.
+        looked: when Vault was asked for this, by time.monotonic; 0 where it was not, as after a write.
     """
 
     mount: Mount
@@ -48,6 +49,7 @@ class SecretState:
     metadata_digest: str = ""
     mark: Mark | None = None
     managed_by: str = ""
+    looked: float = field(default=0.0, compare=False)
 
     @property
     def own(self) -> frozenset[str]:

@@ -119,7 +119,16 @@ class Controller:
                 store=str(store.name),
                 server=store.server,
             )
-        self._add(self._index.put_store(store))
+        keys = self._index.put_store(store)
+        if self._works:  # else it is one that there was before, as far as anybody knows
+            self._tell_moved(keys)
+        self._add(keys)
+
+    def _tell_moved(self, keys: set[Key]) -> None:
+        """What is read elsewhere by now is not got, however old: external-secrets does not heed a changed store."""
+        for entry in (self._index.entry(key) for key in keys if isinstance(key, ObjectName)):
+            if entry is not None:
+                self._ledger.moved(entry, entry.references.keys() & keys)
 
     def store_removed(self, store: Store) -> None:
         """From the informer."""

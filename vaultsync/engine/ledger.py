@@ -325,6 +325,10 @@ class Ledger:
         for name in [str(path), *(str(prefix) for prefix in entry.prefixes if prefix.covers(path))]:
             synced.tokens[name] = NOT_GOT
 
+    def moved(self, entry: Entry, paths: Iterable[VaultPath]) -> None:
+        """The ExternalSecret reads these since its store has changed; that it was refreshed before says nothing."""
+        self.synced(entry.object).tokens.update(dict.fromkeys(map(str, paths), NOT_GOT))
+
     def heard(self, entry: Entry, at: float) -> None:
         """Vault has told, at that time, of a change of what the ExternalSecret reads."""
         synced = self.synced(entry.object)

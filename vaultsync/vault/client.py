@@ -7,8 +7,10 @@ Values go in through `create` and `rotate` alone, and never into an exception, a
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -18,7 +20,7 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
@@ -33,6 +35,8 @@ T = TypeVar("T")
 
 THREADS: Final = 4
 """Requests under way at once. On 2 cores more threads only wait for each other."""
+OLD_SECONDS: Final = 1.0
+"""Of a look; a write follows on it within milliseconds."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
 MAX_LISTED: Final = 10_000
@@ -42,7 +46,8 @@ MAX_LISTED: Final = 10_000
 class VaultClient:
     """Look, list and write in KV v1 and v2.
 
-    Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer.
+    Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer; `create`
+    also WriteConflict.
 
     Args:
         login: has the token; is told when Vault refuses it.
@@ -203,6 +208,7 @@ class VaultClient:
     # -- in a thread
 
     def _look(self, path: VaultPath, kv: int) -> SecretState:
+        looked = time.monotonic()
         mount = self._mount(path, kv)
         if mount.kv == 1:
             return SecretState(mount, exists=path.path.rpartition("/")[2] in self._siblings(path, mount))
@@ -212,9 +218,22 @@ class VaultClient:
                 "set the store's spec.provider.vault.version to v2"
             )
         answer = self._request("get", _v2_path(mount, "subkeys", path), path.namespace, missing_ok=True)
-        return _v2_state(mount, answer)
+        return replace(_v2_state(mount, answer), looked=looked)
+
+    def _check_still_deleted(self, path: VaultPath, state: SecretState) -> None:
+        """An undeletion is no new version, and no check-and-set sees it: look again where the last look is old.
+
+        It is after this process was frozen, or where Vault or the way to it is slow.
+
+        Raises:
+            WriteConflict: it was undeleted.
+        """
+        is_old = time.monotonic() - state.looked > OLD_SECONDS
+        if state.version > 0 and not state.exists and is_old and self._look(path, state.mount.kv).exists:
+            raise WriteConflict(f"{path} was undeleted by somebody else")
 
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+        self._check_still_deleted(path, state)
         self._check_fence()
         data = {name: value.get_secret_value() for name, value in values.items()}
         if state.mount.kv == 1:

@@ -1,0 +1,422 @@
+"""What people do, and what breaks. Each is a small function that says in a sentence what it did.
+
+What is chosen depends on the seed and on what people know, never on what the servers answer: so a seed can be replayed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tests.faults.model import DENIED, GENERATE, SEED, Item, Name, Spot
+from tests.faults.world import MOUNTS, STORES, World
+from tests.testbed.api import Api
+from tests.testbed.kube import EXTERNAL_SECRETS
+from tests.testbed.processes import Process
+from tests.testbed.proxy import Fault, Proxy
+from tests.testbed.servers import Server
+
+FEWEST_NAMESPACES, MOST_NAMESPACES = 2, 4
+MOST_ITEMS = 40
+PROPERTIES = ("password", "user", "token", "key")
+RULES = {  # a template would not be made where a person has written one of its parts
+    "name": {"value": "app"},
+    "password": {"format": "password", "length": 24},
+    "id": {"format": "uuid"},
+}
+
+Rng = random.Random
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that people do.
+
+    Attributes:
+        weight: how often, beside the others.
+        needs: the servers that must answer: "kube", "vault".
+        do: returns the sentence; None where there is nothing to do it with.
+    """
+
+    weight: float
+    needs: frozenset[str]
+    do: Callable[[World, Rng], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that breaks, until it is mended.
+
+    Attributes:
+        what: a sentence.
+        on: what it befalls; only one thing befalls this at a time.
+        stops: the servers that do not answer people meanwhile.
+        mended: the sentence for the end.
+        replica: it needs more replicas than this.
+        after: what must be whole before this can be mended.
+    """
+
+    what: str
+    on: str
+    start: Callable[[World], object]
+    end: Callable[[World], object]
+    stops: frozenset[str] = frozenset()
+    mended: str = ""
+    replica: int = 0
+    after: str = ""
+
+
+# -- ExternalSecrets
+
+
+def _item(name: Name, store: str, annotations: dict[str, str], **spec: object) -> Item:
+    body = {"refreshInterval": "1h", "secretStoreRef": {"name": store, "kind": "SecretStore"}, **spec}
+    metadata = {"name": name.name, "namespace": name.namespace, "annotations": annotations}
+    return {"apiVersion": EXTERNAL_SECRETS, "kind": "ExternalSecret", "metadata": metadata, "spec": body}
+
+
+def _data(*entries: tuple[str, str]) -> list[dict[str, object]]:
+    return [
+        {"secretKey": f"{wanted}{number}", "remoteRef": {"key": path, "property": wanted}}
+        for number, (path, wanted) in enumerate(entries)
+    ]
+
+
+def _new_name(world: World, rng: Rng) -> Name | None:
+    if not world.namespaces or len(world.items) >= MOST_ITEMS:
+        return None
+    return Name(rng.choice(sorted(world.namespaces)), f"es{world.number('item')}")
+
+
+def _asking(rng: Rng) -> dict[str, str]:
+    return {SEED: "true"} if rng.random() < 0.7 else {}
+
+
+def create_one(world: World, rng: Rng) -> str | None:
+    name = _new_name(world, rng)
+    if name is None:
+        return None
+    store = rng.choice(sorted(STORES))
+    data = _data((f"{name.namespace}/{name.name}", rng.choice(PROPERTIES)))
+    world.send(_item(name, store, {SEED: "true"}, data=data))
+    return f"{name} asks for one property, by the store {store}"
+
+
+def create_several(world: World, rng: Rng) -> str | None:
+    """Paths that others read too."""
+    name = _new_name(world, rng)
+    if name is None:
+        return None
+    paths = [f"{name.namespace}/shared{rng.randrange(4)}" for _ in range(rng.randint(1, 3))]
+    entries = [(path, wanted) for path in dict.fromkeys(paths) for wanted in rng.sample(PROPERTIES, 2)]
+    annotations = _asking(rng)
+    world.send(_item(name, rng.choice(("vault", "team")), annotations, data=_data(*entries)))
+    return f"{name} reads {len(entries)} shared properties{'' if annotations else ', without asking'}"
+
+
+def create_whole(world: World, rng: Rng) -> str | None:
+    name = _new_name(world, rng)
+    if name is None:
+        return None
+    annotations = {SEED: "true", GENERATE: json.dumps(RULES)}
+    extract = [{"extract": {"key": f"{name.namespace}/whole{rng.randrange(3)}"}}]
+    world.send(_item(name, rng.choice(("vault", "team")), annotations, dataFrom=extract))
+    return f"{name} asks for the whole of {extract[0]['extract']['key']}, by rules"
+
+
+def create_refused(world: World, rng: Rng) -> str | None:
+    """What is never made: another namespace's, by a bad annotation, or what Vault denies."""
+    name = _new_name(world, rng)
+    if name is None:
+        return None
+    own = f"{name.namespace}/refused-{name.name}"
+    path, annotation, why = rng.choice(
+        [
+            (f"foreign/{name.name}", "true", "in a foreign place"),
+            (own, "yes", "by a bad annotation"),
+            (own, "false", "and wants nothing made"),
+            (f"{name.namespace}/{DENIED}/{name.name}", "true", "that Vault denies"),
+        ]
+    )
+    world.send(_item(name, "vault", {SEED: annotation}, data=_data((path, "password"))))
+    return f"{name} reads a path {why}"
+
+
+def change(world: World, rng: Rng) -> str | None:
+    if not world.items:
+        return None
+    name = rng.choice(sorted(world.items))
+    old = world.items[name]
+    path = rng.choice((f"{name.namespace}/{name.name}", f"{name.namespace}/shared{rng.randrange(4)}"))
+    metadata = old["metadata"] | {"annotations": _asking(rng)}
+    store = {"secretStoreRef": {"name": rng.choice(("vault", "team")), "kind": "SecretStore"}}
+    spec = {"refreshInterval": "1h", **store, "data": _data((path, rng.choice(PROPERTIES)))}
+    world.send({**old, "metadata": metadata, "spec": spec})
+    return f"{name} now reads {path}{'' if metadata['annotations'] else ', without asking'}"
+
+
+def delete(world: World, rng: Rng) -> str | None:
+    if len(world.items) < 5:
+        return None
+    name = rng.choice(sorted(world.items))
+    world.remove(name)
+    return f"{name} is deleted"
+
+
+# -- namespaces and stores
+
+
+def add_namespace(world: World, rng: Rng) -> str | None:
+    if len(world.namespaces) >= MOST_NAMESPACES:
+        return None
+    name, seeds = f"f-{world.number('namespace')}", rng.random() < 0.5
+    world.add_namespace(name, seeds=seeds)
+    return f"namespace {name} is made{', and asks for values' if seeds else ''}"
+
+
+def remove_namespace(world: World, rng: Rng) -> str | None:
+    if len(world.namespaces) < MOST_NAMESPACES:
+        return None
+    name = rng.choice(sorted(world.namespaces))
+    world.remove_namespace(name)
+    return f"namespace {name} is deleted, with all in it"
+
+
+def change_store(world: World, rng: Rng) -> str | None:
+    stores = sorted(name for name, mount in world.mounts.items() if mount not in MOUNTS.v1)
+    if not stores:
+        return None
+    name = rng.choice(stores)
+    mount = rng.choice(sorted(MOUNTS.v2))
+    world.set_store(name, mount)
+    return f"store {name} is for the mount {mount} now"
+
+
+# -- Vault
+
+
+def _spot(world: World, rng: Rng, *mounts: str) -> Spot | None:
+    spots = [spot for spot in world.spots() if spot.mount in (mounts or (*MOUNTS.v2, *MOUNTS.v1))]
+    return rng.choice(spots) if spots else None
+
+
+def _values(world: World, rng: Rng, most: int) -> dict[str, str]:
+    return {key: f"a-persons-{world.number('value')}-{rng.randrange(10**12)}" for key in rng.sample(PROPERTIES, most)}
+
+
+def write(world: World, rng: Rng) -> str | None:
+    spot = _spot(world, rng)
+    if spot is None:
+        return None
+    values = _values(world, rng, rng.randint(1, 4))
+    world.write(spot, values)
+    return f"a person writes {', '.join(values)} at {spot}"
+
+
+def patch(world: World, rng: Rng) -> str | None:
+    spot = _spot(world, rng, *MOUNTS.v2)
+    if spot is None:
+        return None
+    values = _values(world, rng, 1)
+    world.patch(spot, values)
+    return f"a person patches {', '.join(values)} at {spot}"
+
+
+def delete_value(world: World, rng: Rng) -> str | None:
+    spot = _spot(world, rng)
+    if spot is None:
+        return None
+    world.in_vault(lambda: world.vault.delete(spot.path, spot.mount))
+    return f"a person deletes {spot}"
+
+
+def undelete(world: World, rng: Rng) -> str | None:
+    return _on_versions(world, rng, "undelete")
+
+
+def destroy(world: World, rng: Rng) -> str | None:
+    return _on_versions(world, rng, "destroy")
+
+
+def _on_versions(world: World, rng: Rng, how: str) -> str | None:
+    spot, back = _spot(world, rng, *MOUNTS.v2), rng.randrange(2)
+    if spot is None:
+        return None
+
+    def do() -> int:
+        version = max(1, world.vault.version(spot.path, spot.mount) - back)
+        body = {"versions": [version]}
+        world.vault.api.request("PUT", f"/v1/{spot.mount}/{how}/{spot.path}", body)
+        return version
+
+    return f"a person has version {world.in_vault(do)} of {spot} {how}{'d' if how.endswith('e') else 'ed'}"
+
+
+def purge(world: World, rng: Rng) -> str | None:
+    spot = _spot(world, rng, *MOUNTS.v2)
+    if spot is None:
+        return None
+    world.in_vault(lambda: world.vault.delete_metadata(spot.path, spot.mount))
+    return f"a person removes {spot} with all its versions"
+
+
+def revoke(world: World, rng: Rng) -> str:
+    def do() -> int:
+        path = "/v1/auth/token/lookup-accessor"
+        found = world.vault.api.find("/v1/auth/token/accessors?list=true") or {"data": {"keys": []}}
+        own = [
+            accessor
+            for accessor in found["data"]["keys"]
+            if world.vault.api.request("POST", path, {"accessor": accessor})["data"]["path"] == "auth/approle/login"
+        ]
+        for accessor in own:
+            world.vault.api.request("POST", "/v1/auth/token/revoke-accessor", {"accessor": accessor})
+        return len(own)
+
+    return f"every token of vaultsync's is revoked ({world.in_vault(do)})"
+
+
+def compact(world: World, rng: Rng) -> str:
+    """So that a watch that starts again is told 410."""
+    etcd = Api(world.testbed.etcd.address)
+    revision = etcd.request("POST", "/v3/kv/range", {"key": "AA=="})["header"]["revision"]
+    etcd.request("POST", "/v3/kv/compaction", {"revision": revision})
+    return f"etcd forgets everything before revision {revision}"
+
+
+def cut(world: World, rng: Rng) -> str:
+    names = ("vault", "kube", "eso", "audit")
+    name = rng.choice(names)
+    line: Proxy = getattr(world.lines, name)
+    line.reset()
+    return f"every connection of the line {LINES[name]} is reset"
+
+
+KUBE, VAULT, NONE = frozenset({"kube"}), frozenset({"vault"}), frozenset[str]()
+API_SERVER = "the API server"
+NO_TEAM = 'path "team/kv/data/*" { capabilities = ["deny"] }\n'
+
+CREATIONS = (
+    Action(8, KUBE, create_one),
+    Action(5, KUBE, create_several),
+    Action(3, KUBE, create_whole),
+    Action(3, KUBE, create_refused),
+)
+NEW_NAMESPACE = Action(1, KUBE, add_namespace)
+ACTIONS = (
+    *CREATIONS,
+    NEW_NAMESPACE,
+    Action(4, KUBE, change),
+    Action(5, KUBE, delete),
+    Action(0.5, KUBE, remove_namespace),
+    Action(1, KUBE, change_store),
+    Action(6, VAULT, write),
+    Action(4, VAULT, patch),
+    Action(8, VAULT, delete_value),
+    Action(2, VAULT, undelete),
+    Action(2, VAULT, destroy),
+    Action(3, VAULT, purge),
+    Action(1, VAULT, revoke),
+    Action(1, KUBE, compact),
+    Action(2, NONE, cut),
+)
+
+# -- what breaks
+
+LINES = {
+    "vault": "between vaultsync and Vault",
+    "kube": "between vaultsync and the API server",
+    "eso": "between external-secrets and Vault",
+    "audit": "from Vault's audit device to vaultsync",
+}
+FAULTS = {
+    "is late by 200 ms": Fault(latency=0.2),
+    "is late by 2 s": Fault(latency=2.0),
+    "is slow, 20 kB/s": Fault(rate=20_000),
+    "is stalled": Fault(stalled=True),
+    "is silent": Fault(silent=True),
+    "is refused": Fault(refused=True),
+}
+
+
+def _killed(name: str, on: str, find: Callable[[World], Server | Process], stops: frozenset[str] = NONE) -> Trouble:
+    mended = f"{name} starts"
+    return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, mended)
+
+
+def _frozen(name: str, on: str, find: Callable[[World], Server | Process], stops: frozenset[str] = NONE) -> Trouble:
+    mended = f"{name} is thawed"
+    return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, mended)
+
+
+def _server(name: str, on: str, find: Callable[[World], Server], stops: frozenset[str]) -> list[Trouble]:
+    return [_killed(name, on, find, stops), _frozen(name, on, find, stops)]
+
+
+def _vaultsync(number: int) -> list[Trouble]:
+    name = f"vaultsync {number}"
+
+    def find(world: World) -> Process:
+        return world.replicas[number]
+
+    stopped = Trouble(
+        f"{name} is told to stop", name, lambda w: find(w).stop(), lambda w: find(w).start(), mended=f"{name} starts"
+    )
+    found = (_killed(name, name, find), _frozen(name, name, find), stopped)
+    return [replace(trouble, replica=number) for trouble in found]
+
+
+def _line(name: str) -> list[Trouble]:
+    where = f"the line {LINES[name]}"
+
+    def find(world: World) -> Proxy:
+        line: Proxy = getattr(world.lines, name)
+        return line
+
+    def break_it(fault: Fault, world: World) -> None:
+        find(world).set(fault)
+        if fault.refused:
+            find(world).reset()
+
+    def mend(fault: Fault, world: World) -> None:
+        find(world).heal()
+        if fault.silent:  # a host that is back answers what it does not know with a reset
+            find(world).reset()
+
+    faults = dict(FAULTS)
+    if name == "vault":
+        faults["loses the answers to writes"] = Fault(lost=b"POST /v1/")
+        faults["loses the answers to patches"] = Fault(lost=b"PATCH /v1/")
+    return [
+        Trouble(f"{where} {how}", where, partial(break_it, fault), partial(mend, fault), mended=f"{where} is good")
+        for how, fault in faults.items()
+    ]
+
+
+TROUBLES: tuple[Trouble, ...] = (
+    *_server("Vault", "Vault", lambda world: world.testbed.vault, VAULT),
+    Trouble(
+        "Vault is sealed",
+        "Vault",
+        lambda world: world.testbed.vault.seal(),
+        lambda world: world.testbed.vault.unseal(),
+        VAULT,
+        "Vault is unsealed",
+    ),
+    *_server("the API server", API_SERVER, lambda world: world.testbed.kube_apiserver, KUBE),
+    *_server("etcd", API_SERVER, lambda world: world.testbed.etcd, KUBE),
+    *(replace(one, after=API_SERVER) for one in _server("external-secrets", "external-secrets", lambda w: w.eso, NONE)),
+    *_vaultsync(0),
+    *_vaultsync(1),
+    Trouble(
+        "Vault's policy lets vaultsync write nothing in team/kv",
+        "Vault",
+        lambda world: world.allow(NO_TEAM),
+        lambda world: world.allow(),
+        mended="Vault's policy is as before",
+    ),
+    *(trouble for name in LINES for trouble in _line(name)),
+)

@@ -1,0 +1,226 @@
+"""One episode: so many steps by a seed, with troubles that overlap; then all is healed, and the invariants checked."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
+from tests.faults.history import busiest
+from tests.faults.invariants import (
+    Usage,
+    lacking,
+    left_behind,
+    replaced,
+    shown,
+    stale,
+    storms,
+    trespasses,
+    unforeseen,
+    usage,
+)
+from tests.faults.world import MODES, Away, World
+from tests.testbed.api import ApiError
+
+STEPS = 60
+PAUSE = (0.05, 0.6)
+"""Seconds between two steps."""
+LASTS = (5, 25)
+"""Steps until a trouble is mended."""
+TROUBLE_RATE = 0.16
+"""Of the steps."""
+MOST_TROUBLES = 3
+SOON = 10.0
+"""Seconds after healing in which all is to be well on a machine that has nothing else to do."""
+PATIENCE = 12 * SOON
+"""On one that has; and what Vault denied, or external-secrets failed at, is tried again after twice that time."""
+REST_PATIENCE = 90.0
+"""Seconds until connections that are kept for the next request are let go of, 30 at most, and some for the machine."""
+BEGINNING = 12
+"""ExternalSecrets that people make at first, while nothing breaks."""
+TRIES = 20
+"""To find something that can be done, such as to delete what there is."""
+
+
+class Broken(AssertionError):
+    """An invariant does not hold; says which, and tells the whole story."""
+
+
+@dataclass
+class Story:
+    """What has happened, in sentences."""
+
+    sentences: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def tell(self, sentence: str) -> None:
+        self.sentences.append(f"{time.monotonic() - self.began:6.1f} s  {sentence}")
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an episode has measured, in seconds after healing.
+
+    Attributes:
+        seeded: until Vault had all that may be there.
+        brought: until the Secrets had it too.
+        rested: until no more was used than before.
+        busiest: requests of vaultsync's to Vault in the busiest second.
+    """
+
+    seeded: float
+    brought: float
+    rested: float
+    busiest: int
+
+    def __str__(self) -> str:
+        return (
+            f"in Vault after {self.seeded:.1f} s, in the Secrets after {self.brought:.1f} s, at rest after "
+            f"{self.rested:.1f} s, {self.busiest} requests in the busiest second"
+        )
+
+
+class Episode:
+    """One episode in a world, by a seed.
+
+    Args:
+        say: is given each sentence as it happens.
+    """
+
+    def __init__(self, world: World, seed: int, say: Callable[[str], None] = lambda _: None) -> None:
+        self._world = world
+        self._seed = seed
+        self._rng = random.Random(seed)
+        self._say = say
+        self._story = Story()
+        self._first = 0
+        """Of the requests to Vault within the episode."""
+        self._troubles: dict[str, tuple[int, Trouble]] = {}
+        """By what they befall, with the step at which they are mended."""
+
+    def run(self, steps: int = STEPS) -> Outcome:
+        """Plays it.
+
+        Raises:
+            Broken: an invariant does not hold.
+        """
+        world = self._world
+        mode = MODES[self._seed % len(MODES)]
+        self._tell(f"seed {self._seed}: {mode}")
+        self._first = len(world.requests())
+        world.start_vaultsync(mode)
+        while len(world.namespaces) < FEWEST_NAMESPACES:
+            self._act([NEW_NAMESPACE])
+        for _ in range(BEGINNING):
+            self._act(CREATIONS)
+        self._wait("before anything breaks", lambda: lacking(world, world.picture()) + stale(world, world.picture()))
+        before = self._usages()
+        for step in range(steps):
+            self._mend(step)
+            if self._rng.random() < TROUBLE_RATE and len(self._troubles) < MOST_TROUBLES:
+                self._break(step)
+            else:
+                self._act()
+            time.sleep(self._rng.uniform(*PAUSE))
+        return self._end(before)
+
+    # -- steps
+
+    def _act(self, actions: Sequence[Action] = ACTIONS) -> None:
+        stopped = frozenset[str]().union(*(trouble.stops for _, trouble in self._troubles.values()))
+        possible = [action for action in actions if not action.needs & stopped]
+        for _ in range(TRIES if possible else 0):
+            action = self._rng.choices(possible, [action.weight for action in possible])[0]
+            try:
+                sentence = action.do(self._world, self._rng)
+            except Away as error:
+                sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
+            if sentence:
+                self._tell(sentence)
+                return
+
+    def _break(self, step: int) -> None:
+        replicas = self._world.mode.replicas
+        free = [one for one in TROUBLES if one.on not in self._troubles and one.replica < replicas]
+        on = self._rng.choice(sorted({one.on for one in free}))
+        trouble = self._rng.choice([one for one in free if one.on == on])
+        until = step + self._rng.randint(*LASTS)
+        self._tell(trouble.what)
+        trouble.start(self._world)
+        self._troubles[trouble.on] = (until, trouble)
+
+    def _mend(self, step: float) -> None:
+        for on, (until, trouble) in sorted(self._troubles.items(), key=lambda item: item[1][1].after):
+            if until <= step and trouble.after not in self._troubles:
+                trouble.end(self._world)
+                del self._troubles[on]
+                self._tell(trouble.mended)
+
+    # -- the end
+
+    def _end(self, before: dict[bool, Usage]) -> Outcome:
+        world = self._world
+        self._mend(float("inf"))
+        if not world.eso.process.alive:  # it gives up for less than vaultsync does, and Kubernetes starts it again
+            world.eso.start()
+        world.make_sure()
+        self._tell("everything is whole again")
+        seeded = self._wait("I1, in Vault", lambda: lacking(world, world.picture()))
+        brought = seeded + self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        picture = world.picture()
+        requests = world.requests()
+        self._check("I2", replaced(world, requests))
+        self._check("I3", trespasses(world, requests))
+        log = world.news()
+        self._check("I4", shown(world, picture, log))
+        self._check("errors that nobody has foreseen", unforeseen(world, log))
+        new = requests[self._first :]
+        self._check("I5", storms(new))
+        rested = brought + self._wait("I6", lambda: self._left_behind(before), REST_PATIENCE)
+        outcome = Outcome(seeded, brought, rested, busiest([one for one in new if one.own], 1.0))
+        self._tell(str(outcome))
+        for leads, now in self._usages().items():
+            who = "the leader" if leads else "a standby"
+            self._tell(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
+        return outcome
+
+    def _usages(self) -> dict[bool, Usage]:
+        """By whether it leads."""
+        leader = self._world.leader()
+        return {process is leader: usage(self._world, process) for process in self._world.replicas}
+
+    def _left_behind(self, before: dict[bool, Usage]) -> list[str]:
+        return [
+            f"{'the leader' if leads else 'a standby'} uses {words}"
+            for leads, now in self._usages().items()
+            if leads in before
+            for words in left_behind(before[leads], now)
+        ]
+
+    def _wait(self, what: str, wrong: Callable[[], list[str]], patience: float = PATIENCE) -> float:
+        """Until nothing is wrong; returns the seconds."""
+        started = time.monotonic()
+        while True:
+            try:
+                found = wrong()
+            except ApiError as error:  # a server that has just started
+                found = [str(error)]
+            took = time.monotonic() - started
+            if not found:
+                return took
+            if took > patience:
+                self._check(f"{what}, after {took:.0f} s", found)
+            time.sleep(0.1)
+
+    def _check(self, what: str, wrong: list[str]) -> None:
+        if wrong:
+            raise Broken(f"{what}:\n" + "\n".join(f"  {words}" for words in wrong[:20]) + f"\n\n{self._story}")
+
+    def _tell(self, sentence: str) -> None:
+        self._story.tell(sentence)
+        self._say(sentence)

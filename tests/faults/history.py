@@ -1,0 +1,266 @@
+"""What Vault's audit log proves: who wrote which version over what, and how often who asked. Pure.
+
+A line at the request, one at the answer. Values are hashed in it; names are not, nor are versions and check-and-set, as
+World sees to. A request takes effect between its two lines, and one without an answer perhaps never: what is called a
+fault here is one in whatever order things have happened.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from tests.faults.model import Spot
+
+Line = Mapping[str, Any]
+WRITES = ("create", "update", "patch", "delete")
+OWN_ERRANDS = ("auth/token/renew-self", "auth/token/revoke-self", "sys/capabilities-self", "auth/approle/login")
+"""What vaultsync may send besides; none of it is about anybody's secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, with its answer.
+
+    Attributes:
+        asked, answered: numbers of its lines in the log, `answered` infinite where there is none.
+        at: seconds since 1970, of the first.
+        own: vaultsync sent it.
+        data: its body.
+        version: the one that came of it, 0 if none did.
+        failed: it was refused.
+    """
+
+    asked: int
+    answered: float
+    at: float
+    own: bool
+    operation: str
+    path: str
+    data: Mapping[str, Any]
+    version: int
+    failed: bool
+
+    @property
+    def versions(self) -> Collection[int]:
+        """Those that it names."""
+        return [int(version) for version in self.data.get("versions") or ()]
+
+    @property
+    def cas(self) -> int | None:
+        """The version that had to be the latest, None where nothing had to."""
+        cas = (self.data.get("options") or {}).get("cas")
+        return None if cas is None else int(cas)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """Paths of the mounts."""
+
+    v2: Collection[str]
+    v1: Collection[str]
+
+    def split(self, path: str) -> tuple[str, Spot] | None:
+        """What an API path is about: `data`, `metadata`, … in KV v2, `v1` in KV v1, and the secret."""
+        for mount in self.v2:
+            if path.startswith(f"{mount}/"):
+                what, _, inner = path.removeprefix(f"{mount}/").partition("/")
+                return what, Spot(mount, inner)
+        for mount in self.v1:
+            if path.startswith(f"{mount}/"):
+                return "v1", Spot(mount, path.removeprefix(f"{mount}/"))
+        return None
+
+
+class Log:
+    """What an audit log has told so far.
+
+    Args:
+        policy: whose tokens are vaultsync's.
+    """
+
+    def __init__(self, policy: str) -> None:
+        self._policy = policy
+        self._asked: dict[str, tuple[int, Line]] = {}
+        self._requests: dict[str, Request] = {}
+        self._lines = 0
+        self._bytes = 0
+
+    def follow(self, file: Path) -> list[Request]:
+        """Reads what has been written into the file meanwhile; returns `requests`."""
+        with file.open("rb") as log:
+            log.seek(self._bytes)
+            whole, _, rest = log.read().rpartition(b"\n")
+            self._bytes = log.tell() - len(rest)
+        self.feed(whole.splitlines())
+        return self.requests
+
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Lines of JSON."""
+        for text in lines:
+            line = json.loads(text)
+            identity = line["request"]["id"]
+            if line["type"] == "request":
+                self._asked[identity] = self._lines, line
+                self._requests[identity] = _request(self._lines, line, None, self._policy)
+            elif asked := self._asked.pop(identity, None):
+                self._requests[identity] = _request(*asked, (self._lines, line), self._policy)
+            self._lines += 1
+
+    @property
+    def requests(self) -> list[Request]:
+        """All, in the order in which they were asked."""
+        return list(self._requests.values())
+
+
+def read(lines: Iterable[bytes], policy: str) -> list[Request]:
+    """The requests in an audit log; see Log."""
+    log = Log(policy)
+    log.feed(lines)
+    return log.requests
+
+
+def _request(number: int, line: Line, answer: tuple[int, Line] | None, policy: str) -> Request:
+    request = line["request"]
+    answered, said = answer or (inf, {})
+    data = (said.get("response") or {}).get("data") or {}
+    version = data.get("version")
+    return Request(
+        asked=number,
+        answered=answered,
+        at=datetime.fromisoformat(line["time"]).timestamp(),
+        own=policy in ((line.get("auth") or {}).get("policies") or ()),
+        operation=request["operation"],
+        path=request["path"],
+        data=request.get("data") or {},
+        version=version if isinstance(version, int) else 0,
+        failed=bool(said.get("error")),
+    )
+
+
+# -- nothing that there was is overwritten
+
+
+def overwritten(requests: Sequence[Request], mounts: Mounts) -> list[str]:
+    """Every write of vaultsync's that replaced or may have removed something, in words."""
+    by_spot: defaultdict[Spot, list[tuple[str, Request]]] = defaultdict(list)
+    for request in requests:
+        split = mounts.split(request.path)
+        if split is not None and (request.operation in WRITES or split[0] == "subkeys"):
+            by_spot[split[1]].append((split[0], request))
+    return [words for spot, events in by_spot.items() for words in _faults_at(spot, _Past(events))]
+
+
+class _Past:
+    """What has happened at one place."""
+
+    def __init__(self, events: Sequence[tuple[str, Request]]) -> None:
+        self.own = [one for _, one in events if one.own]
+        self.v1 = [one for what, one in events if what == "v1"]
+        self.writes = [one for what, one in events if what == "data" and one.operation != "delete" and one.version]
+        self._deletions = [
+            (what, one)
+            for what, one in events
+            if not one.failed and (what in ("delete", "destroy") or (what == "data" and one.operation == "delete"))
+        ]
+        self._looks = [one for what, one in events if what == "subkeys" and one.own]
+        self._undeletions = [one for what, one in events if what == "undelete" and not one.failed]
+
+    def write_of(self, version: int, before: Request) -> Request | None:
+        """The last write of this version that can have come before; None if its answer was lost."""
+        found = [one for one in self.writes if one.version == version and one.asked < before.answered]
+        return next((one for one in reversed(found) if one is not before), None)
+
+    def may_be_gone(self, version: int, by: Request) -> bool:
+        """Whether this version can have been deleted when `by` took effect."""
+        written = self.write_of(version, by)
+        known = [one.asked for one in self.writes if one.version < version and one.asked < by.answered]
+        since = written.asked if written else max(known, default=-1)
+        return any(
+            since < deletion.asked < by.answered
+            and (not deletion.versions or version in deletion.versions)
+            and (what == "destroy" or not self._is_undone(version, deletion, by))
+            for what, deletion in self._deletions
+        )
+
+    def _is_undone(self, version: int, deletion: Request, by: Request) -> bool:
+        """Whether `by` could know of an undeletion: that makes no version, and no check-and-set sees it."""
+        looks = [one.asked for one in self._looks if one.answered < by.asked]
+        return any(
+            version in one.versions and deletion.answered < one.asked and one.answered < max(looks, default=by.asked)
+            for one in self._undeletions
+        )
+
+    def keys_of(self, version: int, before: Request) -> frozenset[str] | None:
+        """The names in this version; None if they are not known."""
+        write = self.write_of(version, before)
+        if write is None:
+            return None
+        data = write.data.get("data") or {}
+        if write.operation != "patch":
+            return frozenset(data)
+        below = self.keys_of(version - 1, write)
+        if below is None:
+            return None
+        return (below | {key for key, value in data.items() if value is not None}) - {
+            key for key, value in data.items() if value is None
+        }
+
+
+def _faults_at(spot: Spot, past: _Past) -> Iterator[str]:
+    for write in past.own:
+        if write in past.v1:
+            if write.operation != "create":
+                yield f"{spot}: {write.operation} in KV v1"
+            continue
+        if write.operation == "delete":
+            yield f"{spot}: a deletion"
+        if write not in past.writes:
+            continue
+        cas = write.cas
+        if cas is None:
+            yield f"{spot}: version {write.version} was written without check-and-set"
+        elif write.operation == "patch":
+            keys = past.keys_of(cas, write) or frozenset()
+            if replaced := sorted(keys & (write.data.get("data") or {}).keys()):
+                yield f"{spot}: version {write.version} has replaced {', '.join(replaced)} of version {cas}"
+        elif cas > 0 and not past.may_be_gone(cas, write):
+            yield f"{spot}: version {write.version} was written over version {cas}, which was there"
+
+
+# -- nothing is written that nobody may have asked for
+
+
+def forbidden(requests: Iterable[Request], mounts: Mounts, permitted: Mapping[Spot, Collection[str]]) -> list[str]:
+    """Every request of vaultsync's, taken or not, that it may not send, in words."""
+    return sorted({words for request in requests if request.own for words in _wrong(request, mounts, permitted)})
+
+
+def _wrong(request: Request, mounts: Mounts, permitted: Mapping[Spot, Collection[str]]) -> Iterator[str]:
+    split = mounts.split(request.path)
+    if request.operation == "read" and split is not None and split[0] in ("data", "v1"):
+        yield f"it read values at {request.path}"
+    if request.operation not in WRITES or request.path in OWN_ERRANDS:
+        return
+    if split is None or split[0] not in ("data", "metadata", "v1") or split[1] not in permitted:
+        yield f"{request.operation} {request.path}"
+    elif split[0] != "metadata":
+        written = request.data if split[0] == "v1" else request.data.get("data") or {}
+        if others := sorted(written.keys() - set(permitted[split[1]])):
+            yield f"{request.operation} {request.path} with {', '.join(others)}"
+
+
+# -- how often it asks
+
+
+def busiest(requests: Iterable[Request], seconds: float) -> int:
+    """The most requests within any time of this length."""
+    times = sorted(request.at for request in requests)
+    return max((bisect_left(times, at + seconds) - number for number, at in enumerate(times)), default=0)

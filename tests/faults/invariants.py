@@ -1,0 +1,193 @@
+"""What must hold once everything is whole again: I1 to I6 of the manual's promises, each as a list of what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.idle import connections, memory
+from tests.faults.history import Request, busiest, forbidden, overwritten
+from tests.faults.model import Name, Spot, asks, expected, is_denied, missing
+from tests.faults.world import MOUNTS, Picture, World
+from tests.testbed.vaultsync import VaultsyncProcess
+
+# -- I1: what is missing and may be made is there, and brought
+
+
+def lacking(world: World, picture: Picture) -> list[str]:
+    """What should be in Vault, and is not."""
+    return [
+        words
+        for name, item in sorted(world.items.items())
+        if asks(item, seeds=world.namespaces[name.namespace])
+        for words in missing(item, world.references(item), picture.vault)
+    ]
+
+
+def stale(world: World, picture: Picture) -> list[str]:
+    """Whose Secret is not what Vault has, or who is not Ready."""
+    return [words for name in sorted(world.items) for words in _stale(world, picture, name)]
+
+
+def _stale(world: World, picture: Picture, name: Name) -> Iterator[str]:
+    found = world.references(world.items[name])
+    wanted = expected(found, picture.vault)
+    if wanted is None:
+        return
+    if world.mode.source == "poll" and any(one.spot.mount in MOUNTS.v1 for one in found):
+        return  # the manual: the poll can't see new values in KV v1
+    if picture.secrets.get(name) != wanted:
+        yield f"{name}: the Secret is not what Vault has"
+    elif not _is_ready(picture, name):
+        yield f"{name} is not Ready"
+
+
+def _is_ready(picture: Picture, name: Name) -> bool:
+    status = picture.items.get(name, {}).get("status") or {}
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
+
+
+# -- I2 and I3: nothing is overwritten, nothing is written elsewhere
+
+
+def replaced(world: World, requests: Sequence[Request]) -> list[str]:
+    """What vaultsync has overwritten or removed, and what people wrote that Vault's log does not have as theirs."""
+    theirs = {
+        (split[1], request.version)
+        for request in requests
+        if not request.own and request.version and (split := MOUNTS.split(request.path))
+    }
+    lost = [
+        f"{spot}: version {version} is a person's, and not in the log"
+        for spot, versions in world.model.versions.items()
+        for version in sorted(versions)
+        if (spot, version) not in theirs
+    ]
+    return overwritten(requests, MOUNTS) + lost
+
+
+def trespasses(world: World, requests: Sequence[Request]) -> list[str]:
+    """What vaultsync has asked of Vault that it may not."""
+    return forbidden(requests, MOUNTS, world.model.may_be_written())
+
+
+# -- I4: no value is shown
+
+
+NOT_SECRET = {"name"}
+"""What a rule gives as it stands."""
+
+
+def shown(world: World, picture: Picture, log: str) -> list[str]:
+    """Where a secret can be read; which one is not said."""
+    made = {values[key] for values in picture.vault.values() if values for key in values.keys() - NOT_SECRET}
+    secrets = world.model.secrets | made
+    places = {
+        "the log": log,
+        "annotations, conditions or specs": json.dumps(list(picture.items.values())),
+        "Events": json.dumps([world.kube.items("v1", "Event", name) for name in world.namespaces]),
+        "/metrics": "".join(process.health.text("/metrics") for process in world.replicas),
+        "/readyz": "".join(process.health.text("/readyz") for process in world.replicas),
+    }
+    return [f"a secret is in {where}" for where, text in places.items() if any(secret in text for secret in secrets)]
+
+
+def unforeseen(world: World, log: str) -> list[str]:
+    """Errors that nobody has thought of."""
+    ended = [f"{process.name} has ended with {process.returncode}" for process in world.replicas if not process.alive]
+    return ended + [f"the log has {words!r}" for words in ("Traceback", "failed unexpectedly") if words in log]
+
+
+# -- I5: a storm stays small
+
+
+MOST_A_SECOND = 400
+"""Requests of one vaultsync's to Vault: all 40 ExternalSecrets' paths looked at, made and marked, several times."""
+MOST_DENIED = 54
+"""Requests about one path that Vault denies, in any 2 s: 6 passes of 3, at first 0.05 s apart, then doubling;
+and what connects again, such as Vault's event stream and the API server, has them begin anew."""
+
+
+def storms(requests: Sequence[Request]) -> list[str]:
+    """Too many requests."""
+    own = [request for request in requests if request.own]
+    most = busiest(own, 1.0)
+    found = [f"{most} requests to Vault within a second"] if most > MOST_A_SECOND else []
+    denied: defaultdict[Spot, list[Request]] = defaultdict(list)
+    for request in own:
+        split = MOUNTS.split(request.path)
+        if split is not None and is_denied(split[1]):
+            denied[split[1]].append(request)
+    for spot, of_it in denied.items():
+        if (number := busiest(of_it, 2.0)) > MOST_DENIED:
+            found.append(f"{number} requests within 2 s about {spot}, which is denied")
+    return found
+
+
+# -- I6: nothing is left behind
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a vaultsync uses.
+
+    Attributes:
+        memory: resident, in MB.
+        files: descriptors.
+        connections: to Vault and the API server.
+    """
+
+    memory: float
+    files: int
+    threads: int
+    connections: int
+    tasks: Counter[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.memory:.0f} MB, {self.files} files, {self.threads} threads, {self.connections} connections, "
+            f"{self.tasks.total()} tasks"
+        )
+
+
+MORE_MEMORY = 40.0
+"""MB: Python's arenas and the allocator's threads keep what a storm has needed once."""
+MORE_FILES = 8
+"""Connections that are kept for the next request: of Vault's four threads, and of the API server's few."""
+MORE_THREADS = 6
+"""The executor's threads, which stay once they were needed: at most min(32, cores + 4)."""
+MORE_TASKS = 4
+"""Of passes that happen to run."""
+
+
+def usage(world: World, process: VaultsyncProcess) -> Usage:
+    """As it is now."""
+    folder = Path(f"/proc/{process.pid}")
+    ports = (world.lines.vault.port, world.lines.kube.port)
+    return Usage(
+        memory=memory(process.pid),
+        files=len(list((folder / "fd").iterdir())),
+        threads=len(list((folder / "task").iterdir())),
+        connections=sum(len(connections(process.pid, port)) for port in ports),
+        tasks=world.tasks(process),
+    )
+
+
+def left_behind(before: Usage, now: Usage) -> list[str]:
+    """What is used more than before."""
+    found = []
+    for what, was, is_now, more in (
+        ("MB", before.memory, now.memory, MORE_MEMORY),
+        ("file descriptors", before.files, now.files, MORE_FILES),
+        ("threads", before.threads, now.threads, MORE_THREADS),
+        ("connections", before.connections, now.connections, MORE_FILES),
+        ("tasks", before.tasks.total(), now.tasks.total(), MORE_TASKS),
+    ):
+        if is_now > was + more:
+            found.append(f"{is_now:g} {what}, and {was:g} before")
+    if found:
+        found.append(f"tasks more than before: {dict(now.tasks - before.tasks)}")
+    return found

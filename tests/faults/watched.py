@@ -1,0 +1,39 @@
+"""`python -m tests.faults.watched run`: vaultsync, hasty; at SIGUSR2 it writes its tasks into the file FAULTS_TASKS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from tests.testbed import hasty
+
+
+def main() -> int:
+    """As vaultsync's own."""
+    signal.signal(signal.SIGUSR2, _tell)
+    return hasty.main()
+
+
+def _tell(number: int, frame: FrameType | None) -> None:
+    """Runs between two steps of the loop, in its thread."""
+    with suppress(RuntimeError):  # there is no loop yet, or no more
+        _write(asyncio.get_running_loop())
+
+
+def _write(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks(loop))
+    file = Path(os.environ["FAULTS_TASKS"])
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(tasks))
+    new.replace(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,454 @@
+"""The real servers, a bad line between each two, and what people have asked of them.
+
+People speak with the servers themselves; vaultsync, external-secrets and Vault's audit device speak through proxies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from urllib3.exceptions import HTTPError
+
+from tests.faults.history import Log, Mounts, Request
+from tests.faults.model import DENIED, Item, Model, Name, Reference, Spot, Values, name_of, references
+from tests.testbed.api import Api, ApiError, Json
+from tests.testbed.identity import NAMESPACE, POLICY
+from tests.testbed.kube import EXTERNAL_SECRETS, Kube, path_of
+from tests.testbed.place import TOKEN_SECRET
+from tests.testbed.processes import free_port
+from tests.testbed.proxy import Proxy
+from tests.testbed.servers import Eso, kubeconfig_text
+from tests.testbed.testbed import ESO_TOKEN, Options, Testbed, wait_for
+from tests.testbed.vault import VaultRoot
+from tests.testbed.vaultsync import VaultsyncProcess
+
+T = TypeVar("T")
+
+MOUNTS = Mounts(v2=("secret", "team/kv"), v1=("kv1",))
+STORES = {"vault": "secret", "team": "team/kv", "old": "kv1"}
+"""In each namespace, with their mounts."""
+MOST_EVER = 500
+"""Namespaces, f-1 and so on, of which nobody else has names like that."""
+OWNED = ((EXTERNAL_SECRETS, "ExternalSecret"), (EXTERNAL_SECRETS, "SecretStore"), ("v1", "Secret"))
+"""What goes with its namespace."""
+TOKEN_SECONDS = 16
+"""How long a token of vaultsync's lives: it is renewed at half of that, and one that was revoked is noticed then."""
+POLL_SECONDS = 2
+READERS = 8
+START_SECONDS = 60.0
+PEOPLES_SECONDS = 5.0
+"""How long people wait for an answer."""
+HURRY = ("--client-qps=1000", "--client-burst=1000")
+"""external-secrets at its defaults holds itself back to 50 requests a second, and would be what is measured."""
+
+
+class Away(Exception):
+    """A server does not answer people now, or can't do what they want."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How vaultsync runs: one without a Lease, or several replicas with one; and what tells it of changes."""
+
+    replicas: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.replicas} of vaultsync, with the source {self.source}"
+
+
+MODES = (Mode(1, "auto"), Mode(2, "auto"), Mode(1, "poll"), Mode(2, "audit"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines that may be bad, by who speaks with whom."""
+
+    vault: Proxy
+    kube: Proxy
+    eso: Proxy
+    audit: Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What there is, of everything that people have asked for.
+
+    Attributes:
+        vault: what is live, None where nothing is.
+        items: the ExternalSecrets.
+        secrets: their Secrets.
+    """
+
+    vault: Mapping[Spot, Values | None]
+    items: Mapping[Name, Json]
+    secrets: Mapping[Name, Values]
+
+
+class World:
+    """All of it; made by `world()`.
+
+    Attributes:
+        model: what people have ever sent.
+        namespaces: those that are to be there, and whether their annotation asks for values.
+        items: the ExternalSecrets that are to be there, as they were last sent.
+        mounts: of the stores that are to be there, by namespace and store.
+        unsure: what was sent to the API server and perhaps not taken.
+        moved: stores that are for another mount since all was whole.
+        replicas: the vaultsyncs of now.
+        numbers: how often something of a name was made, so that no name comes twice.
+    """
+
+    def __init__(self, testbed: Testbed, lines: Lines, audit_port: int) -> None:
+        self.testbed = testbed
+        self.lines = lines
+        self.model = Model()
+        self.namespaces: dict[str, bool] = {}
+        self.items: dict[Name, Item] = {}
+        self.mounts: dict[Name, str] = {}
+        self.unsure: set[Name] = set()
+        self.moved: set[Name] = set()
+        self.replicas: list[VaultsyncProcess] = []
+        self.mode = MODES[0]
+        self.numbers: Counter[str] = Counter()
+        self._logs: dict[Path, int] = {}
+        self._audit, self._audit_log = Log(POLICY), testbed.work / "logs" / "audit.log"
+        server, ca = testbed.kube_apiserver.api, testbed.kube_apiserver.ca
+        self.kube = Kube(Api(server.address, server.headers, ca, PEOPLES_SECONDS))
+        self.vault = VaultRoot(Api(testbed.vault.address, testbed.vault.api.headers, timeout=PEOPLES_SECONDS))
+        self._prepare_vault()
+        self._settings = self._prepare_vaultsync(audit_port)
+
+    def requests(self) -> list[Request]:
+        """All that Vault was asked so far, by its own account."""
+        return self._audit.follow(self._audit_log)
+
+    @property
+    def eso(self) -> Eso:
+        assert self.testbed.eso is not None
+        return self.testbed.eso
+
+    def number(self, what: str) -> int:
+        """One that nothing of this name has had."""
+        self.numbers[what] += 1
+        return self.numbers[what]
+
+    # -- setting up
+
+    def _prepare_vault(self) -> None:
+        self.vault.audit("file", "file", file_path=str(self._audit_log))
+        assert self.testbed.identity  # the rights are there
+        self.allow()
+        for mount in MOUNTS.v2:
+            self.vault.api.request("POST", f"/v1/{mount}/config", {"max_versions": 10_000})
+            tune = {"audit_non_hmac_request_keys": ["cas", "versions"]}  # Vault's log hashes numbers too
+            self.vault.api.request("POST", f"/v1/sys/mounts/{mount}/tune", tune)
+        self.vault.api.request("POST", "/v1/sys/auth/approle", {"type": "approle"})
+        role = {"token_policies": [POLICY], "token_ttl": f"{TOKEN_SECONDS}s", "token_no_default_policy": True}
+        self.vault.api.request("POST", "/v1/auth/approle/role/vaultsync", role)
+
+    def _prepare_vaultsync(self, audit_port: int) -> dict[str, str]:
+        kubeconfig = self.testbed.work / "faults.kubeconfig"
+        address, token = f"https://127.0.0.1:{self.lines.kube.port}", self.testbed.identity.kubernetes_token
+        kubeconfig.write_text(kubeconfig_text(address, self.testbed.kube_apiserver.ca, token, NAMESPACE))
+        role = self.vault.api.request("GET", "/v1/auth/approle/role/vaultsync/role-id")["data"]["role_id"]
+        secret = self.vault.api.request("POST", "/v1/auth/approle/role/vaultsync/secret-id")["data"]["secret_id"]
+        self.model.secrets |= {secret, token}
+        return {
+            "KUBECONFIG": str(kubeconfig),
+            "VAULT_ADDR": f"http://127.0.0.1:{self.lines.vault.port}",
+            "VAULT_TOKEN": "",
+            "VAULTSYNC_STORE_SERVERS": f"http://127.0.0.1:{self.lines.eso.port}",
+            "VAULTSYNC_VAULT_AUTH": "approle",
+            "VAULTSYNC_VAULT_ROLE_ID": role,
+            "VAULTSYNC_VAULT_SECRET_ID": secret,
+            "VAULTSYNC_SEED_BUDGET": "0",
+            "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{audit_port}",
+            "VAULTSYNC_POLL_INTERVAL": f"{POLL_SECONDS}s",
+            "VAULTSYNC_VAULT_TIMEOUT": "3s",
+            "VAULTSYNC_KUBE_TIMEOUT": "3s",
+            "VAULTSYNC_LOG_LEVEL": "DEBUG",
+        }
+
+    def allow(self, but: str = "") -> None:
+        """Gives vaultsync its policy, less what further rules deny."""
+        denied = "".join(denial(f"f-{number}") for number in range(MOST_EVER))
+        self.vault.policy(POLICY, self.testbed.vault_policy + denied + but)
+
+    # -- vaultsync
+
+    def start_vaultsync(self, mode: Mode) -> None:
+        """Stops those that there are, and starts as many as there are to be."""
+        self.stop_vaultsync()
+        self.mode = mode
+        for number in range(mode.replicas):
+            process = self._replica(number)
+            self.replicas.append(process)
+            self._logs[process.log] = 0
+            process.start()
+        wait_for(self.leader, START_SECONDS, "a vaultsync leads")
+        for process in self.replicas:
+            process.wait_until_ready(START_SECONDS)
+        if mode.source == "poll":
+            self.testbed.no_audit_to("faults")
+        else:
+            self.testbed.audit_to("faults", f"127.0.0.1:{self.lines.audit.port}")
+
+    def _replica(self, number: int) -> VaultsyncProcess:
+        tasks = self.testbed.work / f"tasks-{self.number('replica')}.json"
+        settings = {**self._settings, "VAULTSYNC_SOURCE": self.mode.source, "FAULTS_TASKS": str(tasks)}
+        if self.mode.replicas > 1:
+            settings["VAULTSYNC_LEASE"] = f"{NAMESPACE}/vaultsync"
+        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, f"vaultsync-{number}", settings)
+        process.command = [sys.executable, "-m", "tests.faults.watched", "run"]
+        return process
+
+    def stop_vaultsync(self) -> None:
+        """All of them."""
+        for process in self.replicas:
+            process.stop()
+        self.replicas = []
+
+    def leader(self) -> VaultsyncProcess | None:
+        """The one that works."""
+        return next((process for process in self.replicas if leads(process)), None)
+
+    def tasks(self, process: VaultsyncProcess) -> Counter[str]:
+        """The tasks of its loop, by what they run."""
+        assert process.env is not None
+        file = Path(process.env["FAULTS_TASKS"])
+        file.unlink(missing_ok=True)
+        os.kill(process.pid, signal.SIGUSR2)
+        process.wait_until(file.exists, START_SECONDS, "asked for its tasks")
+        return Counter(json.loads(file.read_text()))
+
+    def news(self) -> str:
+        """What vaultsyncs have written since this was asked last."""
+        return "".join(self._rest_of(log) for log in sorted(self._logs))
+
+    def _rest_of(self, log: Path) -> str:
+        with log.open("rb") as file:
+            file.seek(self._logs[log])
+            text = file.read()
+            self._logs[log] = file.tell()
+        return text.decode(errors="replace")
+
+    # -- what people ask of Kubernetes
+
+    def add_namespace(self, name: str, *, seeds: bool) -> None:
+        """A namespace with its stores."""
+        self.namespaces[name] = seeds
+        self.mounts |= {Name(name, store): mount for store, mount in STORES.items()}
+        with _answered():
+            self._apply_namespace(name)
+
+    def _apply_namespace(self, name: str) -> None:
+        annotations = {"vaultsync.io/seed": "true"} if self.namespaces[name] else {}
+        self.kube.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}}
+        )
+        metadata = {"name": TOKEN_SECRET, "namespace": name}
+        token = {"token": ESO_TOKEN}
+        self.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": token})
+        for store in STORES:
+            if Name(name, store) in self.mounts:
+                self.kube.apply(self._store(Name(name, store)))
+
+    def _store(self, name: Name) -> Json:
+        mount = self.mounts[name]
+        vault = {
+            "server": f"http://127.0.0.1:{self.lines.eso.port}",
+            "path": mount,
+            "version": "v1" if mount in MOUNTS.v1 else "v2",
+            "auth": {"tokenSecretRef": {"name": TOKEN_SECRET, "key": "token"}},
+        }
+        metadata = {"name": name.name, "namespace": name.namespace}
+        spec = {"provider": {"vault": vault}}
+        return {"apiVersion": EXTERNAL_SECRETS, "kind": "SecretStore", "metadata": metadata, "spec": spec}
+
+    def remove_namespace(self, name: str) -> None:
+        """With all in it, as Kubernetes' controllers do it."""
+        del self.namespaces[name]
+        for owned in (self.items, self.mounts):
+            for one in [one for one in owned if one.namespace == name]:
+                del owned[one]
+        self.unsure = {one for one in self.unsure if one.namespace != name}
+        with _answered():
+            self._delete_namespace(name)
+
+    def _delete_namespace(self, name: str) -> None:
+        for api_version, kind in OWNED:
+            self.kube.delete_all(api_version, kind, name)
+        if self.kube.delete("v1", "Namespace", name):
+            item = self.kube.get("v1", "Namespace", name)
+            if item is not None:
+                path = path_of("v1", "Namespace", name) + "/finalize"
+                self.kube.api.request("PUT", path, {**item, "spec": {"finalizers": []}})
+
+    def set_store(self, name: Name, mount: str | None) -> None:
+        """Has a store be for another mount, or deletes it."""
+        if mount is None:
+            del self.mounts[name]
+        else:
+            self.mounts[name] = mount
+            self.moved.add(name)
+            for item in self.items.values():
+                self._note(item)
+        with _answered():
+            if mount is None:
+                self.kube.delete(EXTERNAL_SECRETS, "SecretStore", name.name, name.namespace)
+            else:
+                self.kube.apply(self._store(name))
+
+    def send(self, item: Item) -> None:
+        """Creates or changes an ExternalSecret."""
+        name = name_of(item)
+        self.items[name] = item
+        self.unsure.add(name)
+        self._note(item)
+        with _answered():
+            self.kube.apply(item)
+        self.unsure.discard(name)
+
+    def _note(self, item: Item) -> None:
+        self.model.sent(item, self.references(item), seeds=self.namespaces[name_of(item).namespace])
+
+    def remove(self, name: Name) -> None:
+        """Deletes an ExternalSecret; the Secret goes with it, as Kubernetes' controllers do it."""
+        del self.items[name]
+        self.unsure.add(name)
+        with _answered():
+            self.kube.delete(EXTERNAL_SECRETS, "ExternalSecret", name.name, name.namespace)
+            self.kube.delete("v1", "Secret", name.name, name.namespace)
+        self.unsure.discard(name)
+
+    def make_sure(self) -> None:
+        """Asks again for what perhaps was not taken, as a pipeline does."""
+        for item in self.kube.items("v1", "Namespace"):
+            name = item["metadata"]["name"]
+            if name.startswith("f-") and name not in self.namespaces:
+                self._delete_namespace(name)
+        for name in self.namespaces:
+            self._apply_namespace(name)
+        for one in sorted(self.unsure):
+            if one in self.items:
+                self.kube.apply(self.items[one])
+            else:
+                self.kube.delete(EXTERNAL_SECRETS, "ExternalSecret", one.name, one.namespace)
+                self.kube.delete("v1", "Secret", one.name, one.namespace)
+        self.unsure.clear()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """external-secrets does not heed a changed store, and only a vaultsync that sees the change itself does."""
+        for name, item in self.items.items():
+            if Name(name.namespace, item["spec"]["secretStoreRef"]["name"]) in self.moved:
+                change = {"metadata": {"annotations": {"refreshed": str(self.number("refresh"))}}}
+                self.kube.patch(EXTERNAL_SECRETS, "ExternalSecret", name.name, change, name.namespace)
+        self.moved.clear()
+
+    # -- what people ask of Vault
+
+    def write(self, spot: Spot, values: Values) -> None:
+        """`vault kv put`."""
+        self.model.secrets |= set(values.values())
+        with _answered():
+            answer = self.vault.put(spot.path, spot.mount, **values)
+        if spot.mount in MOUNTS.v2:
+            self.model.versions[spot].add(answer["data"]["version"])
+
+    def patch(self, spot: Spot, values: Values) -> None:
+        """`vault kv patch`."""
+        self.model.secrets |= set(values.values())
+        with _answered():
+            answer = self.vault.api.request(
+                "PATCH",
+                f"/v1/{spot.mount}/data/{spot.path}",
+                {"data": values},
+                content_type="application/merge-patch+json",
+            )
+        self.model.versions[spot].add(answer["data"]["version"])
+
+    def in_vault(self, what: Callable[[], T]) -> T:
+        """Whatever else.
+
+        Raises:
+            Away: it could not be done.
+        """
+        with _answered():
+            return what()
+
+    # -- looking
+
+    def references(self, item: Item) -> list[Reference]:
+        """What an ExternalSecret reads, by the stores that are to be there."""
+        namespace = name_of(item).namespace
+        return references(item, {one.name: mount for one, mount in self.mounts.items() if one.namespace == namespace})
+
+    def spots(self) -> list[Spot]:
+        """All that is read."""
+        return sorted({one.spot for item in self.items.values() for one in self.references(item)})
+
+    def picture(self) -> Picture:
+        """Reads everything."""
+        spots = sorted({*self.spots(), *self.model.permitted})
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(lambda spot: self.vault.get(spot.path, spot.mount), spots)
+            vault = {spot: values or None for spot, values in zip(spots, found, strict=True)}
+        items = {
+            name_of(item): item
+            for name in self.namespaces
+            for item in self.kube.items(EXTERNAL_SECRETS, "ExternalSecret", name)
+        }
+        with ThreadPoolExecutor(READERS) as pool:
+            read = pool.map(lambda name: self.kube.secret_values(name.name, name.namespace), items)
+            secrets = {name: values for name, values in zip(items, read, strict=True) if values is not None}
+        return Picture(vault, items, secrets)
+
+
+def denial(namespace: str) -> str:
+    """A rule of Vault's for DENIED. With `+` for the namespace it would weigh less than what allows the whole mount."""
+    return f'path "secret/data/{namespace}/{DENIED}/*" {{ capabilities = ["deny"] }}\n'
+
+
+def leads(process: VaultsyncProcess) -> bool:
+    """Whether it answers, and says so; one without a Lease always does."""
+    try:
+        text = process.health.text("/readyz") if process.alive else ""
+    except (HTTPError, OSError):
+        return False
+    return text.startswith("ok\n") and "role: standby" not in text
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """The servers started, the lines whole, nobody there yet."""
+    with ExitStack() as stack:
+        options = Options(vault_storage="file", eso_concurrent=4, eso_store_requeue="1s", eso_extra=HURRY)
+        testbed = stack.enter_context(Testbed(options))
+        audit_port = free_port()
+        ports = (testbed.vault.port, testbed.kube_apiserver.port, testbed.vault.port, audit_port)
+        made = World(testbed, Lines(*(stack.enter_context(Proxy(port)) for port in ports)), audit_port)
+        stack.callback(made.stop_vaultsync)
+        yield made
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Raises Away where there is no answer, or a refusal."""
+    try:
+        yield
+    except HTTPError as error:
+        raise Away("no answer") from error
+    except ApiError as error:
+        raise Away(f"refused with {error.status}") from error

@@ -1,0 +1,226 @@
+"""A TCP proxy whose line can be made bad: late, slow, stalled, silent, refused or cut, while those at its ends work."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tests.testbed.processes import free_port
+
+T = TypeVar("T")
+
+CHUNK = 64 * 1024
+CHUNKS_UNDER_WAY = 16
+STOP_SECONDS = 10.0
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of no time: closing sends a reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a line. Nothing, by default.
+
+    Attributes:
+        latency: seconds that each byte is under way longer, in either direction.
+        rate: bytes a second of each connection and direction, 0 for no limit.
+        stalled: nothing moves; it goes on when the fault ends.
+        silent: half-open. What is sent vanishes, no end is told of, new connections are accepted and never answered;
+            and a connection that has seen this stays so when the fault ends, as its other end has forgotten it.
+        refused: new connections are reset. Those that there are go on; see `Proxy.reset`.
+        lost: the answer to what holds these bytes is lost: in its place comes a reset.
+    """
+
+    latency: float = 0.0
+    rate: float = 0.0
+    stalled: bool = False
+    silent: bool = False
+    refused: bool = False
+    lost: bytes = b""
+
+
+NONE = Fault()
+
+
+class Proxy:
+    """Passes on what comes to its port, to another port of this machine; `with Proxy(port) as proxy`.
+
+    Its asyncio loop runs in a thread of its own. All methods may be called from any other.
+
+    Args:
+        target: the port to pass on to.
+
+    Attributes:
+        port: where it listens.
+        lost: how many answers were lost by `Fault.lost`.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = free_port()
+        self.lost = 0
+        self._fault = NONE
+        self._lines: set[_Line] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._moved = asyncio.Event()
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self._do(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._do(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._loop.close()
+
+    @property
+    def fault(self) -> Fault:
+        """What is wrong now."""
+        return self._fault
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._lines)
+
+    def set(self, fault: Fault) -> None:
+        """From now on this is wrong, and nothing else."""
+        self._do(self._set(fault))
+
+    def heal(self) -> None:
+        """From now on nothing is wrong; what `silent` has killed stays so."""
+        self.set(NONE)
+
+    def reset(self) -> None:
+        """Cuts all connections, with a reset to either end."""
+        self._do(self._reset())
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
+
+    # -- from here on, on the loop
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._reset()
+
+    async def _set(self, fault: Fault) -> None:
+        self._fault = fault
+        for line in self._lines:
+            line.is_dead |= fault.silent
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _reset(self) -> None:
+        for line in list(self._lines):
+            line.cut()
+        await asyncio.gather(*(line.task for line in list(self._lines)), return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(self, reader, writer)
+        self._lines.add(line)
+        try:
+            await line.task
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._lines.discard(line)
+
+    async def moving(self, line: _Line) -> Fault:
+        """Waits as long as nothing moves on the line; returns what else is wrong."""
+        while self._fault.stalled or line.is_dead:
+            await self._moved.wait()
+        return self._fault
+
+
+class _Line:
+    """One connection: both of its ends, and what passes between them."""
+
+    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.proxy = proxy
+        self.is_dead = proxy.fault.silent
+        self.loses = False
+        self.ends = [(reader, writer)]
+        self.task = asyncio.ensure_future(self._run())
+
+    def cut(self) -> None:
+        """Ends it with a reset to both."""
+        for _, writer in self.ends:
+            _reset_at_close(writer)
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        reader, writer = self.ends[0]
+        try:
+            if self.proxy.fault.refused:
+                _reset_at_close(writer)
+                return
+            await self.proxy.moving(self)
+            there, back = await asyncio.open_connection("127.0.0.1", self.proxy.target)
+            self.ends.append((there, back))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pass_on(reader, back, is_answer=False))
+                tasks.create_task(self._pass_on(there, writer, is_answer=True))
+        except* OSError:  # an end is gone, or nobody listens there: the other end sees that
+            for _, end in self.ends:
+                _reset_at_close(end)
+        finally:
+            for _, end in self.ends:
+                end.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        """Reads ahead of what is to be late, so that latency limits no rate."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_UNDER_WAY)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send(under_way, writer))
+            loop = asyncio.get_running_loop()
+            while True:
+                chunk = await reader.read(CHUNK)
+                fault = self.proxy.fault
+                self.loses |= not is_answer and fault.lost != b"" and fault.lost in chunk
+                if is_answer and self.loses:
+                    self.proxy.lost += 1
+                    raise ConnectionResetError("the answer is lost")
+                await under_way.put((loop.time() + fault.latency, chunk))
+                if not chunk:
+                    return
+
+    async def _send(self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due, chunk = await under_way.get()
+            fault = await self.proxy.moving(self)
+            await asyncio.sleep(due - loop.time())
+            if not chunk:
+                with suppress(OSError):
+                    writer.write_eof()
+                return
+            if fault.rate:
+                await asyncio.sleep(len(chunk) / fault.rate)
+            writer.write(chunk)
+            await writer.drain()
+
+
+def _reset_at_close(writer: asyncio.StreamWriter) -> None:
+    """Has the other end see a reset rather than an end."""
+    made: socket.socket | None = writer.get_extra_info("socket")
+    with suppress(OSError):
+        if made is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()

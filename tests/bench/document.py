@@ -1,0 +1,166 @@
+"""docs/benchmarks.md and its plots, made of what was measured and of nothing else."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pygal
+from pygal.style import Style
+
+from tests.bench.figures import Figure, Run, Sample, markdown
+from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, columns
+from tests.testbed import pins
+from tests.testbed.identity import PROJECT
+
+DOCS = PROJECT / "docs"
+PAGE = "benchmarks.md"
+HEAD = """\
+# Benchmarks
+Written by `make bench`, on the real servers of the tests, all of them on one machine. Each figure is beside its
+peers' of the same run. Every time is from just before a request is sent until the value is in the Kubernetes Secret, by
+a watch of its own, unless the row says otherwise. What bounds it and what to set: [at scale](scale.md). How the others
+work: [comparison](comparison.md).
+
+"""
+TEXTS = {
+    BESIDE: """\
+All have the same ExternalSecrets on the same servers. vaultsync's have `refreshInterval: 1h`, the others' `5s`, as each
+is meant to run. The talk's bash is [its script](../tests/bench/talk.sh); PushSecret has the generator Password and
+`updatePolicy: IfNotExists`. After two repeats in which nothing arrived, no more are tried.
+""",
+    AT_SIZES: """\
+vaultsync with the event stream and an audit device, beside so many ExternalSecrets that are Ready, each of which reads
+a path of its own. Requests are counted by the servers' own audit logs; "its own count" is by vaultsync's metrics. At
+the largest size external-secrets is started with more workers and a higher limit towards the API server than its
+defaults (`--concurrent`, `--client-qps`).
+""",
+}
+STYLE = Style(
+    background="white",
+    plot_background="white",
+    font_family="sans-serif",
+    colors=("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd"),
+)
+
+
+class Plot(NamedTuple):
+    """A picture of a table: its file's name, the text in its place, and what makes it."""
+
+    name: str
+    title: str
+    render: Callable[[Mapping[str, Figure]], bytes]
+
+
+def write(run: Run, folder: Path) -> None:
+    """The page and its plots, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PAGE).write_text(page(run))
+    for title, figures in run.figures.items():
+        rows = {figure.measure: figure for figure in figures}
+        for plot in PLOTS[title]:
+            (folder / f"{plot.name}.svg").write_bytes(plot.render(rows))
+
+
+def page(run: Run) -> str:
+    """The text of docs/benchmarks.md."""
+    return HEAD + "\n".join(_sections(run))
+
+
+def _sections(run: Run) -> Iterator[str]:
+    yield from ("| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in run.about.items()))
+    for title, figures in run.figures.items():
+        yield f"\n## {title[0].upper()}{title[1:]}\n{TEXTS[title]}"
+        yield markdown(columns(title, figures), figures) + "\n"
+        yield from (f"![{plot.title}]({plot.name}.svg)\n" for plot in PLOTS[title])
+
+
+def about() -> dict[str, str]:
+    """What the figures are of."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": _commit(),
+        "Python": platform.python_version(),
+        "Vault": pins.VAULT_VERSION,
+        "kube-apiserver": pins.KUBERNETES_VERSION,
+        "external-secrets": pins.EXTERNAL_SECRETS_VERSION,
+    }
+
+
+def _commit() -> str:
+    """Of this checkout, and whether it was changed since."""
+    git = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "none: no git checkout"
+
+
+def _peers(rows: Mapping[str, Figure]) -> bytes:
+    """The median of each contender; without a bar where nothing ever arrived."""
+    chosen = [figure for figure in rows.values() if len(figure.samples) > 2]
+    chart = pygal.HorizontalBar(logarithmic=True, height=120 + 110 * len(chosen), **_LOOK, value_formatter=_seconds)
+    chart.title = _PEERS
+    chart.x_title = "seconds, median; each line is ten times the one before; no bar: never"
+    chart.x_labels = [figure.measure for figure in chosen]
+    for key, title in CONTENDERS.items():
+        chart.add(title, [_median(figure.samples.get(key)) for figure in chosen])
+    return _svg(chart)
+
+
+def _memory(rows: Mapping[str, Figure]) -> bytes:
+    [figure] = [figure for figure in rows.values() if figure.measure.startswith("memory at rest")]
+    chart = pygal.XY(height=320, **_LOOK, show_legend=False, range=(0, 1.2 * max(_values(figure).values())))
+    chart.title = _MEMORY
+    chart.x_title, chart.y_title = "ExternalSecrets", "MB"
+    chart.add("MB", sorted(_values(figure).items()))
+    return _svg(chart)
+
+
+def _force_syncs(rows: Mapping[str, Figure]) -> bytes:
+    [figure] = [figure for figure in rows.values() if "force-sync seen" in figure.measure]
+    chart = pygal.Bar(height=320, **_LOOK)
+    chart.title = _FORCE_SYNCS
+    chart.y_title = "ms"
+    sizes = sorted(figure.samples, key=int)
+    chart.x_labels = [f"{int(size):,} ExternalSecrets" for size in sizes]
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        samples = [figure.samples[size] for size in sizes]
+        chart.add(name, [round(one.quantile(share) * 1000, 1) if one.seconds else None for one in samples])
+    return _svg(chart)
+
+
+def _median(sample: Sample | None) -> float | None:
+    return round(sample.quantile(0.5), 4) if sample and sample.seconds else None
+
+
+def _values(figure: Figure) -> dict[int, float]:
+    return {int(size): round(one.value, 1) for size, one in figure.samples.items() if one.value is not None}
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _svg(chart: pygal.graph.graph.Graph) -> bytes:
+    text: bytes = chart.render()
+    return text + b"\n"
+
+
+_LOOK = {"style": STYLE, "js": (), "no_prefix": True, "legend_at_bottom": True, "width": 900, "print_values": True}
+_PEERS, _MEMORY, _FORCE_SYNCS = (
+    "How soon, beside the others",
+    "Resident memory at rest",
+    "From Vault's answer to a write to the force-sync",
+)
+PLOTS: Mapping[str, Sequence[Plot]] = {
+    BESIDE: [Plot("benchmarks-peers", _PEERS, _peers)],
+    AT_SIZES: [
+        Plot("benchmarks-memory", _MEMORY, _memory),
+        Plot("benchmarks-force-syncs", _FORCE_SYNCS, _force_syncs),
+    ],
+}

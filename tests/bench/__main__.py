@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         type=Path,
         metavar="FOLDER",
-        help="write there where vaultsync's time goes in the measures of `scale`, by py-spy, for speedscope.app; writes no docs",
+        help="write there where vaultsync's time goes in the measures of `scale`, by py-spy; writes no docs",
     )
     return parser
 
@@ -102,7 +102,8 @@ def _measure(options: argparse.Namespace) -> Run:
         bench = Bench(stage, options.only or NAMES, peers, options.profile)
         bench.run()
     print("\nWhere vaultsync's time goes, by its own log:", *bench.breakdown, "", sep="\n")
-    return Run({**about(), "machine": f"{before} before, {machine()} afterwards"}, bench.figures)
+    extent = {"extent": "quick: fewer repeats and ExternalSecrets"} if options.quick else {}
+    return Run({**about(), "machine": f"{before} before, {machine()} afterwards", **extent}, bench.figures)
 
 
 def _verdict(run: Run) -> int:

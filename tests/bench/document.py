@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-
-import pygal
-from pygal.style import Style
+from xml.etree import ElementTree
 
 from tests.bench.figures import Figure, Run, Sample, markdown
 from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, columns
+from tests.bench.svg import pygal
 from tests.testbed import pins
 from tests.testbed.identity import PROJECT
 
@@ -40,7 +39,7 @@ the largest size external-secrets is started with more workers and a higher limi
 defaults (`--concurrent`, `--client-qps`).
 """,
 }
-STYLE = Style(
+STYLE = pygal.style.Style(
     background="white",
     plot_background="white",
     font_family="sans-serif",
@@ -49,11 +48,11 @@ STYLE = Style(
 
 
 class Plot(NamedTuple):
-    """A picture of a table: its file's name, the text in its place, and what makes it."""
+    """A picture of a table: its file's name, the text in its place, and how it is drawn of the rows by measure."""
 
     name: str
     title: str
-    render: Callable[[Mapping[str, Figure]], bytes]
+    chart: Callable[[Mapping[str, Figure]], pygal.graph.graph.Graph]
 
 
 def write(run: Run, folder: Path) -> None:
@@ -63,7 +62,10 @@ def write(run: Run, folder: Path) -> None:
     for title, figures in run.figures.items():
         rows = {figure.measure: figure for figure in figures}
         for plot in PLOTS[title]:
-            (folder / f"{plot.name}.svg").write_bytes(plot.render(rows))
+            chart = plot.chart(rows)
+            chart.uuid = plot.name  # else a random one, which makes another file of the same figures
+            chart.title = plot.title
+            (folder / f"{plot.name}.svg").write_bytes(_svg(chart))
 
 
 def page(run: Run) -> str:
@@ -100,38 +102,61 @@ def _commit() -> str:
         return "none: no git checkout"
 
 
-def _peers(rows: Mapping[str, Figure]) -> bytes:
+def _peers(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
     """The median of each contender; without a bar where nothing ever arrived."""
-    chosen = [figure for figure in rows.values() if len(figure.samples) > 2]
-    chart = pygal.HorizontalBar(logarithmic=True, height=120 + 110 * len(chosen), **_LOOK, value_formatter=_seconds)
-    chart.title = _PEERS
-    chart.x_title = "seconds, median; each line is ten times the one before; no bar: never"
-    chart.x_labels = [figure.measure for figure in chosen]
+    labels = {figure.measure: _label(figure) for figure in rows.values() if len(figure.samples) > 2}
+    chosen = [measure for measure, label in labels.items() if label]
+    chart = pygal.Bar(logarithmic=True, height=420, **_LOOK, range=(0.01, 100), zero=0.01)
+    chart.y_title, chart.y_labels = "seconds", (0.01, 0.1, 1, 10, 100)
+    chart.x_labels = [labels[measure] for measure in chosen]
+    chart.value_formatter = _seconds
     for key, title in CONTENDERS.items():
-        chart.add(title, [_median(figure.samples.get(key)) for figure in chosen])
-    return _svg(chart)
+        chart.add(title, [_median(rows[measure].samples.get(key)) for measure in chosen])
+    return chart
 
 
-def _memory(rows: Mapping[str, Figure]) -> bytes:
+def _label(figure: Figure) -> str:
+    """Short enough for an axis; none for what is not drawn."""
+    if figure.name == "burst":
+        many, _, what = figure.measure.partition(" at once → ")
+        return f"{many} to Ready" if what == "all Ready" else ""
+    return {"seed": "path missing to value", "heal": "deleted to new value", "write": "written to there"}.get(
+        figure.name, ""
+    )
+
+
+def _memory(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
     [figure] = [figure for figure in rows.values() if figure.measure.startswith("memory at rest")]
-    chart = pygal.XY(height=320, **_LOOK, show_legend=False, range=(0, 1.2 * max(_values(figure).values())))
-    chart.title = _MEMORY
-    chart.x_title, chart.y_title = "ExternalSecrets", "MB"
-    chart.add("MB", sorted(_values(figure).items()))
-    return _svg(chart)
+    values = sorted(_values(figure).items())
+    sizes = [size for size, _ in values]
+    most = max(value for _, value in values)
+    chart = pygal.XY(height=320, **_LOOK, show_legend=False, range=(0, 1.2 * most), xrange=(0, 1.1 * sizes[-1]))
+    chart.x_title, chart.y_title, chart.x_labels = "ExternalSecrets", "MB", sizes
+    chart.x_value_formatter = "{:,.0f}".format
+    chart.add("MB", [{"value": value, "formatter": _megabytes} for value in values])
+    return chart
 
 
-def _force_syncs(rows: Mapping[str, Figure]) -> bytes:
+def _force_syncs(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
     [figure] = [figure for figure in rows.values() if "force-sync seen" in figure.measure]
     chart = pygal.Bar(height=320, **_LOOK)
-    chart.title = _FORCE_SYNCS
     chart.y_title = "ms"
     sizes = sorted(figure.samples, key=int)
     chart.x_labels = [f"{int(size):,} ExternalSecrets" for size in sizes]
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         samples = [figure.samples[size] for size in sizes]
         chart.add(name, [round(one.quantile(share) * 1000, 1) if one.seconds else None for one in samples])
-    return _svg(chart)
+    return chart
+
+
+def _svg(chart: pygal.graph.graph.Graph) -> bytes:
+    """Without scripts, which no page would run."""
+    root: ElementTree.Element = chart.render_tree()
+    for parent in list(root.iter()):
+        for script in parent.findall("script"):
+            parent.remove(script)
+    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def _median(sample: Sample | None) -> float | None:
@@ -142,25 +167,19 @@ def _values(figure: Figure) -> dict[int, float]:
     return {int(size): round(one.value, 1) for size, one in figure.samples.items() if one.value is not None}
 
 
+def _megabytes(point: tuple[float, float]) -> str:
+    return f"{point[1]:.0f} MB"
+
+
 def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else f"{value:.3g}"
 
 
-def _svg(chart: pygal.graph.graph.Graph) -> bytes:
-    text: bytes = chart.render()
-    return text + b"\n"
-
-
-_LOOK = {"style": STYLE, "js": (), "no_prefix": True, "legend_at_bottom": True, "width": 900, "print_values": True}
-_PEERS, _MEMORY, _FORCE_SYNCS = (
-    "How soon, beside the others",
-    "Resident memory at rest",
-    "From Vault's answer to a write to the force-sync",
-)
+_LOOK = {"style": STYLE, "js": (), "legend_at_bottom": True, "width": 900, "print_values": True}
 PLOTS: Mapping[str, Sequence[Plot]] = {
-    BESIDE: [Plot("benchmarks-peers", _PEERS, _peers)],
+    BESIDE: [Plot("benchmarks-peers", "How soon, beside the others (median; no bar: never)", _peers)],
     AT_SIZES: [
-        Plot("benchmarks-memory", _MEMORY, _memory),
-        Plot("benchmarks-force-syncs", _FORCE_SYNCS, _force_syncs),
+        Plot("benchmarks-memory", "Resident memory at rest", _memory),
+        Plot("benchmarks-force-syncs", "From Vault's answer to a write to the force-sync", _force_syncs),
     ],
 }

@@ -157,5 +157,5 @@ def _tails(number: int) -> Sequence[float]:
 
 
 def _figure(document: dict[str, Any]) -> Figure:
-    samples = {key: Sample(**sample) for key, sample in document["samples"].items()}
+    samples = {key: Sample(**{**one, "seconds": tuple(one["seconds"])}) for key, one in document["samples"].items()}
     return Figure(document["name"], document["measure"], document["target"], samples)

@@ -314,8 +314,8 @@ def kube_requests(log: Path, start: int) -> Counter[str]:
 
 
 def _resource(line: Json) -> str:
-    what = line.get("objectRef") or {}
-    return "/".join(part for part in (what.get("resource", line["requestURI"]), what.get("subresource")) if part)
+    what = line.get("objectRef") or {"resource": line["requestURI"]}
+    return "/".join(part for part in (what["resource"], what.get("subresource")) if part)
 
 
 def _differs(old: str | None) -> Callable[[str], bool]:

@@ -35,7 +35,7 @@ help:
 	@echo 'make test-unit only the pure part: no servers, seconds'
 	@echo 'make lint      style, types, layers, manifests, Dockerfile, scripts'
 	@echo 'make format    put the style right'
-	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
+	@echo 'make bench     vaultsync beside its peers and at three sizes, an hour; writes docs/benchmarks.md. ARGS=--quick does not'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
 	@echo 'make chart     write the settings into the schema of the Helm chart'
 	@echo 'make build     wheel and sdist into dist/'

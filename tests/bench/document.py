@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from tests.bench.figures import Figure, Run, Sample, markdown
 from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, columns
+from tests.bench.scale import ROWS
 from tests.bench.svg import pygal
 from tests.testbed import pins
 from tests.testbed.identity import PROJECT
@@ -39,10 +40,18 @@ the largest size external-secrets is started with more workers and a higher limi
 defaults (`--concurrent`, `--client-qps`).
 """,
 }
+PAPER = 100_000
+ON_PAPER = """\
+Not measured: a straight line through the two largest sizes above. What goes with events alone, such as the time of a
+force-sync and the requests for it, is not here. What one would do: [at scale](scale.md#past-that).
+"""
+GROWING = {ROWS[name][0]: unit for name, unit in (("start", "s"), ("memory", "MB"), ("resync", "s"))}
+"""The rows that go with the number, and their units."""
 STYLE = pygal.style.Style(
     background="white",
     plot_background="white",
     font_family="sans-serif",
+    value_font_size=11,
     colors=("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd"),
 )
 
@@ -79,6 +88,29 @@ def _sections(run: Run) -> Iterator[str]:
         yield f"\n## {title[0].upper()}{title[1:]}\n{TEXTS[title]}"
         yield markdown(columns(title, figures), figures) + "\n"
         yield from (f"![{plot.title}]({plot.name}.svg)\n" for plot in PLOTS[title])
+        if title == AT_SIZES and len(columns(title, figures).headings) > 1:
+            yield from _on_paper(figures)
+
+
+def _on_paper(figures: Sequence[Figure]) -> Iterator[str]:
+    """What grows with the number, where nobody has measured it."""
+    yield f"## On paper: {PAPER:,} ExternalSecrets\n{ON_PAPER}"
+    yield f"| measure | {PAPER:,} in one | in ten shards, each |\n| --- | --- | --- |"
+    for figure in figures:
+        if figure.measure in GROWING and len(known := _numbers(figure)) > 1:
+            unit = GROWING[figure.measure]
+            one, each = (beyond(known, size) for size in (PAPER, PAPER // 10))
+            yield f"| {figure.measure} | {one:,.0f} {unit} | {each:,.0f} {unit} |"
+
+
+def beyond(known: Mapping[int, float], size: int) -> float:
+    """What there would be at a size, on a straight line through the two largest that were measured."""
+    (less, low), (more, high) = sorted(known.items())[-2:]
+    return high + (high - low) / (more - less) * (size - more)
+
+
+def _numbers(figure: Figure) -> dict[int, float]:
+    return _values(figure) or {int(size): one.seconds[0] for size, one in figure.samples.items() if one.seconds}
 
 
 def about() -> dict[str, str]:
@@ -106,7 +138,7 @@ def _peers(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
     """The median of each contender; without a bar where nothing ever arrived."""
     labels = {figure.measure: _label(figure) for figure in rows.values() if len(figure.samples) > 2}
     chosen = [measure for measure, label in labels.items() if label]
-    chart = pygal.Bar(logarithmic=True, height=420, **_LOOK, range=(0.01, 100), zero=0.01)
+    chart = pygal.Bar(logarithmic=True, height=420, **_LOOK, range=(0.01, 100), zero=0.01, truncate_label=-1)
     chart.y_title, chart.y_labels = "seconds", (0.01, 0.1, 1, 10, 100)
     chart.x_labels = [labels[measure] for measure in chosen]
     chart.value_formatter = _seconds

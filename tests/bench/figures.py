@@ -60,7 +60,7 @@ class Sample:
         if not self.lost:
             return ""
         within = f" within {self.patience:g} s" if self.patience else ""
-        return f"{self.lost} of {self.lost + len(self.seconds)} DID NOT ARRIVE{within}"
+        return f"{self.lost} of {self.lost + len(self.seconds)} did not arrive{within}"
 
 
 NOTHING = Sample(text="–")

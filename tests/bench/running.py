@@ -74,11 +74,11 @@ def talk(testbed: Testbed) -> Iterator[Process]:
 
 @contextlib.contextmanager
 def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
-    """Meanwhile py-spy takes the process's stacks, 100 times a second, and writes them as `a;b;c COUNT`.
+    """Meanwhile py-spy takes the running thread's stack, 100 times a second, and writes them as `a;b;c COUNT`.
 
     It needs the right to look into another process: root, or `sysctl kernel.yama.ptrace_scope=0`.
     """
-    command = ["py-spy", "record", "--pid", str(process.pid), "--format=raw", f"--output={file}"]
+    command = ["py-spy", "record", "--pid", str(process.pid), "--gil", "--format=raw", f"--output={file}"]
     spy = Process(
         "py-spy", [str(Path(sys.executable).with_name(command[0])), *command[1:]], log=file.with_suffix(".log")
     )

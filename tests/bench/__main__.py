@@ -79,31 +79,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    run = load(options.from_json) if options.from_json else _measure(options)
+    run = _merged(options) if options.from_json else _measure(options)
     console = Console()
     for title, figures in run.figures.items():
         show(columns(title, figures), figures, console)
     print(*(f"{name}: {text}" for name, text in run.about.items()), sep="\n")
-    if options.json:
-        save(run, options.json)
     is_whole = options.from_json or not (options.quick or options.only or options.no_peers or options.profile)
     if options.docs or is_whole:
         write(run, options.docs or DOCS)
     return _verdict(run)
 
 
+def _merged(options: argparse.Namespace) -> Run:
+    run = load(options.from_json)
+    if options.json:
+        save(run, options.json)
+    return run
+
+
 def _measure(options: argparse.Namespace) -> Run:
     if options.profile:
         options.profile.mkdir(parents=True, exist_ok=True)
+    extent = {"extent": "quick: fewer repeats and ExternalSecrets"} if options.quick else {}
     before = machine()
     with Testbed(OPTIONS) as testbed, watch_secrets(testbed) as secrets, watch_ready(testbed) as ready:
         stage = Stage(testbed, secrets, ready, QUICK if options.quick else FULL)
         peers = () if options.no_peers else PEERS
         bench = Bench(stage, options.only or NAMES, peers, options.profile)
-        bench.run()
+        try:
+            bench.run()
+        finally:  # an hour's figures are kept, whatever ends it
+            circumstances = {**about(), "machine": f"{before} before, {machine()} afterwards", **extent}
+            run = Run(circumstances, bench.figures)
+            if options.json:
+                save(run, options.json)
     print("\nWhere vaultsync's time goes, by its own log:", *bench.breakdown, "", sep="\n")
-    extent = {"extent": "quick: fewer repeats and ExternalSecrets"} if options.quick else {}
-    return Run({**about(), "machine": f"{before} before, {machine()} afterwards", **extent}, bench.figures)
+    return run
 
 
 def _verdict(run: Run) -> int:

@@ -85,7 +85,7 @@ def page(run: Run) -> str:
 def _sections(run: Run) -> Iterator[str]:
     yield from ("| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in run.about.items()))
     for title, figures in run.figures.items():
-        yield f"\n## {title[0].upper()}{title[1:]}\n{TEXTS[title]}"
+        yield f"\n## {title}\n{TEXTS[title]}"
         yield markdown(columns(title, figures), figures) + "\n"
         yield from (f"![{plot.title}]({plot.name}.svg)\n" for plot in PLOTS[title])
         if title == AT_SIZES and len(columns(title, figures).headings) > 1:

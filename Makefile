@@ -38,7 +38,7 @@ help:
 	@echo 'make soak      break the real servers by a seed, heal them and check, for DURATION=10min; ARGS="--seed 7" replays'
 	@echo 'make lint      style, types, layers, manifests, Dockerfile, scripts'
 	@echo 'make format    put the style right'
-	@echo 'make bench     vaultsync beside the shell approach, on the same servers'
+	@echo 'make bench     vaultsync beside its peers and at three sizes, an hour; writes docs/benchmarks.md. ARGS=--quick does not'
 	@echo 'make testbed   build the real servers into the cache, and say where they are'
 	@echo 'make chart     write the settings into the schema of the Helm chart, and copy deploy/monitoring into it'
 	@echo 'make build     wheel and sdist into dist/'

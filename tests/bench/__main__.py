@@ -11,15 +11,21 @@ from types import FrameType
 from rich.console import Console
 from urllib3.exceptions import HTTPError
 
-from tests.bench.figures import machine, save, show
-from tests.bench.measures import NAMES, Bench
+from tests.bench.document import DOCS, about, write
+from tests.bench.figures import VAULTSYNC, Run, load, machine, save, show
+from tests.bench.measures import BESIDE, NAMES, Bench, columns
+from tests.bench.peers import PEERS
+from tests.bench.scale import ACCOUNT
 from tests.bench.stage import FULL, QUICK, NotArrivedError, Stage
 from tests.bench.watching import watch_ready, watch_secrets
 from tests.testbed.api import ApiError
 from tests.testbed.errors import TestbedError
 from tests.testbed.testbed import Options, Testbed
 
-OPTIONS = Options(eso_store_requeue="5m")  # its own default: stores are many here, and looking at them costs it time
+OPTIONS = Options(
+    eso_store_requeue="5m",  # its own default: stores are many here, and looking at them costs it time
+    audited=ACCOUNT,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,36 +44,88 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measures vaultsync beside the talk's script, and its sources of changes beside each other. "
-        "Fails only if something does not arrive at all.",
+        description="Measures vaultsync beside its peers, its sources of changes beside each other, and what it costs "
+        "at several sizes; writes docs/benchmarks.md. Fails only if something does not arrive at all.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats and ExternalSecrets: under 4 minutes")
     parser.add_argument(
-        "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}; may be repeated"
+        "--quick", action="store_true", help="fewer repeats and ExternalSecrets, in a few minutes; writes no docs"
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"one of {', '.join(NAMES)}; may be repeated; writes no docs",
+    )
+    parser.add_argument("--no-peers", action="store_true", help="vaultsync alone; writes no docs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure to a file")
-    parser.add_argument("--no-talk", action="store_true", help="leave the talk's script out")
+    parser.add_argument(
+        "--from-json",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: write the docs from such files, of which later ones win",
+    )
+    parser.add_argument(
+        "--docs", type=Path, metavar="FOLDER", help=f"write the docs there; by default a whole run does, to {DOCS}"
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FOLDER",
+        help="write there where vaultsync's time goes in the measures of `scale`, by py-spy; writes no docs",
+    )
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    run = _merged(options) if options.from_json else _measure(options)
     console = Console()
+    for title, figures in run.figures.items():
+        show(columns(title, figures), figures, console)
+    print(*(f"{name}: {text}" for name, text in run.about.items()), sep="\n")
+    is_whole = options.from_json or not (options.quick or options.only or options.no_peers or options.profile)
+    if options.docs or is_whole:
+        write(run, options.docs or DOCS)
+    return _verdict(run)
+
+
+def _merged(options: argparse.Namespace) -> Run:
+    run = load(options.from_json)
+    if options.json:
+        save(run, options.json)
+    return run
+
+
+def _measure(options: argparse.Namespace) -> Run:
+    if options.profile:
+        options.profile.mkdir(parents=True, exist_ok=True)
+    extent = {"extent": "quick: fewer repeats and ExternalSecrets"} if options.quick else {}
+    before = machine()
     with Testbed(OPTIONS) as testbed, watch_secrets(testbed) as secrets, watch_ready(testbed) as ready:
         stage = Stage(testbed, secrets, ready, QUICK if options.quick else FULL)
-        bench = Bench(stage, options.only or NAMES, talk=not options.no_talk)
-        before = machine()
-        bench.run()
-    show(bench.figures, console)
-    print("\nWhere vaultsync's time goes, by its own log:", *bench.breakdown, sep="\n")
-    print(f"\n{before} before, {machine()} afterwards")
-    if options.json:
-        save(bench.figures, options.json)
-    return _verdict(bench)
+        peers = () if options.no_peers else PEERS
+        bench = Bench(stage, options.only or NAMES, peers, options.profile)
+        try:
+            bench.run()
+        finally:  # an hour's figures are kept, whatever ends it
+            circumstances = {**about(), "machine": f"{before} before, {machine()} afterwards", **extent}
+            run = Run(circumstances, bench.figures)
+            if options.json:
+                save(run, options.json)
+    print("\nWhere vaultsync's time goes, by its own log:", *bench.breakdown, "", sep="\n")
+    return run
 
 
-def _verdict(bench: Bench) -> int:
-    """Only what did not arrive fails a run, and only vaultsync's: the talk's script is not under test."""
-    lost = [figure.measure for figure in bench.figures if figure.vaultsync.lost]
+def _verdict(run: Run) -> int:
+    """Only what did not arrive fails a run, and only vaultsync's: the others are not under test."""
+    lost = [
+        figure.measure
+        for title, figures in run.figures.items()
+        for figure in figures
+        for key, sample in figure.samples.items()
+        if sample.lost and (title != BESIDE or key == VAULTSYNC)
+    ]
     for measure in lost:
         print(f"bench: did not arrive with vaultsync: {measure}", file=sys.stderr)
     return 1 if lost else 0

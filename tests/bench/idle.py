@@ -122,8 +122,17 @@ def connections(pid: int, port: int) -> list[str]:
 
 def memory(pid: int) -> float:
     """The process's resident memory in MB."""
+    return _megabytes(pid, "VmRSS")
+
+
+def peak_memory(pid: int) -> float:
+    """The most resident memory that the process ever had, in MB."""
+    return _megabytes(pid, "VmHWM")
+
+
+def _megabytes(pid: int, name: str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")) / 1024
 
 
 def processor_time(pid: int) -> float:

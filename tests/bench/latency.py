@@ -10,9 +10,11 @@ from tests.bench import running
 from tests.bench.breakdown import Span
 from tests.bench.figures import Sample
 from tests.bench.idle import wait_for_rest
-from tests.bench.stage import KEY, SETTLE_SECONDS, Spot, Stage, create, write
+from tests.bench.stage import KEY, SETTLE_SECONDS, Spot, Stage, write
 from tests.testbed.place import STORE
 
+HOPELESS = 2
+"""After so many that did not arrive, and none that did, no more are tried."""
 WITHOUT_PATH = "without-path"
 SPELLINGS = (
     (STORE, "{}"),
@@ -29,7 +31,7 @@ def seed(stage: Stage, refresh: str, repeats: int) -> tuple[Sample, list[Span]]:
 
     def one(spot: Spot) -> float:
         started = time.time()
-        create(spot, refresh)
+        stage.recipe.create(spot, refresh)
         return started
 
     with stage.crowd("seed", repeats, repeats) as spots:
@@ -115,13 +117,18 @@ def _repeat(
     stage: Stage, spots: Sequence[Spot], send: Callable[[Spot], float], *, keep: bool = True
 ) -> tuple[Sample, list[Span]]:
     spans: list[Span] = []
+    lost = 0
     for spot in spots:
+        if lost == HOPELESS and not spans:
+            break
         time.sleep(SETTLE_SECONDS)
         before = stage.current(spot)
         sent = send(spot)
         arrived = stage.arrival(spot, before, sent)
-        if arrived is not None:
+        if arrived is None:
+            lost += 1
+        else:
             spans.append(Span(spot.key, sent, arrived))
         if not keep:  # so that the number of ExternalSecrets stays the same
             spot.place.delete(spot.name)
-    return Sample([span.arrived - span.sent for span in spans], lost=len(spots) - len(spans)), spans
+    return Sample([span.arrived - span.sent for span in spans], lost, stage.scale.patience), spans

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.bench.stage import AT_ONCE, KEY, Spot, Stage, create, is_true, together, write
+from tests.bench.stage import AT_ONCE, KEY, Spot, Stage, is_true, together, write
 from tests.bench.watching import Name
 
 LIST_SECONDS = 0.05
@@ -70,16 +70,16 @@ class Existence:
         self.at = time.time()
 
 
-def burst(stage: Stage, refresh: str, *, exist: bool = False) -> Burst:
+def burst(stage: Stage, number: int, refresh: str, *, exist: bool = False) -> Burst:
     """Many ExternalSecrets are created whose paths are missing, or (`exist`) were there before."""
-    with stage.crowd("burst", stage.scale.burst) as spots:
+    with stage.crowd("burst", number) as spots:
         stage.settle()
         if exist:
             together(write, spots)
         wanted = {spot.key: is_true for spot in spots}
         with Existence(spots) as existence:
             started = time.time()
-            sent = together(lambda spot: create(spot, refresh), spots, AT_ONCE)
+            sent = together(lambda spot: stage.recipe.create(spot, refresh), spots, AT_ONCE)
             ready = stage.ready.wait_for_all(wanted, stage.scale.mass_patience, started)
         return Burst(
             sent=sent,

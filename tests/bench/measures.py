@@ -7,32 +7,61 @@ import statistics
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from tests.bench import latency, mass, running
+from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
-from tests.bench.figures import Figure, Sample
+from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
 from tests.bench.idle import Idle, Observer, wait_for_rest
 from tests.bench.mass import Burst, Rotations
+from tests.bench.peers import PEERS, POLLED, Peer
 from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.testbed.vaultsync import VaultsyncProcess
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
-POLLED = "5s"  # the talk's
 FEW = 5
 ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
 SPELLED_ROUNDS = 2
+MOST_PER_NAMESPACE = 25
+"""Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
 
-NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "sources", "keys", "poll")
+NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "sources", "keys", "poll", "scale")
+BESIDE = "vaultsync beside its peers"
+AT_SIZES = "vaultsync by the number of ExternalSecrets"
+CONTENDERS = {VAULTSYNC: "vaultsync", **{peer.key: peer.title for peer in PEERS}}
+
+
+def columns(title: str, figures: Sequence[Figure]) -> Columns:
+    """Of one of the two tables."""
+    if title == BESIDE:
+        return Columns(title, CONTENDERS)
+    sizes = sorted({int(size) for figure in figures for size in figure.samples})
+    return Columns(title, {str(size): f"{size:,}" for size in sizes})
 
 
 class Bench:
-    """One run: the figures of the measures that are wanted."""
+    """One run: the figures of the measures that are wanted.
 
-    def __init__(self, stage: Stage, wanted: Collection[str] = NAMES, *, talk: bool = True) -> None:
+    Args:
+        peers: those beside vaultsync.
+        profiles: a folder for where vaultsync's time goes in the measures of `scale`.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        wanted: Collection[str] = NAMES,
+        peers: Sequence[Peer] = PEERS,
+        profiles: Path | None = None,
+    ) -> None:
         self.stage = stage
         self.scale = stage.scale
         self.wanted = wanted
-        self.talk = talk
+        self.peers = peers
+        self.profiles = profiles
         self.breakdown: list[str] = []
         self._started = time.monotonic()
         burst, many = self.scale.burst, self.scale.many
@@ -44,8 +73,7 @@ class Bench:
                 "write", f"value written in Vault → in the Secret, {many:,} ExternalSecrets", "< 25 ms"
             ),
             "write-crowded": Figure("write", f"the same, all {many:,} in one namespace", "as ESO alone"),
-            "burst-exist": Figure("burst", f"{burst} missing paths at once → every path exists", "< 2.5 s"),
-            "burst-ready": Figure("burst", f"{burst} missing paths at once → all Ready", "< 1.3 × ESO alone"),
+            **self._burst_figures(),
             "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
             "rotations-audit": Figure("rotations", "the same, told by an audit device", "all arrive"),
             "idle": Figure(
@@ -53,6 +81,15 @@ class Bench:
             ),
             **self._source_figures(),
         }
+        self._at_sizes = sizes.rows()
+
+    def _burst_figures(self) -> dict[str, Figure]:
+        found = {}
+        for number in self.scale.bursts:
+            text, target = f"{number} missing paths at once →", "< 2.5 s" if number == self.scale.burst else "–"
+            found[f"burst-exist-{number}"] = Figure("burst", f"{text} every path exists", target)
+            found[f"burst-ready-{number}"] = Figure("burst", f"{text} all Ready", "< 1.3 × ESO alone")
+        return found
 
     def _source_figures(self) -> dict[str, Figure]:
         keys = "`a`, `secret/a` and `secret/data/a`, with and without the store's `path`"
@@ -69,22 +106,28 @@ class Bench:
         }
 
     @property
-    def figures(self) -> list[Figure]:
-        return [figure for figure in self._figures.values() if figure.name in self.wanted]
+    def figures(self) -> dict[str, list[Figure]]:
+        """What was measured, by the title of its table."""
+        tables = {BESIDE: self._figures, AT_SIZES: self._at_sizes}
+        found = {title: [figure for figure in table.values() if figure.samples] for title, table in tables.items()}
+        return {title: table for title, table in found.items() if table}
 
     def run(self) -> None:
         """Measures everything that is wanted; the servers are the same for both contenders."""
         if "burst" in self.wanted:
-            self._bursts()
+            for number in self.scale.bursts:
+                self._bursts(number)
         self._vaultsync()
-        if self.talk:
-            self._talk()
+        for peer in self.peers:
+            self._peer(peer)
         self._sources()
 
     # -- vaultsync
 
     def _vaultsync(self) -> None:
         repeats = self.scale.repeats
+        if not {"seed", "heal", "rotations", "idle", "write"} & set(self.wanted):
+            return
         with running.vaultsync(self.stage.testbed) as process:
             if "seed" in self.wanted:
                 self._say("vaultsync: ExternalSecrets are created")
@@ -107,11 +150,11 @@ class Bench:
         if "rotations" in self.wanted:
             self._say(f"vaultsync: {self.scale.burst} rotations at once")
             found = mass.rotations(self.stage, spots[: self.scale.burst])
-            self._figures["rotations"].vaultsync = _rotations_sample(found)
+            self._figures["rotations"].samples[VAULTSYNC] = _rotations_sample(found)
         if "idle" in self.wanted:
             self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
             found_idle = Observer(self.stage.testbed, process.pid).look_until(self.scale.idle_seconds)
-            self._figures["idle"].vaultsync = _idle_sample(found_idle)
+            self._figures["idle"].samples[VAULTSYNC] = _idle_sample(found_idle)
 
     def _writes(self, figure: str, number: int, per_namespace: int = PER_NAMESPACE) -> None:
         """Beside external-secrets alone, on the same objects: how long that takes is not vaultsync's doing."""
@@ -124,29 +167,33 @@ class Bench:
                 self._say("vaultsync: values are written")
                 sample, spans = latency.rotate(self.stage, spots, repeats)
                 note = f"(ESO alone, annotated by hand: {by_hand})".replace("\n", ", ")
-                self._note(figure, Sample(sample.seconds, sample.lost, note=note), spans, process.output())
+                self._note(figure, replace(sample, note=note), spans, process.output())
 
     def _note(self, name: str, sample: Sample, spans: Sequence[Span], log: str) -> None:
-        self._figures[name].vaultsync = sample
+        self._figures[name].samples[VAULTSYNC] = sample
         self.breakdown += [f"{self._figures[name].measure}:", *(f"  {line}" for line in explain(spans, log))]
 
-    def _bursts(self) -> None:
+    def _bursts(self, number: int) -> None:
         """In turns with external-secrets alone, so that both meet the same machine."""
         alone: list[Burst] = []
         found: list[Burst] = []
-        for number in range(1, self.scale.burst_rounds + 1):
-            self._say(f"external-secrets alone: {self.scale.burst} paths that exist (round {number})")
-            alone.append(mass.burst(self.stage, EVENT_DRIVEN, exist=True))
+        for round_ in range(1, self.scale.burst_rounds + 1):
+            self._say(f"external-secrets alone: {number} paths that exist (round {round_})")
+            alone.append(mass.burst(self.stage, number, EVENT_DRIVEN, exist=True))
             with running.vaultsync(self.stage.testbed):
-                self._say(f"vaultsync: {self.scale.burst} missing paths at once (round {number})")
-                found.append(mass.burst(self.stage, EVENT_DRIVEN))
-        exist, ready = _burst_samples(found)
-        reference = [round_.ready for round_ in alone if round_.ready is not None]
+                self._say(f"vaultsync: {number} missing paths at once (round {round_})")
+                found.append(mass.burst(self.stage, number, EVENT_DRIVEN))
+        exist, ready = _burst_samples(found, self.scale.mass_patience)
+        reference = [burst.ready for burst in alone if burst.ready is not None]
         if reference and ready.seconds:
             base = statistics.median(reference)
             ratio = statistics.median(ready.seconds) / base
-            ready = Sample(ready.seconds, ready.lost, note=f"{ratio:.2f} × ESO alone (median {base:.2f} s)")
-        self._figures["burst-exist"].vaultsync, self._figures["burst-ready"].vaultsync = exist, ready
+            ready = replace(ready, note=f"{ratio:.2f} × ESO alone (median {base:.2f} s)")
+        self._note_burst(number, VAULTSYNC, exist, ready)
+
+    def _note_burst(self, number: int, contender: str, exist: Sample, ready: Sample) -> None:
+        self._figures[f"burst-exist-{number}"].samples[contender] = exist
+        self._figures[f"burst-ready-{number}"].samples[contender] = ready
 
     # -- what vaultsync is told by
 
@@ -155,22 +202,42 @@ class Bench:
         if "keys" in wanted:
             self._say("vaultsync, by an audit device: keys in every spelling")
             sample = latency.spelled(self.stage, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
-            self._figures["keys"].vaultsync = _keys_sample(sample)
+            self._figures["keys"].samples[VAULTSYNC] = _keys_sample(sample)
         if "sources" in wanted:
             with self._filled("told", FEW, EVENT_DRIVEN) as spots:
                 self._writes_by_source(spots)
-        if {"sources", "rotations"} & wanted:
+        if "scale" in wanted:
+            with self._filled("size", scale.some, EVENT_DRIVEN, MOST_PER_NAMESPACE) as spots:
+                self._at_size(spots)
+        if {"sources", "rotations", "scale"} & wanted:
             with self._filled("told", scale.many, EVENT_DRIVEN) as spots:
                 if "sources" in wanted:
                     self._writes_by_source(spots)
                 if "rotations" in wanted:
                     self._rotations_by_audit(spots)
-        if {"sources", "poll"} & wanted:
-            with self.stage.hurry(), self._filled("told", scale.most, EVENT_DRIVEN) as spots:
+                if "scale" in wanted:
+                    self._at_size(spots)
+        if {"sources", "poll", "scale"} & wanted:
+            most = self._filled("told", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE)
+            with self.stage.hurry(), most as spots:
+                if "scale" in wanted:
+                    self._at_size(spots)
                 if "sources" in wanted:
                     self._writes_by_source(spots)
                 if "poll" in wanted:
                     self._poll(spots)
+
+    def _at_size(self, spots: Sequence[Spot]) -> None:
+        size = len(spots)
+        profile = partial(_profiled, self.profiles, size)
+        with sizes.watch_marks(self.stage.testbed) as marks:
+            say = partial(self._say_at, size)
+            found = sizes.AtSize(self.stage, spots, marks, say, profile).run()
+        for name, sample in found.items():
+            self._at_sizes[name].samples[str(size)] = sample
+        memory = {int(key): sample for key, sample in self._at_sizes["memory"].samples.items()}
+        more = sizes.each_more(memory)
+        self._at_sizes["each"].samples |= {str(other): sample for other, sample in more.items()}
 
     def _writes_by_source(self, spots: Sequence[Spot]) -> None:
         """In turns, so that both meet the same machine."""
@@ -183,15 +250,15 @@ class Bench:
         events, audit = (_sum(samples) for samples in found.values())
         if events.seconds and audit.seconds:
             ratio = statistics.median(audit.seconds) / statistics.median(events.seconds)
-            audit = Sample(audit.seconds, audit.lost, note=f"{ratio:.2f} × the event stream")
-        self._figures[f"events-{len(spots)}"].vaultsync = events
-        self._figures[f"audit-{len(spots)}"].vaultsync = audit
+            audit = replace(audit, note=f"{ratio:.2f} × the event stream")
+        self._figures[f"events-{len(spots)}"].samples[VAULTSYNC] = events
+        self._figures[f"audit-{len(spots)}"].samples[VAULTSYNC] = audit
 
     def _rotations_by_audit(self, spots: Sequence[Spot]) -> None:
         with self._at_rest("audit"):
             self._say(f"vaultsync, by audit: {self.scale.burst} rotations at once")
             found = mass.rotations(self.stage, spots[: self.scale.burst])
-            self._figures["rotations-audit"].vaultsync = _rotations_sample(found)
+            self._figures["rotations-audit"].samples[VAULTSYNC] = _rotations_sample(found)
 
     def _poll(self, spots: Sequence[Spot]) -> None:
         """After a first interval, in which vaultsync looks at everything as it does whatever its source."""
@@ -201,7 +268,7 @@ class Bench:
             time.sleep(interval)
             observer = Observer(self.stage.testbed, process.pid)
             arrived = mass.rotations(self.stage, latency.spread(spots, FEW))
-            self._figures["poll"].vaultsync = _poll_sample(observer.look_until(polls * interval), arrived)
+            self._figures["poll"].samples[VAULTSYNC] = _poll_sample(observer.look_until(polls * interval), arrived)
 
     @contextlib.contextmanager
     def _at_rest(self, source: str) -> Iterator[VaultsyncProcess]:
@@ -212,61 +279,73 @@ class Bench:
 
     # -- the others
 
-    def _talk(self) -> None:
-        scale = self.scale
-        with running.talk(self.stage.testbed):
-            if "seed" in self.wanted:
-                self._say("the talk's bash: ExternalSecrets are created")
-                self._figures["seed"].talk, _ = latency.seed(self.stage, POLLED, scale.repeats)
-            if {"heal", "write"} & set(self.wanted):
-                with self._filled("few", FEW, POLLED) as spots:
-                    self._talk_at_few(spots)
-            if "burst" in self.wanted:
-                self._say(f"the talk's bash: {scale.burst} missing paths at once")
-                figures = _burst_samples([mass.burst(self.stage, POLLED)])
-                self._figures["burst-exist"].talk, self._figures["burst-ready"].talk = figures
-            if {"write", "rotations"} & set(self.wanted):
-                with self._filled("many", scale.many, POLLED) as spots:
-                    self._talk_at_many(spots)
+    def _peer(self, peer: Peer) -> None:
+        stage, wanted = peer.on(self.stage), set(self.wanted)
+        with peer.start(stage.testbed):
+            if "seed" in wanted:
+                self._say(f"{peer.title}: ExternalSecrets are created")
+                self._figures["seed"].samples[peer.key], _ = latency.seed(stage, POLLED, stage.scale.repeats)
+            if {"heal", "write"} & wanted:
+                with self._filled("few", FEW, POLLED, stage=stage) as spots:
+                    self._peer_at_few(peer, stage, spots)
+            if "burst" in wanted:
+                for number in stage.scale.bursts:
+                    self._say(f"{peer.title}: {number} missing paths at once")
+                    found = [mass.burst(stage, number, POLLED)]
+                    self._note_burst(number, peer.key, *_burst_samples(found, stage.scale.mass_patience))
+            if peer.many and {"write", "rotations"} & wanted:
+                with self._filled("many", stage.scale.many, POLLED, stage=stage) as spots:
+                    self._peer_at_many(peer, stage, spots)
 
-    def _talk_at_few(self, spots: Sequence[Spot]) -> None:
-        if "heal" in self.wanted:
-            self._say("the talk's bash: paths are deleted")
-            found, _ = latency.heal(self.stage, spots, self.scale.slow_repeats, ANY_MOMENT)
-            self._figures["heal"].talk = found
+    def _peer_at_few(self, peer: Peer, stage: Stage, spots: Sequence[Spot]) -> None:
         if "write" in self.wanted:
-            self._say("the talk's bash: values are written")
-            found, _ = latency.rotate(self.stage, spots, self.scale.slow_repeats, ANY_MOMENT)
-            self._figures["write"].talk = found
+            self._say(f"{peer.title}: values are written")
+            found, _ = latency.rotate(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            self._figures["write"].samples[peer.key] = found
+        if "heal" in self.wanted:  # last: what nobody heals stays away
+            self._say(f"{peer.title}: paths are deleted")
+            found, _ = latency.heal(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            self._figures["heal"].samples[peer.key] = found
 
-    def _talk_at_many(self, spots: Sequence[Spot]) -> None:
+    def _peer_at_many(self, peer: Peer, stage: Stage, spots: Sequence[Spot]) -> None:
         if "write" in self.wanted:
-            self._say("the talk's bash: values are written")
-            found, _ = latency.rotate(self.stage, spots, self.scale.slow_repeats, ANY_MOMENT)
-            self._figures["write-many"].talk = found
+            self._say(f"{peer.title}: values are written")
+            found, _ = latency.rotate(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            self._figures["write-many"].samples[peer.key] = found
         if "rotations" in self.wanted:
-            self._say(f"the talk's bash: {self.scale.burst} rotations at once")
-            arrived = mass.rotations(self.stage, spots[: self.scale.burst])
-            self._figures["rotations"].talk = _rotations_sample(arrived)
+            self._say(f"{peer.title}: {stage.scale.burst} rotations at once")
+            arrived = mass.rotations(stage, spots[: stage.scale.burst])
+            self._figures["rotations"].samples[peer.key] = _rotations_sample(arrived)
 
     @contextlib.contextmanager
     def _filled(
-        self, name: str, number: int, refresh: str, per_namespace: int = PER_NAMESPACE
+        self, name: str, number: int, refresh: str, per_namespace: int = PER_NAMESPACE, stage: Stage | None = None
     ) -> Iterator[Sequence[Spot]]:
-        with self.stage.crowd(name, number, per_namespace) as spots:
+        stage = stage or self.stage
+        with stage.crowd(name, number, per_namespace) as spots:
             self._say(f"{number:,} ExternalSecrets are created, {min(number, per_namespace):,} in a namespace")
-            self.stage.fill(spots, refresh)
+            stage.fill(spots, refresh)
             yield spots
+
+    def _say_at(self, size: int, text: str) -> None:
+        self._say(f"vaultsync at {size:,}: {text}")
 
     def _say(self, text: str) -> None:
         print(f"bench [{time.monotonic() - self._started:4.0f} s] {text}", file=sys.stderr, flush=True)
 
 
-def _burst_samples(rounds: Sequence[Burst]) -> tuple[Sample, Sample]:
+@contextlib.contextmanager
+def _profiled(folder: Path | None, size: int, process: VaultsyncProcess, name: str) -> Iterator[None]:
+    with running.profiled(process, folder / f"{name}-{size}.txt") if folder else contextlib.nullcontext():
+        yield
+
+
+def _burst_samples(rounds: Sequence[Burst], patience: float) -> tuple[Sample, Sample]:
     sent = f"(the last was created after {statistics.median(one.sent for one in rounds):.2f} s)"
     exist = [one.exist for one in rounds if one.exist is not None]
     ready = [one.ready for one in rounds if one.ready is not None]
-    return Sample(exist, len(rounds) - len(exist), note=sent), Sample(ready, len(rounds) - len(ready))
+    lost = [len(rounds) - len(times) for times in (exist, ready)]
+    return Sample(exist, lost[0], patience, note=sent), Sample(ready, lost[1], patience)
 
 
 def _rotations_sample(found: Rotations) -> Sample:
@@ -279,7 +358,8 @@ def _rotations_sample(found: Rotations) -> Sample:
 
 
 def _sum(samples: Sequence[Sample]) -> Sample:
-    return Sample([seconds for one in samples for seconds in one.seconds], sum(one.lost for one in samples))
+    lost = sum(one.lost for one in samples)
+    return Sample([seconds for one in samples for seconds in one.seconds], lost, samples[0].patience)
 
 
 def _keys_sample(found: Sample) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ LISTENS = {
     "poll": "changes in Vault are told by",
 }
 """What vaultsync's log says once it does."""
+SPY_SECONDS = 15.0
 START_SECONDS = 120.0
 """It lists everything first: of ten thousand ExternalSecrets, that takes long on a busy machine."""
 
@@ -68,6 +70,26 @@ def talk(testbed: Testbed) -> Iterator[Process]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(script.pid, signal.SIGTERM)  # bash and the kubectl that it waits for
         script.stop()
+
+
+@contextlib.contextmanager
+def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
+    """Meanwhile py-spy takes the running thread's stack, 100 times a second, and writes them as `a;b;c COUNT`.
+
+    It needs the right to look into another process: root, or `sysctl kernel.yama.ptrace_scope=0`.
+    """
+    command = ["py-spy", "record", "--pid", str(process.pid), "--gil", "--format=raw", f"--output={file}"]
+    spy = Process(
+        "py-spy", [str(Path(sys.executable).with_name(command[0])), *command[1:]], log=file.with_suffix(".log")
+    )
+    spy.start()
+    try:
+        spy.wait_until(lambda: "Sampling process" in spy.output(), SPY_SECONDS)
+        yield
+        os.kill(spy.pid, signal.SIGINT)  # at which it writes the file
+        spy.wait(SPY_SECONDS)
+    finally:
+        spy.stop()
 
 
 def _is_listening(process: VaultsyncProcess, source: str) -> bool:

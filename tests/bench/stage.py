@@ -42,11 +42,14 @@ class Scale:
     """How much is measured."""
 
     repeats: int = 25
-    slow_repeats: int = 6  # of the talk's, each of which takes up to 6 s
-    burst: int = 400
+    slow_repeats: int = 6  # of the pollers', each of which takes up to 6 s
+    bursts: tuple[int, int] = (100, 400)
     burst_rounds: int = 3
+    some: int = 100
     many: int = 1000
     most: int = 10_000
+    at_once: int = 1000  # events, and deletions
+    force_syncs: int = 200
     source_rounds: int = 3
     idle_seconds: float = 60.0
     poll_interval: int = 60  # seconds
@@ -54,15 +57,26 @@ class Scale:
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 
+    @property
+    def burst(self) -> int:
+        return self.bursts[-1]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.some, self.many, self.most
+
 
 FULL = Scale()
 QUICK = Scale(
     repeats=5,
     slow_repeats=2,
-    burst=60,
+    bursts=(20, 60),
     burst_rounds=1,
+    some=30,
     many=120,
     most=240,
+    at_once=100,
+    force_syncs=40,
     source_rounds=1,
     idle_seconds=35.0,
     poll_interval=5,
@@ -83,6 +97,22 @@ class Spot(NamedTuple):
         return Name(self.place.name, self.name)
 
 
+class Recipe(NamedTuple):
+    """What a contender needs besides: in each namespace, and how an ExternalSecret is made for it."""
+
+    furnish: Callable[[Place], object]
+    create: Callable[[Spot, str], None]
+
+
+def create(spot: Spot, refresh: str) -> None:
+    """An ExternalSecret that reads a path of its own name."""
+    data = {KEY: (spot.name, KEY)}
+    spot.place.external_secret(spot.name, data, annotations=ANNOTATIONS, refresh=refresh)
+
+
+PLAIN = Recipe(lambda place: None, create)
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The testbed with its watches."""
@@ -91,6 +121,7 @@ class Stage:
     secrets: Watch[dict[str, str]]
     ready: Watch[str]
     scale: Scale
+    recipe: Recipe = PLAIN
 
     @contextlib.contextmanager
     def crowd(self, name: str, number: int, per_namespace: int = PER_NAMESPACE) -> Iterator[list[Spot]]:
@@ -98,15 +129,16 @@ class Stage:
         crowd = f"{name}-{secrets.token_hex(3)}"
         places = [Place(self.testbed, f"{crowd}-{count}") for count in range(-(-number // per_namespace))]
         together(Place.create, places)
+        together(self.recipe.furnish, places)
         try:
             yield [Spot(places[i // per_namespace], f"es-{i}") for i in range(number)]
         finally:
             together(Place.clean, places)
 
     def fill(self, spots: Sequence[Spot], refresh: str, make: Callable[[Spot, str], None] | None = None) -> None:
-        """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than `create` does."""
+        """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than the recipe does."""
         together(write, spots)
-        together(lambda spot: (make or create)(spot, refresh), spots)
+        together(lambda spot: (make or self.recipe.create)(spot, refresh), spots)
         patience = self.scale.mass_patience * max(1.0, len(spots) / self.scale.many)
         found = self.ready.wait_for_all({spot.key: is_true for spot in spots}, patience)
         if len(found) < len(spots):
@@ -155,12 +187,6 @@ def _depth(metrics: str) -> int:
     text = urllib3.request("GET", f"{metrics}/metrics", retries=False).data.decode()
     rows = [row for row in text.splitlines() if row.startswith(BUSY)]
     return round(sum(float(row.split()[-1]) for row in rows))
-
-
-def create(spot: Spot, refresh: str) -> None:
-    """An ExternalSecret that reads a path of its own name."""
-    data = {KEY: (spot.name, KEY)}
-    spot.place.external_secret(spot.name, data, annotations=ANNOTATIONS, refresh=refresh)
 
 
 def write(spot: Spot) -> str:

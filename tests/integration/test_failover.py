@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,20 +49,23 @@ FAILOVERS = 50
 class Replicas:
     """Processes with one Lease, and with one address for Vault's audit device: only the leader listens there."""
 
-    def __init__(self, testbed: Testbed) -> None:
+    def __init__(self, testbed: Testbed, lease: str = "vaultsync", env: Mapping[str, str] | None = None) -> None:
         self.testbed = testbed
+        self.lease = lease
+        self.env = dict(env or {})
         self.audit_port = free_port()
         self.all: list[VaultsyncProcess] = []
 
     def start(self, *, hasty: bool = True, **env: str) -> VaultsyncProcess:
         """One more."""
         settings = {
-            "VAULTSYNC_LEASE": f"{NAMESPACE}/vaultsync",
+            "VAULTSYNC_LEASE": f"{NAMESPACE}/{self.lease}",
             "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
             "VAULTSYNC_SEED_BUDGET": "0",
+            **self.env,
             **env,
         }
-        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, "vaultsync", settings)
+        process = VaultsyncProcess(self.testbed.identity, self.testbed.work, self.lease, settings)
         if hasty:
             process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
         self.all.append(process)
@@ -89,13 +92,13 @@ class Replicas:
 
     def audit(self) -> None:
         """Has Vault tell the one that leads of every request, and a file."""
-        self.testbed.audit_to("failover", f"127.0.0.1:{self.audit_port}")
+        self.testbed.audit_to(self.lease, f"127.0.0.1:{self.audit_port}")
 
     def stop(self) -> None:
-        self.testbed.no_audit_to("failover")
+        self.testbed.no_audit_to(self.lease)
         for process in self.all:
             process.stop()
-        self.testbed.kube.delete(LEASES, "Lease", "vaultsync", NAMESPACE)  # whoever was killed has not released it
+        self.testbed.kube.delete(LEASES, "Lease", self.lease, NAMESPACE)  # whoever was killed has not released it
 
 
 def leads(process: VaultsyncProcess) -> bool:
@@ -106,8 +109,8 @@ def leads(process: VaultsyncProcess) -> bool:
         return False
 
 
-def lease_of(testbed: Testbed) -> Json:
-    found = testbed.kube.get(LEASES, "Lease", "vaultsync", NAMESPACE)
+def lease_of(testbed: Testbed, name: str = "vaultsync") -> Json:
+    found = testbed.kube.get(LEASES, "Lease", name, NAMESPACE)
     assert found is not None
     spec: Json = found["spec"]
     return spec
@@ -456,12 +459,12 @@ def audit_lines(testbed: Testbed) -> list[bytes]:
     return (testbed.work / "logs" / "audit.log").read_bytes().splitlines()
 
 
-def all_writes(testbed: Testbed, since: int = 0) -> Iterator[tuple[str, bool]]:
-    """What vaultsync has written to data/: the path, and whether Vault took it."""
+def all_writes(testbed: Testbed, since: int = 0, policy: str = POLICY) -> Iterator[tuple[str, bool]]:
+    """What vaultsync has written, whose token has the policy: the path, and whether Vault took it."""
     for text in audit_lines(testbed)[since:]:
         line = json.loads(text)
         request, policies = line.get("request") or {}, (line.get("auth") or {}).get("policies") or ()
-        if line["type"] == "response" and POLICY in policies and request["operation"] in ("create", "update", "patch"):
+        if line["type"] == "response" and policy in policies and request["operation"] in ("create", "update", "patch"):
             yield (
                 request["path"],
                 not line.get("error") and "errors" not in str((line.get("response") or {}).get("data")),

@@ -5,31 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.testbed import Options, Testbed
-from tests.testbed.vaultsync import VaultsyncProcess
+from tests.testbed.vaultsync import Metrics, VaultsyncProcess
 
 SEED = {"vaultsync.io/seed": "true"}
 PATIENCE = 60.0
-
-
-class Metrics:
-    """One scrape: `metrics("seeds_total")`, `metrics("refusals_total", reason="annotation")`; 0 where there is none."""
-
-    def __init__(self, process: VaultsyncProcess) -> None:
-        self.text = process.health.text("/metrics")
-        self._samples = [one for family in text_string_to_metric_families(self.text) for one in family.samples]
-
-    def __call__(self, name: str, **labels: str) -> float:
-        """The sum of all samples that have these labels."""
-        return sum(
-            sample.value
-            for sample in self._samples
-            if sample.name == f"vaultsync_{name}" and labels.items() <= sample.labels.items()
-        )
 
 
 def wait_until(place: Place, process: VaultsyncProcess, holds: Callable[[Metrics], bool], what: str) -> Metrics:

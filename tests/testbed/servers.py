@@ -101,16 +101,21 @@ class Etcd(Server):
 
 
 class KubeApiServer(Server):
-    """kube-apiserver with RBAC. There is no controller-manager: nothing collects garbage or empties a namespace."""
+    """kube-apiserver with RBAC. There is no controller-manager: nothing collects garbage or empties a namespace.
+
+    Args:
+        audited: the user whose requests it logs; none by default.
+    """
 
     name = "kube-apiserver"
     start_timeout = 60.0
     stop_timeout = 5.0  # then it is killed: it would wait a minute for watches to end
 
-    def __init__(self, work: Path, binary: Path, etcd: Etcd) -> None:
+    def __init__(self, work: Path, binary: Path, etcd: Etcd, audited: str = "") -> None:
         super().__init__(work)
         self._binary = binary
         self._etcd = etcd
+        self._audited = audited
         self.tokens = self.work / "tokens.csv"
         self.tokens.write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
         self.key = self.work / "service-account.key"
@@ -147,7 +152,22 @@ class KubeApiServer(Server):
             "--endpoint-reconciler-type=none",
             "--disable-admission-plugins=ServiceAccount",
             "--profiling=false",
+            *self._audit(),
         ]
+
+    @property
+    def audit_log(self) -> Path:
+        """A JSON document for each answered request of the audited user."""
+        return self.work / "audit.log"
+
+    def _audit(self) -> list[str]:
+        if not self._audited:
+            return []
+        rule = {"level": "Metadata", "users": [self._audited], "omitStages": ["RequestReceived", "ResponseStarted"]}
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [rule, {"level": "None"}]}
+        file = self.work / "audit-policy.json"
+        file.write_text(json.dumps(policy))
+        return [f"--audit-policy-file={file}", f"--audit-log-path={self.audit_log}"]
 
     def is_ready(self) -> bool:
         return self.ca.exists() and self.api.answers("/readyz")

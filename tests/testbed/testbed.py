@@ -55,6 +55,7 @@ class Options:
     eso_store_requeue: str = "5s"
     eso_extra: tuple[str, ...] = field(default=())
     vault_extra: tuple[str, ...] = field(default=())
+    audited: str = ""  # the user whose requests the API server logs
     keep: bool = False  # the work folder with its logs, after the end
 
     def programs(self) -> list[build.Program]:
@@ -78,7 +79,7 @@ class Testbed:
         if not self.options.keep:
             watchdog.remove_at_death(self.work)
         self.etcd = Etcd(self.work, self.binaries["etcd"])
-        self.kube_apiserver = KubeApiServer(self.work, self.binaries["kube-apiserver"], self.etcd)
+        self.kube_apiserver = KubeApiServer(self.work, self.binaries["kube-apiserver"], self.etcd, self.options.audited)
         self.vault = self._make_vault()
         self.standbys = [self._make_vault(number) for number in range(2, self.options.vault_nodes + 1)]
         self.openbao = OpenBao(self.work, self.binaries["bao"]) if self.options.openbao else None

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.testbed.api import Api
 from tests.testbed.identity import PROJECT, Identity
 from tests.testbed.processes import Process, accepts, free_port
@@ -61,3 +63,19 @@ class VaultsyncProcess(Process):
             "VAULTSYNC_HEALTH_LISTEN": f"127.0.0.1:{self.health_port}",
             "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
         }
+
+
+class Metrics:
+    """One scrape: `metrics("seeds_total")`, `metrics("refusals_total", reason="annotation")`; 0 where there is none."""
+
+    def __init__(self, process: VaultsyncProcess) -> None:
+        self.text = process.health.text("/metrics")
+        self._samples = [one for family in text_string_to_metric_families(self.text) for one in family.samples]
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of all samples that have these labels."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == f"vaultsync_{name}" and labels.items() <= sample.labels.items()
+        )

@@ -1,0 +1,217 @@
+"""docs/benchmarks.md and its plots, made of what was measured and of nothing else."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from tests.bench.figures import Figure, Run, Sample, markdown
+from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, columns
+from tests.bench.scale import ROWS
+from tests.bench.svg import pygal
+from tests.testbed import pins
+from tests.testbed.identity import PROJECT
+
+DOCS = PROJECT / "docs"
+PAGE = "benchmarks.md"
+HEAD = """\
+# Benchmarks
+Written by `make bench`, on the real servers of the tests, all of them on one machine. Each figure is beside its
+peers' of the same run. Every time is from just before a request is sent until the value is in the Kubernetes Secret, by
+a watch of its own, unless the row says otherwise. What bounds it and what to set: [at scale](scale.md). How the others
+work: [comparison](comparison.md).
+
+"""
+TEXTS = {
+    BESIDE: """\
+All have the same ExternalSecrets on the same servers. vaultsync's have `refreshInterval: 1h`, the others' `5s`, as each
+is meant to run. The talk's bash is [its script](../tests/bench/talk.sh); PushSecret has the generator Password and
+`updatePolicy: IfNotExists`. After two repeats in which nothing arrived, no more are tried.
+""",
+    AT_SIZES: """\
+vaultsync with the event stream and an audit device, beside so many ExternalSecrets that are Ready, each of which reads
+a path of its own. Requests are counted by the servers' own audit logs; "its own count" is by vaultsync's metrics. At
+the largest size external-secrets is started with more workers and a higher limit towards the API server than its
+defaults (`--concurrent`, `--client-qps`).
+""",
+}
+PAPER = 100_000
+ON_PAPER = """\
+Not measured: a straight line through the two largest sizes above. What goes with events alone, such as the time of a
+force-sync and the requests for it, is not here. What one would do: [at scale](scale.md#past-that).
+"""
+GROWING = {ROWS[name][0]: unit for name, unit in (("start", "s"), ("memory", "MB"), ("resync", "s"))}
+"""The rows that go with the number, and their units."""
+STYLE = pygal.style.Style(
+    background="white",
+    plot_background="white",
+    font_family="sans-serif",
+    value_font_size=11,
+    colors=("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd"),
+)
+
+
+class Plot(NamedTuple):
+    """A picture of a table: its file's name, the text in its place, and how it is drawn of the rows by measure."""
+
+    name: str
+    title: str
+    chart: Callable[[Mapping[str, Figure]], pygal.graph.graph.Graph]
+
+
+def write(run: Run, folder: Path) -> None:
+    """The page and its plots, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PAGE).write_text(page(run))
+    for title, figures in run.figures.items():
+        rows = {figure.measure: figure for figure in figures}
+        for plot in PLOTS[title]:
+            chart = plot.chart(rows)
+            chart.uuid = plot.name  # else a random one, which makes another file of the same figures
+            chart.title = plot.title
+            (folder / f"{plot.name}.svg").write_bytes(_svg(chart))
+
+
+def page(run: Run) -> str:
+    """The text of docs/benchmarks.md."""
+    return HEAD + "\n".join(_sections(run))
+
+
+def _sections(run: Run) -> Iterator[str]:
+    yield from ("| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in run.about.items()))
+    for title, figures in run.figures.items():
+        yield f"\n## {title}\n{TEXTS[title]}"
+        yield markdown(columns(title, figures), figures) + "\n"
+        yield from (f"![{plot.title}]({plot.name}.svg)\n" for plot in PLOTS[title])
+        if title == AT_SIZES and len(columns(title, figures).headings) > 1:
+            yield from _on_paper(figures)
+
+
+def _on_paper(figures: Sequence[Figure]) -> Iterator[str]:
+    """What grows with the number, where nobody has measured it."""
+    yield f"## On paper: {PAPER:,} ExternalSecrets\n{ON_PAPER}"
+    yield f"| measure | {PAPER:,} in one | in ten shards, each |\n| --- | --- | --- |"
+    for figure in figures:
+        if figure.measure in GROWING and len(known := _numbers(figure)) > 1:
+            unit = GROWING[figure.measure]
+            one, each = (beyond(known, size) for size in (PAPER, PAPER // 10))
+            yield f"| {figure.measure} | {one:,.0f} {unit} | {each:,.0f} {unit} |"
+
+
+def beyond(known: Mapping[int, float], size: int) -> float:
+    """What there would be at a size, on a straight line through the two largest that were measured."""
+    (less, low), (more, high) = sorted(known.items())[-2:]
+    return high + (high - low) / (more - less) * (size - more)
+
+
+def _numbers(figure: Figure) -> dict[int, float]:
+    return _values(figure) or {int(size): one.seconds[0] for size, one in figure.samples.items() if one.seconds}
+
+
+def about() -> dict[str, str]:
+    """What the figures are of."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": _commit(),
+        "Python": platform.python_version(),
+        "Vault": pins.VAULT_VERSION,
+        "kube-apiserver": pins.KUBERNETES_VERSION,
+        "external-secrets": pins.EXTERNAL_SECRETS_VERSION,
+    }
+
+
+def _commit() -> str:
+    """Of this checkout, and whether it was changed since."""
+    git = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "none: no git checkout"
+
+
+def _peers(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
+    """The median of each contender; without a bar where nothing ever arrived."""
+    labels = {figure.measure: _label(figure) for figure in rows.values() if len(figure.samples) > 2}
+    chosen = [measure for measure, label in labels.items() if label]
+    chart = pygal.Bar(logarithmic=True, height=420, **_LOOK, range=(0.01, 100), zero=0.01, truncate_label=-1)
+    chart.y_title, chart.y_labels = "seconds", (0.01, 0.1, 1, 10, 100)
+    chart.x_labels = [labels[measure] for measure in chosen]
+    chart.value_formatter = _seconds
+    for key, title in CONTENDERS.items():
+        chart.add(title, [_median(rows[measure].samples.get(key)) for measure in chosen])
+    return chart
+
+
+def _label(figure: Figure) -> str:
+    """Short enough for an axis; none for what is not drawn."""
+    if figure.name == "burst":
+        many, _, what = figure.measure.partition(" at once → ")
+        return f"{many} to Ready" if what == "all Ready" else ""
+    return {"seed": "path missing to value", "heal": "deleted to new value", "write": "written to there"}.get(
+        figure.name, ""
+    )
+
+
+def _memory(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
+    [figure] = [figure for figure in rows.values() if figure.measure.startswith("memory at rest")]
+    values = sorted(_values(figure).items())
+    sizes = [size for size, _ in values]
+    most = max(value for _, value in values)
+    chart = pygal.XY(height=320, **_LOOK, show_legend=False, range=(0, 1.2 * most), xrange=(0, 1.1 * sizes[-1]))
+    chart.x_title, chart.y_title, chart.x_labels = "ExternalSecrets", "MB", sizes
+    chart.x_value_formatter = "{:,.0f}".format
+    chart.add("MB", [{"value": value, "formatter": _megabytes} for value in values])
+    return chart
+
+
+def _force_syncs(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
+    [figure] = [figure for figure in rows.values() if "force-sync seen" in figure.measure]
+    chart = pygal.Bar(height=320, **_LOOK)
+    chart.y_title = "ms"
+    sizes = sorted(figure.samples, key=int)
+    chart.x_labels = [f"{int(size):,} ExternalSecrets" for size in sizes]
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        samples = [figure.samples[size] for size in sizes]
+        chart.add(name, [round(one.quantile(share) * 1000, 1) if one.seconds else None for one in samples])
+    return chart
+
+
+def _svg(chart: pygal.graph.graph.Graph) -> bytes:
+    """Without scripts, which no page would run."""
+    root: ElementTree.Element = chart.render_tree()
+    for parent in list(root.iter()):
+        for script in parent.findall("script"):
+            parent.remove(script)
+    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _median(sample: Sample | None) -> float | None:
+    return round(sample.quantile(0.5), 4) if sample and sample.seconds else None
+
+
+def _values(figure: Figure) -> dict[int, float]:
+    return {int(size): round(one.value, 1) for size, one in figure.samples.items() if one.value is not None}
+
+
+def _megabytes(point: tuple[float, float]) -> str:
+    return f"{point[1]:.0f} MB"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+_LOOK = {"style": STYLE, "js": (), "legend_at_bottom": True, "width": 900, "print_values": True}
+PLOTS: Mapping[str, Sequence[Plot]] = {
+    BESIDE: [Plot("benchmarks-peers", "How soon, beside the others (median; no bar: never)", _peers)],
+    AT_SIZES: [
+        Plot("benchmarks-memory", "Resident memory at rest", _memory),
+        Plot("benchmarks-force-syncs", "From Vault's answer to a write to the force-sync", _force_syncs),
+    ],
+}

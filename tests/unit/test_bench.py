@@ -1,0 +1,149 @@
+"""tests/bench: figures become a table, plots, and the page docs/benchmarks.md, and are kept in a file between."""
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.bench.document import PAGE, PLOTS, beyond, page, write
+from tests.bench.figures import Figure, Run, Sample, load, markdown, save
+from tests.bench.measures import AT_SIZES, BESIDE, columns
+from tests.bench.scale import each_more, kube_requests, rows
+
+PEERS = [
+    Figure(
+        "seed",
+        "created → value",
+        "< 35 ms",
+        {
+            "vaultsync": Sample((0.02, 0.03, 0.04)),
+            "talk": Sample((1.05,)),
+            "eso": Sample(lost=2, patience=15),
+            "push": Sample((0.05, 1.5), lost=1, patience=15, note="(once late)"),
+        },
+    ),
+    Figure("rotations", "400 rotations", "all arrive", {"vaultsync": Sample((0.1,), text="400 of 400")}),
+]
+
+
+def at_sizes() -> list[Figure]:
+    """Every row that there is, of two sizes."""
+    made = rows()
+    for number, figure in enumerate(made.values()):
+        figure.samples = {"100": Sample(value=number, text="x"), "10000": Sample(value=2 * number, text="y")}
+    made["memory"].samples = {"100": Sample(value=80.0, text="80 MB"), "10000": Sample(value=140.0, text="140 MB")}
+    made["force-sync"].samples = {size: Sample(tuple(n / 1000 for n in range(1, 201))) for size in ("100", "10000")}
+    return list(made.values())
+
+
+def a_run() -> Run:
+    return Run({"date": "today", "commit": "abc"}, {BESIDE: PEERS, AT_SIZES: at_sizes()})
+
+
+def test_each_contender_has_a_column_and_never_is_a_result() -> None:
+    lines = markdown(columns(BESIDE, PEERS), PEERS).splitlines()
+    assert lines == [
+        "| measure | vaultsync | the talk's bash, ESO at 5 s | ESO polling at 5 s | PushSecret and ESO at 5 s "
+        "| target |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| created → value | median 30.0 ms; max 40.0 ms (n=3) | 1.05 s | 2 of 2 did not arrive within 15 s "
+        "| median 0.78 s; max 1.50 s (n=2); (once late); 1 of 3 did not arrive within 15 s | < 35 ms |",
+        "| 400 rotations | 400 of 400 | – | – | – | all arrive |",
+    ]
+
+
+def test_who_was_not_measured_has_no_column() -> None:
+    head, *_ = markdown(columns(BESIDE, PEERS[1:]), PEERS[1:]).splitlines()
+    assert head == "| measure | vaultsync | target |"
+
+
+def test_sizes_are_columns_in_their_order() -> None:
+    figures = at_sizes()
+    for figure in figures:
+        figure.samples = dict(reversed(figure.samples.items()))
+    head, *_ = markdown(columns(AT_SIZES, figures), figures).splitlines()
+    assert head == "| measure | 100 | 10,000 | target |"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (1, "0.001 s"),
+        (3, "median 2.0 ms\nmax 3.0 ms (n=3)"),
+        (20, "median 10.5 ms\np95 19.0 ms, max 20.0 ms (n=20)"),
+        (200, "median 0.10 s\np95 0.19 s, p99 0.20 s, max 0.20 s (n=200)"),
+    ],
+)
+def test_only_quantiles_are_told_for_which_there_are_figures_enough(number: int, shown: str) -> None:
+    assert str(Sample([n / 1000 for n in range(1, number + 1)])) == shown
+
+
+def test_the_page_has_every_table_and_picture_and_the_circumstances(tmp_path: Path) -> None:
+    write(a_run(), tmp_path)
+    text = (tmp_path / PAGE).read_text()
+    assert text == page(a_run())
+    assert "| commit | abc |" in text
+    for title, figures in a_run().figures.items():
+        assert markdown(columns(title, figures), figures) in text
+    pictures = re.findall(r"!\[([^\]]+)\]\((\S+)\)", text)
+    assert [title for title, _ in pictures] == [plot.title for plots in PLOTS.values() for plot in plots]
+    assert {name for _, name in pictures} == {file.name for file in tmp_path.glob("*.svg")}
+    for _, name in pictures:
+        words = "".join(ElementTree.parse(tmp_path / name).getroot().itertext())  # noqa: S314 — our own
+        assert "No data" not in words
+        assert "script" not in (tmp_path / name).read_text()
+
+
+def test_the_same_figures_make_the_same_pictures(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        write(a_run(), tmp_path / folder)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes()
+
+
+def test_a_plot_shows_each_contender_whose_values_arrive(tmp_path: Path) -> None:
+    write(Run({}, {BESIDE: PEERS}), tmp_path)
+    words = "".join(ElementTree.parse(tmp_path / "benchmarks-peers.svg").getroot().itertext())  # noqa: S314
+    assert all(value in words for value in ("0.03", "1.05", "0.775"))
+    assert [file.name for file in tmp_path.glob("*.svg")] == ["benchmarks-peers.svg"]
+
+
+def test_parts_that_were_measured_in_several_runs_make_one(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    seed = Figure(PEERS[0].name, PEERS[0].measure, PEERS[0].target, {"vaultsync": Sample((0.5,))})
+    save(a_run(), one)
+    save(Run({"date": "later"}, {BESIDE: [seed]}), other)
+    assert load([one]) == a_run()
+    merged = load([one, other])
+    assert merged.about == {"date": "later", "commit": "abc"}
+    [first, second] = merged.figures[BESIDE]
+    assert first.samples == PEERS[0].samples | seed.samples
+    assert second == PEERS[1]
+    assert merged.figures[AT_SIZES] == at_sizes()
+
+
+def test_past_what_was_measured_a_straight_line_is_told() -> None:
+    assert beyond({100: 1.0, 1_000: 10.0, 2_000: 30.0}, 10_000) == 190.0
+    lines = page(a_run()).splitlines()
+    assert "| memory at rest after the start | 685 MB | 140 MB |" in lines
+    assert "On paper" not in page(Run({}, {BESIDE: PEERS}))
+
+
+def test_what_each_more_takes_is_the_slope_from_the_smallest() -> None:
+    found = each_more({10_100: Sample(value=180.0), 100: Sample(value=80.0), 1_100: Sample(value=85.0)})
+    assert {size: round(sample.value or 0, 2) for size, sample in found.items()} == {1_100: 5.12, 10_100: 10.24}
+    assert each_more({100: Sample(value=80.0)}) == {}
+
+
+def test_requests_are_counted_from_where_the_log_was(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    lines = [
+        {"verb": "patch", "objectRef": {"resource": "externalsecrets"}},
+        {"verb": "patch", "objectRef": {"resource": "externalsecrets", "subresource": "status"}},
+        {"verb": "get", "requestURI": "/version"},
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"verb": "half')
+    assert kube_requests(log, 0) == {"patch externalsecrets": 1, "patch externalsecrets/status": 1, "get /version": 1}
+    assert kube_requests(log, len(json.dumps(lines[0])) + 1).total() == 2

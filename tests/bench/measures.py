@@ -218,7 +218,7 @@ class Bench:
                 if "scale" in wanted:
                     self._at_size(spots)
         if {"sources", "poll", "scale"} & wanted:
-            most = self._filled("told", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE)
+            most = self._filled("told", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE, clean=False)
             with self.stage.hurry(), most as spots:
                 if "scale" in wanted:
                     self._at_size(spots)
@@ -319,10 +319,17 @@ class Bench:
 
     @contextlib.contextmanager
     def _filled(
-        self, name: str, number: int, refresh: str, per_namespace: int = PER_NAMESPACE, stage: Stage | None = None
+        self,
+        name: str,
+        number: int,
+        refresh: str,
+        per_namespace: int = PER_NAMESPACE,
+        *,
+        stage: Stage | None = None,
+        clean: bool = True,
     ) -> Iterator[Sequence[Spot]]:
         stage = stage or self.stage
-        with stage.crowd(name, number, per_namespace) as spots:
+        with stage.crowd(name, number, per_namespace, clean=clean) as spots:
             self._say(f"{number:,} ExternalSecrets are created, {min(number, per_namespace):,} in a namespace")
             stage.fill(spots, refresh)
             yield spots

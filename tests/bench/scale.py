@@ -30,7 +30,9 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 """Whose requests the API server is to log."""
 PAUSE_SECONDS = 0.1
 """Between two writes whose time is taken, so that external-secrets is at rest again."""
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
+LOOK_SHARE = 0.00003
+"""Seconds for each ExternalSecret between two looks, if that is more: a look costs vaultsync time of its own."""
 QUIET_SECONDS = 5.0
 """Without a request it has done all that was to be done: a mark follows its value after 3 s."""
 HOUR = 3600.0
@@ -140,6 +142,7 @@ class AtSize:
         self._marks = marks
         self._say = say
         self._profile = profile
+        self._look_seconds = max(LOOK_SECONDS, LOOK_SHARE * len(spots))
         self._looked_at = 0.0
 
     def run(self) -> dict[str, Sample]:
@@ -177,7 +180,7 @@ class AtSize:
         began = time.monotonic()
         # no audit device: when it connects, everything is looked at once more
         with running.vaultsync(self._testbed, "events") as process:
-            wait_for(is_done, running.START_SECONDS, "vaultsync has looked at everything", LOOK_SECONDS)
+            self._when(is_done)
             asked = Metrics(process)
             note = "({:.0f} requests to Vault, {:.0f} to the API server)".format(
                 asked("vault_requests_total"), asked("kube_requests_total")
@@ -268,10 +271,14 @@ class AtSize:
         with self._profile(process, "resync"), ThreadPoolExecutor(1) as pool:
             self._looked_at = time.monotonic()
             self._testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
-            ended: Future[float] = pool.submit(_when, is_done)
+            ended: Future[float] = pool.submit(self._when, is_done)
             spots = latency.spread(self._spots, self._stage.scale.force_syncs) if writes else ()
             meanwhile = self._force_syncs(spots, lambda: not ended.done())
             return Sample([ended.result() - self._looked_at]), meanwhile
+
+    def _when(self, is_done: Callable[[], bool]) -> float:
+        wait_for(is_done, running.START_SECONDS, "vaultsync has looked at everything", self._look_seconds)
+        return time.monotonic()
 
     def _wait_until_quiet(self, process: VaultsyncProcess) -> None:
         """Until there is nothing left to ask of anybody, Events and marks included."""
@@ -377,8 +384,3 @@ def _compared(meanwhile: Sample, rest: Sample, look: Sample) -> Sample:
     )
     note = f"({more} against at rest; the look took {look.seconds[0]:.1f} s)"
     return Sample(meanwhile.seconds, meanwhile.lost, meanwhile.patience, note=note)
-
-
-def _when(is_done: Callable[[], bool]) -> float:
-    wait_for(is_done, running.START_SECONDS, "vaultsync has looked at everything", LOOK_SECONDS)
-    return time.monotonic()

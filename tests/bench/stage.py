@@ -124,8 +124,13 @@ class Stage:
     recipe: Recipe = PLAIN
 
     @contextlib.contextmanager
-    def crowd(self, name: str, number: int, per_namespace: int = PER_NAMESPACE) -> Iterator[list[Spot]]:
-        """Spots in namespaces with a store each, emptied afterwards (which nobody else does)."""
+    def crowd(
+        self, name: str, number: int, per_namespace: int = PER_NAMESPACE, *, clean: bool = True
+    ) -> Iterator[list[Spot]]:
+        """Spots in namespaces with a store each, emptied afterwards (which nobody else does).
+
+        Not `clean`: they stay, where the servers go next and emptying ten thousand would take minutes.
+        """
         crowd = f"{name}-{secrets.token_hex(3)}"
         places = [Place(self.testbed, f"{crowd}-{count}") for count in range(-(-number // per_namespace))]
         together(Place.create, places)
@@ -133,7 +138,7 @@ class Stage:
         try:
             yield [Spot(places[i // per_namespace], f"es-{i}") for i in range(number)]
         finally:
-            together(Place.clean, places)
+            together(Place.clean, places if clean else ())
 
     def fill(self, spots: Sequence[Spot], refresh: str, make: Callable[[Spot, str], None] | None = None) -> None:
         """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than the recipe does."""

@@ -172,6 +172,7 @@ class Episode:
         self._tell("everything is whole again")
         seeded = self._wait("I1, in Vault", lambda: lacking(world, world.picture()))
         brought = seeded + self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        world.wait_until_ready()  # one that was just started as well
         picture = world.picture()
         requests = world.requests()
         self._check("I2", replaced(world, requests))

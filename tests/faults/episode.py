@@ -218,6 +218,7 @@ class Episode:
     def _wait(self, what: str, wrong: Callable[[], list[str]], patience: float = PATIENCE) -> float:
         """Until nothing is wrong; returns the seconds."""
         started = time.monotonic()
+        last: list[str] = []
         while True:
             try:
                 found = wrong()
@@ -225,7 +226,10 @@ class Episode:
                 found = [str(error)]
             took = time.monotonic() - started
             if not found:
+                if took > SOON:
+                    self._tell(f"{what}: {took:.0f} s until this was well too: {', '.join(last)}")
                 return took
+            last = found
             if took > patience:
                 self._check(f"{what}, after {took:.0f} s", found)
             time.sleep(0.1)

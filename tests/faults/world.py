@@ -387,8 +387,8 @@ class World:
             )
         self.model.versions[spot].add(answer["data"]["version"])
 
-    def in_vault(self, what: Callable[[], T]) -> T:
-        """Whatever else.
+    def try_to(self, what: Callable[[], T]) -> T:
+        """Whatever else people do.
 
         Raises:
             Away: it could not be done.

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from urllib3.exceptions import HTTPError
+
 from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
-from tests.faults.history import busiest
+from tests.faults.history import Request, busiest
 from tests.faults.invariants import (
     Usage,
     lacking,
@@ -168,14 +170,14 @@ class Episode:
         self._mend(float("inf"))
         if not world.eso.process.alive:  # it gives up for less than vaultsync does, and Kubernetes starts it again
             world.eso.start()
-        world.make_sure()
+        self._wait("what people ask for again", self._made_sure)
         self._tell("everything is whole again")
+        self._check_writes()
         seeded = self._wait("I1, in Vault", lambda: lacking(world, world.picture()))
         brought = seeded + self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        world.wait_until_ready()  # one that was just started as well
         picture = world.picture()
-        requests = world.requests()
-        self._check("I2", replaced(world, requests))
-        self._check("I3", trespasses(world, requests))
+        requests = self._check_writes()
         log = world.news()
         self._check("I4", shown(world, picture, log))
         self._check("errors that nobody has foreseen", unforeseen(world, log))
@@ -188,6 +190,17 @@ class Episode:
             who = "the leader" if leads else "a standby"
             self._tell(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
         return outcome
+
+    def _made_sure(self) -> list[str]:
+        self._world.make_sure()
+        return []
+
+    def _check_writes(self) -> list[Request]:
+        """These hold at any time. Returns all requests to Vault so far."""
+        requests = self._world.requests()
+        self._check("I2", replaced(self._world, requests))
+        self._check("I3", trespasses(self._world, requests))
+        return requests
 
     def _usages(self) -> dict[bool, Usage]:
         """By whether it leads."""
@@ -205,14 +218,18 @@ class Episode:
     def _wait(self, what: str, wrong: Callable[[], list[str]], patience: float = PATIENCE) -> float:
         """Until nothing is wrong; returns the seconds."""
         started = time.monotonic()
+        last: list[str] = []
         while True:
             try:
                 found = wrong()
-            except ApiError as error:  # a server that has just started
+            except (ApiError, HTTPError) as error:  # a server that has just started
                 found = [str(error)]
             took = time.monotonic() - started
             if not found:
+                if took > SOON:
+                    self._tell(f"{what}: {took:.0f} s until this was well too: {', '.join(last)}")
                 return took
+            last = found
             if took > patience:
                 self._check(f"{what}, after {took:.0f} s", found)
             time.sleep(0.1)

@@ -155,8 +155,9 @@ class Usage:
 
 MORE_MEMORY = 40.0
 """MB: Python's arenas and the allocator's threads keep what a storm has needed once."""
-MORE_FILES = 8
-"""Connections that are kept for the next request: of Vault's four threads, and of the API server's few."""
+MORE_FILES = 24
+"""Connections that are kept for the next request: of Vault's 4 threads, and 16 passes' to the API server, which aiohttp
+takes in turn, so that renewals of the Lease keep all of them from getting old."""
 MORE_THREADS = 6
 """The executor's threads, which stay once they were needed: at most min(32, cores + 4)."""
 MORE_TASKS = 4

@@ -197,8 +197,7 @@ class World:
             self._logs[process.log] = 0
             process.start()
         wait_for(self.leader, START_SECONDS, "a vaultsync leads")
-        for process in self.replicas:
-            process.wait_until_ready(START_SECONDS)
+        self.wait_until_ready()
         if mode.source == "poll":
             self.testbed.no_audit_to("faults")
         else:
@@ -212,6 +211,15 @@ class World:
         process = VaultsyncProcess(self.testbed.identity, self.testbed.work, f"vaultsync-{number}", settings)
         process.command = [sys.executable, "-m", "tests.faults.watched", "run"]
         return process
+
+    def wait_until_ready(self) -> None:
+        """All of them.
+
+        Raises:
+            ServerError: one has ended by itself.
+        """
+        for process in self.replicas:
+            process.wait_until_ready(START_SECONDS)
 
     def stop_vaultsync(self) -> None:
         """All of them."""
@@ -379,8 +387,8 @@ class World:
             )
         self.model.versions[spot].add(answer["data"]["version"])
 
-    def in_vault(self, what: Callable[[], T]) -> T:
-        """Whatever else.
+    def try_to(self, what: Callable[[], T]) -> T:
+        """Whatever else people do.
 
         Raises:
             Away: it could not be done.

@@ -125,7 +125,7 @@ class Controller:
         self._add(keys)
 
     def _tell_moved(self, keys: set[Key]) -> None:
-        """What is read elsewhere by now is not got, however old: external-secrets does not heed a changed store."""
+        """What is read elsewhere now is not got, however old it is: external-secrets does not heed a changed store."""
         for entry in (self._index.entry(key) for key in keys if isinstance(key, ObjectName)):
             if entry is not None:
                 self._ledger.moved(entry, entry.references.keys() & keys)

@@ -120,7 +120,8 @@ class Episode:
             self._act([NEW_NAMESPACE])
         for _ in range(BEGINNING):
             self._act(CREATIONS)
-        self._wait("before anything breaks", lambda: lacking(world, world.picture()) + stale(world, world.picture()))
+        self._wait("before anything breaks", lambda: lacking(world, world.picture()))
+        self._wait_until_brought()
         before = self._usages()
         for step in range(steps):
             self._mend(step)
@@ -174,7 +175,7 @@ class Episode:
         self._tell("everything is whole again")
         self._check_writes()
         seeded = self._wait("I1, in Vault", lambda: lacking(world, world.picture()))
-        brought = seeded + self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        brought = seeded + self._wait_until_brought()
         world.wait_until_ready()  # one that was just started as well
         picture = world.picture()
         requests = self._check_writes()
@@ -190,6 +191,20 @@ class Episode:
             who = "the leader" if leads else "a standby"
             self._tell(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
         return outcome
+
+    def _wait_until_brought(self) -> float:
+        """external-secrets waits ever longer after failures of its own, such as to write a status: then it starts anew.
+
+        That brings nothing that no force-sync has asked for: what was read once is read again after an hour.
+        """
+        world, started = self._world, time.monotonic()
+        try:
+            return self._wait("I1, in the Secrets", lambda: stale(world, world.picture()), 3 * SOON)
+        except Broken as error:
+            self._tell(f"external-secrets starts anew: {str(error).splitlines()[1].strip()}")
+        world.eso.restart()
+        self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        return time.monotonic() - started
 
     def _made_sure(self) -> list[str]:
         self._world.make_sure()

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.place import Place
 from tests.testbed.vaultsync import VaultsyncProcess
 
@@ -197,3 +198,16 @@ def test_one_websocket_whatever_the_number_and_silence_at_rest(place: Place, vau
         own = [line for line in file if b'"policies":["vaultsync"]' in line]
     assert own == []
     assert process.output().count("subscribed to Vault's event stream") == 1
+
+
+def test_when_a_store_is_for_another_mount_its_readers_are_refreshed(place: Place, vaultsync: VaultsyncFactory) -> None:
+    """What they read there is older than their last refresh, and external-secrets does not heed a changed store."""
+    vaultsync()
+    place.put("app", mount="team/kv", password="from team/kv")
+    place.put("app", password="from secret")
+    time.sleep(2)  # or what vaultsync allows for clocks would do it
+    place.external_secret("app", {"password": ("app", "password")})
+    place.wait_for_secret("app", password="from secret")
+    change = {"spec": {"provider": {"vault": {"path": "team/kv"}}}}
+    place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "vault", change, place.name)
+    place.wait_for_secret("app", 30, password="from team/kv")

@@ -803,6 +803,36 @@ def test_a_path_that_fails_alone_does_not_hold_up_the_others() -> None:
     run_ahead(test())
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["told before its turn", "told of a deletion before its turn"])
+def test_what_is_told_during_a_look_at_everything_does_not_wait_for_its_turn(before: bool) -> None:
+    async def test() -> None:
+        engine = Engine()
+        last = 20 * WORKERS - 1
+        for number in range(last + 1):
+            engine.vault.write(path(f"secret/data/{number}"), password="p")
+            engine.index.put(external_secret(f"secret/data/{number}", name=f"app{number}", annotations=SEED))
+        async with engine.working():
+            await engine.controller.caught_up.wait()
+            await engine.settled()
+            await engine.quiet()
+            engine.writer.writes.clear()
+            looked = sum(engine.vault.looks.values())
+            engine.controller.look_at_everything()
+            where = f"secret/data/{last}"
+            if before:
+                engine.vault.write(path(where), password="q")
+                engine.event(where)
+            else:
+                engine.vault.delete(path(where))
+                engine.audited("delete", where)
+            await eventually(lambda: engine.writer.writes)
+            assert len(engine.writer.writes) == 1
+            assert sum(engine.vault.looks.values()) - looked < 5 * WORKERS
+            await engine.settled()
+
+    run(test())
+
+
 def test_it_is_told_once_when_all_is_looked_at() -> None:
     async def test() -> None:
         engine = Engine()

@@ -147,12 +147,10 @@ class Controller:
         if not self._index.knows(event.path):
             return
         now = time.monotonic()
-        if event.is_write and self._queue.is_busy(event.path):
+        if event.is_write and self._queue.is_processing(event.path):
             held, at = self._held.get(event.path, (None, now))
             if held is None or held.version < event.version:
                 self._held[event.path] = (event, at)  # the pass under way will tell whether it has seen this
-            if self._queue.is_waiting(event.path):  # and if it is still to come, it will
-                self._heard.setdefault(event.path, now)
         else:
             self._take(event, now)
 

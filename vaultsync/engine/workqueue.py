@@ -66,9 +66,9 @@ class WorkQueue(Generic[K]):
         """Whether a worker has the key or is about to get it."""
         return key in self._queued or key in self._processing
 
-    def is_waiting(self, key: K) -> bool:
-        """Whether a worker is about to get the key, and none has it."""
-        return key in self._queued
+    def is_processing(self, key: K) -> bool:
+        """Whether a worker has the key."""
+        return key in self._processing
 
     def is_idle(self) -> bool:
         """Whether no key waits for a worker, and none has one."""

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.unit.build import Anything, Clock, eventually, external_secret, run
+from tests.unit.build import Anything, Clock, eventually, external_secret, logged, run
 from tests.unit.servers import answer, http_server, unused_port
 from vaultsync.core.errors import (
     KubeConflict,
@@ -254,14 +254,19 @@ def test_a_watch_that_ends_at_once_is_no_busy_loop() -> None:
     watching(api, test)
 
 
-def test_a_silent_watch_is_given_up() -> None:
-    api = Api([page(item("a", 1))])
+def test_a_silent_watch_is_opened_anew_where_it_was_and_is_no_trouble() -> None:
+    """An API server that was just started sends no bookmarks for what does not change."""
+    api = Api([page(item("a", 1), version=7)], [[event("ADDED", "b", 9)]])
 
     async def test(watcher: Watcher) -> None:
-        await eventually(lambda: len(api.watched) >= 2)
-        assert watcher.now == {"a"}
+        await eventually(lambda: len(api.watched) >= 3)
+        assert watcher.now == {"a", "b"}
+        assert [query["resourceVersion"] for query in api.watched[:3]] == ["7", "9", "9"]
+        assert (len(api.listed), watcher.backs, watcher.informer.trouble) == (1, 0, None)
 
-    watching(api, test, silence=0.1)
+    with logged("DEBUG") as lines:
+        watching(api, test, silence=0.1)
+    assert lines == []
 
 
 def test_bookmarks_keep_a_watch_alive() -> None:

@@ -6,7 +6,7 @@ The package brings credentials, TLS and the pool; its models are not used, since
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -146,19 +146,20 @@ class KubeClient:
     async def watch(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Watch a list: yields the watch events, of any size, until the server ends the watch.
+        """Watch a list: yields the watch events, of any size, until the server ends the watch or falls silent.
 
         Args:
             path: the list's path.
             query: resourceVersion and the like; `watch` is added.
-            silence: seconds without a byte after which the connection counts as lost (KubeUnavailable).
+            silence: seconds without a byte after which the watch is given up.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         response = await self._send("GET", path, {**query, "watch": "true"}, None, None, timeout)
         try:
             if response.status != 200:
                 raise _error(response.status, await response.read(), path)
-            yield _lines(response)
+            with suppress(TimeoutError):  # dead, or nothing to tell: which of them, the next watch finds out
+                yield _lines(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self.server, error) from error
         finally:

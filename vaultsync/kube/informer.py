@@ -1,7 +1,8 @@
 """List, then watch: one resource's objects as the API server has them, cut down and handed on. Acts on nothing.
 
 After https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: bookmarks keep the
-resourceVersion fresh; 410 means list again; a watch that is silent past its bookmarks is taken for half-open.
+resourceVersion fresh; 410 means list again; a watch that is silent past its bookmarks may be half-open, and is opened
+anew where it was.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ PAGE: Final = 500
 WATCH_SECONDS: Final = 300
 """The server ends a watch after this long or up to twice that (its own spread)."""
 SILENCE_SECONDS: Final = 150.0
-"""The API server sends a bookmark about every minute; this long without a byte is a dead connection."""
+"""The API server sends a bookmark about every minute, once it has seen any change of the resource since its start."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts."""
 
@@ -38,7 +39,7 @@ class Informer(Generic[T]):
         identity: the name of a parsed object, unique in the resource.
         changed: is told of an object that is new, has changed or was listed again; must not block.
         removed: is told of an object that is gone.
-        silence: seconds without a byte on the watch after which it is given up.
+        silence: seconds without a byte on the watch after which it is opened anew.
         query: narrows list and watch: labelSelector, fieldSelector.
     """
 

@@ -7,7 +7,7 @@ from tests.testbed.identity import PROJECT
 from vaultsync.core import names
 from vaultsync.settings import Settings, variable
 
-MAKE_TARGETS = {"demo", "test", "test-unit", "lint", "bench"}
+MAKE_TARGETS = {"demo", "test", "test-unit", "lint", "bench", "soak"}
 
 
 def first_column(text: str, heading: str) -> set[str]:

@@ -69,7 +69,8 @@ def test_a_balancer_that_cuts_every_stream_is_survived_and_told_once(
     with running(balancer, host, int(port)) as address:
         process = vaultsync({"VAULT_ADDR": f"http://{address}", "VAULTSYNC_STORE_SERVERS": vault.address})
         for number in range(6):
-            name = f"app-{number}"
+            name, before = f"app-{number}", balancer.connections
+            place.wait_for(lambda before=before: balancer.connections > before, what="the next stream")  # type: ignore[misc]
             place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
             place.wait_for_secret(name, 20)
             place.put(name, password="a person's")

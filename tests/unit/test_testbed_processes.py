@@ -18,9 +18,10 @@ from tests.testbed.servers import ec_private_key
 PROJECT = Path(__file__).parents[2]
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.testbed.processes import Process, watchdog
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is not where a shell starts pytest behind it
 work = Path(sys.argv[1])
 watchdog.remove_at_death(work)
 child = Process("child", ["sleep", "60"], log=work / "log")

@@ -278,8 +278,9 @@ class Controller:
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
     def _see_whether_caught_up(self) -> None:
-        is_away = any(kind is VaultUnavailable for kind, _ in self._away)
-        if self.caught_up.is_set() or is_away or len(self._gate) or not self._queue.is_idle():
+        if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
+            return
+        if any(kind is VaultUnavailable for kind, _ in self._away):
             return
         self.caught_up.set()
         logger.info(

@@ -55,6 +55,8 @@ class Gate(Generic[K]):
 
     def open(self) -> None:
         """The server answers: all go on."""
+        if self._waits is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._waits = self._asking = self._timer = None

@@ -17,7 +17,7 @@ def doubling() -> Iterator[float]:
 
 
 def queue(clock: Clock | None = None) -> WorkQueue[str]:
-    return WorkQueue(doubling, clock or Clock())
+    return WorkQueue(doubling, clock=clock or Clock())
 
 
 async def take(work: WorkQueue[str], limit: float = 1.0) -> str:
@@ -235,6 +235,28 @@ def test_failing_are_those_whose_last_pass_failed() -> None:
         assert work.failing() == 1
         work.hasten()
         assert work.failing() == 0
+
+    run(test())
+
+
+def test_no_more_of_a_lane_are_in_work_than_may_be_and_the_others_go_on() -> None:
+    async def test() -> None:
+        work: WorkQueue[str] = WorkQueue(doubling, {Lane.RESYNC: 2}, Clock())
+        for key in "abc":
+            work.add(key, Lane.RESYNC)
+        assert [await take(work), await take(work)] == ["a", "b"]
+        getting = asyncio.create_task(take(work, 5))
+        await asyncio.sleep(0.01)
+        assert not getting.done()
+        work.add("urgent", Lane.URGENT)
+        assert await getting == "urgent"
+        getting = asyncio.create_task(take(work, 5))
+        await asyncio.sleep(0.01)
+        work.done("urgent")
+        await asyncio.sleep(0.01)
+        assert not getting.done()
+        work.done("a")
+        assert await getting == "c"
 
     run(test())
 

@@ -37,6 +37,8 @@ from vaultsync.engine.syncer import Syncer
 from vaultsync.engine.workqueue import Lane, WorkQueue
 
 WORKERS = 16
+LOOKS_AT_ONCE = 4
+"""Passes of a look at everything, as many as Vault is asked by together: more would only be in an event's way."""
 AUDIT_LOOK_SECONDS = 30.0
 """At least this long between two looks at everything that senders of audit lines cause."""
 LOOK_BEHIND_SECONDS = 0.05
@@ -76,7 +78,9 @@ class Controller:
         self._reconciler = reconciler
         self._syncer = syncer
         self._resync = resync
-        self._queue: WorkQueue[Key] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._queue: WorkQueue[Key] = WorkQueue(
+            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
+        )
         self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0

@@ -6,9 +6,11 @@ Knows nothing of what the keys mean. Not thread-safe: it belongs to one event lo
 import asyncio
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -31,16 +33,24 @@ class WorkQueue(Generic[K]):
 
     Args:
         delays: makes the waiting times of one key's consecutive failures, in seconds.
+        at_once: how many keys of a lane may be in work together; of one that is not named, as many as are taken.
         clock: seconds, monotonic; the loop's own by default.
     """
 
-    def __init__(self, delays: Callable[[], Iterator[float]], clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        delays: Callable[[], Iterator[float]],
+        at_once: Mapping[Lane, int] = MappingProxyType({}),
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._delays = delays
+        self._at_once = at_once
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._lanes: tuple[deque[K], ...] = tuple(deque() for _ in Lane)
         self._queued: dict[K, tuple[Lane, float]] = {}
         """The lane of each waiting key, and since when it waits; the longest waiting first."""
-        self._processing: set[K] = set()
+        self._processing: dict[K, Lane] = {}
+        self._in_work: Counter[Lane] = Counter()
         self._taken = 0
         self._again: dict[K, Lane] = {}
         self._failures: dict[K, Iterator[float]] = {}
@@ -118,23 +128,28 @@ class WorkQueue(Generic[K]):
         """The next key and its lane: the oldest of the best lane. It stays with the caller until `done`."""
         while True:
             self._move_due()
-            for lane in self._lanes_in_turn():
+            for lane in filter(self._may_begin, self._lanes_in_turn()):
                 keys = self._lanes[lane]
                 while keys:
                     key = keys.popleft()
                     if key in self._queued and self._queued[key][0] == lane:
                         del self._queued[key]
-                        self._processing.add(key)
+                        self._processing[key] = lane
+                        self._in_work[lane] += 1
                         self._taken += 1
                         return key, lane
             await self._wait()
 
     def done(self, key: K) -> None:
         """The worker has ended its pass, for good or ill."""
-        self._processing.discard(key)
+        self._in_work[self._processing.pop(key)] -= 1
+        self._changed.set()
         lane = self._again.pop(key, None)
         if lane is not None:
             self.add(key, lane)
+
+    def _may_begin(self, lane: Lane) -> bool:
+        return self._in_work[lane] < self._at_once.get(lane, sys.maxsize)
 
     def _lanes_in_turn(self) -> Iterable[Lane]:
         turn, fair = divmod(self._taken, FAIR)

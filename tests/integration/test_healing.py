@@ -211,3 +211,19 @@ def test_when_a_store_is_for_another_mount_its_readers_are_refreshed(place: Plac
     change = {"spec": {"provider": {"vault": {"path": "team/kv"}}}}
     place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "vault", change, place.name)
     place.wait_for_secret("app", 30, password="from team/kv")
+
+
+def test_a_store_that_was_changed_while_vaultsync_was_away_is_caught_up_with(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    place.put("app", mount="team/kv", password="from team/kv")
+    place.put("app", password="from secret")
+    place.external_secret("app", {"password": ("app", "password")})
+    place.wait_for_secret("app", password="from secret")
+    time.sleep(2)  # Kubernetes' times are whole seconds
+    change = {"spec": {"provider": {"vault": {"path": "team/kv"}}}}
+    place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "vault", change, place.name)
+    time.sleep(2)
+    assert place.secret("app") == {"password": "from secret"}, "external-secrets does not heed a changed store"
+    vaultsync()
+    place.wait_for_secret("app", 30, password="from team/kv")

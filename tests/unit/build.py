@@ -206,10 +206,12 @@ def store_json(
     version: str | None = "v2",
     vault_namespace: str | None = None,
     kind: str = "SecretStore",
+    managed: Iterable[Json] = (),
 ) -> Json:
     """A store as the API server sends it."""
     vault = {"server": server, "path": path, "version": version, "namespace": vault_namespace}
-    metadata = {"name": name} | ({"namespace": namespace} if kind == "SecretStore" else {})
+    metadata: Json = {"name": name} | ({"namespace": namespace} if kind == "SecretStore" else {})
+    metadata["managedFields"] = list(managed)
     provider = {"vault": {key: value for key, value in vault.items() if value is not None}} if server else {"fake": {}}
     return {"kind": kind, "metadata": metadata, "spec": {"provider": provider}}
 

@@ -1435,6 +1435,26 @@ def test_a_store_that_is_for_another_mount_now_has_its_readers_refreshed() -> No
     run(test())
 
 
+@pytest.mark.parametrize(("change", "force_syncs"), [(-60, 0), (0, 0), (1, 1)])
+def test_a_store_that_was_changed_while_nobody_watched_has_its_readers_refreshed(change: int, force_syncs: int) -> None:
+    """What they read there now is older than their last refresh, and that came before the change."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(path("other/data/a"), password="a person's")
+        refreshed = (engine.vault.now + timedelta(hours=1)).replace(microsecond=0)
+        at = (refreshed + timedelta(seconds=change)).isoformat()
+        engine.index.put_store(store(path="other", managed=[{"time": at, "fieldsV1": {"f:spec": {}}}]))
+        engine.index.put(external_secret("a", status={"refreshTime": refreshed.isoformat()}))
+        async with engine.working():
+            await engine.quiet()
+            engine.controller.look_at_everything()
+            await engine.quiet()
+            assert len(engine.writer.force_syncs()) == force_syncs
+
+    run(test())
+
+
 def test_a_removed_stores_paths_are_forgotten() -> None:
     async def test() -> None:
         engine = Engine()

@@ -219,6 +219,19 @@ def test_a_cluster_store_has_no_namespace_and_another_provider_no_server() -> No
     assert parse_store(store_json(server=None)).server is None
 
 
+def managed(time: str, *fields: str, **more: str) -> dict[str, object]:
+    return {"manager": "kubectl", "operation": "Apply", "time": time, "fieldsV1": {name: {} for name in fields}, **more}
+
+
+def test_when_a_stores_spec_was_changed_is_known_from_its_managers() -> None:
+    spec, later = managed("2026-01-01T10:00:00Z", "f:metadata", "f:spec"), managed("2026-01-01T11:00:00Z", "f:spec")
+    label = managed("2026-01-01T12:00:00Z", "f:metadata")
+    status = managed("2026-01-01T13:00:00Z", "f:status", subresource="status")
+    assert store(managed=[spec, later, label, status]).changed == datetime(2026, 1, 1, 11, tzinfo=UTC)
+    assert store(managed=[managed("yesterday", "f:spec"), label]).changed is None
+    assert store(managed=[later]) == store(managed=[spec]), "which is no change of what is read"
+
+
 def test_a_namespace() -> None:
     assert parse_namespace({"metadata": {"name": "a"}}) == Namespace("a", None)
     annotated = {"metadata": {"name": "a", "annotations": {"vaultsync.io/seed": "yes"}}}

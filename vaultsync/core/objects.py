@@ -5,7 +5,7 @@ What the CRD's schema promises is not relied on: a field of an unexpected type c
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -135,7 +135,11 @@ class StoreCondition:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A SecretStore or ClusterSecretStore; `server` is None where its provider is not Vault."""
+    """A SecretStore or ClusterSecretStore; `server` is None where its provider is not Vault.
+
+    Attributes:
+        changed: when somebody last changed its spec, None if that is not known. It tells no two stores apart.
+    """
 
     name: StoreName
     server: str | None
@@ -143,6 +147,7 @@ class Store:
     kv: int
     vault_namespace: str
     conditions: tuple[StoreCondition, ...] = ()
+    changed: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,18 @@ def parse_store(document: Json) -> Store:
             )
             for condition in _list(_object(document, "spec"), "conditions")
         ),
+        changed=max(_spec_changes(metadata), default=None),
     )
+
+
+def _spec_changes(metadata: Json) -> Iterator[datetime]:
+    """When each manager last changed what it has set of the spec.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    for entry in _list(metadata, "managedFields"):
+        if "f:spec" in _object(entry, "fieldsV1") and (time := _time(entry, "time")) is not None:
+            yield time
 
 
 def is_open_to(store: Store, namespace: Namespace) -> bool:

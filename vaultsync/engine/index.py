@@ -7,6 +7,7 @@ prefixes need a look because of the change.
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ class Entry:
     Attributes:
         references: its entries by the path that they read.
         prefixes: what its `dataFrom.find` entries list.
+        stores_changed: when the last of its stores was changed, None if that is not known.
         rules: its own rules for values, none if they are wrong.
         rules_problem: what is wrong with them, "" if nothing.
         rotation: when its values are to be made anew, nothing if that is wrong.
@@ -50,6 +52,7 @@ class Entry:
     object: ExternalSecret
     references: dict[VaultPath, tuple[Reference, ...]] = field(default_factory=dict)
     prefixes: frozenset[FindPrefix] = frozenset()
+    stores_changed: datetime | None = None
     rules: Rules = NO_RULES
     rules_problem: str = ""
     rotation: RotationWish = NOTHING_ASKED
@@ -191,7 +194,7 @@ class Index:
         """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
         old = self._entries.get(external_secret.name)
         if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            entry = self._entry(external_secret, old.references, old.prefixes, old)
+            entry = self._entry(external_secret, old.references, old.prefixes, old.stores_changed, old)
             self._entries[external_secret.name] = entry
         else:
             entry = self._replace(old, external_secret)
@@ -257,18 +260,25 @@ class Index:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
-        return self._entry(external_secret, resolved, frozenset(prefixes))
+        return self._entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret))
 
     def _entry(
         self,
         external_secret: ExternalSecret,
         references: dict[VaultPath, tuple[Reference, ...]],
         prefixes: frozenset[FindPrefix],
+        stores_changed: datetime | None,
         old: Entry | None = None,
     ) -> Entry:
         rules, rules_problem = self._rules(external_secret, old)
         rotation, rotation_problem = _rotation(external_secret)
-        return Entry(external_secret, references, prefixes, rules, rules_problem, rotation, rotation_problem)
+        return Entry(
+            external_secret, references, prefixes, stores_changed, rules, rules_problem, rotation, rotation_problem
+        )
+
+    def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
+        stores = (self._stores.get(name) for name in _stores_of(external_secret))
+        return max((store.changed for store in stores if store and store.changed), default=None)
 
     def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
         """Its own rules, and what is wrong with them."""

@@ -167,7 +167,9 @@ class Ledger:
         otherwise have all the new objects to go through, which holds up the loop for a tenth of a second.
         """
         self._unreadable.discard(path)
-        seen = self._observed.setdefault(path, Observed(state))
+        seen = self._observed.get(path)
+        if seen is None:
+            seen = self._observed[path] = Observed(state)
         seen.announced = None
         if seen.state != state:
             seen.state = state
@@ -367,10 +369,15 @@ class Ledger:
         )
 
     def _is_older(self, state: SecretState, entry: Entry) -> bool:
-        """Whether external-secrets' last refresh came after the last write, so that it has the value."""
+        """Whether external-secrets' last refresh came after the last write, so that it has the value.
+
+        And after its store's last change, as far as whole seconds tell: both often come from one `kubectl apply`.
+        """
         if not state.exists:
             return True  # never there while we looked: no value to bring
         written, refreshed = state.written, entry.object.refreshed
+        if entry.stores_changed is not None and refreshed is not None and refreshed < entry.stores_changed:
+            return False
         if written is None:  # KV v1: only an object born under our eyes can't have missed anything
             written, refreshed = self.watching_since, entry.object.created
         return written is not None and refreshed is not None and written + CLOCK_SKEW <= refreshed

@@ -127,6 +127,17 @@ def create_whole(world: World, rng: Rng) -> str | None:
     return f"{name} asks for the whole of {extract[0]['extract']['key']}, by rules"
 
 
+def create_finding(world: World, rng: Rng) -> str | None:
+    """Which reads whatever others have made."""
+    name = _new_name(world, rng)
+    if name is None:
+        return None
+    find = [{"find": {"path": name.namespace, "name": {"regexp": ".*"}}}]
+    store = rng.choice(("vault", "team"))
+    world.send(_item(name, store, {}, dataFrom=find))
+    return f"{name} takes all that there is for its namespace, by the store {store}"
+
+
 def create_refused(world: World, rng: Rng) -> str | None:
     """What is never made: another namespace's, by a bad annotation, or what Vault denies."""
     name = _new_name(world, rng)
@@ -304,6 +315,7 @@ CREATIONS = (
     Action(5, KUBE, create_several),
     Action(3, KUBE, create_whole),
     Action(3, KUBE, create_refused),
+    Action(1, KUBE, create_finding),
 )
 NEW_NAMESPACE = Action(1, KUBE, add_namespace)
 ACTIONS = (

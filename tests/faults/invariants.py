@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.idle import connections, memory
 from tests.faults.history import Request, busiest, forbidden, overwritten
-from tests.faults.model import Name, Spot, asks, expected, is_denied, missing
+from tests.faults.model import Name, Spot, asks, expected, gathered, is_denied, missing
 from tests.faults.world import MOUNTS, Picture, World
 from tests.testbed.vaultsync import VaultsyncProcess
 
@@ -33,8 +33,8 @@ def stale(world: World, picture: Picture) -> list[str]:
 
 
 def _stale(world: World, picture: Picture, name: Name) -> Iterator[str]:
-    found = world.references(world.items[name])
-    wanted = expected(found, picture.vault)
+    found, taken = world.references(world.items[name]), world.folders(world.items[name])
+    wanted = gathered(taken, picture.vault) if taken else expected(found, picture.vault)
     if wanted is None:
         return
     if world.mode.source == "poll" and any(one.spot.mount in MOUNTS.v1 for one in found):

@@ -72,8 +72,15 @@ def references(item: Item, mounts: Mapping[str, str]) -> list[Reference]:
         Reference(Spot(mount, entry["remoteRef"]["key"]), entry["remoteRef"].get("property", ""), entry["secretKey"])
         for entry in spec.get("data") or ()
     ]
-    whole = [Reference(Spot(mount, entry["extract"]["key"]), "", "") for entry in spec.get("dataFrom") or ()]
-    return whole + single
+    extracts = [entry["extract"] for entry in spec.get("dataFrom") or () if "extract" in entry]
+    return [Reference(Spot(mount, extract["key"]), "", "") for extract in extracts] + single
+
+
+def folders(item: Item, mounts: Mapping[str, str]) -> list[Spot]:
+    """What an ExternalSecret takes all of, with its folders; arguments as for `references`."""
+    mount = mounts.get(item["spec"]["secretStoreRef"]["name"])
+    finds = [entry["find"] for entry in item["spec"].get("dataFrom") or () if "find" in entry]
+    return [Spot(mount, find["path"]) for find in finds] if mount is not None else []
 
 
 def asks(item: Item, *, seeds: bool) -> bool:
@@ -129,6 +136,17 @@ def expected(found: Iterable[Reference], vault: Mapping[Spot, Values | None]) ->
     return made or None
 
 
+def gathered(taken: Iterable[Spot], vault: Mapping[Spot, Values | None]) -> dict[str, str] | None:
+    """What external-secrets puts into the Secret of folders: each path's values as JSON; None where there is none."""
+    made = {
+        spot.path.replace("/", "_"): json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
+        for folder in taken
+        for spot, values in vault.items()
+        if values and spot.mount == folder.mount and spot.path.startswith(f"{folder.path}/")
+    }
+    return made or None
+
+
 @dataclass
 class Model:
     """What people have sent so far, whether or not anybody answered.
@@ -136,12 +154,14 @@ class Model:
     Attributes:
         permitted: by place in Vault, the properties that vaultsync may ever have made there.
         read: the same of those who neither ask nor refuse: what they read is made with what another one asks for.
+        named: every place that anybody has ever read.
         secrets: what nobody may see: values that people wrote in Vault, and what vaultsync logs in with.
         versions: by place, the versions that Vault said were a person's.
     """
 
     permitted: defaultdict[Spot, set[str]] = field(default_factory=lambda: defaultdict(set))
     read: defaultdict[Spot, set[str]] = field(default_factory=lambda: defaultdict(set))
+    named: set[Spot] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
     versions: defaultdict[Spot, set[int]] = field(default_factory=lambda: defaultdict(set))
 
@@ -153,6 +173,8 @@ class Model:
             found: its references.
             seeds: whether its namespace asks for values.
         """
+        found = list(found)
+        self.named |= {reference.spot for reference in found}
         if refuses(item):
             return
         for reference in found:

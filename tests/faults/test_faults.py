@@ -9,7 +9,7 @@ import pytest
 from tests.faults.episode import Episode
 from tests.faults.world import World, world
 
-SEEDS = range(8)
+SEEDS = range(14)
 
 
 @pytest.fixture(scope="module")

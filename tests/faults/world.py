@@ -20,7 +20,7 @@ from typing import TypeVar
 from urllib3.exceptions import HTTPError
 
 from tests.faults.history import Log, Mounts, Request
-from tests.faults.model import DENIED, Item, Model, Name, Reference, Spot, Values, name_of, references
+from tests.faults.model import DENIED, Item, Model, Name, Reference, Spot, Values, folders, name_of, references
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.identity import NAMESPACE, POLICY
 from tests.testbed.kube import EXTERNAL_SECRETS, Kube, path_of
@@ -104,7 +104,6 @@ class World:
         items: the ExternalSecrets that are to be there, as they were last sent.
         mounts: of the stores that are to be there, by namespace and store.
         unsure: what was sent to the API server and perhaps not taken.
-        moved: stores that are for another mount since all was whole.
         replicas: the vaultsyncs of now.
         numbers: how often something of a name was made, so that no name comes twice.
     """
@@ -117,7 +116,6 @@ class World:
         self.items: dict[Name, Item] = {}
         self.mounts: dict[Name, str] = {}
         self.unsure: set[Name] = set()
-        self.moved: set[Name] = set()
         self.replicas: list[VaultsyncProcess] = []
         self.mode = MODES[0]
         self.numbers: Counter[str] = Counter()
@@ -309,7 +307,6 @@ class World:
             del self.mounts[name]
         else:
             self.mounts[name] = mount
-            self.moved.add(name)
             for item in self.items.values():
                 self._note(item)
         with _answered():
@@ -355,15 +352,6 @@ class World:
                 self.kube.delete(EXTERNAL_SECRETS, "ExternalSecret", one.name, one.namespace)
                 self.kube.delete("v1", "Secret", one.name, one.namespace)
         self.unsure.clear()
-        self._refresh()
-
-    def _refresh(self) -> None:
-        """external-secrets does not heed a changed store, and only a vaultsync that sees the change itself does."""
-        for name, item in self.items.items():
-            if Name(name.namespace, item["spec"]["secretStoreRef"]["name"]) in self.moved:
-                change = {"metadata": {"annotations": {"refreshed": str(self.number("refresh"))}}}
-                self.kube.patch(EXTERNAL_SECRETS, "ExternalSecret", name.name, change, name.namespace)
-        self.moved.clear()
 
     # -- what people ask of Vault
 
@@ -400,8 +388,15 @@ class World:
 
     def references(self, item: Item) -> list[Reference]:
         """What an ExternalSecret reads, by the stores that are to be there."""
+        return references(item, self._mounts_of(item))
+
+    def folders(self, item: Item) -> list[Spot]:
+        """What an ExternalSecret takes all of."""
+        return folders(item, self._mounts_of(item))
+
+    def _mounts_of(self, item: Item) -> dict[str, str]:
         namespace = name_of(item).namespace
-        return references(item, {one.name: mount for one, mount in self.mounts.items() if one.namespace == namespace})
+        return {one.name: mount for one, mount in self.mounts.items() if one.namespace == namespace}
 
     def spots(self) -> list[Spot]:
         """All that is read."""
@@ -409,7 +404,7 @@ class World:
 
     def picture(self) -> Picture:
         """Reads everything."""
-        spots = sorted({*self.spots(), *self.model.permitted})
+        spots = sorted(self.model.named)
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(lambda spot: self.vault.get(spot.path, spot.mount), spots)
             vault = {spot: values or None for spot, values in zip(spots, found, strict=True)}

@@ -2,7 +2,19 @@
 
 import json
 
-from tests.faults.model import GENERATE, SEED, Item, Model, Spot, asks, expected, missing, references
+from tests.faults.model import (
+    GENERATE,
+    SEED,
+    Item,
+    Model,
+    Spot,
+    asks,
+    expected,
+    folders,
+    gathered,
+    missing,
+    references,
+)
 
 MOUNTS = {"vault": "secret", "old": "kv1"}
 
@@ -52,6 +64,20 @@ def test_the_secret_has_everything_or_is_left_alone() -> None:
     assert expected([], there) is None
 
 
+def test_of_a_folder_everything_that_lives_is_there_as_json() -> None:
+    spec = {"secretStoreRef": {"name": "vault"}, "dataFrom": [{"find": {"path": "n", "name": {"regexp": ".*"}}}]}
+    finding = {"metadata": {"namespace": "n", "name": "es"}, "spec": spec}
+    taken = folders(finding, MOUNTS)
+    assert references(finding, MOUNTS) == []
+    there = {Spot("secret", path): {"q": "2", "p": "1"} for path in ("n/a", "n/b/c", "m/a", "nn/a")}
+    assert gathered(taken, there | {Spot("secret", "n/d"): None, Spot("kv1", "n/e"): {"p": "1"}}) == {
+        "n_a": '{"p":"1","q":"2"}',
+        "n_b_c": '{"p":"1","q":"2"}',
+    }
+    assert gathered(taken, {Spot("secret", "n/d"): None}) is None
+    assert folders(finding, {}) == []
+
+
 def test_without_its_store_nothing_is_read() -> None:
     assert references(item(("n/a", "p"), store="gone"), MOUNTS) == []
 
@@ -65,4 +91,5 @@ def test_what_may_ever_be_made_is_what_was_asked_for_where_it_is_allowed() -> No
     ):
         model.sent(sent, references(sent, MOUNTS), seeds=False)
     assert model.permitted == {Spot("secret", "n/a"): {"p"}}
+    assert model.named == {Spot("secret", "n/a"), Spot("secret", "n/b"), Spot("secret", "m/a")}
     assert model.may_be_written() == {Spot("secret", "n/a"): {"p", "q"}}  # who does not ask is not left out

@@ -31,7 +31,8 @@ TEXTS = {
     BESIDE: """\
 All have the same ExternalSecrets on the same servers. vaultsync's have `refreshInterval: 1h`, the others' `5s`, as each
 is meant to run. The talk's bash is [its script](../tests/bench/talk.sh); PushSecret has the generator Password and
-`updatePolicy: IfNotExists`. After two repeats in which nothing arrived, no more are tried.
+`updatePolicy: IfNotExists`. After two repeats in which nothing arrived, no more are tried. At rest all requests to
+Vault count, whoever sends them, and the processor time is of what runs, external-secrets and Vault together.
 """,
     AT_SIZES: """\
 vaultsync with the event stream and an audit device, beside so many ExternalSecrets that are Ready, each of which reads

@@ -1,7 +1,8 @@
-"""What vaultsync costs when nothing happens: requests to Vault, connections, memory, processor time."""
+"""What it costs when nothing happens: requests to Vault, connections, memory, processor time."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -44,6 +45,36 @@ class Idle:
     cpu: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a contender and those that work for it cost, with external-secrets and Vault.
+
+    Attributes:
+        seconds: how long that was.
+        requests: to Vault, by whomever.
+        cpu: seconds of processor time within the time, by process.
+    """
+
+    seconds: float
+    requests: int
+    cpu: dict[str, float]
+
+
+def rest(testbed: Testbed, seconds: float, contender: int | None) -> Rest:
+    """What is used up within so many seconds from now; `contender` is None where external-secrets is all that runs."""
+    assert testbed.eso is not None
+    pids = {"itself": contender, "external-secrets": testbed.eso.process.pid, "Vault": testbed.vault.process.pid}
+    position, started = audit_log(testbed).stat().st_size, time.monotonic()
+    before = {name: processor_time_of_group(pid) for name, pid in pids.items() if pid is not None}
+    time.sleep(seconds)
+    now = {name: processor_time_of_group(pid) for name, pid in pids.items() if pid is not None}
+    return Rest(
+        seconds=time.monotonic() - started,
+        requests=len(requests_of(audit_log(testbed), position)),
+        cpu={name: now[name] - used for name, used in before.items()},
+    )
+
+
 class Observer:
     """Looks on from now on; Vault's own audit log tells of the requests."""
 
@@ -82,8 +113,11 @@ def wait_for_rest(process: VaultsyncProcess, patience: float) -> None:
     process.wait_until(rests, patience, "at rest")
 
 
-def requests_of(log: Path, start: int, policy: str) -> list[tuple[float, str]]:
-    """The requests in an audit log, from a position on, whose token has the policy: time, and operation and path."""
+def requests_of(log: Path, start: int, policy: str = "") -> list[tuple[float, str]]:
+    """The requests in an audit log, from a position on: time, and operation and path.
+
+    With a policy only those whose token has it.
+    """
     with log.open("rb") as file:
         file.seek(start)
         whole, _, _ = file.read().rpartition(b"\n")  # the last line may be half written
@@ -91,7 +125,7 @@ def requests_of(log: Path, start: int, policy: str) -> list[tuple[float, str]]:
     return [
         (datetime.fromisoformat(line["time"]).timestamp(), f"{line['request']['operation']} {line['request']['path']}")
         for line in lines
-        if line["type"] == "request" and policy in (line.get("auth") or {}).get("policies", ())
+        if line["type"] == "request" and (not policy or policy in (line.get("auth") or {}).get("policies", ()))
     ]
 
 
@@ -137,5 +171,25 @@ def _megabytes(pid: int, name: str) -> float:
 
 def processor_time(pid: int) -> float:
     """Seconds that the process has computed since it started."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_time_of_group(pid: int) -> float:
+    """Seconds that the processes of a group have computed since they started, and the children that they waited for.
+
+    Args:
+        pid: the group's first process.
+    """
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = _stat(int(folder.name))
+            if int(fields[2]) == pid:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """From the state on: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -15,20 +15,24 @@ from tests.bench import latency, mass, running
 from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
 from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
-from tests.bench.idle import Idle, Observer, wait_for_rest
+from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
 from tests.bench.mass import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
+from tests.bench.scale import HOUR
 from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
+from tests.testbed.processes import Process
 from tests.testbed.vaultsync import VaultsyncProcess
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
 FEW = 5
 ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
 SPELLED_ROUNDS = 2
+SETTLED_SECONDS = 5.0
+"""After a fill: a mark follows its value after 3 s, and what was just made is read once more."""
 MOST_PER_NAMESPACE = 25
 """Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
 
-NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "sources", "keys", "poll", "scale")
+NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "scale")
 BESIDE = "vaultsync beside its peers"
 AT_SIZES = "vaultsync by the number of ExternalSecrets"
 CONTENDERS = {VAULTSYNC: "vaultsync", **{peer.key: peer.title for peer in PEERS}}
@@ -79,6 +83,9 @@ class Bench:
             "idle": Figure(
                 "idle", f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets", "0 requests, 1 connection"
             ),
+            "rest": Figure(
+                "rest", f"at rest with {self.scale.some:,} ExternalSecrets: requests to Vault in an hour", "–"
+            ),
             **self._source_figures(),
         }
         self._at_sizes = sizes.rows()
@@ -126,7 +133,7 @@ class Bench:
 
     def _vaultsync(self) -> None:
         repeats = self.scale.repeats
-        if not {"seed", "heal", "rotations", "idle", "write"} & set(self.wanted):
+        if not {"seed", "heal", "rotations", "idle", "rest", "write"} & set(self.wanted):
             return
         with running.vaultsync(self.stage.testbed) as process:
             if "seed" in self.wanted:
@@ -138,6 +145,8 @@ class Bench:
                     self._say("vaultsync: paths are deleted")
                     sample, spans = latency.heal(self.stage, spots, repeats)
                     self._note("heal", sample, spans, process.output())
+            if "rest" in self.wanted:
+                self._rest(VAULTSYNC, self.stage, EVENT_DRIVEN, process.pid)
             if {"rotations", "idle"} & set(self.wanted):
                 with self._filled("many", self.scale.many, EVENT_DRIVEN) as spots:
                     self._vaultsync_at_many(process, spots)
@@ -155,6 +164,13 @@ class Bench:
             self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
             found_idle = Observer(self.stage.testbed, process.pid).look_until(self.scale.idle_seconds)
             self._figures["idle"].samples[VAULTSYNC] = _idle_sample(found_idle)
+
+    def _rest(self, contender: str, stage: Stage, refresh: str, pid: int | None) -> None:
+        with self._filled("rest", self.scale.some, refresh, stage=stage):
+            time.sleep(SETTLED_SECONDS)
+            self._say(f"{CONTENDERS[contender]}: at rest for {self.scale.idle_seconds:g} s")
+            found = rest(self.stage.testbed, self.scale.idle_seconds, pid)
+        self._figures["rest"].samples[contender] = _rest_sample(found)
 
     def _writes(self, figure: str, number: int, per_namespace: int = PER_NAMESPACE) -> None:
         """Beside external-secrets alone, on the same objects: how long that takes is not vaultsync's doing."""
@@ -281,7 +297,9 @@ class Bench:
 
     def _peer(self, peer: Peer) -> None:
         stage, wanted = peer.on(self.stage), set(self.wanted)
-        with peer.start(stage.testbed):
+        with peer.start(stage.testbed) as started:
+            if "rest" in wanted:
+                self._rest(peer.key, stage, POLLED, started.pid if isinstance(started, Process) else None)
             if "seed" in wanted:
                 self._say(f"{peer.title}: ExternalSecrets are created")
                 self._figures["seed"].samples[peer.key], _ = latency.seed(stage, POLLED, stage.scale.repeats)
@@ -383,6 +401,15 @@ def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
         note=f"{found.memory:.0f} MB, {hourly:.0f} s of processor time an hour (over {found.seconds:.0f} s); "
         f"{len(arrived.arrived)} of {arrived.number} written values arrived, the last after {arrived.last:.0f} s",
     )
+
+
+def _rest_sample(found: Rest) -> Sample:
+    hourly = HOUR / found.seconds
+    cpu = {name: seconds * hourly for name, seconds in found.cpu.items()}
+    parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in cpu.items())
+    asked = found.requests * hourly
+    note = f"{sum(cpu.values()):,.0f} s of processor time an hour ({parts}); over {found.seconds:.0f} s"
+    return Sample(value=asked, text=f"{asked:,.0f}", note=note)
 
 
 def _idle_sample(found: Idle) -> Sample:

@@ -92,8 +92,6 @@ SOON = {"patience": 15.0, "mass_patience": 60.0}
 """Three times its interval is enough to see that nothing arrives."""
 PEERS = (
     Peer("talk", "the talk's bash, ESO at 5 s", running.talk, many=True),
-    Peer(
-        "eso", "ESO polling at 5 s", lambda _: contextlib.nullcontext(), scale={"patience": 15.0, "mass_patience": 60.0}
-    ),
+    Peer("eso", "ESO polling at 5 s", lambda _: contextlib.nullcontext(), scale=SOON),
     Peer("push", "PushSecret and ESO at 5 s", _push_rights, Recipe(_store_to_push, _pushed)),
 )

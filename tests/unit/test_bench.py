@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.bench.document import PAGE, PLOTS, beyond, page, write
 from tests.bench.figures import Figure, Run, Sample, load, markdown, save
+from tests.bench.idle import processor_time, processor_time_of_group
 from tests.bench.measures import AT_SIZES, BESIDE, columns
 from tests.bench.scale import each_more, kube_requests, rows
 
@@ -135,6 +138,21 @@ def test_what_each_more_takes_is_the_slope_from_the_smallest() -> None:
     found = each_more({10_100: Sample(value=180.0), 100: Sample(value=80.0), 1_100: Sample(value=85.0)})
     assert {size: round(sample.value or 0, 2) for size, sample in found.items()} == {1_100: 5.12, 10_100: 10.24}
     assert each_more({100: Sample(value=80.0)}) == {}
+
+
+def test_the_processor_time_of_a_group_has_that_of_children_who_have_ended() -> None:
+    child = f"{sys.executable} -c 'sum(range(10**7))'"
+    with subprocess.Popen(
+        ["sh", "-c", f"{child}; echo done; read line"],
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as shell:
+        assert shell.stdin
+        assert shell.stdout
+        assert shell.stdout.readline() == b"done\n"
+        assert processor_time_of_group(shell.pid) > processor_time(shell.pid) + 0.05
+        shell.stdin.close()
 
 
 def test_requests_are_counted_from_where_the_log_was(tmp_path: Path) -> None:

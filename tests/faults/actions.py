@@ -206,6 +206,24 @@ def change_store(world: World, rng: Rng) -> str | None:
     return f"store {name} is for the mount {mount} now"
 
 
+def delete_store(world: World, rng: Rng) -> str | None:
+    if not world.mounts:
+        return None
+    name = rng.choice(sorted(world.mounts))
+    world.set_store(name, None)
+    return f"store {name} is deleted"
+
+
+def create_store(world: World, rng: Rng) -> str | None:
+    """One that was deleted before, for what it was for at first."""
+    missing = world.missing_stores()
+    if not missing:
+        return None
+    name = rng.choice(missing)
+    world.set_store(name, STORES[name.name])
+    return f"store {name} is made again, for the mount {STORES[name.name]}"
+
+
 # -- Vault
 
 
@@ -325,6 +343,8 @@ ACTIONS = (
     Action(5, KUBE, delete),
     Action(0.5, KUBE, remove_namespace),
     Action(1, KUBE, change_store),
+    Action(0.5, KUBE, delete_store),
+    Action(2, KUBE, create_store),
     Action(6, VAULT, write),
     Action(4, VAULT, patch),
     Action(8, VAULT, delete_value),

@@ -301,6 +301,11 @@ class World:
                 path = path_of("v1", "Namespace", name) + "/finalize"
                 self.kube.api.request("PUT", path, {**item, "spec": {"finalizers": []}})
 
+    def missing_stores(self) -> list[Name]:
+        """Those that people have deleted."""
+        all_of_them = {Name(namespace, store) for namespace in self.namespaces for store in STORES}
+        return sorted(all_of_them - self.mounts.keys())
+
     def set_store(self, name: Name, mount: str | None) -> None:
         """Has a store be for another mount, or deletes it."""
         if mount is None:
@@ -345,6 +350,8 @@ class World:
                 self._delete_namespace(name)
         for name in self.namespaces:
             self._apply_namespace(name)
+        for store in self.missing_stores():
+            self.kube.delete(EXTERNAL_SECRETS, "SecretStore", store.name, store.namespace)
         for one in sorted(self.unsure):
             if one in self.items:
                 self.kube.apply(self.items[one])

@@ -64,14 +64,17 @@ def rest(testbed: Testbed, seconds: float, contender: int | None) -> Rest:
     """What is used up within so many seconds from now; `contender` is None where external-secrets is all that runs."""
     assert testbed.eso is not None
     pids = {"itself": contender, "external-secrets": testbed.eso.process.pid, "Vault": testbed.vault.process.pid}
-    position, started = audit_log(testbed).stat().st_size, time.monotonic()
-    before = {name: processor_time_of_group(pid) for name, pid in pids.items() if pid is not None}
+
+    def used() -> dict[str, float]:
+        return {name: processor_time_of_group(pid) for name, pid in pids.items() if pid is not None}
+
+    position, started, before = audit_log(testbed).stat().st_size, time.monotonic(), used()
     time.sleep(seconds)
-    now = {name: processor_time_of_group(pid) for name, pid in pids.items() if pid is not None}
+    now = used()
     return Rest(
         seconds=time.monotonic() - started,
         requests=len(requests_of(audit_log(testbed), position)),
-        cpu={name: now[name] - used for name, used in before.items()},
+        cpu={name: now[name] - seconds_before for name, seconds_before in before.items()},
     )
 
 

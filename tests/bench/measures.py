@@ -18,17 +18,13 @@ from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
 from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
 from tests.bench.mass import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
-from tests.bench.scale import HOUR
 from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
-from tests.testbed.processes import Process
 from tests.testbed.vaultsync import VaultsyncProcess
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
 FEW = 5
 ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
 SPELLED_ROUNDS = 2
-SETTLED_SECONDS = 5.0
-"""After a fill: a mark follows its value after 3 s, and what was just made is read once more."""
 MOST_PER_NAMESPACE = 25
 """Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
 
@@ -167,7 +163,7 @@ class Bench:
 
     def _rest(self, contender: str, stage: Stage, refresh: str, pid: int | None) -> None:
         with self._filled("rest", self.scale.some, refresh, stage=stage):
-            time.sleep(SETTLED_SECONDS)
+            time.sleep(sizes.QUIET_SECONDS)
             self._say(f"{CONTENDERS[contender]}: at rest for {self.scale.idle_seconds:g} s")
             found = rest(self.stage.testbed, self.scale.idle_seconds, pid)
         self._figures["rest"].samples[contender] = _rest_sample(found)
@@ -299,7 +295,7 @@ class Bench:
         stage, wanted = peer.on(self.stage), set(self.wanted)
         with peer.start(stage.testbed) as started:
             if "rest" in wanted:
-                self._rest(peer.key, stage, POLLED, started.pid if isinstance(started, Process) else None)
+                self._rest(peer.key, stage, POLLED, started.pid if started else None)
             if "seed" in wanted:
                 self._say(f"{peer.title}: ExternalSecrets are created")
                 self._figures["seed"].samples[peer.key], _ = latency.seed(stage, POLLED, stage.scale.repeats)
@@ -393,7 +389,7 @@ def _keys_sample(found: Sample) -> Sample:
 
 
 def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
-    hourly = found.cpu / found.seconds * 3600
+    hourly = found.cpu * sizes.HOUR / found.seconds
     return Sample(
         arrived.arrived,
         lost=arrived.number - len(arrived.arrived),
@@ -404,7 +400,7 @@ def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
 
 
 def _rest_sample(found: Rest) -> Sample:
-    hourly = HOUR / found.seconds
+    hourly = sizes.HOUR / found.seconds
     cpu = {name: seconds * hourly for name, seconds in found.cpu.items()}
     parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in cpu.items())
     asked = found.requests * hourly

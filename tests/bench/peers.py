@@ -11,6 +11,7 @@ from typing import Any
 from tests.bench import running
 from tests.bench.stage import KEY, PLAIN, Recipe, Spot, Stage, create
 from tests.testbed.place import Place
+from tests.testbed.processes import Process
 from tests.testbed.testbed import Testbed
 
 POLLED = "5s"
@@ -32,7 +33,7 @@ class Peer:
     Attributes:
         key: in a figure's samples.
         title: its column's.
-        start: runs it.
+        start: runs it; gives its process, None where external-secrets is all that runs.
         recipe: how its objects are made.
         many: whether it is measured among a thousand too, not only among a few.
         scale: what of the scale is other for it, such as the patience with one for which nothing ever arrives.
@@ -40,7 +41,7 @@ class Peer:
 
     key: str
     title: str
-    start: Callable[[Testbed], AbstractContextManager[object]]
+    start: Callable[[Testbed], AbstractContextManager[Process | None]]
     recipe: Recipe = PLAIN
     many: bool = False
     scale: dict[str, Any] = field(default_factory=dict)

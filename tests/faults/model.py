@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -165,7 +165,7 @@ class Model:
     secrets: set[str] = field(default_factory=set)
     versions: defaultdict[Spot, set[int]] = field(default_factory=lambda: defaultdict(set))
 
-    def sent(self, item: Item, found: Iterable[Reference], *, seeds: bool) -> None:
+    def sent(self, item: Item, found: Collection[Reference], *, seeds: bool) -> None:
         """An ExternalSecret is about to be created or changed to this.
 
         Args:
@@ -173,7 +173,6 @@ class Model:
             found: its references.
             seeds: whether its namespace asks for values.
         """
-        found = list(found)
         self.named |= {reference.spot for reference in found}
         if refuses(item):
             return

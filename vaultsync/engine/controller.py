@@ -38,7 +38,7 @@ from vaultsync.engine.workqueue import Lane, WorkQueue
 
 WORKERS = 16
 LOOKS_AT_ONCE = 4
-"""Passes of a look at everything, as many as Vault is asked by together: more would only be in an event's way."""
+"""Passes of a look at everything, as many as vault.client has THREADS: more would only be in an event's way."""
 AUDIT_LOOK_SECONDS = 30.0
 """At least this long between two looks at everything that senders of audit lines cause."""
 LOOK_BEHIND_SECONDS = 0.05

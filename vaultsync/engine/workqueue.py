@@ -6,8 +6,7 @@ Knows nothing of what the keys mean. Not thread-safe: it belongs to one event lo
 import asyncio
 import heapq
 import itertools
-import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -50,7 +49,6 @@ class WorkQueue(Generic[K]):
         self._queued: dict[K, tuple[Lane, float]] = {}
         """The lane of each waiting key, and since when it waits; the longest waiting first."""
         self._processing: dict[K, Lane] = {}
-        self._in_work: Counter[Lane] = Counter()
         self._taken = 0
         self._again: dict[K, Lane] = {}
         self._failures: dict[K, Iterator[float]] = {}
@@ -135,21 +133,21 @@ class WorkQueue(Generic[K]):
                     if key in self._queued and self._queued[key][0] == lane:
                         del self._queued[key]
                         self._processing[key] = lane
-                        self._in_work[lane] += 1
                         self._taken += 1
                         return key, lane
             await self._wait()
 
     def done(self, key: K) -> None:
         """The worker has ended its pass, for good or ill."""
-        self._in_work[self._processing.pop(key)] -= 1
-        self._changed.set()
+        if self._processing.pop(key) in self._at_once:
+            self._changed.set()
         lane = self._again.pop(key, None)
         if lane is not None:
             self.add(key, lane)
 
     def _may_begin(self, lane: Lane) -> bool:
-        return self._in_work[lane] < self._at_once.get(lane, sys.maxsize)
+        limit = self._at_once.get(lane)
+        return limit is None or list(self._processing.values()).count(lane) < limit
 
     def _lanes_in_turn(self) -> Iterable[Lane]:
         turn, fair = divmod(self._taken, FAIR)

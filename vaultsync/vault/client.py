@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -32,6 +32,24 @@ from vaultsync.vault.login import Login
 from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWrite:
+    """A KV write of this process that Vault has accepted. Each change source must report it.
+
+    Attributes:
+        path: the secret.
+        version: the version it created, 0 in KV v1.
+        request_id: Vault's ID of the request, as audit entries have it; "" if the response names none (KV v1).
+        sent: when the request was sent, by the loop's clock, in seconds.
+    """
+
+    path: VaultPath
+    version: int
+    request_id: str
+    sent: float
+
 
 THREADS: Final = 4
 """Requests under way at once. On 2 cores more threads only wait for each other."""
@@ -66,6 +84,8 @@ class VaultClient:
         self._idle: asyncio.TimerHandle | None = None
         self.last_written = float("-inf")
         """When the last write was sent that Vault has taken, by the loop's clock."""
+        self.on_own_write: list[Callable[[OwnWrite], None]] = []
+        """Called on the loop for each write that Vault has accepted."""
         self.requests = Requests()
         self.trouble = ""
         """Why the last request got no answer of a working Vault, "" if it got one."""
@@ -232,7 +252,8 @@ class VaultClient:
         if state.version > 0 and not state.exists and is_old and self._look(path, state.mount.kv).exists:
             raise WriteConflict(f"{path} was undeleted by somebody else")
 
-    def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
+    def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> tuple[SecretState, str]:
+        """Write values; returns the state after it, and Vault's ID of the request."""
         self._check_still_deleted(path, state)
         self._check_fence()
         data = {name: value.get_secret_value() for name, value in values.items()}
@@ -240,14 +261,14 @@ class VaultClient:
             # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
             # so that Vault itself refuses the write where the path exists by now.
             self._request("post", path.path, path.namespace, data)
-            return SecretState(state.mount, exists=True)
+            return SecretState(state.mount, exists=True), ""
         body = {"options": {"cas": state.version}, "data": data}
         answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
         metadata = _mapping(answer.get("data"))
         if not isinstance(metadata.get("version"), int):
             raise VaultUnavailable(f"an answer that is not Vault's on {path}")
         known = dict(state.subkeys or {}) if state.exists else {}
-        return SecretState(
+        after = SecretState(
             mount=state.mount,
             exists=True,
             version=metadata["version"],
@@ -255,6 +276,7 @@ class VaultClient:
             written=parse_time(metadata.get("created_time")),
             **_custom(metadata),
         )
+        return after, str(answer.get("request_id") or "")
 
     def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         where = _v2_path(self._mount(path, 2), "metadata", path)
@@ -408,8 +430,10 @@ class VaultClient:
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
-        after = await self._in_thread(lambda: self._create(path, state, values))
+        after, request_id = await self._in_thread(lambda: self._create(path, state, values))
         self.last_written = max(self.last_written, sent)
+        for notify in self.on_own_write:
+            notify(OwnWrite(path, after.version, request_id, sent))
         return after
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

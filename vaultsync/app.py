@@ -46,11 +46,12 @@ from vaultsync.ops.health import Health
 from vaultsync.ops.metrics import Metrics
 from vaultsync.settings import Settings
 from vaultsync.status import Status, in_words
-from vaultsync.vault.audit import Audit, AuditAccess
+from vaultsync.vault.audit import Audit
+from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.sources import Sources
+from vaultsync.vault.sources import Source, Sources
 from vaultsync.vault.stream import EventStream
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess
@@ -381,9 +382,18 @@ class App:
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._login.on_change = self._controller.vault_lets_in
         self._stream = EventStream(self._login, self._vault_connected, self._controller.vault_changed)
-        self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
+        self._audit = Audit(
+            _audit_access(settings),
+            settings.canary_interval,
+            self._vault.read_for_audit,
+            index.knows,
+            self._audit_gap,
+            self._audited,
+            is_only=settings.source is Source.AUDIT,
+        )
+        self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
-        self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
+        self._sources = Sources(settings.source, self._stream, self._audit, poller)
         self._status = Status(
             index=index,
             ledger=ledger,
@@ -534,11 +544,11 @@ class App:
         self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
         self._controller.vault_connected()
 
-    def _audit_connected(self) -> None:
+    def _audit_gap(self, more_may_be_missed: bool) -> None:
         alone = not self._stream.is_connected
         if alone:
             self._vault.forget_mounts()
-        self._controller.audit_connected(alone=alone)
+        self._controller.audit_gap(alone=alone, settles=more_may_be_missed)
 
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice

@@ -37,7 +37,8 @@ _AUDIT: Final = """\
 # Once vaultsync runs: have Vault tell it of deletions. Vault answers no request while none of its audit devices can be
 # written to: have another one beside it, such as a file.
 #   vault audit enable file file_path=/vault/logs/audit.log
-#   vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=tcp"""
+#   vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 \\
+#     socket_type=udp write_timeout=10ms"""
 _ENABLE: Final = """\
 # In Vault: the auth method. One that is there stays as it is, with its configuration
 methods=$(vault auth list -format=json)

@@ -57,7 +57,7 @@ class Scale:
     state_rounds: int = 20
     state_writes: int = 200  # of all clients in a round
     state_patience: float = 60.0  # the Vault CLI's own
-    tcp_seconds: float = 15.0
+    tcp_seconds: float = 8.0
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 

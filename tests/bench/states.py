@@ -157,12 +157,9 @@ class States:
                 with self._tcp_device(watched) as process:
                     self._enter_tcp(name, process)
                     patience = self.scale.state_patience
-                    found = watched.clients(number, patience).write(
-                        self.scale.tcp_seconds, -(-self.scale.state_writes // number)
-                    )
+                    found = watched.clients(number, patience).write(self.scale.tcp_seconds)
                     note = f"{len(found.failures)} of {len(found.seconds)} failed" if found.failures else ""
                     self.figures[f"tcp-{name}"].samples[f"{kind}-{number}"] = Sample(found.seconds, note=note)
-                    self.cable.heal()
 
     @contextlib.contextmanager
     def _tcp_device(self, watched: WatchedVault) -> Iterator[VaultsyncProcess]:
@@ -172,6 +169,7 @@ class States:
             watched.start(process)
             stack.enter_context(watched.device(watched.address_of(process), {"socket_type": "tcp"}))
             stack.callback(process.kill)  # before the device is disabled, which has Vault write to it
+            stack.callback(self.cable.heal)
             watched.clients(1).write(0)
             yield process
 

@@ -228,5 +228,5 @@ def _path(value: object, name: str) -> str:
 
 
 def _version(value: object) -> int:
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ""  # to print a deep list is an error of its own
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

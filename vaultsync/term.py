@@ -34,7 +34,7 @@ from vaultsync.status import Status
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.sources import Sources
+from vaultsync.vault.sources import Source, Sources
 from vaultsync.vault.stream import EventStream
 
 FLUSH_SECONDS: Final = 1.0
@@ -87,10 +87,19 @@ class Term:
         self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._login.on_change = self.controller.vault_lets_in
         self._stream = EventStream(self._login, self._vault_connected, self.controller.vault_changed)
-        self._audit = Audit(wiring.audit_access(settings), self._audit_connected, self._audited)
+        self._audit = Audit(
+            wiring.audit_access(settings),
+            settings.canary_interval,
+            self._vault.read_for_audit,
+            index.knows,
+            self._audit_gap,
+            self._audited,
+            is_only=settings.source is Source.AUDIT,
+        )
+        self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         self._listens = False
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
-        self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
+        self._sources = Sources(settings.source, self._stream, self._audit, poller)
         self.status = Status(
             index=index,
             ledger=ledger,
@@ -189,11 +198,11 @@ class Term:
         self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
         self.controller.vault_connected()
 
-    def _audit_connected(self) -> None:
+    def _audit_gap(self, more_may_be_missed: bool) -> None:
         alone = not self._stream.is_connected
         if alone:
             self._vault.forget_mounts()
-        self.controller.audit_connected(alone=alone)
+        self.controller.audit_gap(alone=alone, settles=more_may_be_missed)
 
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice

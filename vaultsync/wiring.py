@@ -7,7 +7,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.kube.selection import Selection
 from vaultsync.settings import Settings
-from vaultsync.vault.audit import AuditAccess
+from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.login import Login
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess

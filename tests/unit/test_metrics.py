@@ -27,6 +27,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.controller import KINDS
 from vaultsync.kube.watches import RESOURCES
 from vaultsync.ops.metrics import Figures, Metrics
+from vaultsync.vault.canary import CanaryResult
 from vaultsync.vault.sources import Source
 
 NOTHING = Figures(
@@ -51,6 +52,8 @@ NOTHING = Figures(
     paths=0,
     stream_connected=False,
     audit_connected=False,
+    audit_lost=0,
+    canaries={"delivered": 0},
     sources={"events": False},
     events={"events": 0},
     last_events={},
@@ -62,7 +65,7 @@ NOTHING = Figures(
 )
 ENUMS: dict[str, set[str]] = {
     "kind": set(KINDS.values()),
-    "result": set(Result),
+    "result": {*Result, *(result.value for result in CanaryResult)},
     "reason": set(Refusal),
     "source": {source.value for source in Source},
     "resource": set(RESOURCES),

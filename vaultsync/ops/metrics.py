@@ -33,6 +33,8 @@ class Figures:
         refusals: how often an ExternalSecret was told that something is not made for it, by reason.
         blocked: how many have been told so and wait, by reason.
         awaited: seconds that external-secrets has taken so far with what it is slowest to read, 0 for nothing.
+        audit_lost: audit entries that are known to be lost.
+        canaries: by how they ended.
         sources: by name, whether it is the one that is relied upon.
         events: by source, how many came.
         last_events: by source, when the last one came, in seconds since 1970.
@@ -63,6 +65,8 @@ class Figures:
     paths: int
     stream_connected: bool
     audit_connected: bool
+    audit_lost: int
+    canaries: Mapping[str, int]
     sources: Mapping[str, bool]
     events: Mapping[str, int]
     last_events: Mapping[str, float]
@@ -197,7 +201,18 @@ def _work(now: Figures) -> Iterator[Metric]:
 
 def _sources(now: Figures) -> Iterator[Metric]:
     yield _gauge("vaultsync_stream_connected", "1 while subscribed to Vault's event stream.", now.stream_connected)
-    yield _gauge("vaultsync_audit_connected", "1 while an audit device of Vault is heard.", now.audit_connected)
+    yield _gauge(
+        "vaultsync_audit_connected",
+        "1 while an audit device of Vault is known to deliver: the last canary, or own write, was reported.",
+        now.audit_connected,
+    )
+    yield _counter("vaultsync_audit_lost", "Audit entries that are known to be lost; a rescan follows.", now.audit_lost)
+    yield _counter(
+        "vaultsync_canaries",
+        "Requests of vaultsync's own to see whether Vault's audit device reports them, by result.",
+        now.canaries,
+        "result",
+    )
     yield _gauge(
         "vaultsync_source", "1 for what is relied upon to tell of changes in Vault, else 0.", now.sources, "source"
     )

@@ -290,6 +290,7 @@ def _login(settings: Settings) -> Login:
                 settings.vault_client_key,
                 settings.vault_tls_server_name,
             ),
+            servers=settings.store_servers,
         ),
         settings.login_method(),
     )

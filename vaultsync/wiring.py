@@ -26,6 +26,7 @@ def login(settings: Settings) -> Login:
                 settings.vault_client_key,
                 settings.vault_tls_server_name,
             ),
+            servers=settings.store_servers,
         ),
         settings.login_method(),
     )

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
+from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
 from vaultsync.core.policy import CAPABILITIES
+from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
@@ -77,7 +78,7 @@ class VaultClient:
         self._login = login
         self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
-        self._hvac = transport.client(login.access, THREADS)
+        self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._mounts: dict[str, list[Mount]] = {}
         self._cut: set[FindPrefix] = set()
         """Listings of which it was told that they are too long."""
@@ -417,7 +418,11 @@ class VaultClient:
         def send() -> Answer:
             nonlocal status
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            try:
+                answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            except RedirectRefused as error:
+                status = error.status
+                raise
             status = answer.status
             return answer
 
@@ -464,6 +469,8 @@ def _trouble(status: int) -> str:
     """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
     if status == 0:
         return "no answer"
+    if status in STATUSES:
+        return "it redirects to an address that is not known"
     sealed = ": sealed, starting, or behind a proxy that does not reach it"
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 

@@ -380,7 +380,7 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
             engine.event(kind="kv-v2/undelete")
             await engine.settled()
             assert all(engine.ledger.synced(external_secret(name=name)).heard_at > 1e300 for name in ("app", "other"))
-            assert engine.controller._heard == {}
+            assert engine.controller._received_at == {}
 
     run(test())
 
@@ -398,7 +398,7 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
             await eventually(lambda: engine.syncer.force_syncs == 1)
             await engine.settled()
         assert heard(engine).count == 1
-        assert engine.controller._heard == {}
+        assert engine.controller._received_at == {}
 
     run(test())
 

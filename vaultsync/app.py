@@ -382,6 +382,7 @@ class App:
         self._login.on_change = self._controller.vault_lets_in
         self._vault.on_own_write.append(lambda own: self._controller.own_write(own.path, own.version, own.request_id))
         self._stream = EventStream(self._login, self._vault_connected, self._controller.vault_changed)
+        self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
         poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
         self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)

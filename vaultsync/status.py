@@ -83,6 +83,7 @@ class Status:
             external_secrets=len(self.index.names()),
             paths=len(self.index.paths()),
             stream_connected=self.stream.is_connected,
+            stream_deaf=self.stream.deaf,
             audit_connected=self.audit.is_heard,
             sources={one.value: one is self.sources.current for one in Source if one is not Source.AUTO},
             events={Source.EVENTS.value: self.stream.events, Source.AUDIT.value: self.audit.events},

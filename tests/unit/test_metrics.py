@@ -50,6 +50,7 @@ NOTHING = Figures(
     external_secrets=0,
     paths=0,
     stream_connected=False,
+    stream_deaf=0,
     audit_connected=False,
     sources={"events": False},
     events={"events": 0},

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import logged, login, run_ahead
+from vaultsync.vault import deafness
 from vaultsync.vault.audit import Audit, AuditAccess
 from vaultsync.vault.poll import Poller
 from vaultsync.vault.sources import CHECK_SECONDS, GRACE_SECONDS, Source, Sources
@@ -35,6 +36,10 @@ class Stream(EventStream):
         await asyncio.Event().wait()
 
     def comes(self) -> None:
+        self._is(connected=True)
+
+    def is_found_deaf(self) -> None:
+        self._deafness.is_unproven = True
         self._is(connected=True)
 
     def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
@@ -315,5 +320,22 @@ def test_a_device_has_to_tell_of_what_vault_has_answered() -> None:
         assert made.device.expected == [0.0]
         await asyncio.sleep(CHECK_SECONDS)
         assert made.device.expected == [0.0, 7.0]
+
+    scene(test)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_deaf_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
+    async def test(made: Scene) -> None:
+        if heard:
+            made.device.comes()
+        made.stream.comes()
+        await made.after(1.0, EVENTS)
+        made.stream.is_found_deaf()
+        await made.after(0.1, AUDIT if heard else POLL)
+        assert deafness.REASON in made.lines[-1]
+        made.stream._deafness.is_unproven = False
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
 
     scene(test)

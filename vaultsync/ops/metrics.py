@@ -30,6 +30,7 @@ class Figures:
         seeds, recreations, rotations: writes in Vault.
         refusals: how often an ExternalSecret was told that something is not made for it, by reason.
         blocked: how many have been told so and wait, by reason.
+        stream_deaf: how often a subscription to the event stream delivered nothing.
         awaited: seconds that external-secrets has taken so far with what it is slowest to read, 0 for nothing.
         sources: by name, whether it is the one that is relied upon.
         events: by source, how many came.
@@ -60,6 +61,7 @@ class Figures:
     external_secrets: int
     paths: int
     stream_connected: bool
+    stream_deaf: int
     audit_connected: bool
     sources: Mapping[str, bool]
     events: Mapping[str, int]
@@ -151,7 +153,16 @@ def _work(now: Figures) -> Iterator[Metric]:
 
 
 def _sources(now: Figures) -> Iterator[Metric]:
-    yield _gauge("vaultsync_stream_connected", "1 while subscribed to Vault's event stream.", now.stream_connected)
+    yield _gauge(
+        "vaultsync_stream_connected",
+        "1 while subscribed to Vault's event stream, and it is not known to be deaf.",
+        now.stream_connected,
+    )
+    yield _counter(
+        "vaultsync_stream_deaf",
+        "How often Vault's event stream was open and did not report a write of vaultsync's own; a rescan followed.",
+        now.stream_deaf,
+    )
     yield _gauge("vaultsync_audit_connected", "1 while an audit device of Vault is heard.", now.audit_connected)
     yield _gauge(
         "vaultsync_source", "1 for what is relied upon to tell of changes in Vault, else 0.", now.sources, "source"

@@ -86,7 +86,9 @@ class Term:
         syncer = Syncer(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
         self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self._login.on_change = self.controller.vault_lets_in
+        self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
         self._stream = EventStream(self._login, self._vault_connected, self.controller.vault_changed)
+        self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
             wiring.audit_access(settings),
             settings.canary_interval,

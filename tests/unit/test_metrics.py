@@ -51,6 +51,7 @@ NOTHING = Figures(
     external_secrets=0,
     paths=0,
     stream_connected=False,
+    stream_deaf=0,
     audit_connected=False,
     audit_lost=0,
     canaries={"delivered": 0},
@@ -414,7 +415,7 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
             engine.event(kind="kv-v2/undelete")
             await engine.settled()
             assert all(engine.ledger.synced(external_secret(name=name)).heard_at > 1e300 for name in ("app", "other"))
-            assert engine.controller._heard == {}
+            assert engine.controller._received_at == {}
 
     run(test())
 
@@ -432,7 +433,7 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
             await eventually(lambda: engine.syncer.force_syncs == 1)
             await engine.settled()
         assert heard(engine).count == 1
-        assert engine.controller._heard == {}
+        assert engine.controller._received_at == {}
 
     run(test())
 

@@ -32,6 +32,7 @@ class Figures:
         seeds, recreations, rotations: writes in Vault.
         refusals: how often an ExternalSecret was told that something is not made for it, by reason.
         blocked: how many have been told so and wait, by reason.
+        stream_deaf: how often a subscription to the event stream delivered nothing.
         awaited: seconds that external-secrets has taken so far with what it is slowest to read, 0 for nothing.
         audit_lost: audit entries that are known to be lost.
         canaries: by how they ended.
@@ -64,6 +65,7 @@ class Figures:
     external_secrets: int
     paths: int
     stream_connected: bool
+    stream_deaf: int
     audit_connected: bool
     audit_lost: int
     canaries: Mapping[str, int]
@@ -200,7 +202,16 @@ def _work(now: Figures) -> Iterator[Metric]:
 
 
 def _sources(now: Figures) -> Iterator[Metric]:
-    yield _gauge("vaultsync_stream_connected", "1 while subscribed to Vault's event stream.", now.stream_connected)
+    yield _gauge(
+        "vaultsync_stream_connected",
+        "1 while subscribed to Vault's event stream, and it is not known to be deaf.",
+        now.stream_connected,
+    )
+    yield _counter(
+        "vaultsync_stream_deaf",
+        "How often Vault's event stream was open and did not report a write of vaultsync's own; a rescan followed.",
+        now.stream_deaf,
+    )
     yield _gauge(
         "vaultsync_audit_connected",
         "1 while an audit device of Vault is known to deliver: the last canary, or own write, was reported.",

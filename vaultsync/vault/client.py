@@ -58,6 +58,8 @@ OLD_SECONDS: Final = 1.0
 """Of a look; a write follows on it within milliseconds."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
+CLUSTER_SECONDS: Final = 300.0
+"""How long Vault's word counts that it has standby nodes, or none."""
 MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
@@ -85,6 +87,8 @@ class VaultClient:
         self._idle: asyncio.TimerHandle | None = None
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
+        self._is_clustered = True
+        self._clustered_until = float("-inf")
         self.requests = Requests()
         self.trouble = ""
         """Why the last request got no answer of a working Vault, "" if it got one."""
@@ -213,6 +217,14 @@ class VaultClient:
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
         return await self._sent(self._health)
+
+    async def is_clustered(self) -> bool:
+        """Whether Vault has standby nodes, by its own word (sys/leader, which needs no token); kept for a while."""
+        now = time.monotonic()
+        if now >= self._clustered_until:
+            self._is_clustered = await self._sent(self._leader)
+            self._clustered_until = now + CLUSTER_SECONDS
+        return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
@@ -343,6 +355,13 @@ class VaultClient:
             standby=told.get("standby") is True,
             version=str(told.get("version", ""))[:40],
         )
+
+    def _leader(self) -> bool:
+        answer = self._send("get", "sys/leader")
+        enabled = _mapping(answer.document).get("ha_enabled")
+        if not isinstance(enabled, bool):
+            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+        return enabled
 
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))

@@ -86,7 +86,7 @@ class Testbed:
         self.eso = self._make_eso() if self.options.eso else None
         self.kubeconfig = self.work / "admin.kubeconfig"
         self._stack = ExitStack()
-        self._listeners: dict[str, str] = {}
+        self._listeners: dict[str, tuple[str, str]] = {}
 
     def _make_vault(self, number: int = 1) -> Vault:
         options = self.options
@@ -171,27 +171,27 @@ class Testbed:
     def prepare_vault(self) -> None:
         """Mounts, policies and tokens; again after a restart that emptied Vault, with the same tokens as before."""
         prepare_vault(self.vault_root)
-        for name, address in self._listeners.items():
-            self._audit(name, address)
+        for name, listener in self._listeners.items():
+            self._audit(name, *listener)
         if "identity" in self.__dict__:
             create_vault_token(self.vault_root, self.vault_policy)
 
-    def audit_to(self, name: str, address: str) -> None:
+    def audit_to(self, name: str, address: str, socket_type: str = "tcp") -> None:
         """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
 
         That is with a second device, so that Vault goes on when vaultsync is away.
         """
-        self._listeners[name] = address
-        self._audit(name, address)
+        self._listeners[name] = address, socket_type
+        self._audit(name, address, socket_type)
 
     def no_audit_to(self, name: str) -> None:
         """Takes that back."""
         if self._listeners.pop(name, None):
             self.vault_root.unaudit(name)
 
-    def _audit(self, name: str, address: str) -> None:
+    def _audit(self, name: str, address: str, socket_type: str) -> None:
         self.vault_root.audit("file", "file", file_path=str(self.work / "logs" / "audit.log"))
-        self.vault_root.audit(name, "socket", address=address, socket_type="tcp")
+        self.vault_root.audit(name, "socket", address=address, socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
         """Restarts a Vault in memory: its data are gone, its address, mounts and tokens are as before."""

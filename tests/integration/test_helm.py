@@ -740,7 +740,7 @@ class Release:
         """Has Vault send it each change, once the Service selects its pod."""
         name = self.pods.all[-1].name
         wait_for(lambda: self.pods.led_to() == [name], PATIENCE, f"the Service selects {name}")
-        self.testbed.audit_to("release", f"127.0.0.1:{self.pods.audit_port}", "udp")
+        self.testbed.audit_to("release", f"udp:127.0.0.1:{self.pods.audit_port}")
 
     def uninstall(self) -> None:
         self.pods.stop()

@@ -86,7 +86,7 @@ class Testbed:
         self.eso = self._make_eso() if self.options.eso else None
         self.kubeconfig = self.work / "admin.kubeconfig"
         self._stack = ExitStack()
-        self._listeners: dict[str, tuple[str, str]] = {}
+        self._listeners: dict[str, str] = {}
 
     def _make_vault(self, number: int = 1) -> Vault:
         options = self.options
@@ -171,27 +171,32 @@ class Testbed:
     def prepare_vault(self) -> None:
         """Mounts, policies and tokens; again after a restart that emptied Vault, with the same tokens as before."""
         prepare_vault(self.vault_root)
-        for name, listener in self._listeners.items():
-            self._audit(name, *listener)
+        for name, address in self._listeners.items():
+            self._audit(name, address)
         if "identity" in self.__dict__:
             create_vault_token(self.vault_root, self.vault_policy)
 
-    def audit_to(self, name: str, address: str, socket_type: str = "tcp") -> None:
+    def audit_to(self, name: str, address: str) -> None:
         """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
 
         That is with a second device, so that Vault goes on when vaultsync is away.
+
+        Args:
+            name: of the device.
+            address: udp:HOST:PORT, or HOST:PORT for TCP.
         """
-        self._listeners[name] = address, socket_type
-        self._audit(name, address, socket_type)
+        self._listeners[name] = address
+        self._audit(name, address)
 
     def no_audit_to(self, name: str) -> None:
         """Takes that back."""
         if self._listeners.pop(name, None):
             self.vault_root.unaudit(name)
 
-    def _audit(self, name: str, address: str, socket_type: str) -> None:
+    def _audit(self, name: str, address: str) -> None:
         self.vault_root.audit("file", "file", file_path=str(self.work / "logs" / "audit.log"))
-        self.vault_root.audit(name, "socket", address=address, socket_type=socket_type)
+        socket_type = "udp" if address.startswith("udp:") else "tcp"
+        self.vault_root.audit(name, "socket", address=address.removeprefix("udp:"), socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
         """Restarts a Vault in memory: its data are gone, its address, mounts and tokens are as before."""

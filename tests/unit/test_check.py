@@ -22,6 +22,7 @@ from tests.unit.test_vault_client import with_client
 from vaultsync import tables
 from vaultsync.cli import main
 from vaultsync.core import check
+from vaultsync.core.audit_devices import AuditDevice
 from vaultsync.core.check import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.logins import Auth, Way
@@ -66,6 +67,7 @@ def used(listed: tuple[Right, ...]) -> Rules:
 
 
 LEADING = leading(LEASE, labels=True)
+ODD_DEVICE = AuditDevice("it's $(id)", "socket", {"address": "`id` id"}, '"; id')
 
 
 def by_name(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -204,7 +206,7 @@ def test_what_is_there_is_not_printed() -> None:
     "missing",
     [
         Missing(),
-        Missing(audit=True, seeded="shop", crds=True),
+        Missing(audit=True, devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
         Missing(
             rights=(*RIGHTS, *LEADING),
             account=Account("x", "y"),

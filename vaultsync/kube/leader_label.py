@@ -71,7 +71,7 @@ class LeaderLabel:
                 self._report(error)
                 wait: float | None = next(waits)
             else:
-                waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+                waits, self._reported = backoff(FIRST_WAIT, LONGEST_WAIT), ""
                 wait = RENEW_SECONDS if self._fence else None
                 if not self._changed.is_set():
                     self._written.set()
@@ -120,7 +120,7 @@ class LeaderLabel:
         await self._client.merge_patch(path, {"metadata": {"labels": {LEADER_LABEL: value}}})
 
     def _report(self, error: VaultsyncError) -> None:
-        """Log each reason once."""
+        """Log the same reason once, until a request succeeds."""
         reason, fix = str(error), "none: it is tried again"
         if isinstance(error, KubeDenied):
             fix = f"grant `patch` on pods in the namespace {self._namespace}, as deploy/base/role.yaml does"

@@ -4,6 +4,7 @@ What a replica needs only while it leads is vaultsync/term.py's.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -35,7 +36,7 @@ from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import Listener, Watches
 from vaultsync.ops.health import Health, Part
 from vaultsync.ops.metrics import Figures, Metrics
-from vaultsync.settings import Settings
+from vaultsync.settings import Settings, removed_variables
 from vaultsync.status import in_words
 from vaultsync.term import Term, spare_collection
 from vaultsync.vault.client import VaultClient
@@ -61,8 +62,10 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for name, fix in removed_variables(os.environ).items():
+        logger.warning("a variable has no effect any more", variable=name, to_do=fix)
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, f"{socket.gethostname()}_{uuid.uuid4()}")
+    app = App(settings, kube, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
     try:
         await app.run(stop)
     finally:
@@ -130,7 +133,6 @@ async def setup(settings: Settings, *, asks: bool) -> str:
 
 def _asking(settings: Settings) -> Asking:
     """The settings, as far as `check` asks something because of them."""
-    endpoint = wiring.audit_endpoint(settings)
     return Asking(
         address=settings.vault_addr,
         servers=(settings.vault_addr, *settings.store_servers),
@@ -140,7 +142,13 @@ def _asking(settings: Settings) -> Asking:
         seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
         by_annotation=settings.seed is SeedMode.ANNOTATED,
         writes=not settings.dry_run,
-        hearing=Hearing(settings.source.value, settings.audit_listen, settings.audit_file, settings.poll_interval),
+        hearing=Hearing(
+            settings.source.value,
+            settings.audit_listen,
+            settings.audit_file,
+            settings.poll_interval,
+            has_tls=bool(settings.audit_tls_cert),
+        ),
         streams=settings.source.streams,
         way=Way(
             auth=settings.vault_auth,
@@ -152,7 +160,7 @@ def _asking(settings: Settings) -> Asking:
             secret_id_file=settings.vault_secret_id_file,
         ),
         lease="" if settings.dry_run else settings.lease,
-        families=(endpoint[0].version,) if endpoint else (),
+        labels=wiring.labels_leader(settings),
     )
 
 
@@ -268,6 +276,7 @@ class App:
         self._index = wiring.index(settings)
         self._served: Served | None = None
         self._watches: Watches | None = None
+        self._label = wiring.leader_label(settings, kube)
         self.term = Term(settings, kube, self._index)
         self._metrics = Metrics(self._figures)
         self._health = Health(self._parts, self._metrics.text)
@@ -345,6 +354,8 @@ class App:
             await self._watches.start()
             spare_collection(anew=True)
             logger.info("watching Kubernetes", external_secrets_version=self._served.version)
+            if self._label is not None:
+                tasks.create_task(self._label.run())
             while True:
                 await self._serve()
 
@@ -373,7 +384,8 @@ class App:
             await self.term.run()
             return
         try:
-            await self._election(self.term.fence).run(self.term.run)
+            election = self._election(self.term.fence)
+            await election.run(lambda: self.term.run(self._label, election.previous_holder))
         except* LeadershipLost as errors:
             logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
         await self._begin_anew()

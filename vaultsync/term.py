@@ -26,8 +26,8 @@ from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import awake
-from vaultsync.kube.endpoint import Endpoint
 from vaultsync.kube.external_secrets import ExternalSecretWriter
+from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.kube.recorder import Recorder
 from vaultsync.settings import Settings
 from vaultsync.status import Status
@@ -133,21 +133,25 @@ class Term:
             await self._audit.start()
             self._listens = True
 
-    async def run(self) -> None:
-        """Look at everything and act, until cancelled; then leave what marks are left."""
-        endpoint = self._endpoint()
+    async def run(self, label: LeaderLabel | None = None, previous_holder: str = "") -> None:
+        """Look at everything and act, until cancelled; then leave what marks are left.
+
+        Args:
+            label: of this process's pod, None where no Service has to find it.
+            previous_holder: of the Lease, "" if none is known.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 if not self._listens:
-                    tasks.create_task(self._listen(endpoint))
+                    tasks.create_task(self._listen(label, previous_holder))
                 await self._act(tasks)
         finally:
             await self._audit.stop()
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._marker.flush()
-            if endpoint is not None:
-                await endpoint.withdraw()
+            if label is not None:
+                await label.withdraw()
 
     async def close(self) -> None:
         """Give the token back, and let go of every connection to Vault."""
@@ -176,15 +180,7 @@ class Term:
         await self.controller.caught_up.wait()
         spare_collection(anew=False)
 
-    def _endpoint(self) -> Endpoint | None:
-        """Where Vault's audit device is led to this pod, None where nothing has to lead it."""
-        found = wiring.audit_endpoint(self._settings)
-        if self.fence is None or found is None:
-            return None
-        namespace, _, name = self._settings.lease.partition("/")
-        return Endpoint(self._kube, namespace, f"{name}-audit", *found)
-
-    async def _listen(self, endpoint: Endpoint | None) -> None:
+    async def _listen(self, label: LeaderLabel | None, previous_holder: str) -> None:
         """Be heard by Vault's audit device: only the leader listens, so that the device finds nobody else."""
         for wait in backoff(0.1, LISTEN_AGAIN_SECONDS):
             try:
@@ -193,8 +189,8 @@ class Term:
             except OSError as error:
                 logger.warning("can't listen for Vault's audit device", reason=str(error), retry_s=round(wait, 1))
             await asyncio.sleep(wait)
-        if endpoint is not None:
-            await endpoint.announce()
+        if label is not None and self.fence is not None:
+            label.lead(self.fence, previous_holder)
 
     def _vault_connected(self) -> None:
         self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored

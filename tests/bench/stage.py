@@ -54,7 +54,7 @@ class Scale:
     idle_seconds: float = 60.0
     poll_interval: int = 60  # seconds
     polls: int = 3
-    state_rounds: int = 20
+    state_rounds: int = 12
     state_writes: int = 200  # of all clients in a round
     state_patience: float = 60.0  # the Vault CLI's own
     tcp_seconds: float = 8.0

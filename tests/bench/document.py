@@ -113,7 +113,14 @@ def merged(text: str, run: Run) -> str:
             parts.append(f"\n## {title}\n{TEXTS[title]}\n{markdown(columns(title, figures), marked)}\n")
         else:
             parts[place] = _with_rows(parts[place], title, marked)
-    return head + "".join(parts)
+    body = "".join(parts)
+    return "".join(line for line in head.splitlines(keepends=True) if _is_of(line, body)) + body
+
+
+def _is_of(line: str, body: str) -> bool:
+    """Whether a line of the head still says something of the body: all do, but that of a run which has no rows left."""
+    found = re.match(r"\| run (\S+) \|", line)
+    return found is None or f"(run {found[1]})" in body
 
 
 def _with_rows(section: str, title: str, figures: Sequence[Figure]) -> str:

@@ -142,6 +142,9 @@ def test_rows_of_a_later_run_are_put_into_the_page_and_say_so() -> None:
     kept = [line for line in text.splitlines() if "400 rotations" not in line]
     assert [line for line in lines if line in kept] == kept
     assert merged(once, Run(about, {BESIDE: [row, new]})) == once
+    later = merged(once, Run(about | {"commit": "123"}, {BESIDE: [row, new]}))
+    assert "run def" not in later
+    assert later == once.replace("run def", "run 123")
 
 
 def test_a_table_of_a_later_run_is_put_after_the_others() -> None:

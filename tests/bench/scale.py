@@ -270,7 +270,7 @@ class AtSize:
         self._testbed.no_audit_to(process.audit_name)
         with self._profile(process, "resync"), ThreadPoolExecutor(1) as pool:
             self._looked_at = time.monotonic()
-            self._testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+            self._testbed.audit_to(process.audit_name, process.audit_address)
             ended: Future[float] = pool.submit(self._when, is_done)
             spots = latency.spread(self._spots, self._stage.scale.force_syncs) if writes else ()
             meanwhile = self._force_syncs(spots, lambda: not ended.done())

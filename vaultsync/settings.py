@@ -252,7 +252,8 @@ class Settings(BaseSettings):
     )
     store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
-        description="further addresses, comma-separated, under which SecretStores may name this same Vault",
+        description="further addresses, comma-separated, under which SecretStores may name this same Vault, and to "
+        "which it may redirect",
     )
     namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
         default=(),

@@ -83,6 +83,7 @@ class Status:
             external_secrets=len(self.index.names()),
             paths=len(self.index.paths()),
             stream_connected=self.stream.is_connected,
+            stream_deaf=self.stream.deaf,
             audit_connected=self.audit.is_connected,
             audit_lost=self.audit.lost,
             canaries=self.audit.canary.results,

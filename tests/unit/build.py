@@ -43,9 +43,16 @@ Anything: TypeAlias = Any
 """What a builder passes on; the parsers judge it."""
 
 
-def login(address: str = "http://vault.test", token: str = "t0ken", namespace: str = "", timeout: float = 5.0) -> Login:  # noqa: S107
+def login(
+    address: str = "http://vault.test",
+    token: str = "t0ken",  # noqa: S107
+    namespace: str = "",
+    timeout: float = 5.0,
+    servers: tuple[str, ...] = (),
+) -> Login:
     """One that has a token already."""
-    return Login(VaultAccess(address, namespace, timeout), TokenMethod(Credential(SecretStr(token))))
+    access = VaultAccess(address, namespace, timeout, servers=servers)
+    return Login(access, TokenMethod(Credential(SecretStr(token))))
 
 
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:

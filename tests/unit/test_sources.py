@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import logged, login, run_ahead
+from vaultsync.vault import deafness
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.poll import Poller
@@ -36,6 +37,10 @@ class Stream(EventStream):
         await asyncio.Event().wait()
 
     def comes(self) -> None:
+        self._is(connected=True)
+
+    def is_found_deaf(self) -> None:
+        self._deafness.is_unproven = True
         self._is(connected=True)
 
     def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
@@ -306,3 +311,20 @@ def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
         assert f"VAULTSYNC_SOURCE is {wanted.value}" in made.lines[0]
 
     scene(test, wanted)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_deaf_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
+    async def test(made: Scene) -> None:
+        if heard:
+            made.device.comes()
+        made.stream.comes()
+        await made.after(1.0, EVENTS)
+        made.stream.is_found_deaf()
+        await made.after(0.1, AUDIT if heard else POLL)
+        assert deafness.REASON in made.lines[-1]
+        made.stream._deafness.is_unproven = False
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
+
+    scene(test)

@@ -1,4 +1,8 @@
-"""What Vault reports of changes: an event frame or an audit entry → the secret it is about. A hint: the state is read.
+"""Parses what reports a change in Vault: an event frame or an audit entry → the secret that it is about.
+
+Everything in an event is a hint. The path says where to look, and only the state that Vault then returns counts: the
+version, the time and the kind of an event decide nothing. They say whether the state that was read can be older than
+the event, as on a standby node, and whether the event reports an own write.
 
 Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
 namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
@@ -53,12 +57,14 @@ class VaultEvent:
         kind: Vault's event type, such as `kv-v2/data-write`.
         version: the latest version after the change where the event names it, else 0.
         time: when Vault sent it, None if it does not say.
+        request_id: Vault's ID of the request that caused it; "" in a frame of the event stream, which names none.
     """
 
     path: VaultPath
     kind: str
     version: int
     time: datetime | None = None
+    request_id: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -173,6 +179,8 @@ def _audited(
     if not mount:
         return
     inner = path.removeprefix(mount)
+    request_id = request.get("id")
+    request_id = request_id if isinstance(request_id, str) else ""
     folder = next((folder for folder in _V2_FOLDERS if inner.startswith(folder)), "")
     kind = _AUDITED.get((operation, folder))
     answer = _answer(document)
@@ -180,9 +188,9 @@ def _audited(
     time = time or parse_time(document.get("time"))  # Vault hashes the former, OpenBao does not
     if kind is not None and (version or folder != "data/" or operation == "delete"):
         data_path = VaultPath(namespace, f"{mount}data/{inner.removeprefix(folder)}")
-        yield VaultEvent(data_path, f"kv-v2/{kind}", version, time)
+        yield VaultEvent(data_path, f"kv-v2/{kind}", version, time, request_id)
     if operation in _AUDITED_V1 and not version:
-        yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time)
+        yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time, request_id)
 
 
 def _audited_mount(told: object, path: str, namespace: str) -> str:

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
+from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
 from vaultsync.core.policy import CAPABILITIES
+from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
@@ -57,6 +58,8 @@ OLD_SECONDS: Final = 1.0
 """Of a look; a write follows on it within milliseconds."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
+CLUSTER_SECONDS: Final = 300.0
+"""How long Vault's word counts that it has standby nodes, or none."""
 MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
@@ -77,13 +80,15 @@ class VaultClient:
         self._login = login
         self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
-        self._hvac = transport.client(login.access, THREADS)
+        self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._mounts: dict[str, list[Mount]] = {}
         self._cut: set[FindPrefix] = set()
         """Listings of which it was told that they are too long."""
         self._idle: asyncio.TimerHandle | None = None
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
+        self._is_clustered = True
+        self._clustered_until = float("-inf")
         self.requests = Requests()
         self.trouble = ""
         """Why the last request got no answer of a working Vault, "" if it got one."""
@@ -212,6 +217,14 @@ class VaultClient:
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
         return await self._sent(self._health)
+
+    async def is_clustered(self) -> bool:
+        """Whether Vault has standby nodes, by its own word (sys/leader, which needs no token); kept for a while."""
+        now = time.monotonic()
+        if now >= self._clustered_until:
+            self._is_clustered = await self._sent(self._leader)
+            self._clustered_until = now + CLUSTER_SECONDS
+        return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
@@ -343,6 +356,13 @@ class VaultClient:
             version=str(told.get("version", ""))[:40],
         )
 
+    def _leader(self) -> bool:
+        answer = self._send("get", "sys/leader")
+        enabled = _mapping(answer.document).get("ha_enabled")
+        if not isinstance(enabled, bool):
+            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+        return enabled
+
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
@@ -417,7 +437,11 @@ class VaultClient:
         def send() -> Answer:
             nonlocal status
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            try:
+                answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            except RedirectRefused as error:
+                status = error.status
+                raise
             status = answer.status
             return answer
 
@@ -464,6 +488,8 @@ def _trouble(status: int) -> str:
     """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
     if status == 0:
         return "no answer"
+    if status in STATUSES:
+        return "it redirects to an address that is not known"
     sealed = ": sealed, starting, or behind a proxy that does not reach it"
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 

@@ -81,7 +81,7 @@ class Sources:
 
     def _may_get_better(self, best: Source) -> bool:
         """Whether something better is about to come, or to come back."""
-        if self._wanted is not Source.AUTO or best is Source.EVENTS:
+        if self._wanted is not Source.AUTO or best is Source.EVENTS or self._stream.is_unproven:
             return False
         if self._current is None and not self._stream.tried.is_set():
             return True

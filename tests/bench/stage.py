@@ -54,6 +54,7 @@ class Scale:
     idle_seconds: float = 60.0
     poll_interval: int = 60  # seconds
     polls: int = 3
+    entries: int = 500_000
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 
@@ -81,6 +82,7 @@ QUICK = Scale(
     idle_seconds=35.0,
     poll_interval=5,
     polls=2,
+    entries=50_000,
     patience=20.0,
     mass_patience=60.0,
 )

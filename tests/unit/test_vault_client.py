@@ -343,6 +343,23 @@ def test_the_names_beside_a_path_are_one_list() -> None:
     run(main())
 
 
+def test_a_read_for_the_audit_devices_is_in_the_tokens_own_namespace() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append((request.path, request.headers.get("X-Vault-Namespace")))
+        return answer(200, {"data": {}})
+
+    async def main() -> None:
+        async with http_server(handler) as address:
+            client = VaultClient(login(address, namespace="team-a"))
+            await client.read_for_audit("sys/internal/ui/mounts/sys/vaultsync-canary/abc")
+            await client.close()
+
+    run(main())
+    assert seen == [("/v1/sys/internal/ui/mounts/sys/vaultsync-canary/abc", "team-a")]
+
+
 def test_a_creation_is_a_check_and_set() -> None:
     sent: list[Any] = []
 

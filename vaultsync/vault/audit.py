@@ -37,7 +37,7 @@ VERIFIED: Final = 64
 """Verified senders that are remembered: the last ones."""
 RECENT_WRITES: Final = 4096
 """Entries whose request IDs are remembered: an entry arrives before the response that tells its ID."""
-RATE, BURST, CAPACITY = 500.0, 2000.0, 10_000
+RATE, BURST, CAPACITY = 500.0, 5000.0, 10_000
 """Hints of verified senders: a second, at once, and kept until their turn. The address of a datagram can be forged."""
 UNVERIFIED_RATE, UNVERIFIED_BURST, UNVERIFIED_CAPACITY = 1.0, 10.0, 1000
 UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
@@ -135,6 +135,7 @@ class Audit:
             self._listener = StreamListener(self._access, self._log, self._take, self._closed)
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
+        self.canary.request()  # one that was sent before could not arrive
         if address.transport is Transport.TCP and not address.is_loopback:
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "

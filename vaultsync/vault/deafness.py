@@ -54,14 +54,15 @@ class Deafness:
     def subscribed(self) -> None:
         """A subscription has begun."""
         self._since = _now()
-        self._found.clear()
         self._recent.clear()
 
     def unsubscribed(self) -> bool:
         """The subscription has ended; returns whether it was found deaf."""
         self._since = None
         self._forget_awaited()
-        return self._found.is_set()
+        was_found = self._found.is_set()
+        self._found.clear()
+        return was_found
 
     def wrote(self, own: OwnWrite) -> None:
         """Vault has accepted an own write: expect its event, if there was a subscription by then."""

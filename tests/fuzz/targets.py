@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from vaultsync.core.events import BadFrame, parse_audit_line, parse_event
+from vaultsync.core.events import BadFrame, parse_audit_entry, parse_event
 from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
 from vaultsync.core.rules import MAX_PROPERTIES, RuleError, parse_rules
 
@@ -40,7 +40,7 @@ def event(data: bytes) -> None:
 
 def audit(data: bytes) -> None:
     """A line of an audit device tells of changed paths, or nothing; it never raises."""
-    for found in parse_audit_line(data):
+    for found in parse_audit_entry(data).events:
         assert found.path.path
         assert found.version >= 0
 

@@ -40,7 +40,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent, parse_audit_line
+from vaultsync.core.events import VaultEvent, parse_audit_entry
 from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
@@ -104,7 +104,7 @@ class Engine:
         found = self.vault.secrets.get(path(where))
         answered = wrote(found.version) if written and found else {"response": None}
         about = {"time": self.vault.now.isoformat(), "request": {"id": request_id}, **answered}
-        for event in parse_audit_line(audit_line(operation, where, mount, **about)):
+        for event in parse_audit_entry(audit_line(operation, where, mount, **about)).events:
             self.controller.vault_changed(event)
 
     async def passes(self, *external_secrets: ExternalSecret) -> None:
@@ -1307,7 +1307,7 @@ def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
             before = len(engine.writer.force_syncs(OTHER))
             engine.vault.delete(A)
             engine.clock.forward(60)
-            engine.controller.audit_connected(alone=alone)
+            engine.controller.audit_gap(alone=alone)
             await engine.quiet()
             assert engine.vault.values(A)
             assert len(engine.writer.force_syncs(APP)) == 2
@@ -1325,17 +1325,17 @@ def test_many_connections_are_one_look_and_one_of_them_alone_is_enough(first: bo
         async with engine.working():
             engine.controller.external_secret_changed(v1_external_secret())
             await asyncio.sleep(1)
-            engine.controller.audit_connected(alone=False)
+            engine.controller.audit_gap(alone=False)
             await asyncio.sleep(1)
             looks, epoch = engine.vault.looks[KV1], _epoch(engine)
             for number in range(100):
-                engine.controller.audit_connected(alone=first if number == 0 else not first)
+                engine.controller.audit_gap(alone=first if number == 0 else not first)
             await asyncio.sleep(AUDIT_LOOK_SECONDS - 1.1)
             assert engine.vault.looks[KV1] == looks
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 1, epoch + 1)
             await asyncio.sleep(AUDIT_LOOK_SECONDS * 3)
-            engine.controller.audit_connected(alone=False)
+            engine.controller.audit_gap(alone=False)
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 2, epoch + 1)
 

@@ -54,6 +54,22 @@ class VaultRejected(VaultsyncError):
     result = Result.REFUSED
 
 
+class RedirectRefused(VaultRejected):
+    """What answers at Vault's address redirects to where vaultsync does not follow; a person has to allow that address.
+
+    It is tried again: after a change of leaders Vault may announce the address only a moment later. One path that is
+    redirected says nothing about Vault as a whole.
+
+    Args:
+        message: as for all; it names both addresses, and nothing else of the redirect.
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class BudgetSpent(VaultsyncError):
     """A namespace may have no further path created for now.
 

@@ -1,4 +1,4 @@
-"""Parses what reports a change in Vault: an event frame or an audit line → the secret that it is about.
+"""Parses what reports a change in Vault: an event frame or an audit entry → the secret that it is about.
 
 Everything in an event is a hint. The path says where to look, and only the state that Vault then returns counts: the
 version, the time and the kind of an event decide nothing. They say whether the state that was read can be older than
@@ -6,7 +6,7 @@ the event, as on a standby node, and whether the event reports an own write.
 
 Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
 namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
-Audit lines as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
+Audit entries as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
 """
 
 import json
@@ -36,6 +36,12 @@ _AUDITED = {
 """Operation and folder of a request, and the event of KV v2 that it causes."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
+CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
+"""A canary is a read of this path with a nonce at its end.
+
+Vault answers it with the mount "sys/", whatever KV mounts there are, to each token that may do anything below sys/.
+"""
+_CANARY = CANARY_PATH.encode()
 
 
 class BadFrame(ValueError):
@@ -109,29 +115,58 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
     )
 
 
-def parse_audit_line(line: bytes) -> tuple[VaultEvent, ...]:
-    """Read one line of an audit device.
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What an entry of an audit device says.
+
+    Attributes:
+        request_id: Vault's ID of the request.
+        events: the changes that the request may stand for: in KV v1 or v2, as the entry does not say which it is.
+        nonce: of a canary, "" for any other request.
+    """
+
+    request_id: str = ""
+    events: tuple[VaultEvent, ...] = ()
+    nonce: str = ""
+
+
+OTHER_ENTRY = AuditEntry()
+"""An entry that reports neither a change nor a canary, or bytes that are no entry."""
+
+
+def may_matter(line: bytes) -> bool:
+    """Whether an audit entry may report a change or a canary. Most entries are reads: they are dropped unparsed."""
+    return b'"response"' in line and (any(operation in line for operation in _CHANGES) or _CANARY in line)
+
+
+def parse_audit_entry(line: bytes) -> AuditEntry:
+    """Read one entry of an audit device.
 
     Args:
-        line: untrusted, without its end.
+        line: untrusted.
 
     Returns:
-        What has changed, as the events of KV v1 and of v2 that the request may stand for (the line does not tell which
-        the mount is); nothing for any other line, garbage included.
+        What it says; OTHER_ENTRY for entries without interest and for garbage.
     """
-    # most lines are reads: they are passed over unparsed
-    if b'"response"' not in line or not any(operation in line for operation in _CHANGES):
-        return ()
+    if not may_matter(line):
+        return OTHER_ENTRY
     try:
         document = json.loads(line)
         request = _mapping(_mapping(document, "line").get("request"), "request")
         path = _path(request.get("path"), "request.path")
         operation = _text(request.get("operation"), "request.operation")
     except (ValueError, RecursionError):
-        return ()
-    if document.get("type") != "response" or document.get("error") or request.get("mount_type", "kv") != "kv":
-        return ()
-    return tuple(_audited(operation, path, request, document))
+        return OTHER_ENTRY
+    if document.get("type") != "response":
+        return OTHER_ENTRY
+    told = request.get("id")
+    request_id = told if isinstance(told, str) else ""
+    _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
+    if canary:
+        return AuditEntry(request_id, nonce=nonce)
+    if document.get("error") or request.get("mount_type", "kv") != "kv":
+        return OTHER_ENTRY
+    return AuditEntry(request_id, tuple(_audited(operation, path, request, document)))
 
 
 def _audited(
@@ -201,5 +236,5 @@ def _path(value: object, name: str) -> str:
 
 
 def _version(value: object) -> int:
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ""  # to print a deep list is an error of its own
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

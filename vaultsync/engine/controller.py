@@ -41,7 +41,11 @@ WORKERS = 16
 LOOKS_AT_ONCE = 4
 """Passes of a look at everything, as many as vault.client has THREADS: more would only be in an event's way."""
 AUDIT_LOOK_SECONDS = 30.0
-"""At least this long between two looks at everything that senders of audit lines cause."""
+"""At least this long between two rescans that new senders of audit entries cause."""
+LOSS_LOOK_SECONDS: Final = (10.0, 60.0)
+"""The same where entries are lost: the first pause, and the longest while losses go on."""
+SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
+"""A rescan waits until so long after the last loss, and at most so long after the first."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
 HINT_SPACING = 0.05
@@ -97,7 +101,10 @@ class Controller:
         """When the last look that an event has caused was due, by time.monotonic; entries of the last moments."""
         self._received_at: dict[VaultPath, float] = {}
         """When the first event came that no pass over the path has taken up, by time.monotonic."""
-        self._audit_look_at = float("-inf")
+        self._audit_look: asyncio.TimerHandle | None = None
+        self._audit_looked_at = float("-inf")
+        self._audit_settled_by = 0.0
+        self._loss_pause = LOSS_LOOK_SECONDS[0]
         self._audit_alone = False
         self._works = False
         self._started = 0.0
@@ -212,21 +219,36 @@ class Controller:
         self._gate.open()
         self._queue.hasten()
 
-    def audit_connected(self, alone: bool) -> None:
-        """From an audit device: what happened before this moment may have been missed.
-
-        Anybody on the network may connect: a look at everything follows, but not more often than AUDIT_LOOK_SECONDS.
+    def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
+        """From an audit device: entries may have been missed. A rescan follows, but not more often than a limit.
 
         Args:
-            alone: nothing but the device tells of writes; without, it does so of deletions.
+            alone: nothing but the device reports writes; otherwise it reports deletions.
+            settles: more may be missed in the next moments, as in a burst: the rescan waits for its end.
         """
         self._audit_alone |= alone
         loop = asyncio.get_running_loop()
-        if self._audit_look_at <= loop.time():  # else one is planned
-            self._audit_look_at = max(loop.time(), self._audit_look_at + AUDIT_LOOK_SECONDS)
-            loop.call_at(self._audit_look_at, self._look_behind_audit)
+        now = loop.time()
+        if self._audit_look is None:
+            self._audit_settled_by = now + LONGEST_SETTLING
+            spacing = self._loss_spacing(now) if settles else AUDIT_LOOK_SECONDS
+            at = max(now + (SETTLE_SECONDS if settles else 0.0), self._audit_looked_at + spacing)
+        elif settles:
+            at = max(self._audit_look.when(), min(now + SETTLE_SECONDS, self._audit_settled_by))
+            self._audit_look.cancel()
+        else:
+            return
+        self._audit_look = loop.call_at(at, self._look_behind_audit)
+
+    def _loss_spacing(self, now: float) -> float:
+        """Seconds between two rescans because of losses: more and more while they go on."""
+        goes_on = now - self._audit_looked_at < 2 * self._loss_pause
+        self._loss_pause = min(2 * self._loss_pause, LOSS_LOOK_SECONDS[1]) if goes_on else LOSS_LOOK_SECONDS[0]
+        return self._loss_pause
 
     def _look_behind_audit(self) -> None:
+        self._audit_look = None
+        self._audit_looked_at = asyncio.get_running_loop().time()
         alone, self._audit_alone = self._audit_alone, False
         if alone:
             self.vault_connected()

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
+from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
 from vaultsync.core.policy import CAPABILITIES
+from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
@@ -79,13 +80,11 @@ class VaultClient:
         self._login = login
         self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
-        self._hvac = transport.client(login.access, THREADS)
+        self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._mounts: dict[str, list[Mount]] = {}
         self._cut: set[FindPrefix] = set()
         """Listings of which it was told that they are too long."""
         self._idle: asyncio.TimerHandle | None = None
-        self.last_written = float("-inf")
-        """When the last write was sent that Vault has taken, by the loop's clock."""
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
         self._is_clustered = True
@@ -206,6 +205,14 @@ class VaultClient:
             namespace: the Vault namespace that has it.
         """
         return await self._in_thread(lambda: self._password(policy, namespace))
+
+    async def read_for_audit(self, path: str) -> None:
+        """Have Vault's audit devices report a read, in the token's own Vault namespace.
+
+        Args:
+            path: of Vault's API, without /v1/.
+        """
+        await self._in_thread(lambda: self._request("get", path, self._login.access.namespace))
 
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
@@ -430,7 +437,11 @@ class VaultClient:
         def send() -> Answer:
             nonlocal status
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            try:
+                answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            except RedirectRefused as error:
+                status = error.status
+                raise
             status = answer.status
             return answer
 
@@ -450,7 +461,6 @@ class VaultClient:
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
         after, request_id = await self._in_thread(lambda: self._create(path, state, values))
-        self.last_written = max(self.last_written, sent)
         for notify in self.on_own_write:
             notify(OwnWrite(path, after.version, request_id, sent))
         return after
@@ -478,6 +488,8 @@ def _trouble(status: int) -> str:
     """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
     if status == 0:
         return "no answer"
+    if status in STATUSES:
+        return "it redirects to an address that is not known"
     sealed = ": sealed, starting, or behind a proxy that does not reach it"
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,8 +14,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
+from vaultsync.core.redirects import STATUSES
 from vaultsync.vault import deafness
 from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.deafness import Deafness
@@ -22,6 +25,7 @@ from vaultsync.vault.login import Login
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""
+QUERY: Final = "json=true&namespaces=*"
 OPEN_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
 """A ping this often, and this long for its answer: a silent stream counts as lost after twice that at most."""
@@ -110,7 +114,7 @@ class EventStream:
                     self._is(connected=True)
                     self._on_connect()
                     await self._read(connection)
-            except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+            except (OSError, TimeoutError, WebSocketException, ValueError, RedirectRefused) as error:
                 reason = _reason(error)
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
                 if isinstance(error, InvalidStatus) and error.response.status_code == DENIED:
@@ -195,17 +199,35 @@ class EventStream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _connect(self, token: SecretStr) -> connect:
+    async def _connect(self, token: SecretStr) -> ClientConnection:
+        """Subscribe, also where redirects lead to, such as from a standby node to the active one.
+
+        Raises:
+            RedirectRefused: a redirect is not followed.
+        """
         headers = {"X-Vault-Token": token.get_secret_value()}
         if namespace := clean_namespace(self._access.namespace):
             headers["X-Vault-Namespace"] = namespace
-        uri, tls = stream_uri(self._access.address), self._access.tls
+        redirects = self._login.redirects
+        address, trail = self._access.address, redirects.start()
+        while True:
+            try:
+                return await self._connect_to(address, headers)
+            except InvalidStatus as error:
+                status, locations = error.response.status_code, error.response.headers.get_all("Location")
+                if status not in STATUSES:
+                    raise
+            follow = partial(redirects.follow, "GET", trail, f"{SUBSCRIBE}?{QUERY}", status, locations)
+            address = str(await asyncio.to_thread(follow))
+
+    async def _connect_to(self, address: str, headers: Mapping[str, str]) -> ClientConnection:
+        uri, tls = stream_uri(address), self._access.tls
         secure: dict[str, Any] = {}
         if uri.startswith("wss:"):
             secure["ssl"] = await asyncio.to_thread(tls.context)
             if tls.server_name is not None:
                 secure["server_hostname"] = tls.server_name
-        return _Connect(
+        return await _Connect(
             uri,
             additional_headers=headers,
             **secure,
@@ -248,21 +270,18 @@ def _nothing() -> None:
 
 
 class _Connect(connect):
-    """Follows a standby node, which names the active one by an address of HTTP."""
+    """Follows no redirect by itself: websockets would send the token to any address."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         """See websockets."""
-        if isinstance(exc, InvalidStatus) and (location := exc.response.headers.get("Location", "")).startswith("http"):
-            del exc.response.headers["Location"]
-            exc.response.headers["Location"] = location.replace("http", "ws", 1)
-        return super().process_redirect(exc)
+        return exc
 
 
 def stream_uri(address: str) -> str:
     """The websocket address of the subscription at a Vault address."""
     url = urlsplit(address)
     scheme = "wss" if url.scheme == "https" else "ws"
-    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, "json=true&namespaces=*", ""))
+    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, QUERY, ""))
 
 
 def _reason(error: Exception) -> str:
@@ -275,5 +294,7 @@ def _reason(error: Exception) -> str:
         }.get(status, "")
         return f"Vault returned {status}{hint}"
     if isinstance(error, InvalidURI):
-        return "the address, or one that Vault redirects to, is no websocket's"
+        return "the address is no websocket's"
+    if isinstance(error, VaultsyncError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

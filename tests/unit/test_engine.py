@@ -777,6 +777,21 @@ def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: s
     run_ahead(test())
 
 
+def test_a_forged_deletion_in_kv_v1_is_one_look() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(v1_external_secret(annotations=SEED))
+            await engine.quiet()
+            writes, looks = len(engine.writer.writes), engine.vault.looks[KV1]
+            engine.event("kv1/a", "kv-v1/delete")
+            await engine.quiet()
+            assert (len(engine.writer.writes), engine.vault.looks[KV1]) == (writes, looks + 1)
+
+    run(test())
+
+
 def test_whether_there_are_standby_nodes_is_asked_only_where_a_look_shows_too_little() -> None:
     async def test() -> None:
         engine = Engine()

@@ -189,7 +189,8 @@ class Controller:
         if not self._ledger.shows(event):
             self._unconfirmed[event.path] = (event, 0)
         self._received_at.setdefault(event.path, at)
-        self._ledger.touch_unversioned(event.path)
+        if event.is_unversioned_write:
+            self._ledger.touch_unversioned(event.path)
         self._look_now(event.path)
 
     def _look_now(self, path: VaultPath) -> None:

@@ -86,7 +86,7 @@ def _matches(expected: _Expected, event: VaultEvent, now: float) -> bool:
         return event.request_id == expected.request_id
     if now - expected.added >= EXPECTED_SECONDS:
         return False
-    kind = event.is_write if expected.version else event.kind == "kv-v1/write"
+    kind = event.is_write if expected.version else event.is_unversioned_write
     source = bool(event.request_id)
     if not kind or event.version != expected.version or source in expected.told_by:
         return False

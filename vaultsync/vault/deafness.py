@@ -77,7 +77,7 @@ class Deafness:
     def received(self, event: VaultEvent) -> bool:
         """An event has arrived; returns whether it is the first one after a deaf subscription."""
         is_first, self.is_unproven = self.is_unproven, False
-        if event.is_write or event.kind == "kv-v1/write":
+        if event.is_write or event.is_unversioned_write:
             write = (event.path, event.version)
             timer = self._awaited.pop(write, None)
             if timer is not None:

@@ -343,6 +343,39 @@ def test_the_names_beside_a_path_are_one_list() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_vault_is_asked_once_whether_it_has_standby_nodes(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[web.Request] = []
+
+    def respond(request: web.Request) -> web.Response:
+        asked.append(request)
+        return web.json_response({"ha_enabled": enabled, "is_self": True})
+
+    async def test(client: VaultClient) -> None:
+        assert [await client.is_clustered() for _ in range(3)] == [enabled] * 3
+        assert [request.path for request in asked] == ["/v1/sys/leader"]
+        assert "X-Vault-Token" not in asked[0].headers, "it needs none"
+        monkeypatch.setattr("vaultsync.vault.client.CLUSTER_SECONDS", 0.0)
+        client._clustered_until = 0.0
+        await client.is_clustered()
+        await client.is_clustered()
+        assert len(asked) == 3
+
+    with_client(vault(respond), test)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(503, {"errors": ["sealed"]}), (403, {"errors": []}), (200, {}), (200, {"ha_enabled": "no"}), (200, [])],
+)
+def test_a_vault_that_does_not_say_so_may_have_standby_nodes(status: int, said: object) -> None:
+    async def test(client: VaultClient) -> None:
+        with pytest.raises(VaultUnavailable):
+            await client.is_clustered()
+
+    with_client(vault(lambda _: web.json_response(said, status=status)), test)
+
+
 def test_a_creation_is_a_check_and_set() -> None:
     sent: list[Any] = []
 

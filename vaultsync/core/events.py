@@ -72,6 +72,11 @@ class VaultEvent:
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
 
     @property
+    def is_unversioned_write(self) -> bool:
+        """Whether the event says that KV v1 was written to. Its state does not show it: the event must be believed."""
+        return self.kind == "kv-v1/write"
+
+    @property
     def is_deletion(self) -> bool:
         """Whether the event says that the latest version is not there any more: the stream tells that to root alone."""
         return self.kind in _DELETIONS

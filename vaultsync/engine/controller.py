@@ -6,7 +6,7 @@ done, again later, retry or give up.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -48,6 +48,8 @@ SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
 """A rescan waits until so long after the last loss, and at most so long after the first."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
+HINT_SPACING = 0.05
+"""Seconds between two looks at one path that events cause; the first one is not delayed."""
 MAX_DEFERRED = 16
 """Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
@@ -95,6 +97,8 @@ class Controller:
         """Events that came while a pass over their path was running, and when, by time.monotonic."""
         self._unconfirmed: dict[VaultPath, tuple[VaultEvent, int]] = {}
         """The last event of a path that no look has shown yet, and how many looks have not."""
+        self._hinted: OrderedDict[VaultPath, float] = OrderedDict()
+        """When the last look that an event has caused was due, by time.monotonic; entries of the last moments."""
         self._received_at: dict[VaultPath, float] = {}
         """When the first event came that no pass over the path has taken up, by time.monotonic."""
         self._audit_look: asyncio.TimerHandle | None = None
@@ -185,8 +189,23 @@ class Controller:
         if not self._ledger.shows(event):
             self._unconfirmed[event.path] = (event, 0)
         self._received_at.setdefault(event.path, at)
-        self._ledger.touch_unversioned(event.path)
-        self._queue.add(event.path, Lane.URGENT)
+        if event.is_unversioned_write:
+            self._ledger.touch_unversioned(event.path)
+        self._look_now(event.path)
+
+    def _look_now(self, path: VaultPath) -> None:
+        """Look at the path at once, or as soon as a look for an earlier event is HINT_SPACING ago."""
+        now = time.monotonic()
+        while self._hinted and next(iter(self._hinted.values())) + HINT_SPACING <= now:
+            self._hinted.popitem(last=False)
+        due = self._hinted.setdefault(path, now)
+        if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
+            self._queue.add(path, Lane.URGENT)
+            return
+        if due < now:
+            due = self._hinted[path] = due + HINT_SPACING
+            self._hinted.move_to_end(path)
+        self._queue.add_after(path, due - now)
 
     def vault_connected(self) -> None:
         """From the event stream: whatever happened before this moment may have been missed."""

@@ -225,6 +225,8 @@ class Audit:
             self.events += 1
             self.last_event = time.time()
         events = tuple(event for event in entry.events if self._knows(event.path))
+        if not is_trusted:  # the state of a path in KV v1 does not show whether a write there is true
+            events = tuple(event for event in events if not event.is_unversioned_write)
         if not events:
             return
         if is_trusted:

@@ -380,9 +380,11 @@ class App:
         self._writer = ExternalSecretWriter(kube)
         syncer = Syncer(index, ledger, self._writer, self._recorder, loop.time, settings.dry_run)
         self._controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        self._controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self._controller.vault_lets_in
-        self._stream = EventStream(self._login, self._vault_connected, self._controller.vault_changed)
+        self._stream = EventStream(self._login, self._controller.vault_connected, self._controller.vault_changed)
         self._audit = Audit(_audit_access(settings), self._audit_connected, self._audited)
+        self._audit.on_mounts = self._controller.mounts_changed
         poller = Poller(self._vault, self._controller, settings.poll_interval, settings.poll_rate)
         self._sources = Sources(settings.source, self._stream, self._audit, poller, lambda: self._vault.last_written)
         self._status = Status(
@@ -531,15 +533,8 @@ class App:
             await asyncio.sleep(wait)
         raise AssertionError("backoff is endless")
 
-    def _vault_connected(self) -> None:
-        self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
-        self._controller.vault_connected()
-
     def _audit_connected(self) -> None:
-        alone = not self._stream.is_connected
-        if alone:
-            self._vault.forget_mounts()
-        self._controller.audit_connected(alone=alone)
+        self._controller.audit_connected(alone=not self._stream.is_connected)
 
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice

@@ -31,6 +31,8 @@ _AUDITED = {
 }
 """Operation and folder of a request, and the event of KV v2 that it causes."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
+_MOUNTS, _REMOUNT = b'"sys/mounts/', b'"sys/remount"'
+_MOUNT_CHANGES = ("create", "update", "patch", "delete")
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
 
 
@@ -126,6 +128,51 @@ def parse_audit_line(line: bytes) -> tuple[VaultEvent, ...]:
     if document.get("type") != "response" or document.get("error") or request.get("mount_type", "kv") != "kv":
         return ()
     return tuple(_audited(operation, path, request, document))
+
+
+@dataclass(frozen=True, slots=True)
+class MountChange:
+    """Mounts were made, tuned, moved or disabled.
+
+    Attributes:
+        mount: the mount's path with its closing slash, in its Vault namespace; None where any mount may be meant, as a
+            move names both paths in hashed form only.
+    """
+
+    mount: VaultPath | None
+
+    def covers(self, namespace: str, path: str) -> bool:
+        """Whether a path of Vault's API may be in the changed mount."""
+        return self.mount is None or (namespace == self.mount.namespace and path.startswith(self.mount.path))
+
+
+def parse_mount_change(line: bytes) -> MountChange | None:
+    """Read one line of an audit device, for changes of mounts alone.
+
+    Args:
+        line: untrusted, without its end.
+
+    Returns:
+        Which mount has changed; None for any other line, garbage included.
+    """
+    if (_MOUNTS not in line and _REMOUNT not in line) or b'"response"' not in line:
+        return None
+    try:
+        document = _mapping(json.loads(line), "line")
+        request = _mapping(document.get("request"), "request")
+        path = _path(request.get("path"), "request.path")
+    except (ValueError, RecursionError):
+        return None
+    if document.get("type") != "response" or document.get("error") or request.get("operation") not in _MOUNT_CHANGES:
+        return None
+    if path == "sys/remount":
+        return MountChange(None)
+    if not path.startswith("sys/mounts/"):
+        return None
+    where = request.get("namespace")
+    name = where.get("path") if isinstance(where, dict) else None
+    mount = path.removeprefix("sys/mounts/").removesuffix("/tune").strip("/") + "/"
+    return MountChange(VaultPath(clean_namespace(name if isinstance(name, str) else ""), mount))
 
 
 def _audited(

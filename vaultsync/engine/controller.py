@@ -7,7 +7,7 @@ done, again later, retry or give up.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,7 +25,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -41,6 +41,11 @@ LOOKS_AT_ONCE = 4
 """Passes of a look at everything, as many as vault.client has THREADS: more would only be in an event's way."""
 AUDIT_LOOK_SECONDS = 30.0
 """At least this long between two looks at everything that senders of audit lines cause."""
+MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
+"""How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
+between two such looks, as audit lines may be forged."""
+MAX_MOUNTS: Final = 16
+"""Changed mounts at most that are told apart until then."""
 LOOK_BEHIND_SECONDS = 0.05
 """How long after a write's event its path is looked at: what it wrote goes first on its way to the readers."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
@@ -62,6 +67,7 @@ class Controller:
     Attributes:
         passes: how many have ended, by what they were over and how.
         resyncs: looks at everything.
+        on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
         caught_up: set once all that was known at the start of `work` is looked at.
     """
 
@@ -82,6 +88,9 @@ class Controller:
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
         self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self.on_rescan: Callable[[], None] = _nothing
+        self._changed_mounts: set[MountChange] = set()
+        self._mounts_looked_at = float("-inf")
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -208,6 +217,28 @@ class Controller:
         else:
             self.look_at_everything()
 
+    def mounts_changed(self, change: MountChange) -> None:
+        """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
+        if len(self._changed_mounts) >= MAX_MOUNTS:
+            self._changed_mounts = {MountChange(None)}
+        is_planned = bool(self._changed_mounts)
+        self._changed_mounts.add(change)
+        if not is_planned:
+            delay, pause = MOUNT_LOOK_SECONDS
+            loop = asyncio.get_running_loop()
+            self._mounts_looked_at = max(loop.time() + delay, self._mounts_looked_at + pause)
+            loop.call_at(self._mounts_looked_at, self._look_at_changed_mounts)
+
+    def _look_at_changed_mounts(self) -> None:
+        changes, self._changed_mounts = self._changed_mounts, set()
+        self.on_rescan()
+        for path in self._index.paths():
+            if any(change.covers(path.namespace, path.path) for change in changes):
+                self._queue.add(path, Lane.RESYNC)
+        for prefix in self._index.prefixes():
+            if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
+                self._queue.add(prefix, Lane.RESYNC)
+
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
         self._away = {found for found in self._away if found[0] is VaultUnavailable}
@@ -216,6 +247,7 @@ class Controller:
     def look_at_everything(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self.resyncs += 1
+        self.on_rescan()
         for path in self._index.paths():
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
@@ -401,3 +433,7 @@ class Controller:
             return
         for key in keys:
             self._queue.add(key, lane)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

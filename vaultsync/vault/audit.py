@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 
 from loguru import logger
 
-from vaultsync.core.events import VaultEvent, parse_audit_line
+from vaultsync.core.events import MountChange, VaultEvent, parse_audit_line, parse_mount_change
 
 CHUNK: Final = 64 * 1024
 MAX_LINE: Final = 1024 * 1024
@@ -87,6 +87,7 @@ class Audit:
 
     Attributes:
         on_change: called when `is_heard` changes.
+        on_mounts: called for each line that tells of a changed mount; must not block.
         events: how many changes lines have told of.
         last_event: when the last one came, in seconds since 1970, None before the first.
     """
@@ -105,6 +106,7 @@ class Audit:
         self.events = 0
         self.last_event: float | None = None
         self.on_change: Callable[[], None] = _nothing
+        self.on_mounts: Callable[[MountChange], None] = _nothing
 
     @property
     def is_configured(self) -> bool:
@@ -224,6 +226,8 @@ class Audit:
             self._on_connect()
             self.on_change()
         for line in lines:
+            if (change := parse_mount_change(line)) is not None:
+                self.on_mounts(change)
             events = parse_audit_line(line)
             if events:  # one change, even where it may be one in either version of KV
                 self.events += 1
@@ -309,5 +313,5 @@ def _is_within(address: str, networks: Sequence[Network]) -> bool:
     return any((mapped or found) in network for network in networks)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""

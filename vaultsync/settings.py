@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vaultsync.core import names
+from vaultsync.core.audit_address import Transport, parse_audit_address
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.logins import Auth
@@ -30,7 +31,7 @@ from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.kube.selection import is_label_selector, is_namespace
-from vaultsync.vault.audit import Network
+from vaultsync.vault.audit_access import Network
 from vaultsync.vault.methods import (
     SERVICE_ACCOUNT_TOKEN,
     AppRoleMethod,
@@ -280,27 +281,36 @@ class Settings(BaseSettings):
     )
     source: Source = Field(
         default=Source.AUTO,
-        description="what tells of changes in Vault: events (its event stream), audit (an audit device), poll, or "
-        "auto: the first of these that is there, at any time",
+        description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
+        "the first of these that works, at any time. With any but auto no other source takes over; if then the audit "
+        "device does not deliver, that is reported, and everything is looked at each VAULTSYNC_CANARY_INTERVAL",
     )
     audit_listen: str = Field(
         default="",
-        description="address for a socket audit device of Vault, such as 0.0.0.0:8220 or unix:/run/vaultsync/audit: it "
-        "tells of all changes, and beside the event stream of deletions (which that tells to root tokens alone); "
+        description="address for a socket audit device of Vault, such as udp:0.0.0.0:8220, unix:/run/vaultsync/audit, "
+        "or on one machine tcp:127.0.0.1:8220: it reports all changes, and beside the event stream deletions (which "
+        "that tells to root tokens alone). From another machine use udp: Vault waits for a TCP receiver that is gone; "
         "default: none",
     )
     audit_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         default=(),
-        description="addresses that may connect there, comma-separated, such as 10.0.0.0/8; default: all",
+        description="addresses that may send there, comma-separated, such as 10.0.0.0/8; default: all",
     )
     audit_tls_cert: str = Field(
-        default="", description="PEM file with the certificate of the listener for audit devices; default: no TLS"
+        default="", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
     )
     audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
     audit_file: str = Field(
         default="",
         description="the file of a file audit device of Vault, where it can be read: the same as a socket; "
         "default: none",
+    )
+    canary_interval: Seconds = Field(
+        default=300.0,
+        ge=1,
+        le=86400,
+        description="how often a request of vaultsync's own must come back through the audit device, where one is set "
+        "up: if it does not, the next source takes over",
     )
     poll_interval: Seconds = Field(
         default=60.0, ge=1, le=86400, description="how often each path is looked at where nothing tells of changes"
@@ -345,11 +355,16 @@ class Settings(BaseSettings):
         SeedPaths.parse(value)
         return value
 
-    @field_validator("health_listen", "audit_listen")
+    @field_validator("audit_listen")
     @classmethod
-    def _is_listen(cls, value: str, info: ValidationInfo) -> str:
-        if info.field_name == "audit_listen" and re.fullmatch(r"unix:/.+", value):
-            return value
+    def _is_audit_address(cls, value: str) -> str:
+        if value:
+            parse_audit_address(value)
+        return value
+
+    @field_validator("health_listen")
+    @classmethod
+    def _is_listen(cls, value: str) -> str:
         if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
             raise ValueError("must be host:port, such as 0.0.0.0:8080")
         return value
@@ -367,6 +382,12 @@ class Settings(BaseSettings):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
+        if (
+            self.audit_tls_cert
+            and self.audit_listen
+            and parse_audit_address(self.audit_listen).transport is Transport.UDP
+        ):
+            raise ValueError("VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address")
         return self
 
     @field_validator("vault_token", "vault_role_id", "vault_secret_id")

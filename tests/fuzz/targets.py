@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from vaultsync.core.errors import RedirectRefused
-from vaultsync.core.events import BadFrame, parse_audit_line, parse_event, parse_mount_change
+from vaultsync.core.events import BadFrame, parse_audit_entry, parse_event
 from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
 from vaultsync.core.redirects import Address, choose, target
 from vaultsync.core.rules import MAX_PROPERTIES, RuleError, parse_rules
@@ -42,10 +42,11 @@ def event(data: bytes) -> None:
 
 def audit(data: bytes) -> None:
     """A line of an audit device tells of changed paths, or nothing; it never raises."""
-    for found in parse_audit_line(data):
+    entry = parse_audit_entry(data)
+    for found in entry.events:
         assert found.path.path
         assert found.version >= 0
-    change = parse_mount_change(data)
+    change = entry.mounts
     assert change is None or change.mount is None or change.mount.path.endswith("/")
 
 

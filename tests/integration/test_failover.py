@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -191,7 +192,7 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
             time.sleep(0.02)
         assert 0 < ended < began
         assert ended - started < 10.5
-        place.wait_for(lambda: "starting anew, as a standby" in cut_off.output(), PATIENCE)
+        place.wait_for(lambda: "this process stands by: the leadership is lost" in cut_off.output(), PATIENCE)
         ask(place, "app")
         place.wait_for_secret("app", PATIENCE)
         proxy.heal()
@@ -252,6 +253,67 @@ def test_who_takes_the_lease_away_is_obeyed_and_followed(place: Place, replicas:
     ask(place, "app")
     replicas.wait_until_led(leader)  # in the same process
     place.wait_for_secret("app", PATIENCE)
+
+
+LISTS = re.compile(r'^apiserver_request_total\{.*resource="(\w+)".*verb="LIST".*\} (\d+)$', re.MULTILINE)
+RISING = re.compile(r"^(vaultsync_\w+_(?:total|count|bucket)\S*) (\S+)$", re.MULTILINE)
+
+
+def lists(testbed: Testbed) -> Counter[str]:
+    """How often the API server was asked for a list, by resource."""
+    found: Counter[str] = Counter()
+    for resource, number in LISTS.findall(testbed.kube_apiserver.api.text("/metrics")):
+        found[resource] += int(number)
+    return found
+
+
+def counted(process: VaultsyncProcess) -> dict[str, float]:
+    """All counters of /metrics."""
+    return {sample: float(value) for sample, value in RISING.findall(process.health.text("/metrics"))}
+
+
+def test_who_loses_the_lease_lists_nothing_again_and_goes_on_counting_and_answering(
+    place: Place, replicas: Replicas, testbed: Testbed
+) -> None:
+    leader = replicas.start()
+    ask(place, "app")
+    before_value = place.wait_for_secret("app", PATIENCE)
+    place.wait_for(lambda: counted(leader)["vaultsync_force_syncs_total"] >= 1, PATIENCE)
+    testbed.eso.freeze() if testbed.eso else None  # which lists too, from time to time
+    ended, answers = Event(), list[tuple[bool, dict[str, float]]]()
+
+    def observe() -> None:
+        while not ended.wait(0.02):
+            answers.append((leader.health.answers("/readyz"), counted(leader)))
+
+    try:
+        before = lists(testbed)
+        with ThreadPoolExecutor(1) as thread:
+            observing = thread.submit(observe)
+            try:
+                change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 4}}
+                place.kube.patch(LEASES, "Lease", "vaultsync", change, NAMESPACE)
+                leader.wait_until(lambda: "it is held by a person" in leader.output(), PATIENCE)
+                leader.wait_until(lambda: not leads(leader), PATIENCE)
+                ask(place, "meanwhile")
+                place.vault.delete(place.path("app"))
+                replicas.wait_until_led(leader)
+                place.wait_for(lambda: place.read("app") and place.read("meanwhile"), PATIENCE)
+            finally:
+                ended.set()
+            observing.result(PATIENCE)
+        after = lists(testbed)
+    finally:
+        testbed.eso.thaw() if testbed.eso else None
+    place.wait_for(lambda: place.secret("app") not in (None, before_value), PATIENCE)
+    for resource in ("namespaces", "secretstores", "clustersecretstores", "externalsecrets"):
+        assert after[resource] == before[resource], resource
+    assert len(answers) > 50
+    assert all(is_ready for is_ready, _ in answers)
+    for (_, one), (_, other) in pairwise(answers):
+        assert all(other.get(sample, -1.0) >= value for sample, value in one.items())
+    place.wait_for(lambda: counted(leader)["vaultsync_seeds_total"] >= 2, PATIENCE)  # one in either term
+    assert "Traceback" not in leader.output()
 
 
 def test_a_dry_run_takes_no_lease(place: Place, replicas: Replicas) -> None:

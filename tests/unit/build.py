@@ -149,6 +149,12 @@ def audit_line(operation: str, where: str, mount: str = "secret/", **more: Anyth
     return json.dumps({"response": {}} | document, separators=(",", ":")).encode()
 
 
+def canary_line(path: str, **request: Anything) -> bytes:
+    """The entry of a canary, as its audit device writes it."""
+    asked = {"mount_type": "system", "data": None} | request
+    return audit_line("read", path, "sys/", request=asked)
+
+
 def wrote(version: int, created: str = "hmac-sha256:94000c6f") -> Json:
     """What KV v2 answers to a write; Vault hashes the time as any text, OpenBao does not."""
     answer = {"created_time": created, "custom_metadata": None, "destroyed": False, "version": version}

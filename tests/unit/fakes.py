@@ -40,6 +40,10 @@ class FakeVault:
         before_create: called between the look and the write, once.
         looks, creates, rotations, marks: how often each path was asked for.
         marks_refused: raised by every mark while set.
+        request_ids: of the last create or rotation, by path.
+        on_own_write: called with path, version and request ID of each create and rotation.
+        clustered: whether there are standby nodes.
+        cluster_questions: how often that was asked for.
     """
 
     def __init__(self) -> None:
@@ -54,6 +58,10 @@ class FakeVault:
         self.rotations: dict[VaultPath, int] = defaultdict(int)
         self.marks: dict[VaultPath, int] = defaultdict(int)
         self.marks_refused: VaultsyncError | None = None
+        self.on_own_write: Callable[[VaultPath, int, str], None] = lambda *_: None
+        self.request_ids: dict[VaultPath, str] = {}
+        self.clustered = False
+        self.cluster_questions = 0
 
     def write(self, path: VaultPath, **values: str) -> None:
         """A person writes a new version."""
@@ -108,7 +116,14 @@ class FakeVault:
         old = self.secrets.get(path, Secret())
         plain = {name: value.get_secret_value() for name, value in values.items()}
         self.write(path, **{**(old.values or {}), **plain})
-        return self._state(path)
+        state = self._state(path)
+        self.request_ids[path] = f"own-{path}-{self.creates[path]}-{self.rotations[path]}"
+        self.on_own_write(path, state.version, self.request_ids[path] if state.mount.kv == 2 else "")
+        return state
+
+    async def is_clustered(self) -> bool:
+        self.cluster_questions += 1
+        return self.clustered
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         raise VaultRejected(f"Vault returned 404: no reason given on sys/policies/password/{policy}/generate")

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.build import external_secret, path, run_ahead
+from tests.unit.auditing import READ, Receiving, receiving
+from tests.unit.build import eventually, external_secret, path, run_ahead
+from tests.unit.servers import unused_port
 from tests.unit.test_engine import KV1, A, Engine, v1_external_secret
-from vaultsync.core.events import MountChange, parse_mount_change
+from vaultsync.core.events import MountChange, parse_audit_entry
 from vaultsync.core.paths import VaultPath
 from vaultsync.engine.controller import MAX_MOUNTS, MOUNT_LOOK_SECONDS
 
@@ -28,6 +30,10 @@ def line(where: str, operation: str = "update", namespace: object = None, **fiel
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+def changed(entry: bytes) -> MountChange | None:
+    return parse_audit_entry(entry).mounts
+
+
 @pytest.mark.parametrize(
     ("where", "operation", "mount"),
     [
@@ -39,11 +45,11 @@ def line(where: str, operation: str = "update", namespace: object = None, **fiel
     ],
 )
 def test_the_changed_mount_is_named(where: str, operation: str, mount: str) -> None:
-    assert parse_mount_change(line(where, operation)) == MountChange(path(mount))
+    assert changed(line(where, operation)) == MountChange(path(mount))
 
 
 def test_it_is_of_the_requests_vault_namespace() -> None:
-    found = parse_mount_change(line("sys/mounts/secret", namespace={"id": "x", "path": "team/a/"}))
+    found = changed(line("sys/mounts/secret", namespace={"id": "x", "path": "team/a/"}))
     assert found == MountChange(VaultPath("team/a", "secret/"))
     assert found.covers("team/a", "secret/data/x")
     assert not found.covers("", "secret/data/x")
@@ -51,7 +57,7 @@ def test_it_is_of_the_requests_vault_namespace() -> None:
 
 
 def test_a_move_names_nothing_in_clear() -> None:
-    found = parse_mount_change(line("sys/remount"))
+    found = changed(line("sys/remount"))
     assert found == MountChange(None)
     assert found.covers("any", "thing")
 
@@ -72,13 +78,32 @@ def test_a_move_names_nothing_in_clear() -> None:
     ],
 )
 def test_other_lines_are_about_no_mount(told: bytes) -> None:
-    assert parse_mount_change(told) is None
+    assert changed(told) is None
 
 
 @given(st.binary(max_size=80), st.sampled_from([b'"sys/mounts/', b'"sys/remount"']))
 def test_garbage_is_about_no_mount(garbage: bytes, bait: bytes) -> None:
-    assert parse_mount_change(garbage + bait + b'"response"' + garbage) is None
-    assert parse_mount_change(b"[" * 10_000 + bait + b'"response"') is None
+    assert changed(garbage + bait + b'"response""update"' + garbage) is None
+    assert changed(b"[" * 10_000 + bait + b'"response""update"') is None
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_only_a_verified_sender_is_believed(transport: str) -> None:
+    async def test(made: Receiving) -> None:
+        found: list[MountChange] = []
+        made.audit.on_mounts = found.append
+        await eventually(lambda: made.asked)
+        forger = await made.stranger()
+        forger.send(line("sys/mounts/forged") + b"\n" + line("sys/remount") + b"\n")
+        device = await made.device()
+        device.send(READ)
+        await eventually(lambda: made.audit.is_connected)
+        device.send(line("sys/mounts/secret/tune") + b"\n")
+        await eventually(lambda: found)
+        assert found == [SECRET]
+        forger.close()
+
+    receiving(test, listen=f"{transport}:127.0.0.1:{unused_port()}")
 
 
 def engine() -> Engine:

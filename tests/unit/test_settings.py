@@ -279,9 +279,29 @@ def test_what_tells_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.audit_file, found.poll_interval, found.poll_rate) == ("/vault/logs/audit.log", 300, 10)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8220", ":8220", "[::1]:8220", "unix:/a"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8220", ":8220", "[::1]:8220", "unix:/a", "udp::8220", "tcp:127.0.0.1:8220"]
+)
 def test_addresses_for_an_audit_device(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert settings(monkeypatch, VAULTSYNC_AUDIT_LISTEN=address).audit_listen == address
+
+
+@pytest.mark.parametrize("address", ["8220", "udp:8220", "unix:audit", "tls:a:1 ", "udp:a:65536"])
+def test_an_address_that_is_none_is_refused_with_the_forms(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    line = complaint(monkeypatch, VAULTSYNC_AUDIT_LISTEN=address)
+    assert line.startswith("VAULTSYNC_AUDIT_LISTEN must be udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH")
+
+
+def test_datagrams_have_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"VAULTSYNC_AUDIT_LISTEN": "udp::8220", "VAULTSYNC_AUDIT_TLS_CERT": "/tls.crt"}
+    line = complaint(monkeypatch, **given)
+    assert line == "VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address"
+
+
+def test_how_often_a_canary_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).canary_interval == 300
+    assert settings(monkeypatch, VAULTSYNC_CANARY_INTERVAL="10m").canary_interval == 600
+    assert complaint(monkeypatch, VAULTSYNC_CANARY_INTERVAL="0s").startswith("VAULTSYNC_CANARY_INTERVAL")
 
 
 def test_an_audit_device_must_have_somewhere_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

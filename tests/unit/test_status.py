@@ -45,11 +45,11 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
         app = App(settings, kube)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(tasks, kube, "v1", Selection(), app._controller)
+                watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
-                    await test(app._status, watches)
+                    await test(app.term.status, watches)
                 finally:
                     starting.cancel()
                     for _, task in watches._running.values():

@@ -13,10 +13,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, login, run
+from tests.unit.build import eventually, logged, login, path, run
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import stream
+from vaultsync.vault import deafness, stream
+from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.stream import EventStream, stream_uri
 
 
@@ -214,6 +215,68 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
         assert listener.connects == 1
 
     against(stay, test)
+
+
+# -- a deaf stream
+
+
+def own_write() -> OwnWrite:
+    return OwnWrite(path("secret/data/k1"), 1, "id", asyncio.get_running_loop().time())
+
+
+@pytest.fixture
+def _soon_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deafness, "DEAF_SECONDS", 0.1)
+    monkeypatch.setattr(deafness, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_soon_deaf")
+def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
+    release = asyncio.Event()
+    subscriptions: list[ServerConnection] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        subscriptions.append(connection)
+        if len(subscriptions) == 2:
+            await release.wait()
+            await connection.send(frame(2))
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        found = listener.stream
+        await eventually(lambda: listener.connects == 1)
+        assert found.is_connected
+        found.wrote(own_write())
+        await eventually(lambda: len(subscriptions) == 2)
+        assert subscriptions[0].close_code is not None
+        await eventually(lambda: listener.connects == 2)
+        assert (found.is_connected, found.is_unproven, found.deaf) == (False, True, 1)
+        assert found.reason == deafness.REASON
+        assert listener.events == []
+        release.set()
+        await eventually(lambda: listener.events)
+        assert (found.is_connected, found.is_unproven, found.reason) == (True, False, "")
+        assert listener.connects == 3, "what was missed since the subscription is looked for"
+        assert len(lines) == 1
+
+    with logged("WARNING") as lines:
+        against(handler, test)
+
+
+@pytest.mark.usefixtures("_soon_deaf")
+def test_a_stream_that_reports_the_own_write_is_kept() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await asyncio.sleep(0.05)
+        await connection.send(frame(1))
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects == 1)
+        listener.stream.wrote(own_write())
+        await asyncio.sleep(0.3)
+        assert (listener.connects, listener.stream.deaf) == (1, 0)
+
+    against(handler, test)
 
 
 # -- behind a load balancer

@@ -343,26 +343,6 @@ def test_the_names_beside_a_path_are_one_list() -> None:
     run(main())
 
 
-def test_it_is_known_when_vault_last_took_a_write() -> None:
-    down: list[bool] = []
-
-    def respond(request: web.Request) -> web.Response:
-        return answer(503, {"errors": []}) if down else answer(200, {"data": {"version": 1}})
-
-    async def test(client: VaultClient) -> None:
-        assert client.last_written == float("-inf")
-        before = asyncio.get_running_loop().time()
-        await client.create(A, gone(), {"p": SecretStr(VALUE)})
-        written = client.last_written
-        assert before <= written <= asyncio.get_running_loop().time()
-        down.append(True)
-        with pytest.raises(VaultUnavailable):
-            await client.create(A, gone(), {"p": SecretStr(VALUE)})
-        assert client.last_written == written
-
-    with_client(vault(respond), test)
-
-
 def test_a_creation_is_a_check_and_set() -> None:
     sent: list[Any] = []
 

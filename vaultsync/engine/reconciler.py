@@ -53,6 +53,8 @@ class Vault(Looks, Protocol):
 
     async def password(self, policy: str, namespace: str) -> SecretStr: ...
 
+    async def is_clustered(self) -> bool: ...
+
 
 class Reconciler:
     """Makes Vault hold what seedable ExternalSecrets read, and notes what there is.
@@ -113,6 +115,13 @@ class Reconciler:
             self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))
             raise
         return names, again
+
+    async def may_be_behind(self) -> bool:
+        """Whether a node that is behind the active one may answer a look; yes, where Vault does not say."""
+        try:
+            return await self._vault.is_clustered()
+        except VaultsyncError:
+            return True
 
     async def listing(self, prefix: FindPrefix) -> set[Key]:
         """One pass over a listing: finds the paths under it; returns those and the listing's readers."""
@@ -194,13 +203,10 @@ class Reconciler:
             self._ledger.observe(path, state)
             self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))
             raise
-        if state.mount.kv == 1:
-            self._ledger.expect(path)
         write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
         try:
             after = await write(path, state, values)
         except VaultsyncError as error:
-            self._ledger.unexpect(path)
             if not isinstance(error, VaultUnavailable | NotLeading):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on

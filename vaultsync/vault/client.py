@@ -59,6 +59,8 @@ OLD_SECONDS: Final = 1.0
 """Of a look; a write follows on it within milliseconds."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
+CLUSTER_SECONDS: Final = 300.0
+"""How long Vault's word counts that it has standby nodes, or none."""
 MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
@@ -84,10 +86,10 @@ class VaultClient:
         self._cut: set[FindPrefix] = set()
         """Listings of which it was told that they are too long."""
         self._idle: asyncio.TimerHandle | None = None
-        self.last_written = float("-inf")
-        """When the last write was sent that Vault has taken, by the loop's clock."""
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
+        self._is_clustered = True
+        self._clustered_until = float("-inf")
         self.requests = Requests()
         self.trouble = ""
         """Why the last request got no answer of a working Vault, "" if it got one."""
@@ -227,9 +229,25 @@ class VaultClient:
         """
         return await self._in_thread(lambda: self._password(policy, namespace))
 
+    async def read_for_audit(self, path: str) -> None:
+        """Have Vault's audit devices report a read, in the token's own Vault namespace.
+
+        Args:
+            path: of Vault's API, without /v1/.
+        """
+        await self._in_thread(lambda: self._request("get", path, self._login.access.namespace))
+
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
         return await self._sent(self._health)
+
+    async def is_clustered(self) -> bool:
+        """Whether Vault has standby nodes, by its own word (sys/leader, which needs no token); kept for a while."""
+        now = time.monotonic()
+        if now >= self._clustered_until:
+            self._is_clustered = await self._sent(self._leader)
+            self._clustered_until = now + CLUSTER_SECONDS
+        return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
@@ -382,6 +400,13 @@ class VaultClient:
             version=str(told.get("version", ""))[:40],
         )
 
+    def _leader(self) -> bool:
+        answer = self._send("get", "sys/leader")
+        enabled = _mapping(answer.document).get("ha_enabled")
+        if not isinstance(enabled, bool):
+            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+        return enabled
+
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
@@ -482,7 +507,6 @@ class VaultClient:
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
         after, request_id = await self._in_thread(lambda: self._create(path, state, values))
-        self.last_written = max(self.last_written, sent)
         for notify in self.on_own_write:
             notify(OwnWrite(path, after.version, request_id, sent))
         return after

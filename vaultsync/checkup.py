@@ -19,6 +19,7 @@ from vaultsync.core.errors import (
     KubeRejected,
     KubeUnavailable,
     NoCredential,
+    RedirectRefused,
     VaultRejected,
     VaultsyncError,
     VaultUnavailable,
@@ -286,7 +287,7 @@ class Checkup:
         address = self._asking.address
         try:
             health = await self._vault.health()
-        except VaultUnavailable as error:
+        except (VaultUnavailable, RedirectRefused) as error:
             self._add(check.no_vault(address, str(error), untrusted=isinstance(error, VaultUntrusted)))
             self._add(check.not_asked(Name.LOGIN, Name.VAULT))
             return

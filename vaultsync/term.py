@@ -85,9 +85,10 @@ class Term:
         self.writer = ExternalSecretWriter(self._kube)
         syncer = Syncer(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
         self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_lets_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self._vault_connected, self.controller.vault_changed)
+        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed)
         self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
             wiring.audit_access(settings),
@@ -98,6 +99,7 @@ class Term:
             self._audited,
             is_only=settings.source is Source.AUDIT,
         )
+        self._audit.on_mounts = self.controller.mounts_changed
         self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         self._listens = False
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
@@ -196,15 +198,8 @@ class Term:
         if endpoint is not None:
             await endpoint.announce()
 
-    def _vault_connected(self) -> None:
-        self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
-        self.controller.vault_connected()
-
     def _audit_gap(self, more_may_be_missed: bool) -> None:
-        alone = not self._stream.is_connected
-        if alone:
-            self._vault.forget_mounts()
-        self.controller.audit_gap(alone=alone, settles=more_may_be_missed)
+        self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
 
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice

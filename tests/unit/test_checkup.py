@@ -276,3 +276,12 @@ def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jw
     """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
     by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
     assert missing(by_role, Checked([], user)).audience == audience
+
+
+def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:
+    """Such as of a proxy that wants https."""
+    found = lines(lambda path: 301 if path == "/v1/sys/health" else 0)
+    (line,) = [line for line in found if line.check is Name.VAULT]
+    assert line.mark is Mark.FAILED
+    assert "the redirect (301)" in line.found
+    assert "set VAULT_ADDR to Vault's address" in line.fix

@@ -428,12 +428,14 @@ def test_a_v1_creation_is_the_plain_values() -> None:
     sent: list[Any] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        sent.append((request.method, request.path, json.loads(await request.read())))
-        return web.Response(status=204)
+        if request.method == "POST":
+            sent.append((request.path, json.loads(await request.read())))
+            return web.Response(status=204)
+        return await vault(lambda _: answer(404, {"errors": []}))(request)
 
     async def test(client: VaultClient) -> None:
         assert (await client.create(path("kv1/a"), gone(mount=V1), {"x": SecretStr(VALUE)})).exists
-        assert sent == [("POST", "/v1/kv1/a", {"x": VALUE})]
+        assert sent == [("/v1/kv1/a", {"x": VALUE})]
 
     with_client(handler, test)
 

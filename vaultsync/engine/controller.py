@@ -7,7 +7,7 @@ done, again later, retry or give up.
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,7 +25,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -46,6 +46,11 @@ LOSS_LOOK_SECONDS: Final = (10.0, 60.0)
 """The same where entries are lost: the first pause, and the longest while losses go on."""
 SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
 """A rescan waits until so long after the last loss, and at most so long after the first."""
+MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
+"""How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
+between two such looks, as audit entries may be forged."""
+MAX_MOUNTS: Final = 16
+"""Changed mounts at most that are told apart until then."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
 HINT_SPACING = 0.05
@@ -69,6 +74,7 @@ class Controller:
     Attributes:
         passes: how many have ended, by what they were over and how.
         resyncs: looks at everything.
+        on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
         caught_up: set once all that was known at the start of `work` is looked at.
     """
 
@@ -89,6 +95,9 @@ class Controller:
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
         self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self.on_rescan: Callable[[], None] = _nothing
+        self._changed_mounts: set[MountChange] = set()
+        self._mounts_looked_at = float("-inf")
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -256,6 +265,28 @@ class Controller:
         else:
             self.look_at_everything()
 
+    def mounts_changed(self, change: MountChange) -> None:
+        """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
+        if len(self._changed_mounts) >= MAX_MOUNTS:
+            self._changed_mounts = {MountChange(None)}
+        is_planned = bool(self._changed_mounts)
+        self._changed_mounts.add(change)
+        if not is_planned:
+            delay, pause = MOUNT_LOOK_SECONDS
+            loop = asyncio.get_running_loop()
+            self._mounts_looked_at = max(loop.time() + delay, self._mounts_looked_at + pause)
+            loop.call_at(self._mounts_looked_at, self._look_at_changed_mounts)
+
+    def _look_at_changed_mounts(self) -> None:
+        changes, self._changed_mounts = self._changed_mounts, set()
+        self.on_rescan()
+        for path in self._index.paths():
+            if any(change.covers(path.namespace, path.path) for change in changes):
+                self._queue.add(path, Lane.RESYNC)
+        for prefix in self._index.prefixes():
+            if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
+                self._queue.add(prefix, Lane.RESYNC)
+
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
         self._away = {found for found in self._away if found[0] is VaultUnavailable}
@@ -264,6 +295,7 @@ class Controller:
     def look_at_everything(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self.resyncs += 1
+        self.on_rescan()
         for path in self._index.paths():
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
@@ -466,3 +498,7 @@ class Controller:
             return
         for key in keys:
             self._queue.add(key, lane)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import NotLeading, VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import NotLeading, RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import VaultPath
 from vaultsync.engine.ledger import Ledger, Unmarked
 from vaultsync.engine.workqueue import WorkQueue
@@ -50,7 +50,7 @@ class Marker:
             path, _ = await self._queue.get()
             try:
                 await self._mark(path)
-            except (VaultUnavailable, NotLeading):
+            except (VaultUnavailable, NotLeading, RedirectRefused):
                 wait = self._queue.retry(path)
             else:
                 wait = 0.0
@@ -63,7 +63,7 @@ class Marker:
         try:
             for path in self._ledger.all_unmarked():
                 await self._mark(path)
-        except (VaultUnavailable, NotLeading) as error:
+        except (VaultUnavailable, NotLeading, RedirectRefused) as error:
             logger.warning("not all that was made is marked as such", reason=str(error))
 
     async def _mark(self, path: VaultPath) -> None:
@@ -72,6 +72,8 @@ class Marker:
             return
         try:
             await self._vault.mark(path, unmarked.custom_metadata)
+        except RedirectRefused:
+            raise
         except VaultDenied as error:
             self._refused(path, unmarked, error)
             return

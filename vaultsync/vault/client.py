@@ -30,6 +30,7 @@ from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
 from vaultsync.vault.login import Login
+from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
 from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class VaultClient:
         self._fence = fence
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
-        self._mounts: dict[str, list[Mount]] = {}
+        self._mounts = MountCache()
         self._cut: set[FindPrefix] = set()
         """Listings of which it was told that they are too long."""
         self._idle: asyncio.TimerHandle | None = None
@@ -102,7 +103,7 @@ class VaultClient:
 
     def forget_mounts(self) -> None:
         """The mounts may have changed: ask again."""
-        self._mounts.clear()
+        self._mounts.forget_all()
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         """What is at the path: one request once the mount is known.
@@ -158,7 +159,27 @@ class VaultClient:
             limit: secrets.
             may_list: awaited before each folder, to wait in, or to end the listing.
         """
-        folders = [await self._in_thread(lambda: self._folder(prefix))]
+        below = VaultPath(prefix.namespace, prefix.prefix + "x")
+        mount = await self._in_thread(lambda: self._mount(below, prefix.kv))
+        found: set[VaultPath] = set()
+        refused: VaultDenied | VaultRejected | None = None
+        try:
+            found = await self._find_in(mount, prefix, limit, may_list)
+        except (VaultDenied, VaultRejected) as error:
+            refused = error
+        if found:
+            return found
+        now = await self._in_thread(lambda: self._mount(below, prefix.kv, FRESH_SECONDS))
+        if now != mount:
+            return await self._find_in(now, prefix, limit, may_list)
+        if refused is not None:
+            raise refused
+        return found
+
+    async def _find_in(
+        self, mount: Mount, prefix: FindPrefix, limit: int, may_list: Callable[[], Awaitable[bool]] | None
+    ) -> set[VaultPath]:
+        folders = [_folder(mount, prefix)]
         found: set[VaultPath] = set()
         while folders and len(found) < limit:
             if may_list is not None and not await may_list():
@@ -195,7 +216,9 @@ class VaultClient:
             path: the secret.
             kv: as for `look`.
         """
-        return await self._in_thread(lambda: frozenset(self._siblings(path, self._mount(path, kv))))
+        return await self._in_thread(
+            lambda: frozenset(self._at_mount(path, kv, lambda mount: self._siblings(path, mount)))
+        )
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         """A password by one of Vault's own policies (sys/policies/password/:name/generate).
@@ -248,7 +271,12 @@ class VaultClient:
 
     def _look(self, path: VaultPath, kv: int) -> SecretState:
         looked = time.monotonic()
-        mount = self._mount(path, kv)
+        state = self._at_mount(path, kv, lambda mount: self._look_in(mount, path, kv))
+        if _says_nothing_of_its_mount(state) and self._mount(path, kv, FRESH_SECONDS) != state.mount:
+            state = self._at_mount(path, kv, lambda mount: self._look_in(mount, path, kv))
+        return replace(state, looked=looked)
+
+    def _look_in(self, mount: Mount, path: VaultPath, kv: int) -> SecretState:
         if mount.kv == 1:
             return SecretState(mount, exists=path.path.rpartition("/")[2] in self._siblings(path, mount))
         if v2_path(mount, path.path) is None and kv != mount.kv:
@@ -256,24 +284,43 @@ class VaultClient:
                 f"{path} is in a KV v2 mount, but the store says version v1; "
                 "set the store's spec.provider.vault.version to v2"
             )
-        answer = self._request("get", _v2_path(mount, "subkeys", path), path.namespace, missing_ok=True)
-        return replace(_v2_state(mount, answer), looked=looked)
+        return _v2_state(mount, self._request("get", _v2_path(mount, "subkeys", path), path.namespace, missing_ok=True))
 
-    def _check_still_deleted(self, path: VaultPath, state: SecretState) -> None:
-        """An undeletion is no new version, and no check-and-set sees it: look again where the last look is old.
+    def _at_mount(self, path: VaultPath, kv: int, call: Callable[[Mount], T]) -> T:
+        """Send requests for a path in its mount; once more where they are refused and the mount is another one now."""
+        mount = self._mount(path, kv)
+        try:
+            return call(mount)
+        except RedirectRefused:
+            raise
+        except (VaultDenied, VaultRejected) as error:
+            refused = error
+        now = self._mount(path, kv, FRESH_SECONDS)
+        if now == mount:
+            raise refused
+        return call(now)
 
-        It is after this process was frozen, or where Vault or the way to it is slow.
+    def _check_still_so(self, path: VaultPath, state: SecretState) -> None:
+        """Check what no check-and-set does: look again if the last look is old, ask for the mount if it saw nothing.
+
+        An undeletion is no new version. A look is old after this process was frozen, or where Vault or the way to it is
+        slow. A look that shows a version also shows that the mount is KV v2. One that shows none does not: a mount that
+        was enabled anew as KV v1, or as another engine, would take the write, for a path that nobody reads.
 
         Raises:
-            WriteConflict: it was undeleted.
+            WriteConflict: it was undeleted, or is in another mount.
         """
         is_old = time.monotonic() - state.looked > OLD_SECONDS
-        if state.version > 0 and not state.exists and is_old and self._look(path, state.mount.kv).exists:
-            raise WriteConflict(f"{path} was undeleted by somebody else")
+        if state.version > 0 and not state.exists and is_old:
+            now = self._look(path, state.mount.kv)
+            if now.exists or (now.mount, now.version) != (state.mount, state.version):
+                raise WriteConflict(f"{path} was undeleted, or otherwise changed, by somebody else")
+        if state.version == 0 and self._mount(path, state.mount.kv, FRESH_SECONDS) != state.mount:
+            raise WriteConflict(f"{path} is in another mount now, or in one of another version")
 
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> tuple[SecretState, str]:
         """Write values; returns the state after it, and Vault's ID of the request."""
-        self._check_still_deleted(path, state)
+        self._check_still_so(path, state)
         self._check_fence()
         data = {name: value.get_secret_value() for name, value in values.items()}
         if state.mount.kv == 1:
@@ -298,9 +345,12 @@ class VaultClient:
         return after, str(answer.get("request_id") or "")
 
     def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
-        where = _v2_path(self._mount(path, 2), "metadata", path)
-        self._check_fence()
-        self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
+        def send(mount: Mount) -> None:
+            where = _v2_path(mount, "metadata", path)
+            self._check_fence()
+            self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
+
+        self._at_mount(path, 2, send)
 
     def _check_fence(self) -> None:
         if self._fence is not None:
@@ -316,15 +366,9 @@ class VaultClient:
         return found
 
     def _delete_version(self, path: VaultPath, version: int) -> None:
-        where = _v2_path(self._mount(path, 2), "delete", path)
+        # in a v1 mount this would create a secret
+        where = _v2_path(self._mount(path, 2, FRESH_SECONDS), "delete", path)
         self._request("post", where, path.namespace, {"versions": [version]})
-
-    def _folder(self, prefix: FindPrefix) -> tuple[str, str]:
-        """What is to be listed for the prefix, and the API path of what is in it."""
-        mount = self._mount(VaultPath(prefix.namespace, prefix.prefix + "x"), prefix.kv)
-        if mount.kv == 1:
-            return prefix.prefix, prefix.prefix
-        return f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}", prefix.prefix
 
     def _siblings(self, path: VaultPath, mount: Mount) -> list[str]:
         """The names in a path's folder."""
@@ -367,14 +411,15 @@ class VaultClient:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
 
-    def _mount(self, path: VaultPath, kv: int) -> Mount:
-        known = [mount for mount in self._mounts.get(path.namespace, ()) if path.path.startswith(mount.path)]
-        if known:
-            return max(known, key=lambda mount: len(mount.path))
+    def _mount(self, path: VaultPath, kv: int, max_age: float = MAX_AGE) -> Mount:
+        """The path's mount; the likely one where the token may not ask, as its request then brings Vault's reason."""
+        return self._mounts.resolve(path, max_age, lambda: self._ask_mount(path)) or guessed_mount(path.path, kv)
+
+    def _ask_mount(self, path: VaultPath) -> Mount | None:
         try:
             answer = self._request("get", f"sys/internal/ui/mounts/{path.path}", path.namespace)
         except VaultDenied:
-            return guessed_mount(path.path, kv)  # the request itself will bring the 403 that is worth telling
+            return None
         data = _mapping(answer.get("data"))
         if data.get("type") not in ("kv", "generic"):
             raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
@@ -385,7 +430,8 @@ class VaultClient:
                 f"{path} is in the Vault namespace {inner}, which its path names: "
                 "name it in the store's spec.provider.vault.namespace instead"
             )
-        self._mounts.setdefault(path.namespace, []).append(mount)
+        if not path.path.startswith(mount.path):
+            raise VaultRejected(f"{path} is in no mount now: Vault is moving it to {mount.path[:200]}")
         return mount
 
     def _namespace_in(self, path: VaultPath, mount: str, accessor: object) -> str:
@@ -494,6 +540,13 @@ def _trouble(status: int) -> str:
     return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
 
 
+def _folder(mount: Mount, prefix: FindPrefix) -> tuple[str, str]:
+    """What is to be listed for the prefix, and the API path of what is in it."""
+    if mount.kv == 1:
+        return prefix.prefix, prefix.prefix
+    return f"{mount.path}metadata/{prefix.prefix.removeprefix(mount.path + 'data/')}", prefix.prefix
+
+
 def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:
     """The secret's path in another folder of KV v2's API, such as `metadata`.
 
@@ -518,6 +571,11 @@ def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:
         written=parse_time(metadata.get("created_time")),
         **_custom(metadata),
     )
+
+
+def _says_nothing_of_its_mount(state: SecretState) -> bool:
+    """Whether a mount of KV v1 would have answered the same to a look in KV v2; not the other way round."""
+    return state.mount.kv == 2 and state.version == 0
 
 
 def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:

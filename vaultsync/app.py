@@ -382,6 +382,8 @@ class App:
             await self._election(self.term.fence).run(self.term.run, self.term.release)
         except* LeadershipLost as errors:
             logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
+            if self._watches is not None:
+                self._watches.reopen()  # without a renewal the way to the API server is bad, and watches may be dead
         await self._begin_anew()
         spare_collection(anew=True)
         await asyncio.sleep(STAND_BY_SECONDS)

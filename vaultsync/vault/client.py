@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from vaultsync.core.errors import (
     VaultDenied,
     VaultRejected,
     VaultUnavailable,
+    VaultUntrusted,
     WriteConflict,
 )
 from vaultsync.core.fence import Fence
@@ -38,6 +40,7 @@ from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
+from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import Answer
 
@@ -97,6 +100,7 @@ class VaultClient:
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
         self._writes = _Writes()
+        self._clock = ServerClock()
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.requests = Requests()
@@ -133,6 +137,10 @@ class VaultClient:
     def forget_mounts(self) -> None:
         """The mounts may have changed: ask again."""
         self._mounts.clear()
+
+    def clock(self) -> datetime:
+        """What Vault's clock shows, to about a second."""
+        return self._clock.now()
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         """What is at the path: one request once the mount is known.
@@ -313,10 +321,16 @@ class VaultClient:
             return SecretState(state.mount, exists=True), ""
         body = {"options": {"cas": state.version}, "data": data}
         with self._writing(values=True):
-            answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
-        metadata = _mapping(answer.get("data"))
-        if not isinstance(metadata.get("version"), int):
-            raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+            sent = self.clock()
+            try:
+                answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
+                metadata = _mapping(answer.get("data"))
+                if not isinstance(metadata.get("version"), int):
+                    raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+            except VaultUnavailable as error:
+                if _may_be_applied(error):
+                    error.sent = sent
+                raise
         known = dict(state.subkeys or {}) if state.exists else {}
         after = SecretState(
             mount=state.mount,
@@ -576,6 +590,11 @@ class _Writes:
             self.awaited -= 1
             if not self.awaited:
                 self.none_awaited.set()
+
+
+def _may_be_applied(error: VaultUnavailable) -> bool:
+    """Whether Vault may have done what a request asked for that has failed so: not if it refused to begin."""
+    return not isinstance(error, VaultUntrusted) and (error.status == 0 or error.status >= 500)
 
 
 def _trouble(status: int) -> str:

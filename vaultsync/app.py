@@ -4,7 +4,6 @@ What a replica needs only while it leads is vaultsync/term.py's.
 """
 
 import asyncio
-import signal
 import socket
 import time
 import uuid
@@ -33,6 +32,7 @@ from vaultsync.kube.election import TIMING, Election, LeadershipLost
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import Listener, Watches
+from vaultsync.lifecycle import Stop, report_callback
 from vaultsync.ops.health import Health, Part
 from vaultsync.ops.metrics import Figures, Metrics
 from vaultsync.settings import Settings
@@ -58,13 +58,13 @@ async def run(settings: Settings) -> None:
         NoKubeConfig: there is no way to speak to Kubernetes.
         OSError: an address to listen on can't be had.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = Stop()
+    stop.on_signals()
+    asyncio.get_running_loop().set_exception_handler(report_callback)
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, f"{socket.gethostname()}_{uuid.uuid4()}")
+    app = App(settings, kube, stop, f"{socket.gethostname()}_{uuid.uuid4()}")
     try:
-        await app.run(stop)
+        await app.run()
     finally:
         await app.close()
 
@@ -258,22 +258,27 @@ class App:
 
     Args:
         kube: not fenced.
+        stop: ends `run`.
         identity: of this process in the election.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, identity: str = "") -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, identity: str = "") -> None:
         self._settings = settings
         self._kube = kube
+        self._stop = stop
         self._identity = identity
         self._index = wiring.index(settings)
         self._served: Served | None = None
         self._watches: Watches | None = None
-        self.term = Term(settings, kube, self._index)
+        self.term = Term(settings, kube, self._index, stop)
         self._metrics = Metrics(self._figures)
         self._health = Health(self._parts, self._metrics.text)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Start in order: health server, informers, the election, then the term; run until `stop` is set."""
+    async def run(self) -> None:
+        """Start in order: health server, informers, the election, then the term; run until asked to stop.
+
+        What was sent to Vault by then is waited for while the Lease is still renewed.
+        """
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
         await self.term.listen()
@@ -287,8 +292,9 @@ class App:
         )
         async with asyncio.TaskGroup() as tasks:
             main = tasks.create_task(self._main())
-            await stop.wait()
+            await self._stop.wait()
             logger.info("vaultsync stops")
+            await self.term.drain()
             main.cancel()
 
     async def close(self) -> None:
@@ -373,9 +379,11 @@ class App:
             await self.term.run()
             return
         try:
-            await self._election(self.term.fence).run(self.term.run)
+            await self._election(self.term.fence).run(self.term.run, self.term.release)
         except* LeadershipLost as errors:
             logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
+            if self._watches is not None:
+                self._watches.reopen()  # without a renewal the way to the API server is bad, and watches may be dead
         await self._begin_anew()
         spare_collection(anew=True)
         await asyncio.sleep(STAND_BY_SECONDS)
@@ -388,7 +396,7 @@ class App:
         """Replace the term that has ended; no counter goes back."""
         await self.term.close()
         with self._metrics.kept():
-            self.term = Term(self._settings, self._kube, self._index)
+            self.term = Term(self._settings, self._kube, self._index, self._stop)
             self._tell_term()
 
     def _tell_term(self) -> None:

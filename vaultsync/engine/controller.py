@@ -361,6 +361,10 @@ class Controller:
                 key, lane = await self._queue.get()
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
+    def begin_no_more(self) -> None:
+        """Begin no further pass: the process stops."""
+        self._queue.close()
+
     def _see_whether_caught_up(self) -> None:
         if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
             return

@@ -7,10 +7,13 @@ Values go in through `create` and `rotate` alone, and never into an exception, a
 import asyncio
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -20,7 +23,15 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
+from vaultsync.core.errors import (
+    NotLeading,
+    RedirectRefused,
+    VaultDenied,
+    VaultRejected,
+    VaultUnavailable,
+    VaultUntrusted,
+    WriteConflict,
+)
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
@@ -29,6 +40,7 @@ from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
+from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
 from vaultsync.vault.transport import Answer
@@ -88,6 +100,8 @@ class VaultClient:
         self._idle: asyncio.TimerHandle | None = None
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
+        self._writes = _Writes()
+        self._clock = ServerClock()
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.requests = Requests()
@@ -101,9 +115,33 @@ class VaultClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._hvac.adapter.close()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write was sent that is not answered yet, also one that nobody waits for any more."""
+        return self._writes.sent > 0
+
+    async def finish_writes(self, seconds: float) -> int:
+        """Send no further values, and wait for the answers to those that were sent. Marks can still be left.
+
+        Args:
+            seconds: the longest wait.
+
+        Returns:
+            How many writes were not answered by then.
+        """
+        self._writes.takes_values = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._writes.none_awaited.wait()
+        return self._writes.awaited
+
     def forget_mounts(self) -> None:
         """The mounts may have changed: ask again."""
         self._mounts.forget_all()
+
+    def clock(self) -> datetime:
+        """What Vault's clock shows, to about a second."""
+        return self._clock.now()
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         """What is at the path: one request once the mount is known.
@@ -321,18 +359,25 @@ class VaultClient:
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> tuple[SecretState, str]:
         """Write values; returns the state after it, and Vault's ID of the request."""
         self._check_still_so(path, state)
-        self._check_fence()
         data = {name: value.get_secret_value() for name, value in values.items()}
         if state.mount.kv == 1:
             # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
             # so that Vault itself refuses the write where the path exists by now.
-            self._request("post", path.path, path.namespace, data)
+            with self._writing(values=True):
+                self._request("post", path.path, path.namespace, data)
             return SecretState(state.mount, exists=True), ""
         body = {"options": {"cas": state.version}, "data": data}
-        answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
-        metadata = _mapping(answer.get("data"))
-        if not isinstance(metadata.get("version"), int):
-            raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        with self._writing(values=True):
+            sent = self.clock()
+            try:
+                answer = self._request("patch" if state.exists else "post", path.path, path.namespace, body)
+                metadata = _mapping(answer.get("data"))
+                if not isinstance(metadata.get("version"), int):
+                    raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+            except VaultUnavailable as error:
+                if _may_be_applied(error):
+                    error.sent = sent
+                raise
         known = dict(state.subkeys or {}) if state.exists else {}
         after = SecretState(
             mount=state.mount,
@@ -347,14 +392,24 @@ class VaultClient:
     def _mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         def send(mount: Mount) -> None:
             where = _v2_path(mount, "metadata", path)
-            self._check_fence()
-            self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
+            with self._writing(values=False):
+                self._request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
 
         self._at_mount(path, 2, send)
 
-    def _check_fence(self) -> None:
-        if self._fence is not None:
-            self._fence.check()
+    @contextmanager
+    def _writing(self, *, values: bool) -> Iterator[None]:
+        """Stands around each request that writes.
+
+        Raises:
+            NotLeading: it must not be sent.
+        """
+        with self._writes.counted():  # first, so that whoever closes the fence and then counts misses none
+            if values and not self._writes.takes_values:
+                raise NotLeading("no value is written: this process stops")
+            if self._fence is not None:
+                self._fence.check()
+            yield
 
     def _v2_mounts(self, namespace: str) -> dict[str, Mount]:
         answer = self._request("get", "sys/internal/ui/mounts", namespace)
@@ -506,7 +561,8 @@ class VaultClient:
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
-        after, request_id = await self._in_thread(lambda: self._create(path, state, values))
+        with self._writes.waited_for():
+            after, request_id = await self._in_thread(lambda: self._create(path, state, values))
         for notify in self.on_own_write:
             notify(OwnWrite(path, after.version, request_id, sent))
         return after
@@ -528,6 +584,63 @@ class VaultClient:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+
+
+class _Writes:
+    """The writes under way, for a stop: those that somebody waits for, and those that were sent.
+
+    They differ where a pass was cancelled: its request goes on in its thread.
+
+    Attributes:
+        takes_values: whether a value may be sent. Read in threads.
+        awaited: how many values are waited for on the loop.
+        none_awaited: set while there are none.
+    """
+
+    def __init__(self) -> None:
+        self.takes_values = True
+        self.awaited = 0
+        self.none_awaited = asyncio.Event()
+        self.none_awaited.set()
+        self._lock = threading.Lock()
+        self._sent = 0
+
+    @property
+    def sent(self) -> int:
+        """How many requests that write were sent and are not answered."""
+        with self._lock:
+            return self._sent
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """In a thread, around a request that writes."""
+        with self._lock:
+            self._sent += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sent -= 1
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """On the loop, around the wait for a write of values.
+
+        Whoever waits for none_awaited goes on after the step in which the last writer has taken in its answer.
+        """
+        self.awaited += 1
+        self.none_awaited.clear()
+        try:
+            yield
+        finally:
+            self.awaited -= 1
+            if not self.awaited:
+                self.none_awaited.set()
+
+
+def _may_be_applied(error: VaultUnavailable) -> bool:
+    """Whether Vault may have done what a request asked for that has failed so: not if it refused to begin."""
+    return not isinstance(error, VaultUntrusted) and (error.status == 0 or error.status >= 500)
 
 
 def _trouble(status: int) -> str:

@@ -4,6 +4,7 @@ What a replica needs only while it leads is vaultsync/term.py's.
 """
 
 import asyncio
+import os
 import socket
 import time
 import uuid
@@ -35,7 +36,7 @@ from vaultsync.kube.watches import Listener, Watches
 from vaultsync.lifecycle import Stop, report_callback
 from vaultsync.ops.health import Health, Part
 from vaultsync.ops.metrics import Figures, Metrics
-from vaultsync.settings import Settings
+from vaultsync.settings import Settings, removed_variables
 from vaultsync.status import in_words
 from vaultsync.term import Term, spare_collection
 from vaultsync.vault.client import VaultClient
@@ -61,8 +62,10 @@ async def run(settings: Settings) -> None:
     stop = Stop()
     stop.on_signals()
     asyncio.get_running_loop().set_exception_handler(report_callback)
+    for name, fix in removed_variables(os.environ).items():
+        logger.warning("a variable has no effect any more", variable=name, to_do=fix)
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, stop, f"{socket.gethostname()}_{uuid.uuid4()}")
+    app = App(settings, kube, stop, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
     try:
         await app.run()
     finally:
@@ -130,7 +133,6 @@ async def setup(settings: Settings, *, asks: bool) -> str:
 
 def _asking(settings: Settings) -> Asking:
     """The settings, as far as `check` asks something because of them."""
-    endpoint = wiring.audit_endpoint(settings)
     return Asking(
         address=settings.vault_addr,
         servers=(settings.vault_addr, *settings.store_servers),
@@ -140,7 +142,13 @@ def _asking(settings: Settings) -> Asking:
         seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
         by_annotation=settings.seed is SeedMode.ANNOTATED,
         writes=not settings.dry_run,
-        hearing=Hearing(settings.source.value, settings.audit_listen, settings.audit_file, settings.poll_interval),
+        hearing=Hearing(
+            settings.source.value,
+            settings.audit_listen,
+            settings.audit_file,
+            settings.poll_interval,
+            has_tls=bool(settings.audit_tls_cert),
+        ),
         streams=settings.source.streams,
         way=Way(
             auth=settings.vault_auth,
@@ -152,7 +160,7 @@ def _asking(settings: Settings) -> Asking:
             secret_id_file=settings.vault_secret_id_file,
         ),
         lease="" if settings.dry_run else settings.lease,
-        families=(endpoint[0].version,) if endpoint else (),
+        labels=wiring.labels_leader(settings),
     )
 
 
@@ -270,6 +278,7 @@ class App:
         self._index = wiring.index(settings)
         self._served: Served | None = None
         self._watches: Watches | None = None
+        self._label = wiring.leader_label(settings, kube)
         self.term = Term(settings, kube, self._index, stop)
         self._metrics = Metrics(self._figures)
         self._health = Health(self._parts, self._metrics.text)
@@ -351,6 +360,8 @@ class App:
             await self._watches.start()
             spare_collection(anew=True)
             logger.info("watching Kubernetes", external_secrets_version=self._served.version)
+            if self._label is not None:
+                tasks.create_task(self._label.run())
             while True:
                 await self._serve()
 
@@ -379,7 +390,8 @@ class App:
             await self.term.run()
             return
         try:
-            await self._election(self.term.fence).run(self.term.run, self.term.release)
+            election = self._election(self.term.fence)
+            await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
         except* LeadershipLost as errors:
             logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
             if self._watches is not None:

@@ -16,7 +16,7 @@ from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
-from vaultsync.core.check import is_red, right_settings, wrong_settings
+from vaultsync.core.check import is_red, removed_settings, right_settings, wrong_settings
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.logins import ROLE, Auth
 from vaultsync.core.objects import ObjectName
@@ -25,7 +25,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
-from vaultsync.settings import LOGIN, PREFIX, Settings, explain, variable
+from vaultsync.settings import LOGIN, PREFIX, Settings, explain, removed_variables, variable
 
 if TYPE_CHECKING:
     from vaultsync.engine.orphans import Orphan
@@ -78,8 +78,8 @@ exit codes: 0 stopped by a signal, 1 an address to listen on can't be had, 2 a w
 """
 CHECK: Final = f"""Tells, from where it runs, whether vaultsync can work there: one line a check, with what mends it.
 It asks for the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy
-in each mount that is in use, what tells of changes, the stores, and the first ExternalSecret that is blocked. What
-needs something that failed is not asked.
+in each mount that is in use, what tells of changes, Vault's audit devices (if the token may list them), the stores, and
+the first ExternalSecret that is blocked. What needs something that failed is not asked.
 {READ_ONLY}
 
 --print-setup prints, in place of that, the shell commands by which an admin of Kubernetes and Vault sets up what did
@@ -322,7 +322,8 @@ def _check(*, as_json: bool) -> int:
     _prepare(settings, "CRITICAL")  # what is to be said stands in the lines
     from vaultsync import app, tables
 
-    lines = [right_settings(), *asyncio.run(app.check(settings)).lines]
+    removed = removed_settings(removed_variables(os.environ))
+    lines = [right_settings(), *removed, *asyncio.run(app.check(settings)).lines]
     _leave(EXIT_FAILED if is_red(lines) else 0, tables.check_json(lines) if as_json else tables.check_table(lines))
 
 

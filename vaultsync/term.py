@@ -27,8 +27,8 @@ from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
 from vaultsync.kube.election import Release, awake
-from vaultsync.kube.endpoint import Endpoint
 from vaultsync.kube.external_secrets import ExternalSecretWriter
+from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.kube.recorder import Recorder
 from vaultsync.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
 from vaultsync.settings import Settings
@@ -139,21 +139,25 @@ class Term:
             await self._audit.start()
             self._listens = True
 
-    async def run(self) -> None:
-        """Look at everything and act, until cancelled; then leave what marks are left."""
-        endpoint = self._endpoint()
+    async def run(self, label: LeaderLabel | None = None, previous_holder: str = "") -> None:
+        """Look at everything and act, until cancelled; then leave what marks are left.
+
+        Args:
+            label: of this process's pod, None where no Service has to find it.
+            previous_holder: of the Lease, "" if none is known.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 if not self._listens:
-                    tasks.create_task(self._listen(endpoint))
+                    tasks.create_task(self._listen(label, previous_holder))
                 await self._act(tasks)
         finally:
             await self._audit.stop()
             async with asyncio.TaskGroup() as last:
                 if not self._is_drained:
                     last.create_task(self._marker.flush())
-                if endpoint is not None:
-                    last.create_task(endpoint.withdraw())
+                if label is not None:
+                    last.create_task(label.withdraw())
 
     async def drain(self) -> None:
         """Begin nothing more, wait for the answers to writes that were sent to Vault, and mark what they made.
@@ -214,15 +218,7 @@ class Term:
         await self.controller.caught_up.wait()
         spare_collection(anew=False)
 
-    def _endpoint(self) -> Endpoint | None:
-        """Where Vault's audit device is led to this pod, None where nothing has to lead it."""
-        found = wiring.audit_endpoint(self._settings)
-        if self.fence is None or found is None:
-            return None
-        namespace, _, name = self._settings.lease.partition("/")
-        return Endpoint(self._kube, namespace, f"{name}-audit", *found)
-
-    async def _listen(self, endpoint: Endpoint | None) -> None:
+    async def _listen(self, label: LeaderLabel | None, previous_holder: str) -> None:
         """Be heard by Vault's audit device: only the leader listens, so that the device finds nobody else."""
         for wait in backoff(0.1, LISTEN_AGAIN_SECONDS):
             try:
@@ -231,8 +227,8 @@ class Term:
             except OSError as error:
                 logger.warning("can't listen for Vault's audit device", reason=str(error), retry_s=round(wait, 1))
             await asyncio.sleep(wait)
-        if endpoint is not None:
-            await endpoint.announce()
+        if label is not None and self.fence is not None:
+            label.lead(self.fence, previous_holder)
 
     def _audit_gap(self, more_may_be_missed: bool) -> None:
         self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)

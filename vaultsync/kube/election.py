@@ -136,6 +136,9 @@ class Election:
         identity: no other process has it, and the process that has it has no other. Its own Lease it takes at once.
         fence: is open while this process leads.
         clock: the fence's.
+
+    Attributes:
+        previous_holder: the last other holder of the Lease that was seen, "" if none was. It is untrusted text.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class Election:
         self._seen: Lease | None = None
         self._free_at = float("-inf")
         self._changed = asyncio.Event()
+        self.previous_holder = ""
 
     async def run(self, lead: Callable[[], Awaitable[None]], release: Callable[[], Release] = Release) -> NoReturn:
         """Stand by, lead, and let go of the Lease when cancelled, for the next one to take it at once.
@@ -244,6 +248,7 @@ class Election:
         if lease.holder in ("", self._identity):
             self._free_at = float("-inf")
         elif renewed:
+            self.previous_holder = lease.holder
             self._free_at = self._clock() + max(self._timing.duration, lease.seconds)
         self._changed.set()
 

@@ -22,6 +22,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core import marks
+from vaultsync.core.audit_devices import SYS_AUDIT
 from vaultsync.core.check import Health
 from vaultsync.core.errors import (
     NotLeading,
@@ -295,6 +296,14 @@ class VaultClient:
             namespace: the Vault namespace that they are in.
         """
         return await self._in_thread(lambda: self._capabilities(paths, namespace))
+
+    async def audit_devices(self, namespace: str) -> dict[str, Any]:
+        """Vault's audit devices by path, as sys/audit lists them; the token needs `read` and `sudo` on that.
+
+        Args:
+            namespace: the token's Vault namespace.
+        """
+        return await self._in_thread(lambda: _mapping(self._request("get", SYS_AUDIT, namespace).get("data")))
 
     async def mount(self, path: VaultPath, kv: int) -> Mount:
         """The mount of a path; where the token may not ask for it, the one that the path is most likely in.

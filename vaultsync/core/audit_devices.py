@@ -14,7 +14,13 @@ from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
 SYS_AUDIT: Final = "sys/audit"
 NEEDED: Final = frozenset({"read", "sudo"})
 """The capabilities that reading sys/audit takes."""
-ENABLE: Final = "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=udp"
+WRITE_TIMEOUT: Final = "10ms"
+"""Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
+own subnet, until ARP gives up. The default is 2 s."""
+ENABLE: Final = (
+    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
+    f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
+)
 FILE: Final = "vault audit enable file file_path=/vault/logs/audit.log"
 LIST: Final = "`vault audit list -detailed`"
 DECLARED: Final = "where OpenBao's configuration declares the device, change that instead"
@@ -82,7 +88,8 @@ class AuditDevice:
     def again(self) -> str:
         """The commands that enable it again, by UDP, or what to do where its texts are none for a terminal."""
         options = {name: self.options[name] for name in _KEPT if name in self.options}
-        options = {"address": self.options.get("address", ""), "socket_type": "udp", **options}
+        new = {"address": self.options.get("address", ""), "socket_type": "udp", "write_timeout": WRITE_TIMEOUT}
+        options = {**new, **options}
         flags = ["-local"] if self.is_local else []
         flags += [f"-description={self.description}"] if self.description else []
         words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]

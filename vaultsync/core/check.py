@@ -444,7 +444,8 @@ def _on_paths(found: Mapping[str, frozenset[str]]) -> str:
 
 AUDIT_FIX: Final = (
     "set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220, and in Vault, beside another audit device: "
-    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=udp"
+    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
+    "socket_type=udp write_timeout=10ms"
 )
 
 

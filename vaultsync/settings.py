@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
-    IPvAnyAddress,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -30,6 +29,7 @@ from vaultsync.core.rotation import AGES, is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.kube.leader_label import is_pod_name
 from vaultsync.kube.selection import is_label_selector, is_namespace
 from vaultsync.vault.audit_access import Network
 from vaultsync.vault.methods import (
@@ -64,6 +64,11 @@ _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.APPROLE: ("vault_role_id",),
     Auth.JWT: ("vault_role", "vault_jwt_file"),
 }
+REMOVED: Final[Mapping[str, str]] = {
+    "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
+    "leader labels its pod, and the Service of the audit port selects that label",
+}
+"""Variables of earlier versions, and what takes their place."""
 _FILES: Final[Mapping[str, str]] = {
     "vault_token": "vault_token_file",
     "vault_role_id": "vault_role_id_file",
@@ -104,6 +109,12 @@ def _lease(text: str) -> str:
     namespace, _, name = text.partition("/")
     if text and not (is_namespace(namespace) and len(name) <= 200 and re.fullmatch(LEASE_NAME, name)):
         raise ValueError("must be NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")
+    return text
+
+
+def _pod_name(text: str) -> str:
+    if text and not is_pod_name(text):
+        raise ValueError("must be the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")
     return text
 
 
@@ -323,10 +334,11 @@ class Settings(BaseSettings):
         description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
         "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
     )
-    pod_ip: IPvAnyAddress | None = Field(
-        default=None,
-        description="this pod's address, for Vault's audit device: whoever leads writes it into the EndpointSlice "
-        "LEASE-audit-ipv4 (or -ipv6); default: none is written",
+    pod_name: Annotated[str, AfterValidator(_pod_name)] = Field(
+        default="",
+        description="this pod's name (metadata.name, by the downward API): the leader sets the label "
+        f'{names.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, and the Service of the audit '
+        "port selects that; default: none is set",
     )
     health_listen: str = Field(
         default="",
@@ -476,6 +488,11 @@ def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
+
+
+def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that are set and have no effect any more, with what to do. Other unknown variables are ignored."""
+    return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
 
 
 def explain() -> str:

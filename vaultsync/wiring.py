@@ -1,10 +1,11 @@
 """Parts made from the settings, for `run` and for the commands that look once. Starts nothing."""
 
-from ipaddress import IPv4Address, IPv6Address
-
 from vaultsync.core.decide import Defaults
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.index import Index, server_identity
+from vaultsync.kube.client import KubeClient
+from vaultsync.kube.election import TIMING
+from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.kube.selection import Selection
 from vaultsync.settings import Settings
 from vaultsync.vault.audit_access import AuditAccess
@@ -43,12 +44,18 @@ def audit_access(settings: Settings) -> AuditAccess:
     )
 
 
-def audit_endpoint(settings: Settings) -> tuple[IPv4Address | IPv6Address, int] | None:
-    """Address and port to which the leader leads Vault's audit device, None where nothing has to lead it."""
+def labels_leader(settings: Settings) -> bool:
+    """Whether the leader labels its pod: where a Service has to find the pod's audit port."""
     _, _, port = settings.audit_listen.rpartition(":")
-    if not settings.lease or settings.dry_run or settings.pod_ip is None or not port.isdecimal():
+    return bool(settings.lease and not settings.dry_run and settings.pod_name and port.isdecimal())
+
+
+def leader_label(settings: Settings, kube: KubeClient) -> LeaderLabel | None:
+    """What labels the leader's pod, None where no Service has to find it."""
+    if not labels_leader(settings):
         return None
-    return settings.pod_ip, int(port)
+    namespace, _, _ = settings.lease.partition("/")
+    return LeaderLabel(kube.unfenced(TIMING.request), namespace, settings.pod_name)
 
 
 def index(settings: Settings) -> Index:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.bench import latency, mass, running
+from tests.bench import latency, mass, running, states
 from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
 from tests.bench.entries import Taken, measure, recorded
@@ -20,6 +20,7 @@ from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
 from tests.bench.mass import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
 from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
+from tests.testbed.two_machines import TwoMachines
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.core.audit_address import Transport
 from vaultsync.settings import Settings
@@ -31,16 +32,22 @@ SPELLED_ROUNDS = 2
 MOST_PER_NAMESPACE = 25
 """Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
 
-NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "entries", "scale")
+NAMES = (
+    *("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "entries", "scale"),
+    "states",
+)
 BESIDE = "vaultsync beside its peers"
 AT_SIZES = "vaultsync by the number of ExternalSecrets"
+IN_STATES = "Vault in every state of vaultsync"
 CONTENDERS = {VAULTSYNC: "vaultsync", **{peer.key: peer.title for peer in PEERS}}
 
 
 def columns(title: str, figures: Sequence[Figure]) -> Columns:
-    """Of one of the two tables."""
+    """Of one of the tables."""
     if title == BESIDE:
         return Columns(title, CONTENDERS)
+    if title == IN_STATES:
+        return Columns(title, states.COLUMNS)
     sizes = sorted({int(size) for figure in figures for size in figure.samples})
     return Columns(title, {str(size): f"{size:,}" for size in sizes})
 
@@ -92,6 +99,7 @@ class Bench:
             **self._source_figures(),
         }
         self._at_sizes = sizes.rows()
+        self._in_states = states.rows()
 
     def _burst_figures(self) -> dict[str, Figure]:
         found = {}
@@ -122,7 +130,7 @@ class Bench:
     @property
     def figures(self) -> dict[str, list[Figure]]:
         """What was measured, by the title of its table."""
-        tables = {BESIDE: self._figures, AT_SIZES: self._at_sizes}
+        tables = {BESIDE: self._figures, AT_SIZES: self._at_sizes, IN_STATES: self._in_states}
         found = {title: [figure for figure in table.values() if figure.samples] for title, table in tables.items()}
         return {title: table for title, table in found.items() if table}
 
@@ -135,6 +143,9 @@ class Bench:
         for peer in self.peers:
             self._peer(peer)
         self._sources()
+        if "states" in self.wanted:
+            with TwoMachines() as machines:
+                self._in_states = states.States(machines, self.scale, self._say).run()
 
     # -- vaultsync
 

@@ -55,6 +55,10 @@ class Scale:
     poll_interval: int = 60  # seconds
     polls: int = 3
     entries: int = 500_000
+    state_rounds: int = 20
+    state_writes: int = 200  # of all clients in a round
+    state_patience: float = 60.0  # the Vault CLI's own
+    tcp_seconds: float = 8.0
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 
@@ -83,6 +87,9 @@ QUICK = Scale(
     poll_interval=5,
     polls=2,
     entries=50_000,
+    state_rounds=3,
+    state_patience=12.0,
+    tcp_seconds=5.0,
     patience=20.0,
     mass_patience=60.0,
 )

@@ -61,7 +61,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.vault_cacert, found.vault_namespace, found.kubeconfig) == (None, "", None)
     assert (found.seed, found.store_servers, found.resync) == (SeedMode.ANNOTATED, (), 3600)
     assert (found.log_format, found.log_level, found.health_listen) == ("auto", "INFO", "")
-    assert (found.lease, found.pod_ip) == ("", None)
+    assert (found.lease, found.pod_name) == ("", "")
     assert "t0ken" not in repr(found)
 
 
@@ -79,7 +79,7 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         VAULTSYNC_VAULT_TIMEOUT="500ms",
         VAULTSYNC_KUBE_TIMEOUT="7",
         VAULTSYNC_LEASE="team-a/vaultsync.two",
-        VAULTSYNC_POD_IP="fd00::1",
+        VAULTSYNC_POD_NAME="vaultsync-two-5d8f9c7b6-x2x4z",
         VAULTSYNC_HEALTH_LISTEN="0.0.0.0:8080",
         VAULTSYNC_LOG_FORMAT="json",
         VAULTSYNC_LOG_LEVEL="DEBUG",
@@ -89,7 +89,7 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert found.seed is SeedMode.ALL
     assert found.store_servers == ("http://a:1", "https://b/")
     assert (found.resync, found.vault_timeout, found.kube_timeout) == (5400, 0.5, 7)
-    assert (found.lease, str(found.pod_ip)) == ("team-a/vaultsync.two", "fd00::1")
+    assert (found.lease, found.pod_name) == ("team-a/vaultsync.two", "vaultsync-two-5d8f9c7b6-x2x4z")
     assert (found.health_listen, found.log_format, found.log_level) == ("0.0.0.0:8080", "json", "DEBUG")
 
 
@@ -203,7 +203,7 @@ def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.Monk
         ("VAULTSYNC_LEASE", "a/hunter2/b"),
         ("VAULTSYNC_LEASE", "a/Hunter2"),
         ("VAULTSYNC_LEASE", "a/" + "hunter2" * 40),
-        ("VAULTSYNC_POD_IP", "hunter2"),
+        ("VAULTSYNC_POD_NAME", "Hunter_2"),
         ("VAULTSYNC_RESYNC", "hunter2"),
         ("VAULTSYNC_RESYNC", "-1h"),
         ("VAULTSYNC_RESYNC", "1s"),

@@ -3,6 +3,7 @@
 Messages are shown to people on their ExternalSecret: they name what answered, what it said and where, never a value.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 from vaultsync.core.names import Result
@@ -23,6 +24,9 @@ class VaultUnavailable(VaultsyncError):
     Args:
         message: as for all.
         status: of HTTP, 0 where nothing was answered.
+
+    Attributes:
+        sent: when the request was sent, by Vault's clock, if it writes a value and may have been applied all the same.
     """
 
     result = Result.UNAVAILABLE
@@ -30,6 +34,7 @@ class VaultUnavailable(VaultsyncError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        self.sent: datetime | None = None
 
 
 class VaultUntrusted(VaultUnavailable):

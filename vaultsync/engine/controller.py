@@ -6,8 +6,8 @@ done, again later, retry or give up.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,7 +25,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -46,8 +46,15 @@ LOSS_LOOK_SECONDS: Final = (10.0, 60.0)
 """The same where entries are lost: the first pause, and the longest while losses go on."""
 SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
 """A rescan waits until so long after the last loss, and at most so long after the first."""
+MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
+"""How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
+between two such looks, as audit entries may be forged."""
+MAX_MOUNTS: Final = 16
+"""Changed mounts at most that are told apart until then."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
+HINT_SPACING = 0.05
+"""Seconds between two looks at one path that events cause; the first one is not delayed."""
 MAX_DEFERRED = 16
 """Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
@@ -67,6 +74,7 @@ class Controller:
     Attributes:
         passes: how many have ended, by what they were over and how.
         resyncs: looks at everything.
+        on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
         caught_up: set once all that was known at the start of `work` is looked at.
     """
 
@@ -87,6 +95,9 @@ class Controller:
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
         self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self.on_rescan: Callable[[], None] = _nothing
+        self._changed_mounts: set[MountChange] = set()
+        self._mounts_looked_at = float("-inf")
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -95,6 +106,8 @@ class Controller:
         """Events that came while a pass over their path was running, and when, by time.monotonic."""
         self._unconfirmed: dict[VaultPath, tuple[VaultEvent, int]] = {}
         """The last event of a path that no look has shown yet, and how many looks have not."""
+        self._hinted: OrderedDict[VaultPath, float] = OrderedDict()
+        """When the last look that an event has caused was due, by time.monotonic; entries of the last moments."""
         self._received_at: dict[VaultPath, float] = {}
         """When the first event came that no pass over the path has taken up, by time.monotonic."""
         self._audit_look: asyncio.TimerHandle | None = None
@@ -185,8 +198,23 @@ class Controller:
         if not self._ledger.shows(event):
             self._unconfirmed[event.path] = (event, 0)
         self._received_at.setdefault(event.path, at)
-        self._ledger.touch_unversioned(event.path)
-        self._queue.add(event.path, Lane.URGENT)
+        if event.is_unversioned_write:
+            self._ledger.touch_unversioned(event.path)
+        self._look_now(event.path)
+
+    def _look_now(self, path: VaultPath) -> None:
+        """Look at the path at once, or as soon as a look for an earlier event is HINT_SPACING ago."""
+        now = time.monotonic()
+        while self._hinted and next(iter(self._hinted.values())) + HINT_SPACING <= now:
+            self._hinted.popitem(last=False)
+        due = self._hinted.setdefault(path, now)
+        if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
+            self._queue.add(path, Lane.URGENT)
+            return
+        if due < now:
+            due = self._hinted[path] = due + HINT_SPACING
+            self._hinted.move_to_end(path)
+        self._queue.add_after(path, due - now)
 
     def vault_connected(self) -> None:
         """From the event stream: whatever happened before this moment may have been missed."""
@@ -237,6 +265,28 @@ class Controller:
         else:
             self.look_at_everything()
 
+    def mounts_changed(self, change: MountChange) -> None:
+        """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
+        if len(self._changed_mounts) >= MAX_MOUNTS:
+            self._changed_mounts = {MountChange(None)}
+        is_planned = bool(self._changed_mounts)
+        self._changed_mounts.add(change)
+        if not is_planned:
+            delay, pause = MOUNT_LOOK_SECONDS
+            loop = asyncio.get_running_loop()
+            self._mounts_looked_at = max(loop.time() + delay, self._mounts_looked_at + pause)
+            loop.call_at(self._mounts_looked_at, self._look_at_changed_mounts)
+
+    def _look_at_changed_mounts(self) -> None:
+        changes, self._changed_mounts = self._changed_mounts, set()
+        self.on_rescan()
+        for path in self._index.paths():
+            if any(change.covers(path.namespace, path.path) for change in changes):
+                self._queue.add(path, Lane.RESYNC)
+        for prefix in self._index.prefixes():
+            if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
+                self._queue.add(prefix, Lane.RESYNC)
+
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
         self._away = {found for found in self._away if found[0] is VaultUnavailable}
@@ -245,6 +295,7 @@ class Controller:
     def look_at_everything(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self.resyncs += 1
+        self.on_rescan()
         for path in self._index.paths():
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
@@ -309,6 +360,10 @@ class Controller:
                 await free.acquire()
                 key, lane = await self._queue.get()
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
+
+    def begin_no_more(self) -> None:
+        """Begin no further pass: the process stops."""
+        self._queue.close()
 
     def _see_whether_caught_up(self) -> None:
         if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
@@ -447,3 +502,7 @@ class Controller:
             return
         for key in keys:
             self._queue.add(key, lane)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -5,12 +5,13 @@ A mark that could not be left is lost with the process, and what it was about is
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import NotLeading, VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import NotLeading, RedirectRefused, VaultDenied, VaultRejected, VaultUnavailable
 from vaultsync.core.paths import VaultPath
 from vaultsync.engine.ledger import Ledger, Unmarked
 from vaultsync.engine.workqueue import WorkQueue
@@ -19,6 +20,10 @@ BEHIND_SECONDS: Final = 3.0
 """In a burst of new paths the values go first, all of them."""
 DENIED_AGAIN_SECONDS: Final = 6.0
 """A revoked token is refused as one without the right is: by then it has been replaced."""
+FLUSH_SECONDS: Final = 1.0
+"""The longest that the end of a term waits for Vault; the next leader waits as well."""
+FLUSHED_AT_ONCE: Final = 4
+"""As many as vault.client has THREADS."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
@@ -50,7 +55,7 @@ class Marker:
             path, _ = await self._queue.get()
             try:
                 await self._mark(path)
-            except (VaultUnavailable, NotLeading):
+            except (VaultUnavailable, NotLeading, RedirectRefused):
                 wait = self._queue.retry(path)
             else:
                 wait = 0.0
@@ -58,13 +63,30 @@ class Marker:
                 self._queue.done(path)
             await asyncio.sleep(wait)  # the next mark would fail as well
 
-    async def flush(self) -> None:
-        """Leave what is still to be left, as far as Vault answers: the process ends."""
-        try:
-            for path in self._ledger.all_unmarked():
-                await self._mark(path)
-        except (VaultUnavailable, NotLeading) as error:
-            logger.warning("not all that was made is marked as such", reason=str(error))
+    async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Leave what is still to be left, as far as Vault answers in time: the process ends.
+
+        Args:
+            seconds: the longest wait.
+        """
+        paths, reasons = iter(self._ledger.all_unmarked()), list[str]()
+
+        async def leave_marks() -> None:
+            for path in paths:
+                if reasons:  # the next mark would fail as well
+                    return
+                try:
+                    await self._mark(path)
+                except (VaultUnavailable, NotLeading, RedirectRefused) as error:
+                    reasons.append(str(error))
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
+                for _ in range(FLUSHED_AT_ONCE):
+                    tasks.create_task(leave_marks())
+        if left := len(self._ledger.all_unmarked()):
+            reason = reasons[0] if reasons else "no answer in time"
+            logger.warning("not all that was made is marked as such", left=left, reason=reason)
 
     async def _mark(self, path: VaultPath) -> None:
         unmarked = self._ledger.unmarked(path)
@@ -72,6 +94,8 @@ class Marker:
             return
         try:
             await self._vault.mark(path, unmarked.custom_metadata)
+        except RedirectRefused:
+            raise
         except VaultDenied as error:
             self._refused(path, unmarked, error)
             return

@@ -121,7 +121,7 @@ class KubeClient:
         return made
 
     def unfenced(self, timeout: float) -> "KubeClient":
-        """For the Lease itself: the same connections and credentials, no fence, and another time-out in seconds."""
+        """For the Lease and the leader's label: the same connections and credentials, no fence, another time-out."""
         return KubeClient(self._api, timeout)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:

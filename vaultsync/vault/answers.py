@@ -69,14 +69,19 @@ def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str,
     if answer.status < 300:
         raise VaultUnavailable(f"an answer that is not Vault's on {path}")
     known = document if "errors" in document or "data" in document else None
-    if missing_ok and answer.status == 404 and known is not None and not known.get("errors"):
+    if missing_ok and answer.status == 404 and known is not None and _is_missing(known):
         return known
     raise _error(answer.status, known, path)
 
 
+def _is_missing(document: Mapping[str, Any]) -> bool:
+    """Whether a 404 is about the secret. One with a warning alone is about a path of the other KV version."""
+    return not document.get("errors") and ("errors" in document or document.get("data") is not None)
+
+
 def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
     """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
-    errors = (document or {}).get("errors")
+    errors = (document or {}).get("errors") or (document or {}).get("warnings")
     said = "; ".join(_said(line) for line in (errors if isinstance(errors, list) else [errors or ""]))
     message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path}"
     if status in (401, 403):

@@ -62,10 +62,12 @@ class Answer:
     Attributes:
         status: the HTTP status.
         document: the JSON of the body, None where it is none.
+        date: the header `Date`, "" without one.
     """
 
     status: int
     document: object
+    date: str = field(default="", compare=False)
 
 
 class Pools:
@@ -194,7 +196,7 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             if response.status != 400:
                 self._seen.refused()
         self._seen.answered(method.upper(), response.status, response.headers.get(INDEX, ""), seen.get(INDEX, ""))
-        return Answer(response.status, _document(response.data))
+        return Answer(response.status, _document(response.data), response.headers.get("Date", ""))
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send a request, again to each address that redirects lead to: the same method, path, body and headers."""

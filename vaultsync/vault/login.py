@@ -163,15 +163,15 @@ class Login:
             self.tried.set()
             await self._rest()
 
-    async def close(self, seconds: float = REVOKE_SECONDS) -> None:
+    async def close(self, seconds: float | None = None) -> None:
         """Give the token back if it was issued for this process alone, and let go of thread and connection.
 
         Args:
-            seconds: the longest wait for Vault.
+            seconds: the longest wait for Vault; None is REVOKE_SECONDS.
         """
         if self.issues and self.token is not None:
             with suppress(VaultsyncError, TimeoutError):  # it ends by itself
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(REVOKE_SECONDS if seconds is None else seconds):
                     await self.revoke()
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._vault.adapter.close()

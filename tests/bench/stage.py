@@ -55,7 +55,7 @@ class Scale:
     poll_interval: int = 60  # seconds
     polls: int = 3
     entries: int = 500_000
-    state_rounds: int = 20
+    state_rounds: int = 12
     state_writes: int = 200  # of all clients in a round
     state_patience: float = 60.0  # the Vault CLI's own
     tcp_seconds: float = 8.0

@@ -138,6 +138,11 @@ def test_whatever_stands_in_a_device_is_one_word_of_the_command(
     assert words[8:] == [f"-path={path}", *flags, "socket", *given_options]
 
 
+def test_a_device_without_a_write_timeout_gets_one() -> None:
+    """A UDP device needs it where vaultsync's machine is gone from Vault's own subnet."""
+    assert sends_to("a:1").again().endswith("socket address=a:1 socket_type=udp write_timeout=10ms")
+
+
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202e"])
 def test_what_is_none_for_a_terminal_is_not_printed(odd: str) -> None:
     for device in (sends_to("a:1", path=odd), sends_to(odd), AuditDevice("a", "socket", {}, odd)):

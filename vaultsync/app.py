@@ -135,7 +135,7 @@ async def check(settings: Settings) -> Checked:
         What was found, whatever fails.
     """
     login = _login(settings)
-    vault, index = VaultClient(login), _index(settings)
+    vault, index = VaultClient(login, waits=True), _index(settings)
     stream = EventStream(login, _nothing, _nothing)
     survey = Survey(index, vault, _seed_paths(settings), settings.seed)
     try:
@@ -240,7 +240,7 @@ async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
         SurveyFailed: there is no token to be had.
     """
     logged_in = _login(settings)
-    vault = VaultClient(logged_in)
+    vault = VaultClient(logged_in, waits=True)
     try:
         await logged_in.log_in()
         yield vault

@@ -16,20 +16,20 @@ from loguru import logger
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     BudgetSpent,
-    KubeDenied,
-    KubeRejected,
-    KubeUnavailable,
-    VaultDenied,
-    VaultRejected,
+    Postponed,
+    RequestImpossible,
+    VaultFailure,
+    VaultNamespaceUnavailable,
+    VaultRequestFailed,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.engine.gate import Gate
+from vaultsync.engine.failure_scopes import FailureScopes
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import NEVER, Ledger
 from vaultsync.engine.reconciler import Reconciler
@@ -47,8 +47,8 @@ DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that shows nothing of what an event has told: a standby node that answers by itself may be behind."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
-LONGEST_ABSENCE: Final = 5.0
-"""Seconds between two attempts at a Vault that is away, for all keys together."""
+REPORTED_WAIT: Final = 0.8
+"""A failing request is reported on its readers once its key waits so many seconds for the next attempt."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -81,7 +81,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
-        self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self._scopes = FailureScopes(self._queue.add)
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -94,8 +94,6 @@ class Controller:
         self._audit_alone = False
         self._works = False
         self._started = 0.0
-        self._told: set[Key] = set()
-        self._away: set[tuple[type[VaultsyncError], int]] = set()
 
     # -- signals: plain calls on the loop
 
@@ -184,7 +182,7 @@ class Controller:
 
     def vault_lets_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
-        self._gate.open()
+        self._scopes.close()
         self._queue.hasten()
 
     def audit_connected(self, alone: bool) -> None:
@@ -210,7 +208,7 @@ class Controller:
 
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._away = {found for found in self._away if found[0] is VaultUnavailable}
+        self._scopes.kube_is_back()
         self._queue.hasten()
 
     def look_at_everything(self) -> None:
@@ -245,7 +243,7 @@ class Controller:
 
     def failing(self) -> int:
         """How many passes have failed and are tried again, or wait for Vault."""
-        return self._queue.failing() + len(self._gate)
+        return self._queue.failing() + len(self._scopes)
 
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
@@ -282,9 +280,7 @@ class Controller:
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
     def _see_whether_caught_up(self) -> None:
-        if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
-            return
-        if any(kind is VaultUnavailable for kind, _ in self._away):
+        if self.caught_up.is_set() or self._scopes.is_vault_away or not self._queue.is_idle():
             return
         self.caught_up.set()
         logger.info(
@@ -295,7 +291,7 @@ class Controller:
         )
 
     async def _one_pass(self, key: Key, lane: Lane) -> None:
-        if not isinstance(key, ObjectName) and self._gate.holds(key, lane):
+        if not self._scopes.admit(key, lane):
             self._queue.done(key)
             return
         follow: set[Key] = set()
@@ -306,25 +302,23 @@ class Controller:
                 follow |= self._index.reader_names(key)  # also if the pass fails: they are told
             found, again = await self._pass_over(key)
             follow |= found
-        except BudgetSpent as error:
+        except Postponed as error:
             result = error.result
-            again = jittered(error.wait)
+            again = jittered(error.wait) if isinstance(error, BudgetSpent) else error.wait
             logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
             result = error.result
-            self._failed(key, error)
+            follow |= self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
             result = Result.FAILED
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._told.discard(key)
-            if isinstance(key, VaultPath) and follow:
-                self._vault_answers()
+            self._scopes.succeeded(key, asked=bool(follow))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
-            self._gate.passed(key)
+            self._scopes.end(key)
         self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._doubt(key)
@@ -341,7 +335,7 @@ class Controller:
             heard_at = self._heard.pop(key, NEVER)
             try:
                 found, again = await self._reconciler.path(key)
-            except (VaultUnavailable, WriteConflict):
+            except (VaultFailure, VaultThrottled, WriteConflict):
                 if heard_at != NEVER:
                     self._heard[key] = heard_at
                 raise
@@ -371,30 +365,22 @@ class Controller:
             self._queue.is_busy(path) and not self._ledger.is_live(path) for path in entry.references
         )
 
-    def _failed(self, key: Key, error: VaultsyncError) -> None:
+    def _failed(self, key: Key, error: VaultsyncError) -> set[Key]:
+        """Plan the next pass; returns the ExternalSecrets that are to be told of the failure."""
         wait = self._queue.retry(key) if error.retryable else None
-        if isinstance(error, VaultUnavailable):
-            self._gate.away(key)
-        elif isinstance(error, VaultDenied | VaultRejected):
-            self._gate.open()
-        # a line when a server goes away or is sealed, and one for a key that is refused; the rest is for DEBUG
-        how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
-        known = how in self._away or key in self._told
-        if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            self._away.add(how)
-        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            self._told.add(key)
-        else:
-            known = True
-        level = "DEBUG" if known else "WARNING"
-        logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
-
-    def _vault_answers(self) -> None:
-        self._gate.open()
-        away = {found for found in self._away if found[0] is VaultUnavailable}
-        if away:
-            self._away -= away
-            logger.info("Vault answers again")
+        self._scopes.failed(key, error, wait)
+        failing: list[Key] = []
+        if isinstance(error, VaultNamespaceUnavailable):
+            failing = self._scopes.unreported(key, error)
+        elif isinstance(error, RequestImpossible) or (
+            isinstance(error, VaultRequestFailed) and (wait or 0.0) >= REPORTED_WAIT
+        ):
+            failing = [key]
+        told: set[Key] = set()
+        for one in failing:
+            if not isinstance(one, ObjectName):
+                told |= self._reconciler.report(one, error)
+        return told
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
         if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue

@@ -10,7 +10,14 @@ from typing import Final, Protocol
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import NotLeading, VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import (
+    NotLeading,
+    VaultDenied,
+    VaultFailure,
+    VaultRejected,
+    VaultThrottled,
+    VaultUnavailable,
+)
 from vaultsync.core.paths import VaultPath
 from vaultsync.engine.ledger import Ledger, Unmarked
 from vaultsync.engine.workqueue import WorkQueue
@@ -48,23 +55,31 @@ class Marker:
         """Leave marks until cancelled."""
         while True:
             path, _ = await self._queue.get()
+            wait = 0.0
             try:
                 await self._mark(path)
-            except (VaultUnavailable, NotLeading):
+            except VaultThrottled as error:
+                self._queue.add_after(path, error.wait)
+            except (VaultFailure, NotLeading) as error:
                 wait = self._queue.retry(path)
-            else:
-                wait = 0.0
+                if not isinstance(error, VaultUnavailable | NotLeading):
+                    wait = 0.0
             finally:
                 self._queue.done(path)
             await asyncio.sleep(wait)  # the next mark would fail as well
 
     async def flush(self) -> None:
         """Leave what is still to be left, as far as Vault answers: the process ends."""
-        try:
-            for path in self._ledger.all_unmarked():
+        failure = ""
+        for path in self._ledger.all_unmarked():
+            try:
                 await self._mark(path)
-        except (VaultUnavailable, NotLeading) as error:
-            logger.warning("not all that was made is marked as such", reason=str(error))
+            except (VaultFailure, VaultThrottled, NotLeading) as error:
+                failure = str(error)
+                if isinstance(error, VaultUnavailable | NotLeading):
+                    break
+        if failure:
+            logger.warning("not all that was made is marked as such", reason=failure)
 
     async def _mark(self, path: VaultPath) -> None:
         unmarked = self._ledger.unmarked(path)

@@ -18,9 +18,11 @@ from vaultsync.core.errors import (
     BudgetSpent,
     NotLeading,
     VaultDenied,
+    VaultFailure,
     VaultRejected,
+    VaultRequestFailed,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
 from vaultsync.core.generate import encode, generate
@@ -123,6 +125,27 @@ class Reconciler:
         self._note_listing(prefix)
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
+    def report(self, key: VaultPath | FindPrefix, error: VaultsyncError) -> set[ObjectName]:
+        """Tell the readers of a path or a listing that Vault fails on it; returns their names.
+
+        Args:
+            key: what they read.
+            error: the reason.
+        """
+        refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
+        text = str(error) if not error.retryable else f"{error}; vaultsync tries again by itself"
+        if isinstance(key, VaultPath):
+            if isinstance(error, VaultRequestFailed):
+                self._ledger.unreadable(key)
+            self._note_failures(key, _same_for_all(self._index.readers(key), text, refusal))
+            return self._index.reader_names(key)
+        names = self._index.prefix_reader_names(key)
+        for entry in filter(None, map(self._index.entry, names)):
+            if self._index.choice(entry)[0] is SeedChoice.WANTED:
+                failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
+                self._ledger.synced(entry.object).failures[key] = [failure]
+        return names
+
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         found = await self._assessor.path(path, readers)
         state, decision = found.state, found.decision
@@ -201,7 +224,7 @@ class Reconciler:
             after = await write(path, state, values)
         except VaultsyncError as error:
             self._ledger.unexpect(path)
-            if not isinstance(error, VaultUnavailable | NotLeading):
+            if not isinstance(error, VaultFailure | VaultThrottled | NotLeading):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise

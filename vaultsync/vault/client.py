@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,15 +20,24 @@ from pydantic import SecretStr
 
 from vaultsync.core import marks
 from vaultsync.core.check import Health
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
+from vaultsync.core.errors import (
+    RequestImpossible,
+    VaultDenied,
+    VaultRejected,
+    VaultThrottled,
+    VaultUnavailable,
+    WriteConflict,
+)
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, unsendable_reason, v2_path
 from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
+from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
+from vaultsync.vault.rate_limiter import RateLimiter, Scope
 from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
@@ -57,6 +66,8 @@ OLD_SECONDS: Final = 1.0
 """Of a look; a write follows on it within milliseconds."""
 IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
+WAIT_SECONDS: Final = 0.25
+"""A request whose turn comes within this time waits for it; others are raised as VaultThrottled."""
 MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
@@ -64,18 +75,20 @@ MAX_LISTED: Final = 10_000
 class VaultClient:
     """Look, list and write in KV v1 and v2.
 
-    Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer; `create`
-    also WriteConflict.
+    Every method raises a VaultFailure, whose class names its scope, VaultDenied, VaultRejected or VaultThrottled, with
+    Vault's own answer in the message; `create` also WriteConflict.
 
     Args:
         login: has the token; is told when Vault refuses it.
         fence: stands before what writes, which raises NotLeading where it is closed. A write that was sent before and
             arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+        waits: a request waits for its turn, however long that takes; without, VaultThrottled is raised.
     """
 
-    def __init__(self, login: Login, fence: Fence | None = None) -> None:
+    def __init__(self, login: Login, fence: Fence | None = None, *, waits: bool = False) -> None:
         self._login = login
         self._fence = fence
+        self._waits = waits
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS)
         self._mounts: dict[str, list[Mount]] = {}
@@ -87,11 +100,18 @@ class VaultClient:
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
         """Called on the loop for each write that Vault has accepted."""
         self.requests = Requests()
-        self.trouble = ""
-        """Why the last request got no answer of a working Vault, "" if it got one."""
+        self._failures = Failures(login.access, self.requests)
+        self._limiter = RateLimiter(time.monotonic)
+        self._free = asyncio.Semaphore(THREADS)
+
+    @property
+    def trouble(self) -> str:
+        """Why Vault as a whole is unavailable, "" while it is not; a text that names no path."""
+        return self._failures.trouble
 
     async def close(self) -> None:
         """Let go of threads and connections; calls under way end by their own time-out."""
+        await self._failures.close()
         if self._idle is not None:
             self._idle.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -101,6 +121,11 @@ class VaultClient:
         """The mounts may have changed: ask again."""
         self._mounts.clear()
 
+    def forget_mount(self, path: VaultPath) -> None:
+        """The mount of a path may have changed, such as to the other KV version: ask for it again."""
+        known = self._mounts.get(path.namespace, ())
+        self._mounts[path.namespace] = [mount for mount in known if not path.path.startswith(mount.path)]
+
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         """What is at the path: one request once the mount is known.
 
@@ -108,7 +133,7 @@ class VaultClient:
             path: the secret.
             kv: the KV version that its readers' store claims, used where the token may not ask for the mount.
         """
-        return await self._in_thread(lambda: self._look(path, kv))
+        return await self._of_path(path, lambda: self._look(path, kv))
 
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         """Write the first values at the path, or add keys to the live version; never replaces one.
@@ -143,7 +168,7 @@ class VaultClient:
             path: the secret.
             custom_metadata: None removes a key.
         """
-        await self._in_thread(lambda: self._mark(path, custom_metadata))
+        await self._of_path(path, lambda: self._mark(path, custom_metadata), ("mark", path))
 
     async def find(
         self, prefix: FindPrefix, limit: int = MAX_LISTED, may_list: Callable[[], Awaitable[bool]] | None = None
@@ -155,13 +180,15 @@ class VaultClient:
             limit: secrets.
             may_list: awaited before each folder, to wait in, or to end the listing.
         """
-        folders = [await self._in_thread(lambda: self._folder(prefix))]
+        below = VaultPath(prefix.namespace, prefix.prefix + "x")
+        folders = [await self._of_path(below, lambda: self._folder(prefix), prefix)]
         found: set[VaultPath] = set()
         while folders and len(found) < limit:
             if may_list is not None and not await may_list():
                 return found
             listed, api = folders.pop()
-            for key in await self._in_thread(partial(self._list, listed, prefix.namespace)):
+            call = partial(self._list, listed, prefix.namespace)
+            for key in await self._of_path(below, call, (prefix, listed)):
                 if key.endswith("/"):
                     folders.append((listed + key, api + key))
                 else:
@@ -174,7 +201,7 @@ class VaultClient:
 
     async def mounts(self, namespace: str) -> dict[str, Mount]:
         """The KV v2 mounts that the token may see in a Vault namespace, by accessor: no two mounts have the same."""
-        return await self._in_thread(lambda: self._v2_mounts(namespace))
+        return await self._in_thread(lambda: self._v2_mounts(namespace), (namespace, "sys"))
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
         """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
@@ -183,7 +210,7 @@ class VaultClient:
             path: the secret.
             version: its number; a later one stays as it is.
         """
-        await self._in_thread(lambda: self._delete_version(path, version))
+        await self._of_path(path, lambda: self._delete_version(path, version))
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
         """The names of the secrets in a path's folder, in one LIST.
@@ -192,7 +219,8 @@ class VaultClient:
             path: the secret.
             kv: as for `look`.
         """
-        return await self._in_thread(lambda: frozenset(self._siblings(path, self._mount(path, kv))))
+        folder = ("siblings", path.namespace, path.path.rpartition("/")[0])
+        return await self._of_path(path, lambda: frozenset(self._siblings(path, self._mount(path, kv))), folder)
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         """A password by one of Vault's own policies (sys/policies/password/:name/generate).
@@ -201,11 +229,11 @@ class VaultClient:
             policy: its name.
             namespace: the Vault namespace that has it.
         """
-        return await self._in_thread(lambda: self._password(policy, namespace))
+        return await self._in_thread(lambda: self._password(policy, namespace), (namespace, "sys"), is_next=True)
 
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
-        return await self._sent(self._health)
+        return await self._failures.health()
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """What the token may do (sys/capabilities-self), by path.
@@ -214,7 +242,7 @@ class VaultClient:
             paths: of Vault's API, without /v1/.
             namespace: the Vault namespace that they are in.
         """
-        return await self._in_thread(lambda: self._capabilities(paths, namespace))
+        return await self._in_thread(lambda: self._capabilities(paths, namespace), (namespace, "sys"))
 
     async def mount(self, path: VaultPath, kv: int) -> Mount:
         """The mount of a path; where the token may not ask for it, the one that the path is most likely in.
@@ -223,7 +251,7 @@ class VaultClient:
             path: the secret.
             kv: as for `look`.
         """
-        return await self._in_thread(lambda: self._mount(path, kv))
+        return await self._of_path(path, lambda: self._mount(path, kv))
 
     # -- in a thread
 
@@ -325,18 +353,6 @@ class VaultClient:
         keys = _mapping(answer.get("data")).get("keys")
         return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
-    def _health(self) -> Health:
-        answer = self._send("get", "sys/health")
-        told = _mapping(answer.document)
-        if not isinstance(told.get("initialized"), bool):
-            raise VaultUnavailable(f"what answers at {self._login.access.address} is not Vault", answer.status)
-        return Health(
-            initialized=told["initialized"],
-            sealed=told.get("sealed") is not False,
-            standby=told.get("standby") is True,
-            version=str(told.get("version", ""))[:40],
-        )
-
     def _capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         data = _mapping(self._request("post", CAPABILITIES, namespace, {"paths": list(paths)}).get("data"))
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
@@ -390,6 +406,8 @@ class VaultClient:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
+        if reason := unsendable_reason(namespace, path):
+            raise RequestImpossible(reason)
         headers = {"X-Vault-Token": self._token().get_secret_value()}
         return content(self._send(method, path, namespace, body, headers), path, missing_ok=missing_ok)
 
@@ -419,7 +437,6 @@ class VaultClient:
             return answered(send, self._login.access.address)
         finally:
             self.requests.count(method.upper(), status)
-            self.trouble = _trouble(status)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:
@@ -430,37 +447,95 @@ class VaultClient:
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
-        after, request_id = await self._in_thread(lambda: self._create(path, state, values))
+        after, request_id = await self._of_path(path, lambda: self._create(path, state, values), is_next=True)
         self.last_written = max(self.last_written, sent)
         for notify in self.on_own_write:
             notify(OwnWrite(path, after.version, request_id, sent))
         return after
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    async def _of_path(
+        self, path: VaultPath, call: Callable[[], T], key: Hashable = None, *, is_next: bool = False
+    ) -> T:
+        """As `_in_thread`, for a request about a path in KV.
+
+        Args:
+            path: the secret.
+            call: sends the request.
+            key: whose turn it is, the path's own by default.
+            is_next: it follows on another request at once.
+        """
+        scope = (path.namespace, path.path.partition("/")[0])
+        try:
+            return await self._in_thread(call, scope, path if key is None else key, is_next=is_next)
+        except VaultRejected as error:
+            if error.status:  # its mount may have moved, or have the other KV version now
+                self.forget_mount(path)
+            raise
+
+    async def _in_thread(
+        self, call: Callable[[], T], scope: Scope, key: Hashable = None, *, is_next: bool = False
+    ) -> T:
+        """Send requests in a thread, when it is their turn.
+
+        Raises:
+            VaultFailure: with its scope.
+            VaultThrottled: their turn comes later.
+        """
+        self._token()
+        while True:
+            try:
+                await self._failures.admit()
+                await self._turn(scope, key, is_next=is_next)
+                return await self._attempt(call, scope, key)
+            except VaultThrottled as error:
+                if not self._waits:
+                    raise
+                wait = error.wait
+            await asyncio.sleep(wait)
+
+    async def _turn(self, scope: Scope, key: Hashable, *, is_next: bool) -> None:
+        if is_next and not self._limiter.pause(scope):
+            self._limiter.charge(scope)
+            return
+        wait = self._limiter.wait(scope, key)
+        if 0 < wait <= WAIT_SECONDS:
+            await asyncio.sleep(wait)
+            wait = self._limiter.wait(scope, key)
+        if wait > 0:
+            raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", wait)
+
+    async def _attempt(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
+        failure: VaultUnavailable
+        try:
+            return await self._with_token(call, scope, key)
+        except VaultUnavailable as error:
+            failure = error
+        raise await self._failures.scoped(failure, scope[0])
+
+    async def _with_token(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         token = self._token()
         try:
-            return await self._sent(call)
+            return await self._sent(call, scope, key)
         except VaultDenied:
             if not await self._login.replaces(token):
                 raise
-        return await self._sent(call)
+        return await self._sent(call, scope, key)
 
-    async def _sent(self, call: Callable[[], T]) -> T:
+    async def _sent(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, call)
-        finally:
-            if self._idle is not None:
-                self._idle.cancel()
-            self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
-
-
-def _trouble(status: int) -> str:
-    """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
-    if status == 0:
-        return "no answer"
-    sealed = ": sealed, starting, or behind a proxy that does not reach it"
-    return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
+        async with self._free:  # what would wait for a thread waits here, and sees a refusal of what was before it
+            if self._limiter.pause(scope):
+                raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", self._limiter.wait(scope, key))
+            try:
+                result = await loop.run_in_executor(self._threads, call)
+            except VaultThrottled as error:
+                raise VaultThrottled(str(error), self._limiter.refused(scope, key, error.wait)) from None
+            finally:
+                if self._idle is not None:
+                    self._idle.cancel()
+                self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+        self._limiter.sent(scope)
+        return result
 
 
 def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:

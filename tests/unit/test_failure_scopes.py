@@ -6,6 +6,7 @@ from tests.unit.build import external_secret, logged, path, run_ahead, store
 from tests.unit.test_engine import APP, SEED, A, B, Engine
 from vaultsync.core.errors import (
     RequestImpossible,
+    VaultFailure,
     VaultNamespaceUnavailable,
     VaultRejected,
     VaultRequestFailed,
@@ -32,6 +33,7 @@ class Failing(Engine):
         super().__init__(seed_paths=SeedPaths.parse(("**", f"{TEAM}:**")))
         self.error: VaultsyncError | None = error
         self.failing_namespace = namespace
+        self.takes = 0.0
         self._look, self._find = self.vault.look, self.vault.find
         self.vault.look = self.look  # type: ignore[method-assign, assignment]
         self.vault.find = self.find  # type: ignore[method-assign, assignment]
@@ -45,12 +47,15 @@ class Failing(Engine):
     async def look(self, where: VaultPath, kv: int) -> SecretState:
         if self.error is not None and self.fails(where):
             self.vault.looks[where] += 1
+            await asyncio.sleep(self.takes)
             raise type(self.error)(*self.error.args, *self.more())
         return await self._look(where, kv)
 
     def more(self) -> list[object]:
         if isinstance(self.error, VaultNamespaceUnavailable):
             return [self.error.namespace]
+        if isinstance(self.error, VaultFailure):
+            return [self.error.status]
         if isinstance(self.error, VaultThrottled):
             return [self.error.wait]
         return []
@@ -84,7 +89,7 @@ async def assert_nobody_waits(engine: Engine) -> None:
 
 def test_paths_on_which_vault_fails_wait_by_themselves_and_are_reported_once_it_lasts() -> None:
     async def test() -> None:
-        engine = Failing(VaultRequestFailed("Vault returned 500: no reason given on secret/data/odd1"))
+        engine = Failing(VaultRequestFailed("Vault returned 500: no reason given on secret/data/odd1", 500))
         engine.index.put(odd())
         async with engine.working():
             await engine.controller.caught_up.wait()
@@ -109,9 +114,44 @@ def test_paths_on_which_vault_fails_wait_by_themselves_and_are_reported_once_it_
     assert "Vault is unavailable" not in said
 
 
+def test_a_folder_without_answers_is_asked_by_one_key_at_a_time() -> None:
+    """Each attempt occupies a thread until its time-out, 10 s later."""
+
+    async def test() -> None:
+        engine = Failing(VaultRequestFailed("no answer from Vault"))
+        engine.takes = 10.0
+        engine.index.put(external_secret(*(f"odd/{number}" for number in range(MANY)), annotations=SEED))
+        async with engine.working():
+            await engine.controller.caught_up.wait()
+            await asyncio.sleep(30)
+            before = engine.asked("odd")
+            await assert_nobody_waits(engine)
+            await asyncio.sleep(60)
+            assert engine.asked("odd") - before <= 64 / 10 + 1
+            assert "no answer from Vault" in engine.report().message
+            assert engine.controller.failing() >= MANY
+            engine.error = None
+            await asyncio.sleep(LONGEST_ABSENCE + 61)
+            assert len(engine.vault.creates) == MANY + 20
+            assert engine.controller.failing() == 0
+
+    run_ahead(test())
+
+
+def test_a_path_without_an_answer_in_a_folder_of_all_hardly_delays_the_others() -> None:
+    async def test() -> None:
+        engine = Failing(VaultRequestFailed("no answer from Vault"))
+        engine.index.put(external_secret("odd", annotations=SEED))
+        async with engine.working():
+            await engine.controller.caught_up.wait()
+            await assert_nobody_waits(engine)
+
+    run_ahead(test())
+
+
 def test_many_failing_paths_are_not_a_line_each() -> None:
     async def test() -> None:
-        engine = Failing(VaultRequestFailed("Vault returned 500"))
+        engine = Failing(VaultRequestFailed("Vault returned 500", 500))
         for number in range(3 * LOGGED_KEYS):
             engine.index.put(external_secret(f"odd{number}", name=f"app{number}", annotations=SEED))
         async with engine.working():

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Final
 
 from loguru import logger
 
@@ -17,10 +16,7 @@ from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     BudgetSpent,
     Postponed,
-    RequestImpossible,
     VaultFailure,
-    VaultNamespaceUnavailable,
-    VaultRequestFailed,
     VaultsyncError,
     VaultThrottled,
     WriteConflict,
@@ -47,8 +43,6 @@ DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that shows nothing of what an event has told: a standby node that answers by itself may be behind."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
-REPORTED_WAIT: Final = 0.8
-"""A failing request is reported on its readers once its key waits so many seconds for the next attempt."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -368,18 +362,9 @@ class Controller:
     def _failed(self, key: Key, error: VaultsyncError) -> set[Key]:
         """Plan the next pass; returns the ExternalSecrets that are to be told of the failure."""
         wait = self._queue.retry(key) if error.retryable else None
-        self._scopes.failed(key, error, wait)
-        failing: list[Key] = []
-        if isinstance(error, VaultNamespaceUnavailable):
-            failing = self._scopes.unreported(key, error)
-        elif isinstance(error, RequestImpossible) or (
-            isinstance(error, VaultRequestFailed) and (wait or 0.0) >= REPORTED_WAIT
-        ):
-            failing = [key]
         told: set[Key] = set()
-        for one in failing:
-            if not isinstance(one, ObjectName):
-                told |= self._reconciler.report(one, error)
+        for failing in self._scopes.failed(key, error, wait):
+            told |= self._reconciler.report(failing, error)
         return told
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:

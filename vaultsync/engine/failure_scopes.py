@@ -1,7 +1,8 @@
 """The scopes of failures, each as large as its error says: one key, one Vault namespace, or all of Vault.
 
-A circuit breaker for Vault, and one for each Vault namespace that is away. One log line when a scope fails, and one
-when it works again.
+A circuit breaker for Vault, one for each Vault namespace that is away, and one for each folder of which a path gets no
+answer, as each attempt there occupies a thread until its time-out. One log line when a scope fails, and one when it
+works again.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
 )
 from vaultsync.core.objects import ObjectName
+from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.engine.circuit_breaker import CircuitBreaker
 from vaultsync.engine.index import Key
 from vaultsync.engine.workqueue import Lane
@@ -35,6 +37,8 @@ LONGEST_ABSENCE: Final = 5.0
 LOGGED_KEYS: Final = 50
 """Failing keys that have a line in the log. More are told of at DEBUG: one ExternalSecret may have any number."""
 LOGGED_CHARACTERS: Final = 200
+REPORTED_WAIT: Final = 0.8
+"""A failing request is reported on ExternalSecrets once its key waits so many seconds for the next attempt."""
 REPORTED_SECONDS: Final = 1.0
 """A Vault namespace that is away for less time is not reported on ExternalSecrets."""
 
@@ -64,13 +68,14 @@ class FailureScopes:
         self._release = release
         self._vault = self._breaker()
         self._namespaces: dict[str, _Outage] = {}
+        self._folders: dict[tuple[str, str], CircuitBreaker[Key]] = {}
         self._outages: set[tuple[type[VaultsyncError], int]] = set()
         self._failed_keys: set[Key] = set()
         self._refused_keys: set[Key] = set()
 
     def __len__(self) -> int:
         """Keys that are held back."""
-        return len(self._vault) + sum(len(outage.breaker) for outage in self._namespaces.values())
+        return sum(map(len, self._breakers()))
 
     @property
     def is_vault_away(self) -> bool:
@@ -86,14 +91,13 @@ class FailureScopes:
 
     def end(self, key: Key) -> None:
         """A pass over the key has ended, or may not begin; if it has shown nothing of its scope, another key tries."""
-        for breaker in self._breakers_of(key):
+        for breaker in list(self._breakers_of(key)):
             breaker.record_inconclusive(key)
 
     def close(self) -> None:
         """Vault answers: close the circuits and release the held keys."""
-        self._vault.close()
-        for outage in self._namespaces.values():
-            outage.breaker.close()
+        for breaker in list(self._breakers()):
+            breaker.close()
 
     def succeeded(self, key: Key, *, asked: bool) -> None:
         """A pass over the key has succeeded.
@@ -110,14 +114,18 @@ class FailureScopes:
         if asked and has_failed:
             logger.info("pass succeeds again", key=_short(key))
 
-    def failed(self, key: Key, error: VaultsyncError, wait: float | None) -> None:
+    def failed(self, key: Key, error: VaultsyncError, wait: float | None) -> list[VaultPath | FindPrefix]:
         """A pass over the key has failed.
 
         Args:
             key: of any kind.
             error: the reason.
             wait: seconds until the next pass, None if none follows by itself.
+
+        Returns:
+            The keys whose readers are to be told of the failure, as it lasts.
         """
+        was_unanswered = _folder(key) in self._folders
         level = "WARNING" if self._is_news(key, error) else "DEBUG"
         self._record(key, error)
         retry = wait and round(wait, 2)
@@ -128,20 +136,21 @@ class FailureScopes:
             logger.log(level, "a Vault namespace is unavailable", vault_namespace=namespace, reason=str(error))
         else:
             logger.log(level, "pass failed", key=_short(key), reason=str(error), retry_s=retry)
+        if isinstance(error, VaultNamespaceUnavailable):
+            return self._unreported(key, self._namespaces[error.namespace])
+        lasts = (wait or 0.0) >= REPORTED_WAIT or was_unanswered
+        if isinstance(error, RequestImpossible) or (isinstance(error, VaultRequestFailed) and lasts):
+            return [] if isinstance(key, ObjectName) else [key]
+        return []
 
-    def unreported(self, key: Key, error: VaultNamespaceUnavailable) -> list[Key]:
-        """The keys that the outage of a Vault namespace affects, and whose readers are to be told; each once.
-
-        Args:
-            key: the one whose pass has failed.
-            error: the reason.
-        """
-        outage = self._namespaces[error.namespace]
+    @staticmethod
+    def _unreported(key: Key, outage: _Outage) -> list[VaultPath | FindPrefix]:
+        """The keys that an outage affects, each once."""
         if asyncio.get_running_loop().time() - outage.since < REPORTED_SECONDS:
             return []
         found = [one for one in (key, *outage.breaker.held()) if one not in outage.reported]
         outage.reported.update(found)
-        return found
+        return [one for one in found if not isinstance(one, ObjectName)]
 
     def kube_is_back(self) -> None:
         """The API server answers."""
@@ -157,7 +166,12 @@ class FailureScopes:
                 self._namespaces[error.namespace] = _Outage(self._breaker(), now)
             self._namespaces[error.namespace].breaker.record_failure(key)
         elif isinstance(error, VaultDenied | VaultRequestFailed) or (isinstance(error, VaultRejected) and error.status):
-            self._answered(key)  # what vaultsync itself refuses shows nothing of Vault
+            # what vaultsync itself refuses shows nothing of Vault
+            unanswered = isinstance(error, VaultRequestFailed) and not error.status
+            self._answered(key, in_folder=not unanswered)
+            if unanswered:
+                self._folders = {one: breaker for one, breaker in self._folders.items() if breaker.is_open}
+                self._folders.setdefault(_folder(key), self._breaker()).record_failure(key)
 
     def _is_news(self, key: Key, error: VaultsyncError) -> bool:
         if isinstance(error, VaultNamespaceUnavailable):
@@ -178,10 +192,12 @@ class FailureScopes:
             return not is_known
         return False
 
-    def _answered(self, key: Key) -> None:
+    def _answered(self, key: Key, *, in_folder: bool = True) -> None:
         self._vault_answered()
         if isinstance(key, ObjectName):
             return
+        if in_folder and (breaker := self._folders.pop(_folder(key), None)) is not None:
+            breaker.close()
         outage = self._namespaces.pop(key.namespace, None)
         if outage is not None:
             outage.breaker.close()
@@ -200,9 +216,23 @@ class FailureScopes:
         yield self._vault
         if (outage := self._namespaces.get(key.namespace)) is not None:
             yield outage.breaker
+        if (breaker := self._folders.get(_folder(key))) is not None:
+            yield breaker
+
+    def _breakers(self) -> Iterator[CircuitBreaker[Key]]:
+        yield self._vault
+        yield from (outage.breaker for outage in self._namespaces.values())
+        yield from self._folders.values()
 
     def _breaker(self) -> CircuitBreaker[Key]:
         return CircuitBreaker(lambda: backoff(FIRST_ATTEMPT, LONGEST_ABSENCE), self._release)
+
+
+def _folder(key: Key) -> tuple[str, str]:
+    """The Vault namespace and the folder of a path or a listing."""
+    if isinstance(key, ObjectName):
+        return "", ""
+    return key.namespace, key.path.rpartition("/")[0] if isinstance(key, VaultPath) else key.prefix
 
 
 def _short(key: Key) -> str:

@@ -19,6 +19,7 @@ class Reply:
 
     Attributes:
         within: answers every request whose path holds this text.
+        status: 0 cuts the connection instead.
     """
 
     within: str
@@ -99,6 +100,9 @@ class HttpProxy:
                 except urllib3.exceptions.HTTPError:
                     status, headers, data = 502, {"Content-Type": "text/html"}, b"Vault does not answer"
                 proxy.requests.append(Request(time.monotonic(), self.command, self.path, status))
+                if not status:
+                    self.close_connection = True
+                    return
                 self.send_response_only(status)
                 for name, text in headers.items():
                     self.send_header(name, text)

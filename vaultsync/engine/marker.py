@@ -26,6 +26,10 @@ BEHIND_SECONDS: Final = 3.0
 """In a burst of new paths the values go first, all of them."""
 DENIED_AGAIN_SECONDS: Final = 6.0
 """A revoked token is refused as one without the right is: by then it has been replaced."""
+UPGRADING: Final = 400
+"""Vault's answer while it upgrades a mount to KV v2, for a moment after it was unsealed, too."""
+UPGRADED_SECONDS: Final = 30.0
+"""So long after that answer a mark is tried once more."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
@@ -45,6 +49,8 @@ class Marker:
         self._queue: WorkQueue[VaultPath] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
         self._denied: set[VaultPath] = set()
         """Where a mark was refused, and may not be a second time."""
+        self._rejected: set[VaultPath] = set()
+        """Where a mark was answered with 400, and is tried once more."""
         self._told = False
 
     def due(self, path: VaultPath, seconds: float = BEHIND_SECONDS) -> None:
@@ -91,9 +97,14 @@ class Marker:
             self._refused(path, unmarked, error)
             return
         except VaultRejected as error:  # such as a path that is gone
+            if error.status == UPGRADING and path not in self._rejected:
+                self._rejected.add(path)
+                self._queue.add_after(path, UPGRADED_SECONDS)
+                return
             logger.debug("no mark left", path=str(path), reason=str(error))
         self._queue.forget(path)
         self._denied.discard(path)
+        self._rejected.discard(path)
         self._ledger.marked(path, unmarked)
 
     def _refused(self, path: VaultPath, unmarked: Unmarked, error: VaultDenied) -> None:

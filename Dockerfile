@@ -42,6 +42,6 @@ ENV PATH=/opt/vaultsync/bin:$PATH \
 
 # A number, so that Kubernetes' runAsNonRoot can tell that it is not root. Nothing in the image belongs to this user.
 USER 65532:65532
-EXPOSE 8080 8220
+EXPOSE 8080 8220/udp
 ENTRYPOINT ["vaultsync"]
 CMD ["run"]

@@ -38,7 +38,7 @@ OWN: Final = {
     "VAULTSYNC_HEALTH_LISTEN": "health.listen",
     "VAULTSYNC_LEASE": "replicas",
     "VAULTSYNC_NAMESPACES": "namespaces",
-    "VAULTSYNC_POD_IP": "audit.listen",
+    "VAULTSYNC_POD_NAME": "audit.listen",
     "VAULTSYNC_VAULT_AUTH": "vault.auth.method",
     "VAULTSYNC_VAULT_AUTH_MOUNT": "vault.auth.mount",
     "VAULTSYNC_VAULT_JWT_FILE": "vault.auth",

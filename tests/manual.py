@@ -13,9 +13,15 @@ from pathlib import Path
 from tests.testbed import build, pins
 from tests.testbed.identity import PROJECT
 from tests.testbed.testbed import Testbed
+from vaultsync.core.audit_devices import WRITE_TIMEOUT
 
 README = (PROJECT / "README.md").read_text()
 DOCS = PROJECT / "docs"
+SET_UP = ("README.md", "docs/**/*.md", "deploy/**/*", "vaultsync/**/*.py")
+"""What names an audit device to set up, `check --print-setup` among it."""
+DEVICE_COMMAND = re.compile(r"audit enable [^\n]*\bsocket\b((?:[^\n]*\\\n)*[^\n]*)")
+DEVICE_OPTION = re.compile(r"\b(socket_type|write_timeout|prefix|skip_test)=(\w+)")
+ON_ONE_MACHINE = re.compile(r"address=(127\.|localhost|\[::1\]|/)")
 
 
 def section(title: str, text: str = README) -> str:
@@ -30,6 +36,22 @@ def commands(text: str) -> list[str]:
 def objects(text: str) -> list[str]:
     """Its blocks of YAML that stand by themselves."""
     return re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def audit_devices() -> dict[str, dict[str, str]]:
+    """The options of the socket audit device between machines, by the file that tells how to set it up."""
+    files = {file for pattern in SET_UP for file in PROJECT.glob(pattern) if file.is_file()}
+    return {
+        str(file.relative_to(PROJECT)): dict(DEVICE_OPTION.findall(options))
+        for file in sorted(files)
+        for options in DEVICE_COMMAND.findall(_joined(file.read_text()))
+        if not ON_ONE_MACHINE.search(options)
+    }
+
+
+def _joined(text: str) -> str:
+    """With Python's strings that go on in the next line in one."""
+    return re.sub(r'"\n +f?"', "", text).replace("{WRITE_TIMEOUT}", WRITE_TIMEOUT)
 
 
 def adapted(text: str, here: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from vaultsync.core import check
+from vaultsync.core import audit_devices, check
 from vaultsync.core.check import AuditFile, Hearing, Line, Mark, Name, Stream, Token
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import (
@@ -19,6 +19,7 @@ from vaultsync.core.errors import (
     KubeRejected,
     KubeUnavailable,
     NoCredential,
+    RedirectRefused,
     VaultFailure,
     VaultNamespaceUnavailable,
     VaultRejected,
@@ -32,7 +33,7 @@ from vaultsync.core.logins import Way
 from vaultsync.core.objects import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
 from vaultsync.core.policy import CAPABILITIES, DEFAULT_MOUNTS, STAND_IN, Asked, asked, parse_mounts, policy, stand_ins
-from vaultsync.core.rights import FAMILIES, LEASE, Question, Right, leading, questions, rights
+from vaultsync.core.rights import LEASE, Question, Right, leading, questions, rights
 from vaultsync.core.rules import PolicyRule
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.setup import AUDIENCE, OWN, Account, Missing
@@ -83,7 +84,7 @@ class Asking:
         streams: whether the event stream is used where there is one.
         way: how it logs in to Vault.
         lease: by which one of several replicas leads, "" where nobody is elected.
-        families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
+        labels: whether the leader labels its pod.
     """
 
     address: str
@@ -98,7 +99,7 @@ class Asking:
     streams: bool
     way: Way = field(default_factory=Way)
     lease: str = ""
-    families: tuple[int, ...] = ()
+    labels: bool = False
 
 
 @dataclass(slots=True)
@@ -180,6 +181,7 @@ class Checkup:
             self._found.token = None
         self._found.mounts = tuple(sorted({mount for _, mount in uses})) if self._found.token else self._guessed()
         await self._source()
+        self._add(*await self._audit())
         self._stores()
         await self._policies(uses)
         await self._external_secrets()
@@ -249,7 +251,7 @@ class Checkup:
         asking = self._asking
         by_namespace = not asking.selection.takes_every_namespace
         watching = rights(writes=asking.writes, takes_condition=takes_condition)
-        for right in (*watching, *leading(asking.lease, asking.families)):
+        for right in (*watching, *leading(asking.lease, labels=asking.labels)):
             try:
                 no = await _refused(client, questions(right, ()))
                 if no and (names := await self._selected(client, right)):
@@ -289,7 +291,7 @@ class Checkup:
         address = self._asking.address
         try:
             health = await self._vault.health()
-        except VaultUnavailable as error:
+        except (VaultUnavailable, RedirectRefused) as error:
             self._add(check.no_vault(address, str(error), untrusted=isinstance(error, VaultUntrusted)))
             self._add(check.not_asked(Name.LOGIN, Name.VAULT))
             return
@@ -336,6 +338,22 @@ class Checkup:
         file = await self._try_file(self._asking.hearing.file) if self._asking.hearing.file else AuditFile()
         version = self._found.version
         self._add(check.source(self._asking.hearing, stream, file, version, self._policy_fix(token)))
+
+    async def _audit(self) -> list[Line]:
+        """Whether an audit device can block Vault, as far as the token may list them."""
+        hearing, namespace = self._asking.hearing, self._asking.vault_namespace
+        lines = audit_devices.listening(hearing)
+        if self._found.token is None:
+            return [*lines, check.not_asked(Name.AUDIT, Name.LOGIN)]
+        try:
+            path = audit_devices.SYS_AUDIT
+            granted = (await self._vault.capabilities([path], namespace))[path]
+            if "root" not in granted and not granted >= audit_devices.NEEDED:  # a refusal would alarm who reads the log
+                return [*lines, audit_devices.unread()]
+            listed = await self._vault.audit_devices(namespace)
+        except VaultsyncError as error:
+            return [*lines, audit_devices.unread(str(error))]
+        return [*lines, *audit_devices.devices(hearing, audit_devices.parse_devices(listed))]
 
     async def _try_stream(self) -> Stream:
         """Subscribe, as `run` does, and let go again."""
@@ -597,6 +615,7 @@ def missing(asking: Asking, found: Checked) -> Missing:
         is_other=is_other,
         audience="" if account and not way.jwt_file else AUDIENCE,
         audit=not found.is_fine(Name.SOURCE),
+        devices=[line.fix for line in found.lines if line.check is Name.AUDIT and line.mark is Mark.FAILED],
         seeded=found.unasked or ("" if found.lines else "NAMESPACE"),
         address=asking.address if found.lines else "",
         vault_namespace=asking.vault_namespace,
@@ -606,8 +625,8 @@ def missing(asking: Asking, found: Checked) -> Missing:
 def _leading(asking: Asking, account: Account | None) -> tuple[Right, ...]:
     """The rights in its own namespace. A person's shell does not have what deploy/base sets in the pod."""
     if account:
-        return leading(asking.lease, FAMILIES if asking.families else ())
-    return leading(asking.lease or LEASE, FAMILIES) if asking.writes else ()
+        return leading(asking.lease, labels=asking.labels)
+    return leading(asking.lease or LEASE, labels=True) if asking.writes else ()
 
 
 def _inner(mount: Mount, path: VaultPath) -> str:

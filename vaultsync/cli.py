@@ -16,7 +16,7 @@ from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
-from vaultsync.core.check import is_red, right_settings, wrong_settings
+from vaultsync.core.check import is_red, removed_settings, right_settings, wrong_settings
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.logins import ROLE, Auth
 from vaultsync.core.objects import ObjectName
@@ -25,12 +25,14 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.words import vocabulary
 from vaultsync.kube.selection import is_namespace
 from vaultsync.ops import logging
-from vaultsync.settings import LOGIN, PREFIX, Settings, explain, variable
+from vaultsync.settings import LOGIN, PREFIX, Settings, explain, removed_variables, variable
 
 if TYPE_CHECKING:
     from vaultsync.engine.orphans import Orphan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_BUG: Final = 70
+"""Of `run`: EX_SOFTWARE of sysexits.h."""
 EXIT_CHANGES, EXIT_PLAN_USAGE = 2, 64
 """Of `plan`: 2 is that there is something to do, so that a wrong argument or setting is EX_USAGE of sysexits.h."""
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
@@ -68,10 +70,16 @@ name yours.
 
 exit codes: 0 printed, 2 a wrong argument or setting
 """
+RUN: Final = f"""Runs the controller until SIGTERM or SIGINT. Then it waits for the answers to writes in Vault, marks
+what they made and releases the Lease, all within 5 s.
+
+exit codes: 0 stopped by a signal, 1 an address to listen on can't be had, 2 a wrong argument or setting,
+            {EXIT_BUG} a bug in vaultsync, of which one CRITICAL line of the log says where
+"""
 CHECK: Final = f"""Tells, from where it runs, whether vaultsync can work there: one line a check, with what mends it.
 It asks for the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy
-in each mount that is in use, what tells of changes, the stores, and the first ExternalSecret that is blocked. What
-needs something that failed is not asked.
+in each mount that is in use, what tells of changes, Vault's audit devices (if the token may list them), the stores, and
+the first ExternalSecret that is blocked. What needs something that failed is not asked.
 {READ_ONLY}
 
 --print-setup prints, in place of that, the shell commands by which an admin of Kubernetes and Vault sets up what did
@@ -152,7 +160,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands.add_parser(
         "run",
         help="run the controller until SIGTERM",
-        description="Runs the controller until SIGTERM.",
+        description=RUN,
         epilog=settings,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -314,7 +322,8 @@ def _check(*, as_json: bool) -> int:
     _prepare(settings, "CRITICAL")  # what is to be said stands in the lines
     from vaultsync import app, tables
 
-    lines = [right_settings(), *asyncio.run(app.check(settings)).lines]
+    removed = removed_settings(removed_variables(os.environ))
+    lines = [right_settings(), *removed, *asyncio.run(app.check(settings)).lines]
     _leave(EXIT_FAILED if is_red(lines) else 0, tables.check_json(lines) if as_json else tables.check_table(lines))
 
 
@@ -417,6 +426,7 @@ def _run() -> int:
     _prepare(settings, settings.log_level)
     from vaultsync import app
     from vaultsync.kube.client import NoKubeConfig
+    from vaultsync.lifecycle import BUG, crash
 
     code = 0
     try:
@@ -427,6 +437,9 @@ def _run() -> int:
     except OSError as error:
         logger.error("vaultsync can't start", reason=str(error))
         code = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 — the message of what nobody foresaw may hold a value
+        logger.critical(BUG, **crash(error)._asdict(), exit_code=EXIT_BUG)
+        code = EXIT_BUG
     _leave(code)
 
 

@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
-    IPvAnyAddress,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vaultsync.core import names
+from vaultsync.core.audit_address import Transport, parse_audit_address
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.logins import Auth
@@ -29,8 +29,9 @@ from vaultsync.core.rotation import AGES, is_age
 from vaultsync.core.rules import NO_RULES, Rules, parse_rules
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.kube.leader_label import is_pod_name
 from vaultsync.kube.selection import is_label_selector, is_namespace
-from vaultsync.vault.audit import Network
+from vaultsync.vault.audit_access import Network
 from vaultsync.vault.methods import (
     SERVICE_ACCOUNT_TOKEN,
     AppRoleMethod,
@@ -63,6 +64,11 @@ _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.APPROLE: ("vault_role_id",),
     Auth.JWT: ("vault_role", "vault_jwt_file"),
 }
+REMOVED: Final[Mapping[str, str]] = {
+    "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
+    "leader labels its pod, and the Service of the audit port selects that label",
+}
+"""Variables of earlier versions, and what takes their place."""
 _FILES: Final[Mapping[str, str]] = {
     "vault_token": "vault_token_file",
     "vault_role_id": "vault_role_id_file",
@@ -103,6 +109,12 @@ def _lease(text: str) -> str:
     namespace, _, name = text.partition("/")
     if text and not (is_namespace(namespace) and len(name) <= 200 and re.fullmatch(LEASE_NAME, name)):
         raise ValueError("must be NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")
+    return text
+
+
+def _pod_name(text: str) -> str:
+    if text and not is_pod_name(text):
+        raise ValueError("must be the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")
     return text
 
 
@@ -251,7 +263,8 @@ class Settings(BaseSettings):
     )
     store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
-        description="further addresses, comma-separated, under which SecretStores may name this same Vault",
+        description="further addresses, comma-separated, under which SecretStores may name this same Vault, and to "
+        "which it may redirect",
     )
     namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
         default=(),
@@ -279,27 +292,36 @@ class Settings(BaseSettings):
     )
     source: Source = Field(
         default=Source.AUTO,
-        description="what tells of changes in Vault: events (its event stream), audit (an audit device), poll, or "
-        "auto: the first of these that is there, at any time",
+        description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
+        "the first of these that works, at any time. With any but auto no other source takes over; if then the audit "
+        "device does not deliver, that is reported, and everything is looked at each VAULTSYNC_CANARY_INTERVAL",
     )
     audit_listen: str = Field(
         default="",
-        description="address for a socket audit device of Vault, such as 0.0.0.0:8220 or unix:/run/vaultsync/audit: it "
-        "tells of all changes, and beside the event stream of deletions (which that tells to root tokens alone); "
+        description="address for a socket audit device of Vault, such as udp:0.0.0.0:8220, unix:/run/vaultsync/audit, "
+        "or on one machine tcp:127.0.0.1:8220: it reports all changes, and beside the event stream deletions (which "
+        "that tells to root tokens alone). From another machine use udp: Vault waits for a TCP receiver that is gone; "
         "default: none",
     )
     audit_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         default=(),
-        description="addresses that may connect there, comma-separated, such as 10.0.0.0/8; default: all",
+        description="addresses that may send there, comma-separated, such as 10.0.0.0/8; default: all",
     )
     audit_tls_cert: str = Field(
-        default="", description="PEM file with the certificate of the listener for audit devices; default: no TLS"
+        default="", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
     )
     audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
     audit_file: str = Field(
         default="",
         description="the file of a file audit device of Vault, where it can be read: the same as a socket; "
         "default: none",
+    )
+    canary_interval: Seconds = Field(
+        default=300.0,
+        ge=1,
+        le=86400,
+        description="how often a request of vaultsync's own must come back through the audit device, where one is set "
+        "up: if it does not, the next source takes over",
     )
     poll_interval: Seconds = Field(
         default=60.0, ge=1, le=86400, description="how often each path is looked at where nothing tells of changes"
@@ -312,10 +334,11 @@ class Settings(BaseSettings):
         description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
         "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
     )
-    pod_ip: IPvAnyAddress | None = Field(
-        default=None,
-        description="this pod's address, for Vault's audit device: whoever leads writes it into the EndpointSlice "
-        "LEASE-audit-ipv4 (or -ipv6); default: none is written",
+    pod_name: Annotated[str, AfterValidator(_pod_name)] = Field(
+        default="",
+        description="this pod's name (metadata.name, by the downward API): the leader sets the label "
+        f'{names.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, and the Service of the audit '
+        "port selects that; default: none is set",
     )
     health_listen: str = Field(
         default="",
@@ -344,11 +367,16 @@ class Settings(BaseSettings):
         SeedPaths.parse(value)
         return value
 
-    @field_validator("health_listen", "audit_listen")
+    @field_validator("audit_listen")
     @classmethod
-    def _is_listen(cls, value: str, info: ValidationInfo) -> str:
-        if info.field_name == "audit_listen" and re.fullmatch(r"unix:/.+", value):
-            return value
+    def _is_audit_address(cls, value: str) -> str:
+        if value:
+            parse_audit_address(value)
+        return value
+
+    @field_validator("health_listen")
+    @classmethod
+    def _is_listen(cls, value: str) -> str:
         if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
             raise ValueError("must be host:port, such as 0.0.0.0:8080")
         return value
@@ -366,6 +394,12 @@ class Settings(BaseSettings):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
+        if (
+            self.audit_tls_cert
+            and self.audit_listen
+            and parse_audit_address(self.audit_listen).transport is Transport.UDP
+        ):
+            raise ValueError("VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address")
         return self
 
     @field_validator("vault_token", "vault_role_id", "vault_secret_id")
@@ -454,6 +488,11 @@ def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
+
+
+def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that are set and have no effect any more, with what to do. Other unknown variables are ignored."""
+    return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
 
 
 def explain() -> str:

@@ -83,7 +83,10 @@ class Status:
             external_secrets=len(self.index.names()),
             paths=len(self.index.paths()),
             stream_connected=self.stream.is_connected,
-            audit_connected=self.audit.is_heard,
+            stream_deaf=self.stream.deaf,
+            audit_connected=self.audit.is_connected,
+            audit_lost=self.audit.lost,
+            canaries=self.audit.canary.results,
             sources={one.value: one is self.sources.current for one in Source if one is not Source.AUTO},
             events={Source.EVENTS.value: self.stream.events, Source.AUDIT.value: self.audit.events},
             last_events={source: at for source, at in last_events.items() if at is not None},
@@ -115,7 +118,7 @@ class Status:
         current = self.sources.current
         if current is None:
             return Part("source", "not chosen yet", is_well=False)
-        heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_heard}.get(current, True)
+        heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_connected}.get(current, True)
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
 
     def _vault_trouble(self) -> str:

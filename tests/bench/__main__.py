@@ -11,7 +11,7 @@ from types import FrameType
 from rich.console import Console
 from urllib3.exceptions import HTTPError
 
-from tests.bench.document import DOCS, about, write
+from tests.bench.document import DOCS, about, merge, write
 from tests.bench.figures import VAULTSYNC, Run, load, machine, save, show
 from tests.bench.measures import BESIDE, NAMES, Bench, columns
 from tests.bench.peers import PEERS
@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         "--docs", type=Path, metavar="FOLDER", help=f"write the docs there; by default a whole run does, to {DOCS}"
     )
     parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="put what was measured, or is in the files, into the docs that are there, each row marked with its run",
+    )
+    parser.add_argument(
         "--profile",
         type=Path,
         metavar="FOLDER",
@@ -84,6 +89,9 @@ def _run(options: argparse.Namespace) -> int:
     for title, figures in run.figures.items():
         show(columns(title, figures), figures, console)
     print(*(f"{name}: {text}" for name, text in run.about.items()), sep="\n")
+    if options.merge:
+        merge(run, options.docs or DOCS)
+        return _verdict(run)
     is_whole = options.from_json or not (options.quick or options.only or options.no_peers or options.profile)
     if options.docs or is_whole:
         write(run, options.docs or DOCS)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from tests.bench.figures import Figure, Run, Sample, markdown
-from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, columns
+from tests.bench.measures import AT_SIZES, BESIDE, CONTENDERS, IN_STATES, columns
 from tests.bench.scale import ROWS
 from tests.bench.svg import pygal
 from tests.testbed import pins
@@ -39,6 +42,13 @@ vaultsync with the event stream and an audit device, beside so many ExternalSecr
 a path of its own. Requests are counted by the servers' own audit logs; "its own count" is by vaultsync's metrics. At
 the largest size external-secrets is started with more workers and a higher limit towards the API server than its
 defaults (`--concurrent`, `--client-qps`).
+""",
+    IN_STATES: """\
+How long a client waits for a KV write. Vault is on one machine, vaultsync on another: two network namespaces of this
+machine. All rows but the first have a healthy file audit device. In turns within one run: some writes without
+vaultsync's audit device, then as many with it, state after state and round after round; the ratio is of these two.
+While it is overloaded, both halves are measured beside the flood. By TCP each state is measured for 8 s, or until what
+has begun by then ends; a client gives up after a minute.
 """,
 }
 PAPER = 100_000
@@ -81,6 +91,51 @@ def write(run: Run, folder: Path) -> None:
 def page(run: Run) -> str:
     """The text of docs/benchmarks.md."""
     return HEAD + "\n".join(_sections(run))
+
+
+def merge(run: Run, folder: Path) -> None:
+    """Puts a run's rows into the page that is there, each marked with its run; the rest and the plots stay."""
+    file = folder / PAGE
+    file.write_text(merged(file.read_text(), run))
+
+
+def merged(text: str, run: Run) -> str:
+    """The page's text with the rows of another run in place of those of the same measures, and its new ones."""
+    mark = f"(run {run.about['commit']})"
+    head, *parts = re.split(r"^(?=## )", text.rstrip("\n") + "\n", flags=re.MULTILINE)
+    about = f"| run {run.about['commit']} | {run.about['date']}; {run.about['machine']} |"
+    if about not in head:
+        head = head.rstrip("\n") + f"\n{about}\n\n"
+    for title, figures in run.figures.items():
+        marked = [replace(figure, measure=f"{figure.measure} {mark}") for figure in figures]
+        place = next((at for at, part in enumerate(parts) if part.startswith(f"## {title}\n")), None)
+        if place is None:
+            parts.append(f"\n## {title}\n{TEXTS[title]}\n{markdown(columns(title, figures), marked)}\n")
+        else:
+            parts[place] = _with_rows(parts[place], title, marked)
+    return head + "".join(parts)
+
+
+def _with_rows(section: str, title: str, figures: Sequence[Figure]) -> str:
+    """A section whose table has these rows too, under the headings that it has."""
+    lines = section.split("\n")
+    first = next(at for at, line in enumerate(lines) if line.startswith("| measure |"))
+    last = first + len(list(takewhile(lambda line: line.startswith("|"), lines[first:])))
+    headings = _cells(lines[first])
+    rows = {_unmarked(_cells(line)[0]): line for line in lines[first + 2 : last]}
+    own_headings, _, *own_rows = map(_cells, markdown(columns(title, figures), figures).splitlines())
+    for row in own_rows:
+        cells = dict(zip(own_headings, row, strict=True))
+        rows[_unmarked(row[0])] = "| " + " | ".join(cells.get(heading, "–") for heading in headings) + " |"
+    return "\n".join([*lines[: first + 2], *rows.values(), *lines[last:]])
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+def _unmarked(measure: str) -> str:
+    return re.sub(r" \(run \S+\)$", "", measure)
 
 
 def _sections(run: Run) -> Iterator[str]:
@@ -210,6 +265,7 @@ def _seconds(value: float | None) -> str:
 
 _LOOK = {"style": STYLE, "js": (), "legend_at_bottom": True, "width": 900, "print_values": True}
 PLOTS: Mapping[str, Sequence[Plot]] = {
+    IN_STATES: [],
     BESIDE: [Plot("benchmarks-peers", "How soon, beside the others (median; no bar: never)", _peers)],
     AT_SIZES: [
         Plot("benchmarks-memory", "Resident memory at rest", _memory),

@@ -54,6 +54,11 @@ class Scale:
     idle_seconds: float = 60.0
     poll_interval: int = 60  # seconds
     polls: int = 3
+    entries: int = 500_000
+    state_rounds: int = 20
+    state_writes: int = 200  # of all clients in a round
+    state_patience: float = 60.0  # the Vault CLI's own
+    tcp_seconds: float = 8.0
     patience: float = 30.0  # seconds until a single value counts as not arrived
     mass_patience: float = 240.0
 
@@ -81,6 +86,10 @@ QUICK = Scale(
     idle_seconds=35.0,
     poll_interval=5,
     polls=2,
+    entries=50_000,
+    state_rounds=3,
+    state_patience=12.0,
+    tcp_seconds=5.0,
     patience=20.0,
     mass_patience=60.0,
 )

@@ -98,7 +98,7 @@ def operator(testbed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -
     yield made
     made.pods.stop()
     for pod in made.pods.all:
-        request.node.add_report_section("teardown", f"vaultsync {pod.ip}", pod.process.output())
+        request.node.add_report_section("teardown", f"vaultsync {pod.name}", pod.process.output())
 
 
 def of_vaultsync(testbed: Testbed) -> set[str]:
@@ -152,7 +152,7 @@ def starts(operator: Operator) -> Pod:
 def leads(operator: Operator, pod: Pod) -> None:
     """Waits until this one works, and Vault's audit device is led to it."""
     pod.process.wait_until(lambda: pod.process.health.text("/readyz").startswith("ok\n[+] role: leading\n"), PATIENCE)
-    wait_for(lambda: operator.pods.led_to() == [pod.ip], PATIENCE, "the Service leads to it")
+    wait_for(lambda: operator.pods.led_to() == [pod.name], PATIENCE, "the Service leads to it")
 
 
 def heals(place: Place) -> None:

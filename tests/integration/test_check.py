@@ -19,7 +19,7 @@ from tests.integration.test_login import reviewer, signers
 from tests.integration.test_policy import Right as Capability
 from tests.integration.test_policy import rights as capabilities
 from tests.integration.test_policy import without
-from tests.manual import commands, section
+from tests.manual import DOCS, commands, section
 from tests.testbed.api import Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, PROJECT
 from tests.testbed.place import Place
@@ -29,7 +29,7 @@ from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
 from vaultsync import app
 from vaultsync.core.check import Line, Mark, Name
-from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
+from vaultsync.core.rights import LEASE, RIGHTS, Right, leading
 from vaultsync.settings import Settings, variable
 
 SEED = {"vaultsync.io/seed": "true"}
@@ -39,7 +39,7 @@ POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "poli
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """Of which `check` must not make use; nobody could listen there."""
-IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_IP": "192.0.2.7"}
+IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
 """As deploy/base sets it."""
 
 
@@ -97,6 +97,11 @@ def ask(place: Place, **env: str) -> list[Line]:
             patch.setenv(name, value)
         settings = Settings()
     return asyncio.run(app.check(settings)).lines
+
+
+def wrong(lines: list[Line]) -> list[Line]:
+    """Those that did not come out well; no policy that vaultsync needs lets it list audit devices."""
+    return [line for line in lines if line.mark is not Mark.OK and line.check is not Name.AUDIT]
 
 
 def by_mark(lines: list[Line], mark: Mark) -> list[Line]:
@@ -160,11 +165,12 @@ def test_a_table_has_a_line_for_each_check(place: Place) -> None:
     ended = run(place.testbed, env=given)
     assert (ended.returncode, ended.stderr) == (0, "")
     *rows, empty, last = ended.stdout.splitlines()
-    assert (empty, last) == ("", f"{len(rows) - 1} ok, 0 failed, 1 warning, 0 not asked")
+    assert (empty, last) == ("", f"{len(rows) - 2} ok, 0 failed, 1 warning, 1 not asked")
     assert len(rows) > len(Name)
-    [warning] = [row for row in rows if not row.startswith("ok ")]
-    assert warning.startswith("warning   source ")
-    assert ". To do: set VAULTSYNC_AUDIT_LISTEN" in warning
+    [warning, unread] = [row for row in rows if not row.startswith("ok ")]
+    assert unread.split()[:3] == ["not", "asked", "audit"]
+    assert warning.split()[:2] == ["warning", "source"]
+    assert ". To do: set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220" in warning
     assert "\x1b" not in ended.stdout
 
 
@@ -289,7 +295,7 @@ def test_without_rights_each_has_its_line(place: Place) -> None:
         lines = check(place, code=1, env=nobody.env)
     failed = {"externalsecrets", "secretstores", "clustersecretstores", "namespaces", "events"}
     assert marked(lines, "failed") == {f"permission {one}" for one in failed}
-    assert marked(lines, "not asked") == {"stores", "policy mounts", "externalsecrets"}
+    assert marked(lines, "not asked") == {"audit", "stores", "policy mounts", "externalsecrets"}
     assert lines["stores", None]["found"] == "needs permission externalsecrets"
     line = lines["permission", "externalsecrets"]
     assert line["found"] == f"may not list, watch, patch in {place.name}"
@@ -309,34 +315,31 @@ def test_each_right_that_is_missing_is_told(place: Place) -> None:
         assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED) == []
 
 
-ADDRESSES = {"4": "192.0.2.7", "6": "2001:db8::7"}
-
-
 def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
     """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
     with account(place, shipped_rules()) as made:
-        for right in leading(LEASE, FAMILIES):
-            env = {**made.env, **IN_A_POD, "VAULTSYNC_POD_IP": ADDRESSES.get(right.name[-1:], ADDRESSES["4"])}
+        for right in leading(LEASE, labels=True):
+            env = {**made.env, **IN_A_POD}
             for verb in right.verbs:
                 made.own_rules(less(shipped_rules("role"), verb, right))
-                [line] = [line for line in ask(place, **env) if line.mark is not Mark.OK]
+                [line] = wrong(ask(place, **env))
                 found = (line.mark, line.check, line.of, line.found)
                 assert found == (Mark.FAILED, Name.PERMISSION, right.label, f"may not {verb} in {NAMESPACE}")
                 assert "--print-setup" in line.fix
         made.own_rules(shipped_rules("role"))
-        assert [line for line in ask(place, **env) if line.mark is not Mark.OK] == []
+        assert wrong(ask(place, **env)) == []
 
 
 def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
     def asked_for(**env: str) -> set[str]:
         lines = [line for line in ask(place, **env) if line.check is Name.PERMISSION]
-        return {line.of for line in lines} & {right.label for right in leading(LEASE, FAMILIES)}
+        return {line.of for line in lines} & {right.label for right in leading(LEASE, labels=True)}
 
     with account(place, shipped_rules()) as made:
         lease = {"leases", "leases/vaultsync"}
         assert asked_for(**made.env) == set()
         assert asked_for(**made.env, VAULTSYNC_LEASE=LEASE) == lease
-        assert asked_for(**made.env, **IN_A_POD) == {*lease, "endpointslices/vaultsync-audit-ipv4"}
+        assert asked_for(**made.env, **IN_A_POD) == {*lease, "pods"}
         assert asked_for(**made.env, **IN_A_POD | {"VAULTSYNC_AUDIT_LISTEN": "unix:/run/audit"}) == lease
         assert asked_for(**made.env, **IN_A_POD, VAULTSYNC_DRY_RUN="true") == set()
 
@@ -388,7 +391,7 @@ def test_without_kubernetes_the_rest_is_not_asked(place: Place, what: str) -> No
         file.write_text(text)
     lines = check(place, code=1, env={"KUBECONFIG": str(file)})
     assert marked(lines, "failed") == {"kubernetes"}
-    assert marked(lines, "not asked") == {"crds", "permission", "stores", "policy mounts", "externalsecrets"}
+    assert marked(lines, "not asked") == {"crds", "permission", "audit", "stores", "policy mounts", "externalsecrets"}
     assert lines["stores", None]["found"] == "needs kubernetes"
 
 
@@ -408,7 +411,7 @@ def test_without_vault_the_rest_is_not_asked(place: Place, what: str) -> None:
             env["VAULT_CACERT"] = str(server.ca)
         lines = check(place, code=1, env=env)
     assert {"vault"} <= marked(lines, "failed") <= {"vault", "stores"}
-    assert marked(lines, "not asked") == {"login", "source", "policy", "externalsecrets"}
+    assert marked(lines, "not asked") == {"login", "source", "audit", "policy", "externalsecrets"}
     assert ("VAULT_CACERT" in lines["vault", None]["fix"]) == (what == "untrusted")
 
 
@@ -420,7 +423,7 @@ def test_a_vault_that_is_sealed_or_new_is_told(place: Place, tmp_path: Path) -> 
         vault.seal()
         sealed = check(place, code=1, env=env)
         assert marked(sealed, "failed") == {"vault"}
-        assert marked(sealed, "not asked") == {"login", "source", "policy", "externalsecrets"}
+        assert marked(sealed, "not asked") == {"login", "source", "audit", "policy", "externalsecrets"}
         assert sealed["vault", None]["found"] == f"{vault.address} is sealed"
         done = sh(place.testbed, sealed["vault", None]["fix"] + f" {vault._unseal_key}", {})
         assert done.returncode == 0, done.stderr
@@ -448,7 +451,7 @@ def test_a_vault_that_was_never_initialised_is_told(place: Place, tmp_path: Path
 def test_a_token_that_vault_does_not_know_is_told(used: Place) -> None:
     lines = check(used, code=1, env={"VAULT_TOKEN": "hvs.wrong-and-not-to-be-seen"})
     assert marked(lines, "failed") == {"login"}
-    assert marked(lines, "not asked") == {"source", "policy", "externalsecrets"}
+    assert marked(lines, "not asked") == {"source", "audit", "policy", "externalsecrets"}
     assert lines["login", None]["found"].startswith("Vault returned 403")
 
 
@@ -577,6 +580,162 @@ def test_the_port_of_a_running_vaultsync_is_left_alone(place: Place) -> None:
     assert "127.0.0.1:1" in check(place, code=0)["source", None]["found"]
 
 
+# -- audit devices
+
+
+@pytest.fixture
+def reader(place: Place) -> dict[str, str]:
+    """The environment of one whose token may list audit devices, by the block that the documentation has."""
+    [block] = re.findall(r"```hcl\n(path \"sys/audit\".*?)```", (DOCS / "least-privilege.md").read_text(), re.DOTALL)
+    return {"VAULT_TOKEN": token_with(place, f"{SHIPPED}\n{block}")}
+
+
+@contextmanager
+def receiver() -> Iterator[int]:
+    """A TCP port to which Vault can write; nobody reads there."""
+    with socket.create_server(("", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def device(place: Place, **options: str) -> Iterator[str]:
+    """A socket device of the place's own; yields its path."""
+    place.vault.audit(place.name, "socket", **options)
+    try:
+        yield f"{place.name}/"
+    finally:
+        place.vault.unaudit(place.name)
+
+
+def elsewhere_from(port: int) -> str:
+    """An address that is no loopback address to who reads it, and that Vault reaches."""
+    return f"{socket.gethostname()}:{port}"
+
+
+def test_a_tcp_device_that_can_block_vault_is_red_and_what_is_printed_mends_it(
+    place: Place, reader: Mapping[str, str]
+) -> None:
+    with (
+        receiver() as port,
+        device(place, address=elsewhere_from(port), socket_type="tcp", write_timeout="3s", prefix="$x") as of,
+    ):
+        env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{port}"}
+        line = check(place, code=1, env=env)["audit", of]
+        assert line["mark"] == "failed"
+        assert elsewhere_from(port) in line["found"]
+        printed = run(place.testbed, "--print-setup", env={**place.testbed.identity.env, **env}).stdout
+        assert f"#   {line['fix']}" in printed
+        done = sh(place.testbed, line["fix"], place.testbed.env)
+        assert done.returncode == 0, done.stderr
+        [found] = [one for name, one in place.vault.api.request("GET", "/v1/sys/audit")["data"].items() if name == of]
+        assert found["options"] == {
+            "address": elsewhere_from(port),
+            "socket_type": "udp",
+            "write_timeout": "3s",
+        }
+        lines = check(place, code=0, env=env)
+        assert ("audit", of) not in lines
+        assert lines["audit", None]["mark"] in ("ok", "warning")  # other tests may have no device beside it
+
+
+def test_a_device_without_a_socket_type_is_a_tcp_device(place: Place, reader: Mapping[str, str]) -> None:
+    with receiver() as port, device(place, address=elsewhere_from(port)) as of:
+        env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{port}"}
+        assert check(place, code=1, env=env)["audit", of]["mark"] == "failed"
+
+
+def test_a_tcp_device_of_somebody_else_is_a_warning(place: Place, reader: Mapping[str, str]) -> None:
+    with receiver() as port, device(place, address=elsewhere_from(port), socket_type="tcp") as of:
+        line = check(place, code=0, env=reader)["audit", of]
+        assert (line["mark"], "not vaultsync's" in line["fix"]) == ("warning", True)
+
+
+def test_a_tcp_device_on_loopback_is_well(place: Place, reader: Mapping[str, str]) -> None:
+    with receiver() as port:
+        for host in ("127.0.0.1", "localhost"):
+            with device(place, address=f"{host}:{port}", socket_type="tcp") as of:
+                lines = check(place, code=0, env={**reader, "VAULTSYNC_AUDIT_LISTEN": f"tcp:127.0.0.1:{port}"})
+                assert ("audit", of) not in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "jsonx"}, "its format is jsonx"),
+        ({"prefix": "audit: "}, "it has a prefix"),
+        ({"log_raw": "true"}, "it has log_raw"),
+        ({"socket_type": "tcp"}, "it sends by tcp, and vaultsync listens at udp:127.0.0.1:"),
+    ],
+)
+def test_a_device_that_does_not_deliver_what_vaultsync_reads_is_a_warning_that_can_be_mended(
+    place: Place, reader: Mapping[str, str], options: Mapping[str, str], words: str
+) -> None:
+    with (
+        receiver() as port,
+        device(place, **{"address": f"127.0.0.1:{port}", "socket_type": "udp", **options}) as of,
+    ):
+        env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{port}"}
+        line = check(place, code=0, env=env)["audit", of]
+        assert (line["mark"], words in line["found"]) == ("warning", True), line
+        done = sh(place.testbed, line["fix"], place.testbed.env)
+        assert done.returncode == 0, done.stderr
+        assert ("audit", of) not in check(place, code=0, env=env)
+
+
+def test_no_device_and_only_one_device_are_warnings(place: Place, reader: Mapping[str, str], tmp_path: Path) -> None:
+    api = place.vault.api
+    others = {name.strip("/"): one for name, one in api.request("GET", "/v1/sys/audit")["data"].items()}
+    env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{free_port()}"}
+    try:
+        for name in others:
+            place.vault.unaudit(name)
+        none = check(place, code=0, env=env)["audit", None]
+        assert (none["mark"], none["found"][:26]) == ("warning", "0 devices, none of which w")
+        assert "socket_type=udp" in none["fix"]
+        with device(place, address=env["VAULTSYNC_AUDIT_LISTEN"].removeprefix("udp:"), socket_type="udp") as of:
+            alone = check(place, code=0, env=env)["audit", None]
+            assert (alone["mark"], f"{of} is the only device" in alone["found"]) == ("warning", True)
+            command = alone["fix"].replace("/vault/logs", str(tmp_path))
+            done = sh(place.testbed, command, place.testbed.env)
+            assert done.returncode == 0, done.stderr
+            well = check(place, code=0, env=env)["audit", None]
+            assert (well["mark"], well["found"]) == ("ok", f"2 devices; {of} for vaultsync")
+    finally:
+        place.vault.unaudit("file")
+        for name, one in others.items():
+            place.vault.audit(name, one["type"], **one["options"])
+
+
+def test_who_may_not_list_devices_is_told_what_to_look_at(place: Place) -> None:
+    line = check(place, code=0)["audit", None]
+    assert line["mark"] == "not asked"
+    for words in ("`read` and `sudo` on sys/audit", "`vault audit list -detailed`", "socket_type is tcp or missing"):
+        assert words in line["found"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_told"),
+    [
+        ("0.0.0.0:8220", True),
+        ("tcp:0.0.0.0:8220", True),
+        ("[::]:8220", True),
+        ("127.0.0.1:8220", False),
+        ("tcp:[::1]:8220", False),
+        ("udp:0.0.0.0:8220", False),
+        ("unix:/run/vaultsync/audit", False),
+    ],
+)
+def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_told: bool) -> None:
+    lines = [line for line in ask(place, VAULTSYNC_AUDIT_LISTEN=listen) if line.of == "VAULTSYNC_AUDIT_LISTEN"]
+    assert [line.mark for line in lines] == [Mark.WARNING] * is_told
+    assert all("VAULTSYNC_AUDIT_LISTEN=udp:" in line.fix and "socket_type=udp" in line.fix for line in lines)
+
+
+def test_a_variable_of_an_earlier_version_is_a_warning(place: Place) -> None:
+    line = check(place, code=0, env={"VAULTSYNC_POD_IP": "192.0.2.7"})["settings", "VAULTSYNC_POD_IP"]
+    assert (line["mark"], "VAULTSYNC_POD_NAME" in line["fix"]) == ("warning", True)
+
+
 # -- stores and ExternalSecrets
 
 
@@ -671,7 +830,8 @@ def with_stores(testbed: Testbed, *namespaces: str) -> None:
 
 def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
     ended = run(testbed, "-o", "json", env=env)
-    assert [line for line in json.loads(ended.stdout)["checks"] if line["mark"] != "ok"] == []
+    lines = json.loads(ended.stdout)["checks"]
+    assert [(line["check"], line["mark"]) for line in lines if line["mark"] != "ok"] == [("audit", "not asked")]
     assert ended.returncode == 0
     assert run(testbed, "--print-setup", env=env).stdout.endswith("\n# Nothing is missing.\n")
 

@@ -1,13 +1,16 @@
 """`check` on OpenBao: where there is no event stream, and in a Vault namespace."""
 
+import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_check import HEARS, SEED, FromNothing, check, marked, run, sh
+from tests.integration.test_check import HEARS, SEED, FromNothing, check, marked, receiver, run, sh
 from tests.testbed.identity import POLICY
 from tests.testbed.place import Place
+from tests.testbed.servers import ROOT_TOKEN, OpenBao, Vault
 from tests.testbed.testbed import Testbed
 
 DEAF = {"VAULTSYNC_AUDIT_LISTEN": ""}
@@ -94,3 +97,40 @@ def test_what_is_printed_lets_it_log_in_to_openbao(place: Place, tmp_path: Path,
         assert way.state() == before
     finally:
         place.vault.policy(POLICY, testbed.vault_policy)
+
+
+class Declared(OpenBao):
+    """With an audit device that its configuration declares, as OpenBao wants it."""
+
+    def __init__(self, work: Path, binary: Path, port: int) -> None:
+        super().__init__(work, binary)
+        self.audit_port = port
+
+    def command(self) -> list[str]:
+        config = self.work / "declared.json"
+        options = {"address": f"{socket.gethostname()}:{self.audit_port}", "socket_type": "tcp"}
+        file = {"file_path": str(self.work / "audit.log")}
+        devices = [
+            {"type": "file", "path": "file", "options": file},
+            {"type": "socket", "path": "vaultsync", "options": options},
+        ]
+        config.write_text(json.dumps({"audit": devices}))
+        return [*Vault.command(self), f"-config={config}"]
+
+
+def test_a_device_that_the_configuration_declares_is_red_too(place: Place, tmp_path: Path) -> None:
+    with receiver() as port:
+        declared = Declared(tmp_path, place.testbed.cli, port)
+        declared.start()
+        try:
+            env = {"VAULT_ADDR": declared.address, "VAULT_TOKEN": ROOT_TOKEN}
+            lines = check(place, code=1, env={**env, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{port}"})
+            line = lines["audit", "vaultsync/"]
+            assert line["mark"] == "failed"
+            assert "where OpenBao's configuration declares the device, change that" in line["fix"]
+            done = sh(
+                place.testbed, line["fix"].replace("vault audit", "bao audit"), {**env, "BAO_ADDR": declared.address}
+            )
+            assert done.returncode != 0, "it takes no device by its API"
+        finally:
+            declared.stop()

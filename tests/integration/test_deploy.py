@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import tomllib
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,21 @@ from packaging.requirements import Requirement
 from websockets.sync.client import connect
 
 import vaultsync as package
+from tests.manual import DOCS
+from tests.manual import objects as manual_objects
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
-from tests.testbed.testbed import Testbed
-from vaultsync.kube.endpoint import PORT_NAME
+from tests.testbed.testbed import Testbed, wait_for
+from vaultsync.core.names import LEADER_LABEL
 from vaultsync.settings import Settings, variable
 
 BASE = PROJECT / "deploy" / "base"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 ESO = "external-secrets.io"
+PATIENCE = 60.0
+LEAST_PRIVILEGE = (DOCS / "least-privilege.md").read_text()
 
 
 class Kubectl:
@@ -120,18 +125,22 @@ class TestManifests:
         assert settings.health_listen.endswith(f":{ports['health']}")
         assert settings.audit_listen.endswith(f":{ports['audit']}")
 
-    def test_service_leads_where_the_leader_writes_itself(self, manifests: list[Json]) -> None:
-        """Nothing but the leader fills the slices, of which one is for each family of addresses."""
-        service = one(manifests, "Service")
-        assert "selector" not in service["spec"]
-        assert [port["name"] for port in service["spec"]["ports"]] == [PORT_NAME]
-        lease = self.environment(manifests)["VAULTSYNC_LEASE"].partition("/")[2]
-        slices = {found["metadata"]["name"]: found for found in manifests if found["kind"] == "EndpointSlice"}
-        assert set(slices) == {f"{lease}-audit-ipv4", f"{lease}-audit-ipv6"}
-        for name, found in slices.items():
-            assert found["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
-            assert found["addressType"] == name.rpartition("-")[2].replace("ipv", "IPv")
-            assert not {"endpoints", "ports"} & found.keys()  # or applying it again would take them away
+    def test_the_service_selects_the_pod_that_the_leader_labels(self, manifests: list[Json]) -> None:
+        """And nothing but the leader sets that label: it is in no template and in no other selector."""
+        selector = one(manifests, "Service")["spec"]["selector"]
+        spec = one(manifests, "Deployment")["spec"]
+        labels = spec["template"]["metadata"]["labels"]
+        assert selector.items() <= {**labels, LEADER_LABEL: "true"}.items()
+        assert selector[LEADER_LABEL] == "true"
+        assert LEADER_LABEL not in {**labels, **spec["selector"]["matchLabels"]}
+        [name] = [item for item in container_of(manifests)["env"] if item["name"] == "VAULTSYNC_POD_NAME"]
+        assert name["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+    def test_the_audit_port_is_udp_everywhere(self, manifests: list[Json]) -> None:
+        [port] = one(manifests, "Service")["spec"]["ports"]
+        [audit] = [one for one in container_of(manifests)["ports"] if one["name"] == port["targetPort"]]
+        assert (port["protocol"], audit["protocol"]) == ("UDP", "UDP")
+        assert self.environment(manifests)["VAULTSYNC_AUDIT_LISTEN"] == f"udp:0.0.0.0:{audit['containerPort']}"
 
     def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
         assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
@@ -159,7 +168,7 @@ class TestManifests:
         container = container_of(manifests)
         config = one(manifests, "ConfigMap")
         assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
-        pod = {"metadata.namespace": NAMESPACE, "status.podIP": "192.0.2.7"}
+        pod = {"metadata.namespace": NAMESPACE, "metadata.name": "vaultsync-0"}
         own: dict[str, str] = {}
         for item in container["env"]:
             field = item.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
@@ -194,13 +203,58 @@ class TestRbac:
         assert testbed.identity
         other = self.rights(testbed, testbed.identity.kubernetes_token, place.namespace)
         own = self.rights(testbed, testbed.identity.kubernetes_token, NAMESPACE)
-        lease, slices = "coordination.k8s.io", "discovery.k8s.io"
+        lease = "coordination.k8s.io"
         assert own - other == {
             (lease, "leases", "create"),
             *((lease, "leases/vaultsync", verb) for verb in ("get", "list", "watch", "patch")),
-            (slices, "endpointslices/vaultsync-audit-ipv4", "patch"),
-            (slices, "endpointslices/vaultsync-audit-ipv6", "patch"),
+            ("", "pods", "patch"),
         }
+
+    def test_the_documented_admission_policy_leaves_it_the_leaders_label_alone(
+        self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
+    ) -> None:
+        assert testbed.identity
+        objects = [text for text in manual_objects(LEAST_PRIVILEGE) if "admissionregistration" in text]
+        metadata = {"name": "policed", "namespace": NAMESPACE, "labels": {"app": "vaultsync"}}
+        testbed.kube.create({**pod_of(manifests), "metadata": metadata})
+        server = testbed.kube_apiserver
+        own = Api(server.address, {"Authorization": f"Bearer {testbed.identity.kubernetes_token}"}, server.ca)
+
+        def status(change: Json, api: Api = own) -> int:
+            try:
+                path = f"/api/v1/namespaces/{NAMESPACE}/pods/policed"
+                api.request("PATCH", path, change, content_type=MERGE_PATCH)
+            except ApiError as error:
+                return error.status if "vaultsync may only set the label" in error.body else 0
+            return 200
+
+        deadline: Json = {"spec": {"activeDeadlineSeconds": 600}}
+        others: list[Json] = [
+            {"metadata": {"labels": {"app": "another"}}},
+            {"metadata": {"labels": {"app": None}}},
+            {"metadata": {"labels": {"more": "x"}}},
+            {"metadata": {"labels": {LEADER_LABEL: "true", "more": "x"}}},
+            {"metadata": {"annotations": {"more": "x"}}},
+            {"metadata": {"finalizers": ["example.com/never"]}},
+        ]
+        try:
+            for text in objects:
+                kubectl.quietly("apply", "-f", "-", given=text)
+            numbers = count()  # a change that changes nothing is taken
+            wait_for(
+                lambda: status({"metadata": {"annotations": {"number": str(next(numbers))}}}) == 422,
+                PATIENCE,
+                "the policy is enforced",
+            )
+            assert status(deadline) == 422
+            assert [status(change) for change in others] == [422] * len(others)
+            assert status({"metadata": {"labels": {LEADER_LABEL: "true"}}}) == 200
+            assert status({"metadata": {"labels": {LEADER_LABEL: None}}}) == 200
+            assert status(deadline, testbed.kube.api) == 200
+        finally:
+            for text in objects:
+                kubectl("delete", "-f", "-", given=text)
+            testbed.kube.delete("v1", "Pod", "policed", NAMESPACE)
 
     @pytest.mark.parametrize(
         ("verb", "resource"),

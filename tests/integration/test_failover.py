@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -27,19 +28,22 @@ from urllib3.exceptions import HTTPError
 
 from tests.bench.idle import connections
 from tests.integration.test_deploy import Kubectl
+from tests.manual import run
 from tests.testbed.api import Json
 from tests.testbed.hasty import DURATION
-from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY
+from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.processes import free_port
 from tests.testbed.proxy import Fault, Proxy
 from tests.testbed.servers import kubeconfig_text
-from tests.testbed.testbed import Testbed
+from tests.testbed.testbed import Testbed, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.names import LEADER_LABEL
 
 SEED = {"vaultsync.io/seed": "true"}
 LEASES = "coordination.k8s.io/v1"
-SLICES = "discovery.k8s.io/v1"
+RBAC = "rbac.authorization.k8s.io/v1"
+CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
 PATIENCE = 60.0
 CLEAN_SECONDS = 2.0
 KILLED_SECONDS = 20.0
@@ -191,7 +195,7 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
             time.sleep(0.02)
         assert 0 < ended < began
         assert ended - started < 10.5
-        place.wait_for(lambda: "starting anew, as a standby" in cut_off.output(), PATIENCE)
+        place.wait_for(lambda: "this process stands by: the leadership is lost" in cut_off.output(), PATIENCE)
         ask(place, "app")
         place.wait_for_secret("app", PATIENCE)
         proxy.heal()
@@ -254,6 +258,67 @@ def test_who_takes_the_lease_away_is_obeyed_and_followed(place: Place, replicas:
     place.wait_for_secret("app", PATIENCE)
 
 
+LISTS = re.compile(r'^apiserver_request_total\{.*resource="(\w+)".*verb="LIST".*\} (\d+)$', re.MULTILINE)
+RISING = re.compile(r"^(vaultsync_\w+_(?:total|count|bucket)\S*) (\S+)$", re.MULTILINE)
+
+
+def lists(testbed: Testbed) -> Counter[str]:
+    """How often the API server was asked for a list, by resource."""
+    found: Counter[str] = Counter()
+    for resource, number in LISTS.findall(testbed.kube_apiserver.api.text("/metrics")):
+        found[resource] += int(number)
+    return found
+
+
+def counted(process: VaultsyncProcess) -> dict[str, float]:
+    """All counters of /metrics."""
+    return {sample: float(value) for sample, value in RISING.findall(process.health.text("/metrics"))}
+
+
+def test_who_loses_the_lease_lists_nothing_again_and_goes_on_counting_and_answering(
+    place: Place, replicas: Replicas, testbed: Testbed
+) -> None:
+    leader = replicas.start()
+    ask(place, "app")
+    before_value = place.wait_for_secret("app", PATIENCE)
+    place.wait_for(lambda: counted(leader)["vaultsync_force_syncs_total"] >= 1, PATIENCE)
+    testbed.eso.freeze() if testbed.eso else None  # which lists too, from time to time
+    ended, answers = Event(), list[tuple[bool, dict[str, float]]]()
+
+    def observe() -> None:
+        while not ended.wait(0.02):
+            answers.append((leader.health.answers("/readyz"), counted(leader)))
+
+    try:
+        before = lists(testbed)
+        with ThreadPoolExecutor(1) as thread:
+            observing = thread.submit(observe)
+            try:
+                change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 4}}
+                place.kube.patch(LEASES, "Lease", "vaultsync", change, NAMESPACE)
+                leader.wait_until(lambda: "it is held by a person" in leader.output(), PATIENCE)
+                leader.wait_until(lambda: not leads(leader), PATIENCE)
+                ask(place, "meanwhile")
+                place.vault.delete(place.path("app"))
+                replicas.wait_until_led(leader)
+                place.wait_for(lambda: place.read("app") and place.read("meanwhile"), PATIENCE)
+            finally:
+                ended.set()
+            observing.result(PATIENCE)
+        after = lists(testbed)
+    finally:
+        testbed.eso.thaw() if testbed.eso else None
+    place.wait_for(lambda: place.secret("app") not in (None, before_value), PATIENCE)
+    for resource in ("namespaces", "secretstores", "clustersecretstores", "externalsecrets"):
+        assert after[resource] == before[resource], resource
+    assert len(answers) > 50
+    assert all(is_ready for is_ready, _ in answers)
+    for (_, one), (_, other) in pairwise(answers):
+        assert all(other.get(sample, -1.0) >= value for sample, value in one.items())
+    place.wait_for(lambda: counted(leader)["vaultsync_seeds_total"] >= 2, PATIENCE)  # one in either term
+    assert "Traceback" not in leader.output()
+
+
 def test_a_dry_run_takes_no_lease(place: Place, replicas: Replicas) -> None:
     process = replicas.start(VAULTSYNC_DRY_RUN="true")
     process.wait_until_ready(PATIENCE)
@@ -269,62 +334,181 @@ def test_without_the_right_to_the_lease_it_is_ready_and_says_why_it_does_not_lea
     assert process.health.text("/readyz").startswith("ok\n[+] role: standby\n")
 
 
-class TestWhereTheAuditDeviceIsLed:
-    ADDRESSES = ("192.0.2.7", "192.0.2.8")
+def selected(testbed: Testbed) -> list[str]:
+    """The pods that the Service of the audit port selects, as deploy/base ships it."""
+    service = yaml.safe_load((DEPLOY / "base" / "service.yaml").read_text())
+    wanted = service["spec"]["selector"].items()
+    pods = testbed.kube.items("v1", "Pod", NAMESPACE)
+    return [pod["metadata"]["name"] for pod in pods if wanted <= pod["metadata"]["labels"].items()]
 
-    @pytest.fixture
-    def manifests(self, testbed: Testbed) -> Iterator[list[Json]]:
-        """What deploy/base ships for it, applied."""
-        items: list[Json] = list(yaml.safe_load_all((DEPLOY / "base" / "service.yaml").read_text()))
-        self.apply(testbed, items)
-        yield items
-        for item in items:
-            testbed.kube.delete(item["apiVersion"], item["kind"], item["metadata"]["name"], NAMESPACE)
+
+PODS = ("vaultsync-5d8f9c7b6-aaaaa", "vaultsync-5d8f9c7b6-bbbbb")
+
+
+class TestTheLeadersLabel:
+    """Which pod the Service of the audit port selects. Nothing runs in the pods: the processes are outside of them."""
+
+    @pytest.fixture(autouse=True)
+    def pods(self, testbed: Testbed) -> Iterator[None]:
+        assert testbed.identity  # the namespace is there
+        template = yaml.safe_load((DEPLOY / "base" / "deployment.yaml").read_text())["spec"]["template"]
+        for name in PODS:
+            metadata = {**template["metadata"], "name": name, "namespace": NAMESPACE}
+            testbed.kube.create({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata})
+        yield
+        for name in PODS:
+            testbed.kube.delete("v1", "Pod", name, NAMESPACE)
 
     @staticmethod
-    def apply(testbed: Testbed, items: list[Json]) -> None:
-        text = yaml.safe_dump_all(items)
-        Kubectl(testbed).quietly("apply", "-f", "-", given=text)
-        Kubectl(testbed).quietly("apply", "--server-side", "--force-conflicts", "-f", "-", given=text)
+    def start(replicas: Replicas, pod: str) -> VaultsyncProcess:
+        """A replica in this pod, which has an address of its own."""
+        return replicas.start(VAULTSYNC_POD_NAME=pod, VAULTSYNC_AUDIT_LISTEN=f"127.0.0.1:{free_port()}")
 
     @staticmethod
-    def led_to(testbed: Testbed, family: str = "ipv4") -> list[tuple[str, int]]:
-        found = testbed.kube.get(SLICES, "EndpointSlice", f"vaultsync-audit-{family}", NAMESPACE)
-        assert found is not None
-        return [
-            (address, port["port"])
-            for endpoint in found.get("endpoints") or ()
-            for address in endpoint["addresses"]
-            for port in found["ports"]
-        ]
+    def label(testbed: Testbed, pod: str) -> None:
+        change = {"metadata": {"labels": {LEADER_LABEL: "true"}}}
+        testbed.kube.patch("v1", "Pod", pod, change, NAMESPACE)
 
-    def test_it_is_led_to_whoever_leads(
-        self, testbed: Testbed, place: Place, replicas: Replicas, manifests: list[Json]
-    ) -> None:
-        assert self.led_to(testbed) == []
-        one = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[0])
-        place.wait_for(lambda: self.led_to(testbed) == [(self.ADDRESSES[0], replicas.audit_port)], PATIENCE)
-        other = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[1])
+    @staticmethod
+    def wait_for(testbed: Testbed, *pods: str) -> None:
+        wait_for(lambda: selected(testbed) == [*pods], PATIENCE, f"the Service selects {pods}")
+
+    def test_it_follows_the_leader(self, testbed: Testbed, replicas: Replicas) -> None:
+        assert selected(testbed) == []
+        one = self.start(replicas, PODS[0])
+        self.wait_for(testbed, PODS[0])
+        other = self.start(replicas, PODS[1])
         other.wait_until_ready(PATIENCE)
-        self.apply(testbed, manifests)
-        assert self.led_to(testbed) == [(self.ADDRESSES[0], replicas.audit_port)]
-        one.kill()
-        place.wait_for(lambda: self.led_to(testbed) == [(self.ADDRESSES[1], replicas.audit_port)], PATIENCE)
-        other.stop()
-        assert self.led_to(testbed) == []
+        assert selected(testbed) == [PODS[0]]
+        one.kill()  # its label is left
+        self.wait_for(testbed, PODS[1])
+        assert other.stop() == 0
+        assert selected(testbed) == []
 
-    def test_an_address_of_the_other_family_goes_into_the_other_slice(
-        self, testbed: Testbed, place: Place, replicas: Replicas, manifests: list[Json]
+    def test_a_leader_that_stops_removes_it_before_the_lease_is_free(
+        self, testbed: Testbed, replicas: Replicas
     ) -> None:
-        replicas.start(VAULTSYNC_POD_IP="2001:db8::7")
-        place.wait_for(lambda: self.led_to(testbed, "ipv6") == [("2001:db8::7", replicas.audit_port)], PATIENCE)
-        assert self.led_to(testbed) == []
+        one = self.start(replicas, PODS[0])
+        self.wait_for(testbed, PODS[0])
+        os.kill(one.pid, signal.SIGTERM)
+        wait_for(lambda: lease_of(testbed)["holderIdentity"] == "", PATIENCE, "the Lease is free")
+        assert selected(testbed) == []
 
-    def test_without_a_slice_it_leads_all_the_same_and_says_so(self, place: Place, replicas: Replicas) -> None:
-        process = replicas.start(VAULTSYNC_POD_IP=self.ADDRESSES[0])
-        ask(place, "app")
-        place.wait_for_secret("app", PATIENCE)
-        process.wait_until(lambda: "audit device can't be led here" in process.output(), PATIENCE)
+    def test_a_standby_removes_what_an_earlier_process_left_on_its_pod(
+        self, testbed: Testbed, replicas: Replicas
+    ) -> None:
+        self.start(replicas, PODS[0])
+        self.wait_for(testbed, PODS[0])
+        self.label(testbed, PODS[1])
+        assert selected(testbed) == [*PODS]
+        self.start(replicas, PODS[1])
+        self.wait_for(testbed, PODS[0])
+
+    def test_a_container_that_starts_again_in_its_pod_keeps_the_label(
+        self, testbed: Testbed, replicas: Replicas
+    ) -> None:
+        """The previous holder of the Lease and the next one have one pod."""
+        one = self.start(replicas, PODS[0])
+        self.wait_for(testbed, PODS[0])
+        one.kill()
+        again = self.start(replicas, PODS[0])
+        self.wait_for(testbed)  # it stands by until the Lease has run out
+        replicas.wait_until_led(again)
+        self.wait_for(testbed, PODS[0])
+        time.sleep(1)
+        assert selected(testbed) == [PODS[0]]
+
+    def test_a_new_leader_removes_it_from_one_that_is_frozen(self, testbed: Testbed, replicas: Replicas) -> None:
+        frozen = self.start(replicas, PODS[0])
+        self.wait_for(testbed, PODS[0])
+        other = self.start(replicas, PODS[1])
+        other.wait_until_ready(PATIENCE)
+        frozen.freeze()
+        try:
+            self.wait_for(testbed, PODS[1])
+        finally:
+            frozen.thaw()
+        frozen.wait_until(lambda: "the leadership is lost" in frozen.output(), PATIENCE)
+        frozen.wait_until_ready(PATIENCE)
+        time.sleep(1)
+        assert selected(testbed) == [PODS[1]]
+
+    def test_a_holder_that_is_no_pod_is_left_alone(self, testbed: Testbed, replicas: Replicas) -> None:
+        """Whoever may write the Lease chooses this text."""
+        self.label(testbed, PODS[1])
+        for holder in (f"{PODS[1]}/status_1", f"../pods/{PODS[1]}_1", f"{PODS[1].upper()}_1"):
+            spec = {"holderIdentity": holder, "leaseDurationSeconds": 1}
+            metadata = {"name": "vaultsync", "namespace": NAMESPACE}
+            testbed.kube.apply({"apiVersion": LEASES, "kind": "Lease", "metadata": metadata, "spec": spec})
+            process = self.start(replicas, PODS[0])
+            self.wait_for(testbed, *PODS)
+            process.stop()
+            assert "can't follow the leader" not in process.output()
+
+    def test_without_the_right_it_leads_all_the_same_and_says_once_what_to_do(
+        self, testbed: Testbed, place: Place, replicas: Replicas
+    ) -> None:
+        role = testbed.kube.get(RBAC, "Role", "vaultsync", NAMESPACE)
+        assert role is not None
+        fewer = [rule for rule in role["rules"] if rule["resources"] != ["pods"]]
+        assert len(fewer) == len(role["rules"]) - 1
+        testbed.kube.patch(RBAC, "Role", "vaultsync", {"rules": fewer}, NAMESPACE)
+        try:
+            process = self.start(replicas, PODS[0])
+            ask(place, "app")
+            place.wait_for_secret("app", PATIENCE)
+            time.sleep(2)  # several attempts
+            [warning] = [line for line in process.output().splitlines() if "can't follow the leader" in line]
+            assert f'pods \\"{PODS[0]}\\" is forbidden' in warning
+            assert f"grant `patch` on pods in the namespace {NAMESPACE}" in warning
+        finally:
+            testbed.kube.patch(RBAC, "Role", "vaultsync", {"rules": role["rules"]}, NAMESPACE)
+        self.wait_for(testbed, PODS[0])
+
+    def test_the_service_of_the_version_before_becomes_this_one(self, testbed: Testbed) -> None:
+        """By either kind of apply, and what that version left behind can be deleted by name."""
+        new = (DEPLOY / "base" / "service.yaml").read_text()
+        kubectl = Kubectl(testbed)
+        for how in ((), ("--server-side", "--force-conflicts")):
+            kubectl.quietly("apply", *how, "-f", "-", given=VERSION_BEFORE)
+            kubectl.quietly("apply", *how, "-f", "-", given=new)
+            service = testbed.kube.get("v1", "Service", "vaultsync-audit", NAMESPACE)
+            assert service is not None
+            [port] = service["spec"]["ports"]
+            assert (port["port"], port["protocol"], port["targetPort"]) == (8220, "UDP", "audit")
+            assert service["spec"]["selector"] == yaml.safe_load(new)["spec"]["selector"]
+            testbed.kube.delete("v1", "Service", "vaultsync-audit", NAMESPACE)
+            [command] = re.findall(r"kubectl -n vaultsync delete endpointslice .*", CHANGELOG)
+            run(testbed, command.strip("` .,"))
+            assert testbed.kube.items("discovery.k8s.io/v1", "EndpointSlice", NAMESPACE) == []
+
+
+VERSION_BEFORE = """
+apiVersion: v1
+kind: Service
+metadata: {name: vaultsync-audit, namespace: vaultsync}
+spec: {ports: [{name: audit, port: 8220}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: vaultsync-audit-ipv4
+  namespace: vaultsync
+  labels: {kubernetes.io/service-name: vaultsync-audit, endpointslice.kubernetes.io/managed-by: vaultsync}
+addressType: IPv4
+endpoints: []
+ports: []
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: vaultsync-audit-ipv6
+  namespace: vaultsync
+  labels: {kubernetes.io/service-name: vaultsync-audit, endpointslice.kubernetes.io/managed-by: vaultsync}
+addressType: IPv6
+endpoints: []
+ports: []
+"""
 
 
 @dataclass

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from tests.chart import CHART, MONITORING, OWN, SCHEMA, SECRETS
 from tests.integration.test_deploy import BASE, Kubectl, one
 from tests.integration.test_healing import SEED, another
-from tests.manual import run
+from tests.manual import DOCS, run, section
+from tests.manual import objects as manual_objects
 from tests.testbed import build, pins
 from tests.testbed.api import Api, Json
 from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, shipped_policy
@@ -28,6 +29,7 @@ from tests.testbed.place import Place
 from tests.testbed.pod import Pods
 from tests.testbed.testbed import Testbed, apply_monitoring_crds, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.names import LEADER_LABEL
 from vaultsync.settings import Settings, variable
 
 PATIENCE = 60.0
@@ -41,6 +43,7 @@ SETTINGS: Json = {
     "KUBECONFIG": "/etc/vaultsync/kubeconfig",
     "VAULTSYNC_AUDIT_ALLOW": "10.0.0.0/8,::1",
     "VAULTSYNC_AUDIT_FILE": "/vault/logs/audit.log",
+    "VAULTSYNC_CANARY_INTERVAL": "10m",
     "VAULTSYNC_CLUSTER": "west",
     "VAULTSYNC_DRY_RUN": True,
     "VAULTSYNC_GENERATE": 'password: {format: password, length: 40}\n"*": {format: hex}\n',
@@ -91,9 +94,14 @@ FULL: Json = {
     **NAMESPACED,
     "settings": SETTINGS,
     "audit": {
-        "listen": "[::]:9220",
+        "listen": "tcp:[::]:9220",
         "tlsSecret": "audit-tls",
-        "service": {"type": "LoadBalancer", "annotations": {"example.com/internal": "true"}},
+        "service": {
+            "type": "LoadBalancer",
+            "annotations": {"example.com/internal": "true"},
+            "loadBalancerSourceRanges": ["10.1.2.0/28", "fd00:1::/64"],
+            "externalTrafficPolicy": "Local",
+        },
     },
     "health": {"listen": "[::]:9080"},
     "serviceMonitor": {
@@ -148,7 +156,7 @@ CLUSTER_SCOPED = {"namespaces", "clustersecretstores"}
 INSTANCE = "app.kubernetes.io/instance"
 CIRCUMSTANCES = {"managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "status", "clusterIP"}
 CIRCUMSTANCES |= {"clusterIPs", "helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", INSTANCE}
-POD_IP = "10.1.2.3"
+POD_NAME = "vaultsync-0"
 
 METHODS = ("kubernetes", "jwt", "approle", "token")
 VALUES = {"default": {}, "namespaced": NAMESPACED, "full": FULL}
@@ -228,9 +236,9 @@ def container_of(manifests: list[Json]) -> Json:
 
 
 def environment_of(manifests: list[Json]) -> dict[str, str]:
-    """The container's variables, with some text in place of a Secret's, and some address of the Pod."""
+    """The container's variables, with some text in place of a Secret's, and some name of the Pod."""
     return {
-        item["name"]: item.get("value", POD_IP if "fieldRef" in item.get("valueFrom", ()) else "from-a-secret")
+        item["name"]: item.get("value", POD_NAME if "fieldRef" in item.get("valueFrom", ()) else "from-a-secret")
         for item in container_of(manifests)["env"]
     }
 
@@ -377,6 +385,20 @@ class TestValues:
             ({"namespaces": ["Team"]}, "at '/namespaces/0'"),
             ({"namespaces": ["team-a", "team-a"]}, "at '/namespaces'"),
             ({"audit": {"listen": ":port"}}, "at '/audit/listen'"),
+            ({"audit": {"tlsSecret": "audit-tls"}}, "audit.tlsSecret: there is no TLS over UDP"),
+            ({"audit": {"service": {"externalTrafficPolicy": "local"}}}, "at '/audit/service/externalTrafficPolicy'"),
+            (
+                {"audit": {"service": {"externalTrafficPolicy": "Local"}}},
+                "audit.service.externalTrafficPolicy: a Service of the type ClusterIP has none",
+            ),
+            (
+                {"audit": {"service": {"loadBalancerSourceRanges": ["10.1.2.3"]}}},
+                "at '/audit/service/loadBalancerSourceRanges/0'",
+            ),
+            (
+                {"audit": {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.1.2.3/32"]}}},
+                "audit.service.loadBalancerSourceRanges: only a Service of the type LoadBalancer has them",
+            ),
             ({"health": {"listen": ""}}, "at '/health/listen'"),
             ({"networkPolicy": {"vault": {"peers": []}}}, "at '/networkPolicy/vault/peers'"),
             ({"networkPolicy": {"vault": {"peers": [{}]}}}, "at '/networkPolicy/vault/peers/0'"),
@@ -557,7 +579,7 @@ class TestNetwork:
         spec, ports = one(manifests, "NetworkPolicy")["spec"], ports_of(manifests)
         assert spec["podSelector"]["matchLabels"].items() <= pod_of(manifests)["metadata"]["labels"].items()
         assert [(rule["from"], rule["ports"]) for rule in spec["ingress"]] == [
-            (in_namespace("vault"), [{"port": ports["audit"]}]),
+            (in_namespace("vault"), [{"port": ports["audit"], "protocol": "UDP"}]),
             (in_namespace("monitoring"), [{"port": ports["health"]}]),
         ]
 
@@ -585,28 +607,57 @@ class TestNetwork:
         assert given["VAULTSYNC_AUDIT_LISTEN"].endswith(f":{ports['audit']}")
         assert given["VAULTSYNC_HEALTH_LISTEN"].endswith(f":{ports['health']}")
         led: dict[str, int] = {}
+        labels = {**pod_of(manifests)["metadata"]["labels"], LEADER_LABEL: "true"}
         for service in of_kind(manifests, "Service"):
-            if "selector" in service["spec"]:  # that of the audit port has none: the leader writes where it leads
-                assert service["spec"]["selector"].items() <= pod_of(manifests)["metadata"]["labels"].items()
-            led |= {port.get("targetPort", port["name"]): port["port"] for port in service["spec"]["ports"]}
+            assert service["spec"]["selector"].items() <= labels.items()
+            led |= {port["targetPort"]: port["port"] for port in service["spec"]["ports"]}
         assert led == ports
 
-    def test_slices_are_those_of_the_service_that_the_leader_may_write(self, helm: Helm) -> None:
-        manifests = helm.render(FULL)
-        [service] = [item for item in of_kind(manifests, "Service") if "selector" not in item["spec"]]
-        slices = {item["metadata"]["name"]: item for item in of_kind(manifests, "EndpointSlice")}
-        _, lease = environment_of(manifests)["VAULTSYNC_LEASE"].split("/")
-        assert slices.keys() == {f"{lease}-audit-ipv4", f"{lease}-audit-ipv6"}
-        for item in slices.values():
-            assert item["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
-        writable = {
-            name
-            for role in of_kind(manifests, "Role")
-            for rule in role["rules"]
-            if rule["resources"] == ["endpointslices"]
-            for name in rule["resourceNames"]
-        }
-        assert writable == slices.keys()
+    @pytest.mark.parametrize(
+        ("listen", "protocol"),
+        [("udp:0.0.0.0:8220", "UDP"), ("udp:[::]:9220", "UDP"), ("tcp:0.0.0.0:8220", "TCP"), ("0.0.0.0:8220", "TCP")],
+    )
+    def test_the_protocol_is_that_of_the_listener_everywhere(self, helm: Helm, listen: str, protocol: str) -> None:
+        manifests = helm.render({"audit": {"listen": listen}, "networkPolicy": {"enabled": True}})
+        [port] = one(manifests, "Service")["spec"]["ports"]
+        [audit] = [one for one in container_of(manifests)["ports"] if one["name"] == port["targetPort"]]
+        [allowed] = one(manifests, "NetworkPolicy")["spec"]["ingress"][0]["ports"]
+        assert {port["protocol"], audit["protocol"], allowed["protocol"]} == {protocol}
+        assert {port["port"], audit["containerPort"], allowed["port"]} == {int(listen.rpartition(":")[2])}
+
+    def test_only_the_leader_is_selected_and_only_where_it_may_label_itself(self, helm: Helm) -> None:
+        for values in ({}, FULL):
+            manifests = helm.render(values)
+            selectors = [service["spec"]["selector"] for service in of_kind(manifests, "Service")]
+            assert [selector[LEADER_LABEL] for selector in selectors if LEADER_LABEL in selector] == ["true"]
+            spec = one(manifests, "Deployment")["spec"]
+            assert LEADER_LABEL not in {**spec["template"]["metadata"]["labels"], **spec["selector"]["matchLabels"]}
+            assert self.may_label(manifests)
+            assert environment_of(manifests)["VAULTSYNC_POD_NAME"] == POD_NAME
+        without = helm.render({"audit": {"listen": ""}})
+        assert not self.may_label(without)
+        assert "VAULTSYNC_POD_NAME" not in environment_of(without)
+
+    @staticmethod
+    def may_label(manifests: list[Json]) -> bool:
+        rules = [rule for role in of_kind(manifests, "Role") for rule in role["rules"]]
+        return {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]} in rules
+
+    def test_a_vault_outside_the_cluster_reaches_it_as_documented(self, helm: Helm, kubectl: Kubectl) -> None:
+        """By a private load balancer, which keeps Vault's address, and lets in nobody else."""
+        [text] = manual_objects(section("The audit device", (DOCS / "install.md").read_text()))
+        manifests = helm.render(yaml.safe_load(text))
+        given = json.dumps(one(manifests, "Service"))
+        taken = json.loads(kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=given))
+        [annotation] = taken["metadata"]["annotations"].items()
+        assert annotation == ("service.beta.kubernetes.io/aws-load-balancer-scheme", "internal")
+        assert taken["spec"]["type"] == "LoadBalancer"
+        assert taken["spec"]["loadBalancerSourceRanges"] == ["10.1.2.0/28"]
+        assert taken["spec"]["externalTrafficPolicy"] == "Local"
+        assert [port["protocol"] for port in taken["spec"]["ports"]] == ["UDP"]
+        assert environment_of(manifests)["VAULTSYNC_AUDIT_ALLOW"] == "10.1.2.0/28"
+        [peer] = one(manifests, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+        assert peer == {"ipBlock": {"cidr": "10.1.2.0/28"}}
 
     def test_service_monitor_finds_the_service(self, helm: Helm) -> None:
         manifests = helm.render({"serviceMonitor": {"enabled": True}})
@@ -685,7 +736,14 @@ class Release:
         }
         self.testbed.kube.apply(secret("vaultsync-vault-approle", ids))
 
+    def audits(self) -> None:
+        """Has Vault send it each change, once the Service selects its pod."""
+        name = self.pods.all[-1].name
+        wait_for(lambda: self.pods.led_to() == [name], PATIENCE, f"the Service selects {name}")
+        self.testbed.audit_to("release", f"udp:127.0.0.1:{self.pods.audit_port}")
+
     def uninstall(self) -> None:
+        self.pods.stop()
         self.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--ignore-not-found")
         for name in ("vaultsync-vault-token", "vaultsync-vault-approle"):
             self.testbed.kube.delete("v1", "Secret", name, NAMESPACE)
@@ -748,14 +806,11 @@ class TestRelease:
         process = release.install()
         process.start()
         try:
-            process.wait_until_listening(PATIENCE)
-            testbed.audit_to("release", f"127.0.0.1:{release.pods.audit_port}")
+            release.audits()
             heals(place, process)
             assert process.health.text("/metrics").startswith("# HELP")
-            address = release.pods.all[0].ip
-            wait_for(lambda: release.pods.led_to() == [address], PATIENCE, "the Service leads to it")
             release("upgrade", podAnnotations={"example.com/changed": "true"})
-            assert release.pods.led_to() == [address]
+            assert release.pods.led_to() == [release.pods.all[0].name]
         finally:
             testbed.no_audit_to("release")
             process.stop()
@@ -767,8 +822,7 @@ class TestRelease:
         elsewhere.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
         process.start()
         try:
-            process.wait_until_listening(PATIENCE)
-            testbed.audit_to("release", f"127.0.0.1:{release.pods.audit_port}")
+            release.audits()
             heals(place, process)
             assert elsewhere.annotations("app") == SEED
             token = testbed.kube.token_for(RELEASE, NAMESPACE)
@@ -802,7 +856,7 @@ class TestRelease:
     def test_uninstalled_it_leaves_nothing(self, testbed: Testbed, release: Release, kubectl: Kubectl) -> None:
         release("install", **FULL)
         kinds = "all,rolebindings,roles,serviceaccounts,networkpolicies,poddisruptionbudgets,servicemonitors"
-        kinds += ",clusterroles,clusterrolebindings,endpointslices"
+        kinds += ",clusterroles,clusterrolebindings"
         ours = ("get", kinds, "--all-namespaces", "--output=name", f"--selector={INSTANCE}={RELEASE}")
         assert len(kubectl(*ours).stdout.splitlines()) >= 12
         release.uninstall()
@@ -810,7 +864,8 @@ class TestRelease:
 
     def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
         notes = " ".join(release("install").split())
-        assert "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 " in notes
+        enable = "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=udp"
+        assert enable in notes
         assert "networkPolicy.enabled" in notes
 
 

@@ -1,7 +1,7 @@
 """What Deployment controller, kubelet and Service do where there are none: the pods of a Deployment as processes here.
 
-Each is what the API server makes of the Deployment's template (defaults, admission), and has the variables and files of
-its container alone. Only ports to listen on and folders are others than in a pod.
+Each is a Pod that the API server has made of the Deployment's template (defaults, admission). Its process has the
+variables and files of its container alone. Only ports to listen on and folders are others than in a pod.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from tests.testbed.api import Json
-from tests.testbed.kube import path_of
 from tests.testbed.processes import free_port
 from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
@@ -51,20 +50,21 @@ class Pods:
         template = deployment["spec"]["template"]
         metadata = {**template["metadata"], "name": f"{self.name}-{len(self.all)}", "namespace": self.namespace}
         wanted = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}
-        admitted = self.kube.api.request("POST", path_of("v1", "Pod", None, self.namespace) + "?dryRun=All", wanted)
-        admitted["status"]["podIP"] = f"10.1.2.{3 + len(self.all)}"
-        self.all.append(Pod(self, admitted))
+        self.all.append(Pod(self, self.kube.create(wanted)))
         return self.all[-1]
 
     def led_to(self) -> list[str]:
-        """The addresses behind the Service of the audit port."""
-        name = f"{self.name}-audit-ipv4"
-        found = self.kube.get("discovery.k8s.io/v1", "EndpointSlice", name, self.namespace)
-        return [address for endpoint in (found or {}).get("endpoints") or [] for address in endpoint["addresses"]]
+        """The names of the pods behind the Service of the audit port."""
+        service = self.kube.get("v1", "Service", f"{self.name}-audit", self.namespace)
+        assert service is not None
+        selector = service["spec"]["selector"].items()
+        pods = self.kube.items("v1", "Pod", self.namespace)
+        return [pod["metadata"]["name"] for pod in pods if selector <= pod["metadata"]["labels"].items()]
 
     def stop(self) -> None:
         for pod in self.all:
             pod.process.stop()
+            self.kube.delete("v1", "Pod", pod.name, self.namespace)
 
 
 class Pod:
@@ -88,8 +88,8 @@ class Pod:
         self.process = self.command(*self.container["args"])
 
     @property
-    def ip(self) -> str:
-        return str(self._admitted["status"]["podIP"])
+    def name(self) -> str:
+        return str(self._admitted["metadata"]["name"])
 
     @property
     def env(self) -> dict[str, str]:
@@ -97,8 +97,9 @@ class Pod:
         found = self._variables()
         for port in self.container["ports"]:
             name = f"VAULTSYNC_{port['name'].upper()}_LISTEN"
-            assert found[name] == f"0.0.0.0:{port['containerPort']}"
-            found[name] = f"127.0.0.1:{self._ports[port['name']]}"
+            transport = "udp:" if port["protocol"] == "UDP" else ""
+            assert found[name] == f"{transport}0.0.0.0:{port['containerPort']}"
+            found[name] = f"{transport}127.0.0.1:{self._ports[port['name']]}"
         for mount in self.container["volumeMounts"]:
             found = {
                 name: value.replace(mount["mountPath"], self._here(mount["mountPath"])) for name, value in found.items()

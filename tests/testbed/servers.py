@@ -1,4 +1,4 @@
-"""The servers of the testbed, all on loopback.
+"""The servers of the testbed, on loopback unless a `host` is given.
 
 Each has one port for its whole life, so that it can be stopped, killed and started again under those who talk to it.
 """
@@ -28,6 +28,7 @@ class Server:
     name = "server"
     start_timeout = 30.0
     stop_timeout = 10.0
+    host = "127.0.0.1"
 
     def __init__(self, work: Path) -> None:
         self.work = work / self.name
@@ -38,7 +39,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -213,7 +214,7 @@ class Vault(Server):
 
     def command(self) -> list[str]:
         if self.storage == "memory":
-            dev = ["-dev", f"-dev-root-token-id={ROOT_TOKEN}", f"-dev-listen-address=127.0.0.1:{self.port}"]
+            dev = ["-dev", f"-dev-root-token-id={ROOT_TOKEN}", f"-dev-listen-address={self.host}:{self.port}"]
             return [str(self.binary), "server", *dev, "-dev-no-store-token", *self.extra]
         config = self.work / "config.json"
         config.write_text(json.dumps(self._config(), indent=2))

@@ -180,6 +180,10 @@ class Testbed:
         """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
 
         That is with a second device, so that Vault goes on when vaultsync is away.
+
+        Args:
+            name: of the device.
+            address: udp:HOST:PORT, or HOST:PORT for TCP.
         """
         self._listeners[name] = address
         self._audit(name, address)
@@ -191,7 +195,8 @@ class Testbed:
 
     def _audit(self, name: str, address: str) -> None:
         self.vault_root.audit("file", "file", file_path=str(self.work / "logs" / "audit.log"))
-        self.vault_root.audit(name, "socket", address=address, socket_type="tcp")
+        socket_type = "udp" if address.startswith("udp:") else "tcp"
+        self.vault_root.audit(name, "socket", address=address.removeprefix("udp:"), socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
         """Restarts a Vault in memory: its data are gone, its address, mounts and tokens are as before."""

@@ -43,9 +43,16 @@ Anything: TypeAlias = Any
 """What a builder passes on; the parsers judge it."""
 
 
-def login(address: str = "http://vault.test", token: str = "t0ken", namespace: str = "", timeout: float = 5.0) -> Login:  # noqa: S107
+def login(
+    address: str = "http://vault.test",
+    token: str = "t0ken",  # noqa: S107
+    namespace: str = "",
+    timeout: float = 5.0,
+    servers: tuple[str, ...] = (),
+) -> Login:
     """One that has a token already."""
-    return Login(VaultAccess(address, namespace, timeout), TokenMethod(Credential(SecretStr(token))))
+    access = VaultAccess(address, namespace, timeout, servers=servers)
+    return Login(access, TokenMethod(Credential(SecretStr(token))))
 
 
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:
@@ -140,6 +147,12 @@ def audit_line(operation: str, where: str, mount: str = "secret/", **more: Anyth
     request |= {"namespace": {"id": "root"}, "data": {"data": {"password": "hmac-sha256:94000c6f"}}}
     document = {"type": "response", "time": NOON.isoformat(), "request": request | more.pop("request", {})} | more
     return json.dumps({"response": {}} | document, separators=(",", ":")).encode()
+
+
+def canary_line(path: str, **request: Anything) -> bytes:
+    """The entry of a canary, as its audit device writes it."""
+    asked = {"mount_type": "system", "data": None} | request
+    return audit_line("read", path, "sys/", request=asked)
 
 
 def wrote(version: int, created: str = "hmac-sha256:94000c6f") -> Json:

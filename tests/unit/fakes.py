@@ -6,13 +6,14 @@ outage in the middle. What the real ones do is tested on the real ones (tests/in
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
 from tests.unit.build import NOON
-from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError
+from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.marks import MANAGED_BY, parse_mark
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
@@ -40,6 +41,10 @@ class FakeVault:
         before_create: called between the look and the write, once.
         looks, creates, rotations, marks: how often each path was asked for.
         marks_refused: raised by every mark while set.
+        request_ids: of the last create or rotation, by path.
+        on_own_write: called with path, version and request ID of each create and rotation.
+        clustered: whether there are standby nodes.
+        cluster_questions: how often that was asked for.
     """
 
     def __init__(self) -> None:
@@ -54,6 +59,11 @@ class FakeVault:
         self.rotations: dict[VaultPath, int] = defaultdict(int)
         self.marks: dict[VaultPath, int] = defaultdict(int)
         self.marks_refused: VaultsyncError | None = None
+        self.lost: set[VaultPath] = set()
+        self.on_own_write: Callable[[VaultPath, int, str], None] = lambda *_: None
+        self.request_ids: dict[VaultPath, str] = {}
+        self.clustered = False
+        self.cluster_questions = 0
 
     def write(self, path: VaultPath, **values: str) -> None:
         """A person writes a new version."""
@@ -74,6 +84,9 @@ class FakeVault:
         """What is there."""
         return self.secrets.get(path, Secret()).values
 
+    def clock(self) -> datetime:
+        return self.now
+
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         self.looks[path] += 1
         self._fail(path)
@@ -81,11 +94,20 @@ class FakeVault:
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self.creates[path] += 1
-        return self._write(path, state, values)
+        return self._answer(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self.rotations[path] += 1
-        return self._write(path, state, values)
+        return self._answer(path, state, values)
+
+    def _answer(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
+        if path not in self.lost:
+            return self._write(path, state, values)
+        error = VaultUnavailable("no answer from Vault")
+        error.sent = self.now
+        with suppress(VaultRejected):
+            self._write(path, state, values)
+        raise error
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         self.marks[path] += 1
@@ -108,7 +130,14 @@ class FakeVault:
         old = self.secrets.get(path, Secret())
         plain = {name: value.get_secret_value() for name, value in values.items()}
         self.write(path, **{**(old.values or {}), **plain})
-        return self._state(path)
+        state = self._state(path)
+        self.request_ids[path] = f"own-{path}-{self.creates[path]}-{self.rotations[path]}"
+        self.on_own_write(path, state.version, self.request_ids[path] if state.mount.kv == 2 else "")
+        return state
+
+    async def is_clustered(self) -> bool:
+        self.cluster_questions += 1
+        return self.clustered
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
         raise VaultRejected(f"Vault returned 404: no reason given on sys/policies/password/{policy}/generate")

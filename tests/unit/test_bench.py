@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench.document import PAGE, PLOTS, beyond, page, write
+from tests.bench import states
+from tests.bench.document import PAGE, PLOTS, beyond, merged, page, write
 from tests.bench.figures import Figure, Run, Sample, load, markdown, save
 from tests.bench.idle import processor_time, processor_time_of_group
-from tests.bench.measures import AT_SIZES, BESIDE, columns
+from tests.bench.measures import AT_SIZES, BESIDE, IN_STATES, columns
 from tests.bench.scale import each_more, kube_requests, rows
 
 PEERS = [
@@ -125,6 +126,39 @@ def test_parts_that_were_measured_in_several_runs_make_one(tmp_path: Path) -> No
     assert first.samples == PEERS[0].samples | seed.samples
     assert second == PEERS[1]
     assert merged.figures[AT_SIZES] == at_sizes()
+
+
+def test_rows_of_a_later_run_are_put_into_the_page_and_say_so() -> None:
+    """What an hour has measured need not be measured again for one more row."""
+    text = page(a_run())
+    about = {"commit": "def", "date": "later", "machine": "2 cores"}
+    row = Figure("rotations", "400 rotations", "all arrive", {"vaultsync": Sample((0.2,), text="399 of 400")})
+    new = Figure("lost", "entries", "–", {"vaultsync": Sample((0.2,), text="none")})
+    once = merged(text, Run(about, {BESIDE: [row, new]}))
+    lines = once.splitlines()
+    assert "| run def | later; 2 cores |" in lines
+    assert "| 400 rotations (run def) | 399 of 400 | – | – | – | all arrive |" in lines
+    assert "| entries (run def) | none | – | – | – | – |" in lines
+    kept = [line for line in text.splitlines() if "400 rotations" not in line]
+    assert [line for line in lines if line in kept] == kept
+    assert merged(once, Run(about, {BESIDE: [row, new]})) == once
+
+
+def test_a_table_of_a_later_run_is_put_after_the_others() -> None:
+    figures = [figure for name, figure in states.rows().items() if name in (states.WITHOUT, "lost")]
+    for figure in figures:
+        figure.samples = {"vault-1": Sample((0.002,)), "openbao-8": Sample((0.02,))}
+    about = {"commit": "def", "date": "later", "machine": "2 cores"}
+    found = merged(page(a_run()), Run(about, {IN_STATES: figures}))
+    section = found.split(f"## {IN_STATES}\n")[1]
+    assert "| measure | Vault, 1 client | OpenBao, 8 clients | target |" in section.splitlines()
+    assert "without vaultsync: a file audit device alone (run def) | 0.002 s | 0.02 s |" in section
+
+
+def test_the_ratio_is_to_the_same_moments_without_vaultsync() -> None:
+    pair = states.Pair([0.012] * 200, [0.010] * 200)
+    assert "p99 1.20 × without (10.0 ms)" in str(pair.sample())
+    assert pair.sample().lost == 0
 
 
 def test_past_what_was_measured_a_straight_line_is_told() -> None:

@@ -22,12 +22,13 @@ from tests.unit.test_vault_client import with_client
 from vaultsync import tables
 from vaultsync.cli import main
 from vaultsync.core import check
+from vaultsync.core.audit_devices import AuditDevice
 from vaultsync.core.check import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
 from vaultsync.core.policy import Asked, asked, policy, stand_ins
-from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Question, Right, leading, questions, rights
+from vaultsync.core.rights import LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.core.setup import OWN, Account, Missing, script
 from vaultsync.vault.client import VaultClient
@@ -65,7 +66,8 @@ def used(listed: tuple[Right, ...]) -> Rules:
     return {(right.group, right.resource, verb) for right in listed for verb in right.verbs}
 
 
-LEADING = leading(LEASE, FAMILIES)
+LEADING = leading(LEASE, labels=True)
+ODD_DEVICE = AuditDevice("it's $(id)", "socket", {"address": "`id` id"}, '"; id')
 
 
 def by_name(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -101,18 +103,18 @@ def test_the_rights_in_the_own_namespace_are_those_of_the_shipped_role() -> None
 
 
 def test_only_who_leads_by_a_lease_has_use_for_them() -> None:
-    assert leading("", FAMILIES) == ()
-    assert [right.label for right in leading("a/b", ())] == ["leases", "leases/b"]
-    assert [right.label for right in leading("a/b", (6,))] == ["leases", "leases/b", "endpointslices/b-audit-ipv6"]
-    assert {right.namespace for right in leading("a/b", FAMILIES)} == {"a"}
+    assert leading("", labels=True) == ()
+    assert [right.label for right in leading("a/b", labels=False)] == ["leases", "leases/b"]
+    assert [right.label for right in leading("a/b", labels=True)] == ["leases", "leases/b", "pods"]
+    assert {right.namespace for right in leading("a/b", labels=True)} == {"a"}
 
 
 def test_they_are_asked_about_by_name_in_their_namespace_alone() -> None:
     for watched in ((), ("shop", "web")):
-        found = [question for right in leading("a/b", (4,)) for question in questions(right, watched)]
+        found = [question for right in leading("a/b", labels=True) for question in questions(right, watched)]
         assert found[0] == Question("coordination.k8s.io", "leases", "create", "a")
         assert found[1] == Question("coordination.k8s.io", "leases", "get", "a", "b")
-        assert found[-1] == Question("discovery.k8s.io", "endpointslices", "patch", "a", "b-audit-ipv4")
+        assert found[-1] == Question("", "pods", "patch", "a")
         assert len(found) == 6
 
 
@@ -204,7 +206,7 @@ def test_what_is_there_is_not_printed() -> None:
     "missing",
     [
         Missing(),
-        Missing(audit=True, seeded="shop", crds=True),
+        Missing(audit=True, devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
         Missing(
             rights=(*RIGHTS, *LEADING),
             account=Account("x", "y"),

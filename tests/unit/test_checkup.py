@@ -16,7 +16,7 @@ from vaultsync.core.check import Hearing, Line, Mark, Name
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
-from vaultsync.core.rights import FAMILIES, LEASE, RIGHTS, Right, leading
+from vaultsync.core.rights import LEASE, RIGHTS, Right, leading
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.survey import Survey
@@ -133,19 +133,19 @@ def marks(found: list[Line], mark: Mark) -> list[str]:
     return [f"{line.check} {line.of}".strip() for line in found if line.mark is mark]
 
 
-REST = [Name.STORES, "policy mounts", Name.EXTERNAL_SECRETS]
+REST = [Name.AUDIT, Name.STORES, "policy mounts", Name.EXTERNAL_SECRETS]
 
 
 def test_a_vault_that_grants_nothing_is_all_that_is_wrong_here() -> None:
     found = lines(lambda _: 0)
     assert marks(found, Mark.FAILED) == ["policy sys/ and auth/", "policy secret/"]
-    assert marks(found, Mark.NOT_ASKED) + marks(found, Mark.WARNING) == []
+    assert marks(found, Mark.NOT_ASKED) + marks(found, Mark.WARNING) == [Name.AUDIT]
 
 
 def test_a_list_that_fails_is_red() -> None:
     found = lines(lambda path: 500 if path == f"{GROUP}/v1/secretstores" else 0)
     assert Name.STORES in marks(found, Mark.FAILED)
-    assert marks(found, Mark.NOT_ASKED) == ["policy mounts", Name.EXTERNAL_SECRETS]
+    assert marks(found, Mark.NOT_ASKED) == [Name.AUDIT, "policy mounts", Name.EXTERNAL_SECRETS]
 
 
 @pytest.mark.parametrize("where", [USER, GROUP, REVIEWS])
@@ -159,7 +159,7 @@ def test_an_api_server_that_goes_away_is_red_once(where: str) -> None:
 def test_who_may_not_ask_for_rights_is_told_so_and_the_rest_goes_on() -> None:
     found = lines(lambda path: 403 if path == REVIEWS else 0)
     assert len([line for line in found if line.check is Name.PERMISSION]) >= len(RIGHTS) - 1
-    assert marks(found, Mark.NOT_ASKED) == []
+    assert marks(found, Mark.NOT_ASKED) == [Name.AUDIT]
     assert all("system:basic-user" in line.fix for line in found if line.mark is Mark.WARNING)
 
 
@@ -178,11 +178,11 @@ def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
 @pytest.mark.parametrize(
     ("where", "failed", "not_asked"),
     [
-        ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], ["policy secret/"]),
+        ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], [Name.AUDIT, "policy secret/"]),
         (
             "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check",
             ["policy sys/ and auth/", "policy secret/data/vaultsync-check"],
-            [],
+            [Name.AUDIT],
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_vault_that_goes_away_is_red() -> None:
 
     found = lines(failing)
     assert marks(found, Mark.FAILED) == [Name.VAULT]
-    assert marks(found, Mark.NOT_ASKED) == [Name.SOURCE, Name.POLICY, Name.EXTERNAL_SECRETS]
+    assert marks(found, Mark.NOT_ASKED) == [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS]
 
 
 def test_a_store_in_no_mount_of_kv_is_told() -> None:
@@ -233,7 +233,7 @@ def fine(*more: Line) -> list[Line]:
 def test_without_a_checkup_all_is_missing() -> None:
     found = missing(asking(), Checked())
     assert (found.login, found.audit, found.seeded) == (True, True, "NAMESPACE")
-    assert found.rights == (*RIGHTS, *leading(LEASE, FAMILIES))
+    assert found.rights == (*RIGHTS, *leading(LEASE, labels=True))
     assert 'path "secret/data/*"' in found.policy
     assert (found.crds, found.address) == (False, "")
 
@@ -243,17 +243,17 @@ def test_what_is_fine_is_not_missing() -> None:
     found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
     by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
-    assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, FAMILIES)), "")
+    assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, labels=True)), "")
 
 
 @pytest.mark.parametrize(
     ("user", "changes", "own"),
     [
-        ("admin", {"lease": "a/b"}, leading("a/b", FAMILIES)),
+        ("admin", {"lease": "a/b"}, leading("a/b", labels=True)),
         ("admin", {"writes": False}, ()),
         (check.SERVICE_ACCOUNT, {}, ()),
-        (check.SERVICE_ACCOUNT, {"lease": "a/b"}, leading("a/b", ())),
-        (check.SERVICE_ACCOUNT, {"lease": "a/b", "families": (4,)}, leading("a/b", FAMILIES)),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b"}, leading("a/b", labels=False)),
+        (check.SERVICE_ACCOUNT, {"lease": "a/b", "labels": True}, leading("a/b", labels=True)),
     ],
 )
 def test_the_rights_in_the_own_namespace_go_by_the_settings(
@@ -289,3 +289,12 @@ def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jw
     """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
     by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
     assert missing(by_role, Checked([], user)).audience == audience
+
+
+def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:
+    """Such as of a proxy that wants https."""
+    found = lines(lambda path: 301 if path == "/v1/sys/health" else 0)
+    (line,) = [line for line in found if line.check is Name.VAULT]
+    assert line.mark is Mark.FAILED
+    assert "the redirect (301)" in line.found
+    assert "set VAULT_ADDR to Vault's address" in line.fix

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -40,7 +41,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent, parse_audit_line
+from vaultsync.core.events import VaultEvent, parse_audit_entry
 from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
@@ -50,7 +51,8 @@ from vaultsync.engine.controller import (
     AUDIT_LOOK_SECONDS,
     DOUBT_SECONDS,
     FIRST_RETRY,
-    LOOK_BEHIND_SECONDS,
+    HINT_SPACING,
+    MAX_DEFERRED,
     WORKERS,
     Controller,
 )
@@ -82,6 +84,7 @@ class Engine:
         self.reconciler = self.made_reconciler(self.vault)
         self.syncer = Syncer(self.index, self.ledger, self.writer, self.recorder, self.clock)
         self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
+        self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
         self.index.put_namespace(namespace())
@@ -96,12 +99,13 @@ class Engine:
         version, time = (found.version, self.vault.now) if found else (0, None)
         self.controller.vault_changed(VaultEvent(path(where), kind, version, time))
 
-    def audited(self, operation: str, where: str, *, written: bool = False) -> None:
+    def audited(self, operation: str, where: str, *, written: bool = False, request_id: str = "somebody-else") -> None:
         """An audit device tells of what has just happened."""
         mount = "kv1/" if where.startswith("kv1/") else "secret/"
         found = self.vault.secrets.get(path(where))
         answered = wrote(found.version) if written and found else {"response": None}
-        for event in parse_audit_line(audit_line(operation, where, mount, time=self.vault.now.isoformat(), **answered)):
+        about = {"time": self.vault.now.isoformat(), "request": {"id": request_id}, **answered}
+        for event in parse_audit_entry(audit_line(operation, where, mount, **about)).events:
             self.controller.vault_changed(event)
 
     async def passes(self, *external_secrets: ExternalSecret) -> None:
@@ -128,9 +132,9 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def settled(self) -> None:
-        """Nothing is queued or worked on, but for what waits longer than a look behind its event."""
+        """Nothing is queued or worked on, but for what waits longer than a second look at a path."""
         queue = self.controller._queue
-        await asyncio.sleep(LOOK_BEHIND_SECONDS)
+        await asyncio.sleep(HINT_SPACING)
         await eventually(lambda: not len(queue) and not queue._processing)
         await asyncio.sleep(0.005)
         await eventually(lambda: not len(queue) and not queue._processing)
@@ -714,7 +718,179 @@ def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
     run(test())
 
 
-def test_a_write_reaches_its_readers_without_waiting_for_the_look_and_once() -> None:
+def test_of_two_events_with_an_own_writes_version_the_second_is_a_hint() -> None:
+    """As after `kv metadata delete` and `kv put`: the version is 1 again, and nobody told of the deletion."""
+
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await engine.settled()
+            engine.event()
+            engine.vault.wipe(A)
+            engine.vault.write(A, password="a person's")
+            engine.event()
+            await engine.quiet()
+            assert engine.vault.secrets[A].version == 1
+            assert len(engine.writer.force_syncs()) == 2
+            assert engine.vault.looks[A] == 2
+
+    run(test())
+
+
+def test_a_write_within_a_moment_of_the_last_one_is_another_state() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="0")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", created="2099-01-01T00:00:00Z"))
+            await engine.settled()
+            for number in range(5):
+                engine.vault.wipe(A)
+                engine.vault.write(A, password=str(number))
+                engine.vault.now -= timedelta(seconds=0.99)
+                written = engine.vault.secrets[A].written = engine.vault.now
+                engine.controller.vault_changed(VaultEvent(A, "kv-v2/data-write", 1, written))
+                await engine.quiet()
+            assert len(engine.writer.force_syncs()) == 5
+
+    run(test())
+
+
+@pytest.mark.parametrize("where", ["secret/data/a", "secret/data/b"], ids=["live", "missing"])
+@pytest.mark.parametrize("kind", ["kv-v2/data-write", "kv-v2/data-delete", "kv-v2/undelete", "kv-v2/metadata-delete"])
+@pytest.mark.parametrize("request_id", ["", "forged"])
+def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: str) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", "b", created="2099-01-01T00:00:00Z"))
+            await engine.settled()
+            writes, looks = len(engine.writer.writes), engine.vault.looks[path(where)]
+            later = engine.vault.now + timedelta(hours=1)
+            engine.controller.vault_changed(VaultEvent(path(where), kind, 99, later, request_id))
+            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
+            assert (len(engine.writer.writes), engine.vault.looks[path(where)]) == (writes, looks + 1)
+            assert engine.recorder.events == []
+            assert engine.syncer.heard_to_synced.count == 0
+
+    run_ahead(test())
+
+
+def test_a_forged_deletion_in_kv_v1_is_one_look() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(v1_external_secret(annotations=SEED))
+            await engine.quiet()
+            writes, looks = len(engine.writer.writes), engine.vault.looks[KV1]
+            engine.event("kv1/a", "kv-v1/delete")
+            await engine.quiet()
+            assert (len(engine.writer.writes), engine.vault.looks[KV1]) == (writes, looks + 1)
+
+    run(test())
+
+
+def test_whether_there_are_standby_nodes_is_asked_only_where_a_look_shows_too_little() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+            engine.vault.write(A, password="q")
+            engine.event()
+            await engine.settled()
+            assert engine.vault.cluster_questions == 0
+            engine.controller.vault_changed(VaultEvent(A, "kv-v2/data-write", 99))
+            await engine.settled()
+            assert engine.vault.cluster_questions == 1
+
+    run(test())
+
+
+def test_own_events_that_come_before_the_response_cause_nothing_and_others_do() -> None:
+    """Vault sends the event, and writes the audit entry, before it responds."""
+
+    async def test(*, others: bool) -> int:
+        engine = Engine()
+        gate, entered = asyncio.Event(), asyncio.Event()
+        create = engine.vault.create
+
+        async def slow(*arguments: Anything) -> SecretState:
+            state = await create(*arguments)
+            entered.set()
+            await gate.wait()
+            return state
+
+        engine.vault.create = slow  # type: ignore[method-assign, assignment]
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await entered.wait()
+            engine.event()
+            engine.audited("create", "secret/data/a", written=True, request_id=engine.vault.request_ids[A])
+            if others:
+                engine.vault.write(A, password="a person's")
+                engine.event()
+            gate.set()
+            await engine.quiet()
+            return engine.vault.looks[A]
+
+    assert run(test(others=False)) == 1
+    assert run(test(others=True)) == 2
+
+
+def test_a_flood_of_events_during_a_pass_is_one_more_look() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        gate, entered = asyncio.Event(), asyncio.Event()
+        look = engine.vault.look
+
+        async def slow(where: VaultPath, kv: int) -> SecretState:
+            entered.set()
+            await gate.wait()
+            return await look(where, kv)
+
+        engine.vault.look = slow  # type: ignore[method-assign, assignment]
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await entered.wait()
+            for _ in range(1000):
+                engine.event()
+            assert len(engine.controller._deferred[A]) == MAX_DEFERRED
+            gate.set()
+            await engine.settled()
+            assert engine.vault.looks[A] == 2
+            assert not engine.controller._deferred
+
+    run(test())
+
+
+def test_many_events_of_one_path_are_few_looks_and_the_first_one_is_at_once() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+            started, looks = time.monotonic(), engine.vault.looks[A]
+            engine.event()
+            await engine.settled()
+            assert engine.vault.looks[A] == looks + 1
+            while (passed := time.monotonic() - started) < 1:
+                engine.event()
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(2 * HINT_SPACING)
+            assert passed / HINT_SPACING / 4 <= engine.vault.looks[A] - looks <= passed / HINT_SPACING + 3
+            assert len(engine.controller._hinted) <= 1
+
+    run(test())
+
+
+def test_the_force_sync_follows_the_look() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.write(A, password="p")
@@ -728,14 +904,15 @@ def test_a_write_reaches_its_readers_without_waiting_for_the_look_and_once() -> 
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", created="2099-01-01T00:00:00Z"))
             await engine.settled()
-            engine.vault.look = slow  # type: ignore[assignment]
-            engine.clock.forward(60)
+            engine.vault.look = slow  # type: ignore[method-assign, assignment]
             engine.vault.write(A, password="q")
             engine.event()
-            await eventually(engine.writer.force_syncs)
+            await asyncio.sleep(0.1)
+            assert engine.writer.force_syncs() == []
             gate.set()
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 1
+            assert engine.vault.looks[A] == 2
 
     run(test())
 
@@ -750,6 +927,7 @@ class Standby:
     def __init__(self, engine: Engine, looks: int) -> None:
         self._look, self._vault, self.left = engine.vault.look, engine.vault, looks
         self._old = copy.deepcopy(engine.vault.secrets)
+        self._vault.clustered = True
         engine.vault.look = self.look  # type: ignore[assignment,method-assign]
 
     async def look(self, where: VaultPath, kv: int) -> SecretState:
@@ -1092,7 +1270,7 @@ def test_own_writes_come_back_as_audit_lines_and_cause_nothing() -> None:
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             engine.controller.external_secret_changed(v1_external_secret(name="other", annotations=SEED))
             await engine.settled()
-            engine.audited("create", "secret/data/a", written=True)
+            engine.audited("create", "secret/data/a", written=True, request_id=engine.vault.request_ids[A])
             engine.audited("patch", "secret/metadata/a")  # the mark
             engine.audited("create", "kv1/a")
             await engine.quiet()
@@ -1145,7 +1323,7 @@ def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
             before = len(engine.writer.force_syncs(OTHER))
             engine.vault.delete(A)
             engine.clock.forward(60)
-            engine.controller.audit_connected(alone=alone)
+            engine.controller.audit_gap(alone=alone)
             await engine.quiet()
             assert engine.vault.values(A)
             assert len(engine.writer.force_syncs(APP)) == 2
@@ -1163,17 +1341,17 @@ def test_many_connections_are_one_look_and_one_of_them_alone_is_enough(first: bo
         async with engine.working():
             engine.controller.external_secret_changed(v1_external_secret())
             await asyncio.sleep(1)
-            engine.controller.audit_connected(alone=False)
+            engine.controller.audit_gap(alone=False)
             await asyncio.sleep(1)
             looks, epoch = engine.vault.looks[KV1], _epoch(engine)
             for number in range(100):
-                engine.controller.audit_connected(alone=first if number == 0 else not first)
+                engine.controller.audit_gap(alone=first if number == 0 else not first)
             await asyncio.sleep(AUDIT_LOOK_SECONDS - 1.1)
             assert engine.vault.looks[KV1] == looks
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 1, epoch + 1)
             await asyncio.sleep(AUDIT_LOOK_SECONDS * 3)
-            engine.controller.audit_connected(alone=False)
+            engine.controller.audit_gap(alone=False)
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 2, epoch + 1)
 

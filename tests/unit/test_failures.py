@@ -14,13 +14,12 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import V2, Json, gone, login, path, run
+from tests.unit.build import Json, gone, login, path, run
 from tests.unit.servers import answer, http_server, unused_port
 from vaultsync.core.errors import (
     RequestImpossible,
     VaultFailure,
     VaultNamespaceUnavailable,
-    VaultRejected,
     VaultRequestFailed,
     VaultsyncError,
     VaultThrottled,
@@ -145,7 +144,6 @@ def test_a_503_in_a_vault_namespace_is_the_namespaces_if_all_of_it_answers_so(
     status: int, kind: type[VaultFailure]
 ) -> None:
     async def test(client: VaultClient) -> None:
-        client._mounts["team"] = [V2]
         server.namespaces = {"team": (503, ERROR)}
         if status != 503:
             server.namespaces, server.secret, server.look_up = {}, (503, ERROR), (status, ERROR)
@@ -234,19 +232,7 @@ async def failed_to_find(client: VaultClient, where: VaultPath) -> VaultsyncErro
     return caught.value
 
 
-# -- a mount that gets the other KV version
-
-
-def test_after_a_refusal_the_mount_is_asked_for_again() -> None:
-    async def test(client: VaultClient) -> None:
-        assert isinstance(await failed(client), VaultRejected)
-        server.secret = (200, THERE)
-        assert (await client.look(A, 2)).exists
-        assert sum(count for where, count in server.asked.items() if "/ui/mounts/" in where) == 2
-
-    upgrading = {"errors": ["Upgrading from non-versioned to versioned data."]}
-    server = Server(secret=(400, upgrading))
-    with_client(server, test)
+# -- answers of the other KV version
 
 
 def test_a_404_with_a_warning_alone_is_no_missing_secret() -> None:
@@ -322,7 +308,6 @@ def test_another_mount_is_not_slowed_down() -> None:
         assert isinstance(await failed(client), VaultThrottled)
         server.secret = (200, THERE)
         assert isinstance(await failed(client), VaultThrottled)
-        client._mounts["team"] = [V2]
         assert (await client.look(path("secret/data/a", "team"), 2)).exists
 
     server = Server()

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 
 import pytest
 from aiohttp import web
@@ -20,9 +19,7 @@ from vaultsync.core.fence import Fence
 from vaultsync.core.paths import Mount
 from vaultsync.core.state import SecretState
 from vaultsync.engine.marker import Marker
-from vaultsync.kube import endpoint as endpoint_module
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.endpoint import Endpoint
 from vaultsync.vault.client import VaultClient
 
 MISSING = SecretState(Mount("secret/", 2), exists=False)
@@ -185,44 +182,3 @@ def test_a_standby_keeps_what_it_hears_and_queues_nothing_until_it_works() -> No
         assert len(engine.writer.force_syncs()) == 1
 
     run(test())
-
-
-@pytest.mark.parametrize(("address", "family"), [("192.0.2.7", "ipv4"), ("2001:db8::7", "ipv6")])
-def test_the_leaders_address_is_all_that_is_in_the_slice(address: str, family: str) -> None:
-    async def main() -> None:
-        async with kube(None) as (server, client):
-            endpoint = Endpoint(client, "ns", "vaultsync-audit", ip_address(address), 8220)
-            await endpoint.announce()
-            await endpoint.withdraw()
-            where = f"/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/vaultsync-audit-{family}"
-            ports = [{"name": "audit", "port": 8220, "protocol": "TCP"}]
-            assert server.writes == [("PATCH", where)] * 2
-            assert server.bodies == [
-                {"endpoints": [{"addresses": [address], "conditions": {"ready": True}}], "ports": ports},
-                {"endpoints": [], "ports": ports},
-            ]
-
-    run(main())
-
-
-def test_a_slice_that_is_not_there_is_tried_again_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "FIRST_WAIT", 0.001)
-
-    async def main() -> None:
-        async with kube(None) as (server, client):
-            server.refusals = 3
-            with logged() as lines:
-                await Endpoint(client, "ns", "vaultsync-audit", ip_address("192.0.2.7"), 8220).announce()
-            assert len(server.writes) == 4
-            assert len(lines) == 1
-
-    run(main())
-
-
-def test_who_does_not_lead_any_more_leaves_the_slice_alone() -> None:
-    async def main() -> None:
-        async with kube(a_fence()[0]) as (server, client):
-            await Endpoint(client, "ns", "vaultsync-audit", ip_address("192.0.2.7"), 8220).withdraw()
-            assert server.writes == []
-
-    run(main())

@@ -199,49 +199,57 @@ def test_any_change_under_a_listing_is_another_token() -> None:
     assert ledger.readings(one) == []
 
 
-# -- known events
+# -- whether a state shows what an event has claimed
 
 
-def write_event(version: int, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> VaultEvent:
-    return VaultEvent(path(where), kind, version)
+def after(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
 
 
-def test_the_event_of_a_version_that_was_seen_is_known() -> None:
+@pytest.mark.parametrize(
+    ("case", "state", "version", "time", "shown"),
+    [
+        ("its version", live(version=2), 2, after(0.003), True),
+        ("its version, at an unknown time", live(version=2), 2, None, True),
+        ("an earlier version", live(version=1), 2, after(0.003), False),
+        ("an earlier version, at an unknown time", live(version=1), 2, None, False),
+        ("its version, long before", live(version=1), 1, after(60), False),
+        ("a higher version, long before", live(version=3), 1, after(60), False),
+        ("a later write after `kv metadata delete`", live(version=1), 5, after(-60), True),
+        ("a later version", live(version=3), 2, after(-1), True),
+        ("nothing, while the first version is claimed", gone(), 1, after(0), False),
+        ("a deleted version that is the claimed one", gone(2), 2, None, True),
+    ],
+)
+def test_what_shows_a_write(case: str, state: SecretState, version: int, time: datetime | None, shown: bool) -> None:
     ledger = Ledger()
-    assert not ledger.is_known(write_event(1))
-    ledger.observe(A, live(version=2))
-    assert ledger.is_known(write_event(2))
-    assert ledger.is_known(write_event(2, kind="kv-v2/data-patch"))
-    assert not ledger.is_known(write_event(3))
-    assert not ledger.is_known(write_event(2, kind="kv-v2/data-delete"))
-    assert not ledger.is_known(write_event(2, kind="kv-v2/undelete"))
-    assert not ledger.is_known(write_event(0))
+    event = VaultEvent(A, "kv-v2/data-write", version, time)
+    assert not ledger.shows(event), "a path that was never looked at shows nothing"
+    ledger.observe(A, state)
+    assert ledger.shows(event) is shown, case
 
 
-def test_the_event_of_an_own_v1_write_is_known_once() -> None:
-    ledger, event = Ledger(), write_event(0, "kv1/a", "kv-v1/write")
-    ledger.expect(KV1)
-    assert ledger.is_known(event)
-    assert not ledger.is_known(event)
+@pytest.mark.parametrize(
+    ("case", "state", "time", "shown"),
+    [
+        ("nothing", gone(), None, True),
+        ("a deleted version", gone(2), after(0), True),
+        ("a live version", live(version=2), after(1), False),
+        ("a live version, at an unknown time", live(version=2), None, False),
+        ("a version that was written since", live(version=1), after(-1), True),
+    ],
+)
+def test_what_shows_a_deletion(case: str, state: SecretState, time: datetime | None, shown: bool) -> None:
+    ledger = Ledger()
+    ledger.observe(A, state)
+    assert ledger.shows(VaultEvent(A, "kv-v2/metadata-delete", 0, time)) is shown, case
 
 
-def test_a_v1_write_that_did_not_happen_is_not_waited_for() -> None:
-    ledger, event = Ledger(), write_event(0, "kv1/a", "kv-v1/write")
-    ledger.expect(KV1)
-    ledger.unexpect(KV1)
-    assert not ledger.is_known(event)
-    ledger.expect(KV1)
-    ledger.touch_all_unversioned()
-    assert not ledger.is_known(event)
-
-
-def test_a_write_whose_event_came_before_its_failure_leaves_no_debt() -> None:
-    ledger, event = Ledger(), write_event(0, "kv1/a", "kv-v1/write")
-    ledger.expect(KV1)
-    ledger.is_known(event)  # another's write, taken for ours
-    ledger.unexpect(KV1)
-    ledger.expect(KV1)
-    assert ledger.is_known(event)
+@pytest.mark.parametrize("kind", ["kv-v2/undelete", "kv-v2/metadata-write"])
+def test_what_shows_nothing_in_the_state_is_not_waited_for(kind: str) -> None:
+    ledger = Ledger()
+    ledger.observe(A, live())
+    assert ledger.shows(VaultEvent(A, kind, 0, after(60)))
 
 
 # -- objects

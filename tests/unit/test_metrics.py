@@ -27,6 +27,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.engine.controller import KINDS
 from vaultsync.kube.watches import RESOURCES
 from vaultsync.ops.metrics import Figures, Metrics
+from vaultsync.vault.canary import CanaryResult
 from vaultsync.vault.sources import Source
 
 NOTHING = Figures(
@@ -50,7 +51,10 @@ NOTHING = Figures(
     external_secrets=0,
     paths=0,
     stream_connected=False,
+    stream_deaf=0,
     audit_connected=False,
+    audit_lost=0,
+    canaries={"delivered": 0},
     sources={"events": False},
     events={"events": 0},
     last_events={},
@@ -62,7 +66,7 @@ NOTHING = Figures(
 )
 ENUMS: dict[str, set[str]] = {
     "kind": set(KINDS.values()),
-    "result": set(Result),
+    "result": {*Result, *(result.value for result in CanaryResult)},
     "reason": set(Refusal),
     "source": {source.value for source in Source},
     "resource": set(RESOURCES),
@@ -83,6 +87,37 @@ def samples(figures: Figures) -> dict[str, float]:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
     return found
+
+
+def test_no_counter_goes_back_when_parts_are_replaced_and_what_stays_is_counted_once() -> None:
+    heard = Histogram((0.5, 2.0))
+    heard.observe(1.0)
+    old = replace(NOTHING, seeds=3, heard_to_synced=heard, vault_requests={("GET", "200"): 5}, queue_depth=7)
+    now = replace(old, kube_requests={("GET", "200"): 11})
+    metrics = Metrics(lambda: now)
+
+    def read() -> dict[str, float]:
+        lines = (line for line in metrics.text().decode().splitlines() if line.startswith("vaultsync_"))
+        return {sample: float(value) for sample, _, value in (line.rpartition(" ") for line in lines)}
+
+    def rising(found: dict[str, float]) -> dict[str, float]:
+        return {sample: value for sample, value in found.items() if "_total" in sample or "_seconds_" in sample}
+
+    before = read()
+    with metrics.kept():
+        now = replace(NOTHING, heard_to_synced=Histogram((0.5, 2.0)), kube_requests={("GET", "200"): 11})
+    assert rising(read()) == rising(before)
+    assert read()["vaultsync_queue_depth"] == 0.0
+    now = replace(now, seeds=1, vault_requests={("GET", "200"): 1, ("GET", "503"): 1})
+    with metrics.kept():
+        now = replace(NOTHING, heard_to_synced=Histogram((0.5, 2.0)), kube_requests={("GET", "200"): 11})
+    now = replace(now, seeds=1)
+    found = read()
+    assert found["vaultsync_seeds_total"] == 5.0
+    assert found['vaultsync_vault_requests_total{code="200",method="GET"}'] == 6.0
+    assert found['vaultsync_vault_requests_total{code="503",method="GET"}'] == 1.0
+    assert found['vaultsync_kube_requests_total{code="200",method="GET"}'] == 11.0
+    assert found['vaultsync_event_to_force_sync_seconds_bucket{le="2.0"}'] == 1.0
 
 
 def test_figures_become_samples() -> None:
@@ -380,7 +415,7 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
             engine.event(kind="kv-v2/undelete")
             await engine.settled()
             assert all(engine.ledger.synced(external_secret(name=name)).heard_at > 1e300 for name in ("app", "other"))
-            assert engine.controller._heard == {}
+            assert engine.controller._received_at == {}
 
     run(test())
 
@@ -398,7 +433,7 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
             await eventually(lambda: engine.syncer.force_syncs == 1)
             await engine.settled()
         assert heard(engine).count == 1
-        assert engine.controller._heard == {}
+        assert engine.controller._received_at == {}
 
     run(test())
 

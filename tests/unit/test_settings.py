@@ -61,7 +61,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.vault_cacert, found.vault_namespace, found.kubeconfig) == (None, "", None)
     assert (found.seed, found.store_servers, found.resync) == (SeedMode.ANNOTATED, (), 3600)
     assert (found.log_format, found.log_level, found.health_listen) == ("auto", "INFO", "")
-    assert (found.lease, found.pod_ip) == ("", None)
+    assert (found.lease, found.pod_name) == ("", "")
     assert "t0ken" not in repr(found)
 
 
@@ -79,7 +79,7 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         VAULTSYNC_VAULT_TIMEOUT="500ms",
         VAULTSYNC_KUBE_TIMEOUT="7",
         VAULTSYNC_LEASE="team-a/vaultsync.two",
-        VAULTSYNC_POD_IP="fd00::1",
+        VAULTSYNC_POD_NAME="vaultsync-two-5d8f9c7b6-x2x4z",
         VAULTSYNC_HEALTH_LISTEN="0.0.0.0:8080",
         VAULTSYNC_LOG_FORMAT="json",
         VAULTSYNC_LOG_LEVEL="DEBUG",
@@ -89,7 +89,7 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert found.seed is SeedMode.ALL
     assert found.store_servers == ("http://a:1", "https://b/")
     assert (found.resync, found.vault_timeout, found.kube_timeout) == (5400, 0.5, 7)
-    assert (found.lease, str(found.pod_ip)) == ("team-a/vaultsync.two", "fd00::1")
+    assert (found.lease, found.pod_name) == ("team-a/vaultsync.two", "vaultsync-two-5d8f9c7b6-x2x4z")
     assert (found.health_listen, found.log_format, found.log_level) == ("0.0.0.0:8080", "json", "DEBUG")
 
 
@@ -203,7 +203,7 @@ def test_a_tokens_closing_newline_does_not_belong_to_it(monkeypatch: pytest.Monk
         ("VAULTSYNC_LEASE", "a/hunter2/b"),
         ("VAULTSYNC_LEASE", "a/Hunter2"),
         ("VAULTSYNC_LEASE", "a/" + "hunter2" * 40),
-        ("VAULTSYNC_POD_IP", "hunter2"),
+        ("VAULTSYNC_POD_NAME", "Hunter_2"),
         ("VAULTSYNC_RESYNC", "hunter2"),
         ("VAULTSYNC_RESYNC", "-1h"),
         ("VAULTSYNC_RESYNC", "1s"),
@@ -279,9 +279,29 @@ def test_what_tells_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.audit_file, found.poll_interval, found.poll_rate) == ("/vault/logs/audit.log", 300, 10)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8220", ":8220", "[::1]:8220", "unix:/a"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8220", ":8220", "[::1]:8220", "unix:/a", "udp::8220", "tcp:127.0.0.1:8220"]
+)
 def test_addresses_for_an_audit_device(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert settings(monkeypatch, VAULTSYNC_AUDIT_LISTEN=address).audit_listen == address
+
+
+@pytest.mark.parametrize("address", ["8220", "udp:8220", "unix:audit", "tls:a:1 ", "udp:a:65536"])
+def test_an_address_that_is_none_is_refused_with_the_forms(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    line = complaint(monkeypatch, VAULTSYNC_AUDIT_LISTEN=address)
+    assert line.startswith("VAULTSYNC_AUDIT_LISTEN must be udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH")
+
+
+def test_datagrams_have_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"VAULTSYNC_AUDIT_LISTEN": "udp::8220", "VAULTSYNC_AUDIT_TLS_CERT": "/tls.crt"}
+    line = complaint(monkeypatch, **given)
+    assert line == "VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address"
+
+
+def test_how_often_a_canary_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).canary_interval == 300
+    assert settings(monkeypatch, VAULTSYNC_CANARY_INTERVAL="10m").canary_interval == 600
+    assert complaint(monkeypatch, VAULTSYNC_CANARY_INTERVAL="0s").startswith("VAULTSYNC_CANARY_INTERVAL")
 
 
 def test_an_audit_device_must_have_somewhere_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.unit.build import logged, login, run_ahead
-from vaultsync.vault.audit import Audit, AuditAccess
+from vaultsync.vault import deafness
+from vaultsync.vault.audit import Audit
+from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.sources import CHECK_SECONDS, GRACE_SECONDS, Source, Sources
+from vaultsync.vault.sources import GRACE_SECONDS, Source, Sources
 from vaultsync.vault.stream import EventStream
 
 AUTO, EVENTS, AUDIT, POLL = Source.AUTO, Source.EVENTS, Source.AUDIT, Source.POLL
@@ -37,25 +39,30 @@ class Stream(EventStream):
     def comes(self) -> None:
         self._is(connected=True)
 
+    def is_found_deaf(self) -> None:
+        self._deafness.is_unproven = True
+        self._is(connected=True)
+
     def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
         self._is(connected=False, refused=refused, reason=reason)
 
 
 class Device(Audit):
-    """Is heard if it is told so."""
+    """Is connected if it is told so."""
 
     says = False
 
     def __init__(self, *, is_configured: bool) -> None:
-        super().__init__(AuditAccess("127.0.0.1:1" if is_configured else ""), nothing, nothing)
-        self.expected: list[float] = []
+        nobody: Any = nothing  # its canaries are not sent
+        access = AuditAccess("127.0.0.1:1" if is_configured else "")
+        super().__init__(access, 300.0, nobody, nobody, nothing, nothing)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
     @property
-    def is_heard(self) -> bool:
+    def is_connected(self) -> bool:
         return self.says
-
-    def expect_line_since(self, asked: float) -> None:
-        self.expected.append(asked)
 
     def comes(self) -> None:
         self.says = True
@@ -73,9 +80,8 @@ class Scene:
         nobody: Any = None  # its rounds are not run
         self.stream, self.device = Stream(), Device(is_configured=listens)
         self.poller = Poller(nobody, nobody, 1.0, 1.0)
-        self.asked = 0.0
         self.poller.run = self._rounds  # type: ignore[method-assign]
-        self.sources = Sources(wanted, self.stream, self.device, self.poller, lambda: self.asked)
+        self.sources = Sources(wanted, self.stream, self.device, self.poller)
         self.lines: list[str] = []
 
     async def _rounds(self) -> None:
@@ -307,13 +313,18 @@ def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
     scene(test, wanted)
 
 
-def test_a_device_has_to_tell_of_what_vault_has_answered() -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_deaf_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
     async def test(made: Scene) -> None:
-        await asyncio.sleep(CHECK_SECONDS / 2)
-        made.asked = 7.0  # its line may still be on its way at the next check
-        await asyncio.sleep(CHECK_SECONDS)
-        assert made.device.expected == [0.0]
-        await asyncio.sleep(CHECK_SECONDS)
-        assert made.device.expected == [0.0, 7.0]
+        if heard:
+            made.device.comes()
+        made.stream.comes()
+        await made.after(1.0, EVENTS)
+        made.stream.is_found_deaf()
+        await made.after(0.1, AUDIT if heard else POLL)
+        assert deafness.REASON in made.lines[-1]
+        made.stream._deafness.is_unproven = False
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
 
     scene(test)

@@ -13,6 +13,7 @@ from vaultsync.core.names import Result
 from vaultsync.kube.client import connect
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.lifecycle import Stop
 from vaultsync.ops.health import Part
 from vaultsync.settings import Settings
 from vaultsync.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
@@ -42,14 +43,14 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
     async def main() -> None:
         settings = Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", vault_token="t0ken", kubeconfig=kubeconfig)
         kube = await connect(kubeconfig, 1.0)
-        app = App(settings, kube)
+        app = App(settings, kube, Stop())
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(tasks, kube, "v1", Selection(), app._controller)
+                watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
-                    await test(app._status, watches)
+                    await test(app.term.status, watches)
                 finally:
                     starting.cancel()
                     for _, task in watches._running.values():

@@ -13,10 +13,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, login, run
-from tests.unit.servers import Balancer, unused_port
+from tests.unit.build import eventually, logged, login, path, run
+from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import stream
+from vaultsync.vault import deafness, stream
+from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.stream import EventStream, stream_uri
 
 
@@ -31,12 +32,12 @@ def frame(number: int = 1) -> str:
 class Listener:
     """Notes what the stream tells."""
 
-    def __init__(self, address: str, namespace: str = "") -> None:
+    def __init__(self, address: str, namespace: str = "", servers: tuple[str, ...] = ()) -> None:
         self.connects = 0
         self.events: list[VaultEvent] = []
         self.told: list[tuple[bool, bool]] = []
         self.reasons: list[str] = []
-        self.login = login(address, namespace=namespace)
+        self.login = login(address, namespace=namespace, servers=servers)
         self.stream = EventStream(self.login, self.connected, self.events.append)
         self.stream.on_change = self.changed
 
@@ -214,6 +215,68 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
         assert listener.connects == 1
 
     against(stay, test)
+
+
+# -- a deaf stream
+
+
+def own_write() -> OwnWrite:
+    return OwnWrite(path("secret/data/k1"), 1, "id", asyncio.get_running_loop().time())
+
+
+@pytest.fixture
+def _soon_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deafness, "DEAF_SECONDS", 0.1)
+    monkeypatch.setattr(deafness, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_soon_deaf")
+def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
+    release = asyncio.Event()
+    subscriptions: list[ServerConnection] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        subscriptions.append(connection)
+        if len(subscriptions) == 2:
+            await release.wait()
+            await connection.send(frame(2))
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        found = listener.stream
+        await eventually(lambda: listener.connects == 1)
+        assert found.is_connected
+        found.wrote(own_write())
+        await eventually(lambda: len(subscriptions) == 2)
+        assert subscriptions[0].close_code is not None
+        await eventually(lambda: listener.connects == 2)
+        assert (found.is_connected, found.is_unproven, found.deaf) == (False, True, 1)
+        assert found.reason == deafness.REASON
+        assert listener.events == []
+        release.set()
+        await eventually(lambda: listener.events)
+        assert (found.is_connected, found.is_unproven, found.reason) == (True, False, "")
+        assert listener.connects == 3, "what was missed since the subscription is looked for"
+        assert len(lines) == 1
+
+    with logged("WARNING") as lines:
+        against(handler, test)
+
+
+@pytest.mark.usefixtures("_soon_deaf")
+def test_a_stream_that_reports_the_own_write_is_kept() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await asyncio.sleep(0.05)
+        await connection.send(frame(1))
+        await stay(connection)
+
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: listener.connects == 1)
+        listener.stream.wrote(own_write())
+        await asyncio.sleep(0.3)
+        assert (listener.connects, listener.stream.deaf) == (1, 0)
+
+    against(handler, test)
 
 
 # -- behind a load balancer
@@ -468,24 +531,81 @@ def test_a_vault_that_learns_it_is_refused_no_more_and_a_lost_one_says_why() -> 
     against(handler, test, refuse)
 
 
-@pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_a_standby_that_redirects_does_not_end_the_stream(scheme: str) -> None:
-    """Vault's own Location is an http(s) address."""
-    redirected: list[int] = []
+# -- redirects: their rules are in test_redirects.py
+
+
+def redirected(*locations: str) -> Callable[[ServerConnection, Request], Response | None]:
+    """A node that redirects every subscription."""
 
     def redirect(connection: ServerConnection, request: Request) -> Response | None:
-        if redirected:
-            return None
-        redirected.append(1)
+        if request.path == "/v1/sys/leader":
+            return connection.respond(HTTPStatus.OK, "{}")
         response = connection.respond(HTTPStatus.TEMPORARY_REDIRECT, "")
-        host = request.headers["Host"]
-        response.headers["Location"] = f"{scheme}://{host}/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+        for location in locations:
+            response.headers["Location"] = location
         return response
 
-    async def test(listener: Listener) -> None:
-        await eventually(lambda: listener.connects == 1)
+    return redirect
 
-    against(stay, test, redirect)
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_standby_that_redirects_does_not_end_the_stream(scheme: str) -> None:
+    """Vault's own Location is an http(s) address, with the path as Go writes it."""
+    seen: list[Request] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request)
+        await stay(connection)
+
+    async def main() -> None:
+        async with serve(handler, "127.0.0.1", 0, close_timeout=0.1) as active:
+            port = next(iter(active.sockets)).getsockname()[1]
+            location = f"{scheme}://127.0.0.1:{port}/v1/sys/events/subscribe/kv%2A?json=true&namespaces=*"
+            async with serve(stay, "127.0.0.1", 0, process_request=redirected(location)) as standby:
+                own = next(iter(standby.sockets)).getsockname()[1]
+                listener = Listener(f"http://127.0.0.1:{own}", servers=(f"http://127.0.0.1:{port}",))
+                async with listener.running():
+                    await eventually(lambda: listener.connects == 1)
+        assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+        assert seen[0].headers["X-Vault-Token"] == "t0ken"
+
+    run(main())
+
+
+def test_a_server_that_is_not_known_gets_no_subscription_and_is_told_once() -> None:
+    connected: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(1)
+
+    async def main() -> None:
+        async with raw_server(talk) as elsewhere:
+            location = f"http://{elsewhere}/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
+
+            async def test(listener: Listener) -> None:
+                await eventually(lambda: len(listener.told) >= 3)
+                assert not listener.stream.is_refused
+                assert "VAULTSYNC_STORE_SERVERS" in listener.stream.reason
+                assert len(lines) == 1
+
+            async with serve(stay, "127.0.0.1", 0, process_request=redirected(location)) as standby:
+                listener = Listener(f"http://127.0.0.1:{next(iter(standby.sockets)).getsockname()[1]}")
+                async with listener.running():
+                    await test(listener)
+        assert connected == []
+
+    with logged("WARNING") as lines:
+        run(main())
+
+
+@pytest.mark.parametrize("locations", [[], [""], ["http://[::1"], ["http://a:1", "http://b:1"], ["ws://a:99999/"]])
+def test_a_redirect_to_nowhere_does_not_end_the_process(locations: list[str]) -> None:
+    async def test(listener: Listener) -> None:
+        await eventually(lambda: len(listener.told) >= 2)
+        assert "it names no address" in listener.stream.reason
+
+    against(stay, test, redirected(*locations))
 
 
 def test_a_vault_that_comes_later_is_found() -> None:

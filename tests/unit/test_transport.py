@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from urllib3.exceptions import HTTPError
 
 from tests.unit.build import run
-from tests.unit.servers import Handler, answer, http_server
+from tests.unit.servers import Handler, all_that_an_error_holds, answer, http_server, raw_server
+from vaultsync.core.errors import RedirectRefused
 from vaultsync.vault import transport
 from vaultsync.vault.transport import MAX_RETRY_AFTER, Answer, VaultAccess
 
-TOKEN = "t0ken"
+TOKEN, VALUE = "t0ken", "5ecret-value"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
 
 
@@ -27,8 +27,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-async def request(address: str, method: str = "get", path: str = "/v1/x", **arguments: object) -> Answer:
-    adapter = transport.client(VaultAccess(address, timeout=2.0), 1, TOKEN).adapter
+async def request(
+    address: str, method: str = "get", path: str = "/v1/x", servers: tuple[str, ...] = (), **arguments: object
+) -> Answer:
+    adapter = transport.client(VaultAccess(address, timeout=2.0, servers=servers), 1, TOKEN).adapter
     try:
         answered: Answer = await asyncio.to_thread(adapter.request, method, path, **arguments)
     finally:
@@ -69,31 +71,141 @@ def test_a_request_carries_vaults_headers_and_json() -> None:
     served(echo, test)
 
 
-def test_a_standby_node_sends_a_write_on_to_the_active_one() -> None:
-    """307 keeps method and body: https://developer.hashicorp.com/vault/docs/concepts/ha."""
+# -- redirects: their rules are in test_redirects.py
+
+
+def redirecting(status: int, location: Callable[[web.Request], str], leader: str = "") -> Handler:
+    """A node that answers sys/leader, and redirects everything else."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        if request.path == "/v1/x":
-            return web.Response(status=307, headers={"Location": f"http://{request.host}/v1/active"})
-        return await echo(request)
+        if request.path == "/v1/sys/leader":
+            assert "X-Vault-Token" not in request.headers
+            return answer(200, {"leader_address": leader})
+        return web.Response(status=status, headers={"Location": location(request)})
 
-    async def test(address: str) -> None:
-        found = data_of(await request(address, "post", json={"a": 1}))
-        assert (found["method"], found["path"], found["body"]) == ("POST", "/v1/active", '{"a": 1}')
+    return handler
+
+
+def from_a_standby(
+    test: Callable[[str, str], Awaitable[None]], *, announces: bool = False, scheme: str = "http", status: int = 307
+) -> None:
+    """The test is given the addresses of a node that redirects all to a second one, and of that."""
+
+    async def main() -> None:
+        async with http_server(echo) as active:
+            handler = redirecting(
+                status,
+                lambda request: f"{scheme}://{active.removeprefix('http://')}{request.path_qs}",
+                active if announces else "",
+            )
+            async with http_server(handler) as standby:
+                await test(standby, active)
+
+    run(main())
+
+
+@pytest.mark.parametrize("announces", [False, True])
+def test_a_standby_node_sends_a_write_on_to_the_active_one(announces: bool) -> None:
+    """307 keeps method and body: https://developer.hashicorp.com/vault/docs/concepts/ha."""
+
+    async def test(standby: str, active: str) -> None:
+        servers = () if announces else (active,)
+        found = data_of(await request(standby, "post", servers=servers, json={"a": 1}))
+        assert (found["method"], found["path"], found["body"]) == ("POST", "/v1/x", '{"a": 1}')
         assert found["headers"]["x-vault-token"] == TOKEN
+        assert found["headers"]["host"] == active.removeprefix("http://")
 
-    served(handler, test)
+    from_a_standby(test, announces=announces)
+
+
+def test_a_server_that_is_not_known_is_not_even_connected_to() -> None:
+    connected: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(1)
+
+    async def main() -> None:
+        async with raw_server(talk) as elsewhere:
+            handler = redirecting(307, lambda request: f"http://{elsewhere}{request.path_qs}")
+            async with http_server(handler) as standby:
+                for method in ("get", "post", "patch"):
+                    with pytest.raises(RedirectRefused, match="VAULTSYNC_STORE_SERVERS") as caught:
+                        await request(standby, method, json={"a": VALUE})
+                    held = all_that_an_error_holds(caught.value)
+                    assert VALUE not in held
+                    assert TOKEN not in held
+        assert connected == []
+
+    run(main())
+
+
+def test_a_redirect_that_a_leader_answer_redirects_too_is_not_followed() -> None:
+    asked: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return answer(200, {"leader_address": f"http://{request.host}"})
+
+    async def main() -> None:
+        async with http_server(elsewhere) as other:
+
+            async def handler(request: web.Request) -> web.StreamResponse:
+                return web.Response(status=307, headers={"Location": f"{other}{request.path_qs}"})
+
+            async with http_server(handler) as standby:
+                with pytest.raises(RedirectRefused):
+                    await request(standby)
+        assert asked == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_write_never_becomes_a_read(status: int) -> None:
+    async def test(standby: str, active: str) -> None:
+        with pytest.raises(RedirectRefused, match="would turn a POST into a GET"):
+            await request(standby, "post", servers=(active,), json={"a": 1})
+        assert data_of(await request(standby, servers=(active,)))["method"] == "GET"
+
+    from_a_standby(test, status=status)
 
 
 def test_redirects_in_a_circle_end() -> None:
-    async def handler(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=307, headers={"Location": f"http://{request.host}/v1/x"})
-
     async def test(address: str) -> None:
-        with pytest.raises(HTTPError):
+        with pytest.raises(RedirectRefused, match="circle"):
             await request(address)
 
-    served(handler, test)
+    served(redirecting(307, lambda request: f"http://{request.host}/v1/x"), test)
+
+
+def test_a_location_that_is_garbage_is_refused() -> None:
+    async def test(address: str) -> None:
+        with pytest.raises(RedirectRefused, match="names no address"):
+            await request(address)
+
+    served(redirecting(307, lambda _: "http://[::1"), test)
+
+
+@pytest.mark.parametrize("status", [300, 304, 305])
+def test_other_statuses_of_their_kind_are_answers(status: int) -> None:
+    async def test(address: str) -> None:
+        assert (await request(address)).status == status
+
+    served(redirecting(status, lambda request: f"http://{request.host}/v1/y"), test)
+
+
+def test_what_redirects_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address is asked directly, and the one that it redirects to by the proxy."""
+
+    async def test(proxy: str) -> None:
+        handler = redirecting(307, lambda request: f"http://vault.invalid:8200{request.path_qs}")
+        async with http_server(handler) as standby:
+            monkeypatch.setenv("http_proxy", proxy)
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            found = data_of(await request(standby, servers=("http://vault.invalid:8200",)))
+            assert found["headers"]["host"] == "vault.invalid:8200"
+
+    served(echo, test)
 
 
 def test_the_environments_proxy_is_asked_with_its_login(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,24 +347,37 @@ def test_the_names_beside_a_path_are_one_list() -> None:
     run(main())
 
 
-def test_it_is_known_when_vault_last_took_a_write() -> None:
-    down: list[bool] = []
+@pytest.mark.parametrize("enabled", [True, False])
+def test_vault_is_asked_once_whether_it_has_standby_nodes(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[web.Request] = []
 
     def respond(request: web.Request) -> web.Response:
-        return answer(503, {"errors": []}) if down else answer(200, {"data": {"version": 1}})
+        asked.append(request)
+        return web.json_response({"ha_enabled": enabled, "is_self": True})
 
     async def test(client: VaultClient) -> None:
-        assert client.last_written == float("-inf")
-        before = asyncio.get_running_loop().time()
-        await client.create(A, gone(), {"p": SecretStr(VALUE)})
-        written = client.last_written
-        assert before <= written <= asyncio.get_running_loop().time()
-        down.append(True)
-        with pytest.raises(VaultRequestFailed):
-            await client.create(A, gone(), {"p": SecretStr(VALUE)})
-        assert client.last_written == written
+        assert [await client.is_clustered() for _ in range(3)] == [enabled] * 3
+        assert [request.path for request in asked] == ["/v1/sys/leader"]
+        assert "X-Vault-Token" not in asked[0].headers, "it needs none"
+        monkeypatch.setattr("vaultsync.vault.client.CLUSTER_SECONDS", 0.0)
+        client._clustered_until = 0.0
+        await client.is_clustered()
+        await client.is_clustered()
+        assert len(asked) == 3
 
     with_client(vault(respond), test)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(503, {"errors": ["sealed"]}), (403, {"errors": []}), (200, {}), (200, {"ha_enabled": "no"}), (200, [])],
+)
+def test_a_vault_that_does_not_say_so_may_have_standby_nodes(status: int, said: object) -> None:
+    async def test(client: VaultClient) -> None:
+        with pytest.raises(VaultUnavailable):
+            await client.is_clustered()
+
+    with_client(vault(lambda _: web.json_response(said, status=status)), test)
 
 
 def test_a_creation_is_a_check_and_set() -> None:
@@ -419,12 +432,14 @@ def test_a_v1_creation_is_the_plain_values() -> None:
     sent: list[Any] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        sent.append((request.method, request.path, json.loads(await request.read())))
-        return web.Response(status=204)
+        if request.method == "POST":
+            sent.append((request.path, json.loads(await request.read())))
+            return web.Response(status=204)
+        return await vault(lambda _: answer(404, {"errors": []}))(request)
 
     async def test(client: VaultClient) -> None:
         assert (await client.create(path("kv1/a"), gone(mount=V1), {"x": SecretStr(VALUE)})).exists
-        assert sent == [("POST", "/v1/kv1/a", {"x": VALUE})]
+        assert sent == [("/v1/kv1/a", {"x": VALUE})]
 
     with_client(handler, test)
 

@@ -52,6 +52,7 @@ class Name(StrEnum):
     VAULT = "vault"
     LOGIN = "login"
     SOURCE = "source"
+    AUDIT = "audit"
     STORES = "stores"
     POLICY = "policy"
     EXTERNAL_SECRETS = "externalsecrets"
@@ -151,12 +152,14 @@ class Hearing:
         listen: VAULTSYNC_AUDIT_LISTEN.
         file: VAULTSYNC_AUDIT_FILE.
         interval: of the poll, in seconds.
+        has_tls: whether VAULTSYNC_AUDIT_TLS_CERT is set.
     """
 
     wanted: str
     listen: str
     file: str
     interval: float
+    has_tls: bool = False
 
 
 def is_red(lines: Sequence[Line]) -> bool:
@@ -181,6 +184,16 @@ def not_asked(check: Name, because: str, of: str = "") -> Line:
 def right_settings() -> Line:
     """All are valid."""
     return Line(Name.SETTINGS, Mark.OK, "all are valid")
+
+
+def removed_settings(removed: Mapping[str, str]) -> list[Line]:
+    """Variables that are set, and that this version does not know any more.
+
+    Args:
+        removed: what to do, by variable.
+    """
+    found = "has no effect any more"
+    return [Line(Name.SETTINGS, Mark.WARNING, found, fix, name) for name, fix in removed.items()]
 
 
 def wrong_settings(problems: Sequence[tuple[str, str]]) -> list[Line]:
@@ -430,8 +443,9 @@ def _on_paths(found: Mapping[str, frozenset[str]]) -> str:
 # -- the source
 
 AUDIT_FIX: Final = (
-    "set VAULTSYNC_AUDIT_LISTEN, such as 0.0.0.0:8220, and in Vault, beside another audit device: "
-    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=tcp"
+    "set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220, and in Vault, beside another audit device: "
+    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
+    "socket_type=udp write_timeout=10ms"
 )
 
 

@@ -3,6 +3,7 @@
 Messages are shown to people on their ExternalSecret: they name what answered, what it said and where, never a value.
 """
 
+from datetime import datetime
 from typing import ClassVar, Final
 
 from vaultsync.core.names import Result
@@ -23,6 +24,9 @@ class VaultFailure(VaultsyncError):
     Args:
         message: as for all.
         status: of HTTP, 0 where nothing was answered.
+
+    Attributes:
+        sent: when the request was sent, by Vault's clock, if it writes a value and may have been applied all the same.
     """
 
     result = Result.REFUSED
@@ -30,6 +34,7 @@ class VaultFailure(VaultsyncError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        self.sent: datetime | None = None
 
 
 class VaultUnavailable(VaultFailure):
@@ -94,6 +99,18 @@ class VaultRejected(VaultsyncError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class RedirectRefused(VaultRejected):
+    """What answers at Vault's address redirects to where vaultsync does not follow; a person has to allow that address.
+
+    It is tried again: after a change of leaders Vault may announce the address only a moment later. One path that is
+    redirected says nothing about Vault as a whole.
+
+    Args:
+        message: as for all; it names both addresses, and nothing else of the redirect.
+        status: of HTTP.
+    """
 
 
 class RequestImpossible(VaultRejected):

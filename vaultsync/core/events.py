@@ -1,8 +1,12 @@
-"""What Vault tells of changes: an event frame or an audit line → the secret it is about. A hint; the state is read.
+"""Parses what reports a change in Vault: an event frame or an audit entry → the secret that it is about.
+
+Everything in an event is a hint. The path says where to look, and only the state that Vault then returns counts: the
+version, the time and the kind of an event decide nothing. They say whether the state that was read can be older than
+the event, as on a standby node, and whether the event reports an own write.
 
 Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
 namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
-Audit lines as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
+Audit entries as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
 """
 
 import json
@@ -31,7 +35,14 @@ _AUDITED = {
 }
 """Operation and folder of a request, and the event of KV v2 that it causes."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
+_MOUNT_CHANGES = ("create", "update", "patch", "delete")
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
+CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
+"""A canary is a read of this path with a nonce at its end.
+
+Vault answers it with the mount "sys/", whatever KV mounts there are, to each token that may do anything below sys/.
+"""
+_CANARY = CANARY_PATH.encode()
 
 
 class BadFrame(ValueError):
@@ -47,17 +58,24 @@ class VaultEvent:
         kind: Vault's event type, such as `kv-v2/data-write`.
         version: the latest version after the change where the event names it, else 0.
         time: when Vault sent it, None if it does not say.
+        request_id: Vault's ID of the request that caused it; "" in a frame of the event stream, which names none.
     """
 
     path: VaultPath
     kind: str
     version: int
     time: datetime | None = None
+    request_id: str = ""
 
     @property
     def is_write(self) -> bool:
         """Whether the event says that a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
+
+    @property
+    def is_unversioned_write(self) -> bool:
+        """Whether the event says that KV v1 was written to. Its state does not show it: the event must be believed."""
+        return self.kind == "kv-v1/write"
 
     @property
     def is_deletion(self) -> bool:
@@ -103,41 +121,103 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
     )
 
 
-def parse_audit_line(line: bytes) -> tuple[VaultEvent, ...]:
-    """Read one line of an audit device.
+@dataclass(frozen=True, slots=True)
+class MountChange:
+    """Mounts were made, tuned, moved or disabled.
+
+    Attributes:
+        mount: the mount's path with its closing slash, in its Vault namespace; None where any mount may be meant, as a
+            move names both paths in hashed form only.
+    """
+
+    mount: VaultPath | None
+
+    def covers(self, namespace: str, path: str) -> bool:
+        """Whether a path of Vault's API may be in the changed mount."""
+        return self.mount is None or (namespace == self.mount.namespace and path.startswith(self.mount.path))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What an entry of an audit device says.
+
+    Attributes:
+        request_id: Vault's ID of the request.
+        events: the changes that the request may stand for: in KV v1 or v2, as the entry does not say which it is.
+        nonce: of a canary, "" for any other request.
+        mounts: which mount has changed, None for any other request.
+    """
+
+    request_id: str = ""
+    events: tuple[VaultEvent, ...] = ()
+    nonce: str = ""
+    mounts: MountChange | None = None
+
+
+OTHER_ENTRY = AuditEntry()
+"""An entry that reports neither a change nor a canary, or bytes that are no entry."""
+
+
+def may_matter(line: bytes) -> bool:
+    """Whether an audit entry may report a change or a canary. Most entries are reads: they are dropped unparsed."""
+    return b'"response"' in line and (any(operation in line for operation in _CHANGES) or _CANARY in line)
+
+
+def parse_audit_entry(line: bytes) -> AuditEntry:
+    """Read one entry of an audit device.
 
     Args:
-        line: untrusted, without its end.
+        line: untrusted.
 
     Returns:
-        What has changed, as the events of KV v1 and of v2 that the request may stand for (the line does not tell which
-        the mount is); nothing for any other line, garbage included.
+        What it says; OTHER_ENTRY for entries without interest and for garbage.
     """
-    # most lines are reads: they are passed over unparsed
-    if b'"response"' not in line or not any(operation in line for operation in _CHANGES):
-        return ()
+    if not may_matter(line):
+        return OTHER_ENTRY
     try:
         document = json.loads(line)
         request = _mapping(_mapping(document, "line").get("request"), "request")
         path = _path(request.get("path"), "request.path")
         operation = _text(request.get("operation"), "request.operation")
     except (ValueError, RecursionError):
-        return ()
-    if document.get("type") != "response" or document.get("error") or request.get("mount_type", "kv") != "kv":
-        return ()
-    return tuple(_audited(operation, path, request, document))
+        return OTHER_ENTRY
+    if document.get("type") != "response":
+        return OTHER_ENTRY
+    told = request.get("id")
+    request_id = told if isinstance(told, str) else ""
+    _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
+    if canary:
+        return AuditEntry(request_id, nonce=nonce)
+    if document.get("error"):
+        return OTHER_ENTRY
+    if (mounts := _changed_mount(operation, path, request)) is not None:
+        return AuditEntry(request_id, mounts=mounts)
+    if request.get("mount_type", "kv") != "kv":
+        return OTHER_ENTRY
+    return AuditEntry(request_id, tuple(_audited(operation, path, request, document)))
+
+
+def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
+    if operation not in _MOUNT_CHANGES:
+        return None
+    if path == "sys/remount":
+        return MountChange(None)
+    if not path.startswith("sys/mounts/"):
+        return None
+    mount = path.removeprefix("sys/mounts/").removesuffix("/tune").strip("/") + "/"
+    return MountChange(VaultPath(_namespace(request), mount))
 
 
 def _audited(
     operation: str, path: str, request: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[VaultEvent]:
-    where = request.get("namespace")
-    name = where.get("path") if isinstance(where, dict) else None
-    namespace = clean_namespace(name if isinstance(name, str) else "")
+    namespace = _namespace(request)
     mount = _audited_mount(request.get("mount_point"), path, namespace)
     if not mount:
         return
     inner = path.removeprefix(mount)
+    request_id = request.get("id")
+    request_id = request_id if isinstance(request_id, str) else ""
     folder = next((folder for folder in _V2_FOLDERS if inner.startswith(folder)), "")
     kind = _AUDITED.get((operation, folder))
     answer = _answer(document)
@@ -145,9 +225,15 @@ def _audited(
     time = time or parse_time(document.get("time"))  # Vault hashes the former, OpenBao does not
     if kind is not None and (version or folder != "data/" or operation == "delete"):
         data_path = VaultPath(namespace, f"{mount}data/{inner.removeprefix(folder)}")
-        yield VaultEvent(data_path, f"kv-v2/{kind}", version, time)
+        yield VaultEvent(data_path, f"kv-v2/{kind}", version, time, request_id)
     if operation in _AUDITED_V1 and not version:
-        yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time)
+        yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time, request_id)
+
+
+def _namespace(request: Mapping[str, Any]) -> str:
+    where = request.get("namespace")
+    name = where.get("path") if isinstance(where, dict) else None
+    return clean_namespace(name if isinstance(name, str) else "")
 
 
 def _audited_mount(told: object, path: str, namespace: str) -> str:
@@ -193,5 +279,5 @@ def _path(value: object, name: str) -> str:
 
 
 def _version(value: object) -> int:
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ""  # to print a deep list is an error of its own
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

@@ -25,6 +25,8 @@ CREATED: Final = "vaultsync.io/created"
 """Written by vaultsync where the CRD refuses the condition: "<status> <reason>" of what would be the condition."""
 MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync where the CRD refuses the condition: the condition's message."""
+LEADER_LABEL: Final = "vaultsync.io/leader"
+"""On the pod of the replica that leads: "true". The Service of the audit port selects it."""
 READ_ANNOTATIONS: Final = (
     SEED,
     CREATE,

@@ -67,8 +67,6 @@ RIGHTS: Final = (
 
 LEASE: Final = "vaultsync/vaultsync"
 """VAULTSYNC_LEASE of deploy/base."""
-FAMILIES: Final = (4, 6)
-"""The versions of IP, of which each has an EndpointSlice."""
 
 
 def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
@@ -85,23 +83,25 @@ def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
     return tuple(replace(right, verbs=verbs, why=_INFORMERS) for right, verbs in reads if verbs)
 
 
-def leading(lease: str, families: Sequence[int]) -> tuple[Right, ...]:
+def leading(lease: str, *, labels: bool) -> tuple[Right, ...]:
     """Those by which one of several replicas leads, as the Role of deploy/base grants them.
 
     Args:
         lease: VAULTSYNC_LEASE; "" where nobody is elected.
-        families: the versions of IP of the addresses at which Vault's audit device is led to the leader.
+        labels: whether the leader labels its pod, for the Service of the audit port.
     """
     if not lease:
         return ()
     namespace, _, name = lease.partition("/")
-    elects, leads = "by which Lease one of the replicas leads", "where Vault's audit device finds it"
-    slices = (f"{name}-audit-ipv{family}" for family in families)
-    return (
+    elects = "by which Lease one of the replicas leads"
+    found = (
         Right("coordination.k8s.io", "leases", ("create",), True, elects, namespace),  # no name can limit that
         Right("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, elects, namespace, name),
-        *(Right("discovery.k8s.io", "endpointslices", (_PATCH,), True, leads, namespace, one) for one in slices),
     )
+    label = Right(
+        "", "pods", (_PATCH,), True, "the leader's label, which the Service of the audit port selects", namespace
+    )
+    return (*found, label) if labels else found
 
 
 def questions(right: Right, namespaces: Sequence[str]) -> list[Question]:

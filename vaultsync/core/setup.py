@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 
 from vaultsync.core import names
+from vaultsync.core.audit_devices import ENABLE, FILE
 from vaultsync.core.logins import MOUNTED, Auth, Way, make_token
 from vaultsync.core.rights import NAMESPACES, Right
 
@@ -33,11 +34,14 @@ _HEAD: Final = """\
 # What vaultsync needs, by `vaultsync check --print-setup`. Read it, then run it by sh, as an admin of both Kubernetes
 # and Vault (KUBECONFIG, VAULT_TOKEN). It may be run again; nothing is deleted."""
 _NOTHING: Final = "# Nothing is missing."
-_AUDIT: Final = """\
-# Once vaultsync runs: have Vault tell it of deletions. Vault answers no request while none of its audit devices can be
-# written to: have another one beside it, such as a file.
-#   vault audit enable file file_path=/vault/logs/audit.log
-#   vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=tcp"""
+_AUDIT: Final = f"""\
+# Once vaultsync runs: have Vault send it each change, by UDP, which can't block Vault. Vault refuses a request that
+# none of its audit devices can log: have another one beside it, such as a file.
+#   {FILE}
+#   {ENABLE}"""
+_DEVICES: Final = """\
+# An audit device can block Vault. OpenBao takes this by its configuration, unless that allows it by the API:
+{}"""
 _ENABLE: Final = """\
 # In Vault: the auth method. One that is there stays as it is, with its configuration
 methods=$(vault auth list -format=json)
@@ -119,6 +123,7 @@ class Missing:
         is_other: it can, and gets a token of other policies by a role.
         audience: of the token of the ServiceAccount that it logs in with, "" where that is the API server's own.
         audit: whether no audit device is known of.
+        devices: the commands that mend an audit device which can block Vault.
         seeded: a namespace that could ask to be seeded, "" if some do.
         address, vault_namespace: VAULT_ADDR and VAULT_NAMESPACE, "" where they are not set.
     """
@@ -134,6 +139,7 @@ class Missing:
     is_other: bool = False
     audience: str = AUDIENCE
     audit: bool = False
+    devices: Sequence[str] = ()
     seeded: str = ""
     address: str = ""
     vault_namespace: str = ""
@@ -161,6 +167,7 @@ def _parts(missing: Missing) -> Iterator[str]:
     elif missing.is_other:
         yield _GRANT.format(missing.way.grant(missing.policy_name))
     yield _AUDIT if missing.audit else ""
+    yield _DEVICES.format("\n".join(f"#   {command}" for command in missing.devices)) if missing.devices else ""
     if missing.seeded:
         yield (
             f"# Ask for it, in each namespace that is to be seeded, such as:\n"

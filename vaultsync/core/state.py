@@ -20,7 +20,7 @@ class Presence(Enum):
 
 
 SENT_WITHIN: Final = timedelta(seconds=2)
-"""An event is sent this soon after the write that it tells of."""
+"""Vault sends the event of a write within this time."""
 NEVER_THERE: Final = "missing"
 """The token of a path without any version."""
 
@@ -79,20 +79,26 @@ def parse_time(value: object) -> datetime | None:
     return time if time.tzinfo else None
 
 
-def same_token(one: str, other: str) -> bool:
-    """Whether two tokens name the same state: the same version, written at the same time or almost.
+def same_token(known: str, now: str) -> bool:
+    """Whether the token of a state names what is known already.
 
-    Almost, since an event tells the time at which it was sent, a moment after the write.
+    Earlier releases recorded the time of a write's event, a moment after the write. A state that was written at most
+    that moment before the recorded time is the recorded one; one that was written after it never is.
+
+    Args:
+        known: what was recorded.
+        now: of the state that was read.
     """
-    if one == other:
+    if known == now:
         return True
-    (version, at, time), (other_version, _, other_time) = one.partition("@"), other.partition("@")
-    if not at or version != other_version:
+    (version, at, time), (now_version, _, now_time) = known.partition("@"), now.partition("@")
+    if not at or version != now_version:
         return False
     try:
-        return abs(datetime.fromisoformat(time) - datetime.fromisoformat(other_time)) <= SENT_WITHIN
+        later = datetime.fromisoformat(time) - datetime.fromisoformat(now_time)
     except (ValueError, TypeError):
         return False
+    return timedelta(0) <= later <= SENT_WITHIN
 
 
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:

@@ -5,7 +5,7 @@ Vault and Kubernetes hold the truth: everything here can be lost and is rebuilt 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -15,8 +15,9 @@ from vaultsync.core.marks import Mark
 from vaultsync.core.names import CreatedReason, EventReason, Refusal
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.state import SecretState, same_token
+from vaultsync.core.state import SENT_WITHIN, SecretState, same_token
 from vaultsync.engine.index import Entry
+from vaultsync.engine.unconfirmed import UnconfirmedWrite
 
 CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
@@ -38,14 +39,12 @@ class Observed:
         existed: it was seen with a live version.
         properties: names of top-level keys seen there.
         epoch: counts changes that leave no trace in the state (KV v1 has no versions).
-        announced: the state as an event tells it, until the next look.
     """
 
     state: SecretState
     existed: bool = False
     properties: frozenset[str] = frozenset()
     epoch: int = 0
-    announced: SecretState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class Ledger:
         self._synced: dict[ObjectName, Synced] = {}
         self._unreadable: set[VaultPath] = set()
         self._unmarked: dict[VaultPath, Unmarked] = {}
-        self._expected: Counter[VaultPath] = Counter()
+        self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
         self.watching_since: datetime | None = None
         """When the event stream was connected: later changes do not go unseen."""
 
@@ -170,24 +169,11 @@ class Ledger:
         seen = self._observed.get(path)
         if seen is None:
             seen = self._observed[path] = Observed(state)
-        seen.announced = None
         if seen.state != state:
             seen.state = state
         seen.existed |= state.exists
         if not seen.properties.issuperset(state.subkeys or ()):
             seen.properties |= frozenset(state.subkeys or ())
-
-    def announce(self, event: VaultEvent) -> bool:
-        """Take an event's word for a newer version of a live path, so that its readers need not wait for a look.
-
-        Returns:
-            Whether the event tells of one.
-        """
-        seen = self._observed.get(event.path)
-        if seen is None or not seen.state.exists or event.time is None or event.version <= seen.state.version:
-            return False
-        seen.announced = replace(seen.state, version=event.version, written=event.time)
-        return True
 
     def unreadable(self, path: VaultPath) -> None:
         """Vault refuses a look at the path: a listing goes on without it."""
@@ -205,41 +191,44 @@ class Ledger:
         """The paths at which a mark is still to be left."""
         return list(self._unmarked)
 
+    def unconfirmed(self, path: VaultPath) -> UnconfirmedWrite | None:
+        """The write at the path whose response was lost."""
+        return self._unconfirmed.get(path)
+
+    def sent(self, path: VaultPath, write: UnconfirmedWrite) -> None:
+        """A write was sent to the path, and no response came."""
+        self._unconfirmed[path] = write.after(self._unconfirmed.get(path))
+
+    def confirmed(self, path: VaultPath) -> None:
+        """It is known what became of the writes at the path."""
+        self._unconfirmed.pop(path, None)
+
     def marked(self, path: VaultPath, unmarked: Unmarked) -> None:
         """The mark is left, or has lost its sense."""
         if self._unmarked.get(path) == unmarked:
             del self._unmarked[path]
 
-    def expect(self, path: VaultPath) -> None:
-        """A write of our own to a KV v1 path is under way; its event names no version to know it by."""
-        self._expected[path] += 1
-
-    def unexpect(self, path: VaultPath) -> None:
-        """That write did not happen."""
-        self._expected[path] = max(0, self._expected[path] - 1)
-
-    def is_known(self, event: VaultEvent) -> bool:
-        """Whether the event tells of a write that was seen already, such as one of our own."""
-        if event.kind == "kv-v1/write" and self._expected[event.path] > 0:
-            self._expected[event.path] -= 1
-            return True
-        seen = self._observed.get(event.path)
-        return event.is_write and seen is not None and seen.state.exists and event.version == seen.state.version
-
     def shows(self, event: VaultEvent) -> bool:
-        """Whether what was last seen at the path can be later than the event.
+        """Whether the state that was last seen at the path can be later than the event.
 
-        Of a deletion that can't be told by the version: a path that lives on may have lost an older one. In KV v1 one
-        that is there may have been made since, such as by us.
+        A write is shown by its version if that was written at about the time of the event, or by any later write. The
+        version alone says nothing: the count starts from 1 again after `kv metadata delete`. A deletion is shown by a
+        path without a live version, or by a later write. In KV v1 a path that is there may have been made since, such
+        as by vaultsync.
         """
         seen = self._observed.get(event.path)
         if seen is None:
+            return False
+        state = seen.state
+        if state.mount.kv == 1:
+            return state.exists is not event.is_deletion
+        if _is_written_after(state, event.time):
             return True
-        if seen.state.mount.kv == 1:
-            return seen.state.exists is not event.is_deletion
         if event.is_deletion:
-            return not seen.state.exists or (event.time is not None and _is_later(seen.state.written, event.time))
-        return event.version <= seen.state.version
+            return not state.exists
+        at = event.time - SENT_WITHIN if event.time is not None else None
+        is_recent = at is None or state.written is None or _is_written_after(state, at)
+        return not event.is_write or (event.version <= state.version and is_recent)
 
     def touch_unversioned(self, path: VaultPath) -> None:
         """The path has changed; in KV v1 its state does not show it."""
@@ -249,15 +238,14 @@ class Ledger:
 
     def touch_all_unversioned(self) -> None:
         """Events may have been missed: every KV v1 path may have changed."""
-        self._expected.clear()
         for path in self._observed:
             self.touch_unversioned(path)
 
     def forget_path(self, path: VaultPath) -> None:
         """Nobody reads the path any more."""
         self._observed.pop(path, None)
+        self._unconfirmed.pop(path, None)
         self._unreadable.discard(path)
-        self._expected.pop(path, None)
 
     def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> set[VaultPath]:
         """Note what a listing has found; returns what needs a look: that, and what was seen there before or since."""
@@ -347,7 +335,7 @@ class Ledger:
         if seen is None:
             return None
         metadata = any(reference.metadata for reference in entry.references[path])
-        state = seen.announced or seen.state
+        state = seen.state
         token = _token(state, seen.epoch, metadata=metadata)
         return Reading(str(path), token, state.mount.kv == 2, self._is_older(state, entry))
 
@@ -383,8 +371,8 @@ class Ledger:
         return written is not None and refreshed is not None and written + CLOCK_SKEW <= refreshed
 
 
-def _is_later(written: datetime | None, time: datetime) -> bool:
-    return written is not None and written > time
+def _is_written_after(state: SecretState, time: datetime | None) -> bool:
+    return time is not None and state.written is not None and state.written > time
 
 
 def news(synced: Synced, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:

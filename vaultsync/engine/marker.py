@@ -5,6 +5,7 @@ A mark that could not be left is lost with the process, and what it was about is
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 from loguru import logger
@@ -12,6 +13,7 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     NotLeading,
+    RedirectRefused,
     VaultDenied,
     VaultFailure,
     VaultRejected,
@@ -30,6 +32,10 @@ UPGRADING: Final = 400
 """Vault's answer while it upgrades a mount to KV v2, for a moment after it was unsealed, too."""
 UPGRADED_SECONDS: Final = 30.0
 """So long after that answer a mark is tried once more."""
+FLUSH_SECONDS: Final = 1.0
+"""The longest that the end of a term waits for Vault; the next leader waits as well."""
+FLUSHED_AT_ONCE: Final = 4
+"""As many as vault.client has THREADS."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
@@ -66,26 +72,40 @@ class Marker:
                 await self._mark(path)
             except VaultThrottled as error:
                 self._queue.add_after(path, error.wait)
-            except (VaultFailure, NotLeading) as error:
+            except (VaultFailure, NotLeading, RedirectRefused) as error:
                 wait = self._queue.retry(path)
-                if not isinstance(error, VaultUnavailable | NotLeading):
+                if not isinstance(error, VaultUnavailable | NotLeading | RedirectRefused):
                     wait = 0.0
             finally:
                 self._queue.done(path)
             await asyncio.sleep(wait)  # the next mark would fail as well
 
-    async def flush(self) -> None:
-        """Leave what is still to be left, as far as Vault answers: the process ends."""
-        failure = ""
-        for path in self._ledger.all_unmarked():
-            try:
-                await self._mark(path)
-            except (VaultFailure, VaultThrottled, NotLeading) as error:
-                failure = str(error)
-                if isinstance(error, VaultUnavailable | NotLeading):
-                    break
-        if failure:
-            logger.warning("not all that was made is marked as such", reason=failure)
+    async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Leave what is still to be left, as far as Vault answers in time: the process ends.
+
+        Args:
+            seconds: the longest wait.
+        """
+        paths, reasons, failures = iter(self._ledger.all_unmarked()), list[str](), list[str]()
+
+        async def leave_marks() -> None:
+            for path in paths:
+                if reasons:  # the next mark would fail as well
+                    return
+                try:
+                    await self._mark(path)
+                except (VaultUnavailable, NotLeading, RedirectRefused) as error:
+                    reasons.append(str(error))
+                except (VaultFailure, VaultThrottled) as error:
+                    failures.append(str(error))
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
+                for _ in range(FLUSHED_AT_ONCE):
+                    tasks.create_task(leave_marks())
+        if left := len(self._ledger.all_unmarked()):
+            reason = next(iter(reasons + failures), "no answer in time")
+            logger.warning("not all that was made is marked as such", left=left, reason=reason)
 
     async def _mark(self, path: VaultPath) -> None:
         unmarked = self._ledger.unmarked(path)
@@ -93,6 +113,8 @@ class Marker:
             return
         try:
             await self._vault.mark(path, unmarked.custom_metadata)
+        except RedirectRefused:
+            raise
         except VaultDenied as error:
             self._refused(path, unmarked, error)
             return

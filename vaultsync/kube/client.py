@@ -114,8 +114,14 @@ class KubeClient:
         """Close every connection."""
         await self._api.close()
 
+    def fenced(self, fence: Fence | None) -> "KubeClient":
+        """The same, its requests counted together, with what it writes passed through a fence."""
+        made = KubeClient(self._api, 0, self._read_only, fence)
+        made._timeout, made.requests = self._timeout, self.requests
+        return made
+
     def unfenced(self, timeout: float) -> "KubeClient":
-        """For the Lease itself: the same connections and credentials, no fence, and another time-out in seconds."""
+        """For the Lease and the leader's label: the same connections and credentials, no fence, another time-out."""
         return KubeClient(self._api, timeout)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -4,9 +4,11 @@ No label that grows with the cluster, and no path or name in one. Names follow
 https://prometheus.io/docs/practices/naming/: base units, `_total` on what only rises. deploy/monitoring goes by them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -30,7 +32,10 @@ class Figures:
         seeds, recreations, rotations: writes in Vault.
         refusals: how often an ExternalSecret was told that something is not made for it, by reason.
         blocked: how many have been told so and wait, by reason.
+        stream_deaf: how often a subscription to the event stream delivered nothing.
         awaited: seconds that external-secrets has taken so far with what it is slowest to read, 0 for nothing.
+        audit_lost: audit entries that are known to be lost.
+        canaries: by how they ended.
         sources: by name, whether it is the one that is relied upon.
         events: by source, how many came.
         last_events: by source, when the last one came, in seconds since 1970.
@@ -60,7 +65,10 @@ class Figures:
     external_secrets: int
     paths: int
     stream_connected: bool
+    stream_deaf: int
     audit_connected: bool
+    audit_lost: int
+    canaries: Mapping[str, int]
     sources: Mapping[str, bool]
     events: Mapping[str, int]
     last_events: Mapping[str, float]
@@ -72,6 +80,11 @@ class Figures:
     kube_requests: Mapping[tuple[str, str], int]
 
 
+RISING: Final = ("counter", "histogram")
+"""Types of metrics that must not go back while the process lives."""
+_Sample: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
 class Metrics(Collector):
     """All metrics of one vaultsync, and of its process.
 
@@ -81,17 +94,55 @@ class Metrics(Collector):
 
     def __init__(self, read: Callable[[], Figures]) -> None:
         self._read = read
+        self._kept: Counter[_Sample] = Counter()
+        """By family, sample and labels: what parts have counted that are no more."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry."""
+        for family in self._families():
+            if family.type in RISING:
+                self._add_kept(family)
+            yield family
+
+    def _families(self) -> Iterator[Metric]:
         now = self._read()
         yield from _own(now)
         yield from _work(now)
         yield from _sources(now)
         yield from _servers(now)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """No counter goes back by the parts' replacement within: what the old ones have counted is added from then on.
+
+        Parts that stay are counted once all the same.
+        """
+        before = self._rising()
+        yield
+        before.subtract(self._rising())
+        self._kept.update({sample: value for sample, value in before.items() if value})
+
+    def _rising(self) -> "Counter[_Sample]":
+        return Counter(
+            {
+                (family.name, sample.name, tuple(sample.labels.items())): sample.value
+                for family in self._families()
+                if family.type in RISING
+                for sample in family.samples
+            }
+        )
+
+    def _add_kept(self, family: Metric) -> None:
+        kept = {(name, labels): value for (of, name, labels), value in self._kept.items() if of == family.name}
+        family.samples = [
+            sample._replace(value=sample.value + kept.pop((sample.name, tuple(sample.labels.items())), 0))
+            for sample in family.samples
+        ]
+        for (name, labels), value in kept.items():  # which the new parts have not counted yet
+            family.add_sample(name, dict(labels), value)
 
     def text(self) -> bytes:
         """What is served."""
@@ -151,8 +202,28 @@ def _work(now: Figures) -> Iterator[Metric]:
 
 
 def _sources(now: Figures) -> Iterator[Metric]:
-    yield _gauge("vaultsync_stream_connected", "1 while subscribed to Vault's event stream.", now.stream_connected)
-    yield _gauge("vaultsync_audit_connected", "1 while an audit device of Vault is heard.", now.audit_connected)
+    yield _gauge(
+        "vaultsync_stream_connected",
+        "1 while subscribed to Vault's event stream, and it is not known to be deaf.",
+        now.stream_connected,
+    )
+    yield _counter(
+        "vaultsync_stream_deaf",
+        "How often Vault's event stream was open and did not report a write of vaultsync's own; a rescan followed.",
+        now.stream_deaf,
+    )
+    yield _gauge(
+        "vaultsync_audit_connected",
+        "1 while an audit device of Vault is known to deliver: the last canary, or own write, was reported.",
+        now.audit_connected,
+    )
+    yield _counter("vaultsync_audit_lost", "Audit entries that are known to be lost; a rescan follows.", now.audit_lost)
+    yield _counter(
+        "vaultsync_canaries",
+        "Requests of vaultsync's own to see whether Vault's audit device reports them, by result.",
+        now.canaries,
+        "result",
+    )
     yield _gauge(
         "vaultsync_source", "1 for what is relied upon to tell of changes in Vault, else 0.", now.sources, "source"
     )

@@ -1,134 +1,122 @@
-"""Hears of changes from an audit device of Vault: a socket that Vault connects to, or a file that it writes.
+"""Receives the entries of an audit device of Vault: over UDP, TCP or a unix socket, or from a file.
 
-(https://developer.hashicorp.com/vault/docs/audit.) Lines are untrusted input, and from the network: each is at most a
-hint to look at a path, none is kept or logged, and the sender is never made to wait. Vault hashes the values in them.
+(https://developer.hashicorp.com/vault/docs/audit.) Entries are untrusted input, and from the network: each is at most
+a hint to read a path, none is kept or logged, and the sender never has to wait. Vault hashes the values in them.
+
+A sender counts as Vault only once it is verified: it has delivered the entry of a canary (see vault.canary) or of an
+own write. Until then its hints pass at a low rate, and it changes nothing else.
 """
 
 import asyncio
-import os
-import socket
-import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from loguru import logger
 
-from vaultsync.core.events import VaultEvent, parse_audit_line
+from vaultsync.core.audit_address import Transport
+from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
+from vaultsync.core.paths import VaultPath
+from vaultsync.vault.audit_access import AuditAccess
+from vaultsync.vault.audit_file import Tail
+from vaultsync.vault.audit_hints import Hint, HintQueue, LimitedLog, Sender, TokenBucket
+from vaultsync.vault.audit_stream import Connection, Lines, StreamListener
+from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
+from vaultsync.vault.canary import Canary, CanaryResult
 
-CHUNK: Final = 64 * 1024
-MAX_LINE: Final = 1024 * 1024
-"""A longer line is passed over: the answer to a request that changes something is short."""
-MAX_SENDERS: Final = 32
-"""Connections at once: the nodes of an HA cluster, and old ones that were not closed yet."""
 FOLLOW_SECONDS: Final = 0.02
 """Between two looks at the end of the file."""
-UNIX: Final = "unix:"
-UNIX_MODE: Final = 0o660
-"""Of the socket: Vault's user connects by its group, whatever the umask is."""
-KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""Seconds of silence until a sender's host is asked, seconds between two questions, and how many may get no answer."""
-
-Network = IPv4Network | IPv6Network
-
-
-@dataclass(frozen=True, slots=True)
-class AuditAccess:
-    """Where audit lines come from.
-
-    Attributes:
-        listen: host:port, or unix:/path; "": nowhere.
-        file: of a file audit device, "": none.
-        allowed: addresses that may connect; none: all.
-        certificate, key: PEM files of the listener, "": no TLS.
-    """
-
-    listen: str = ""
-    file: str = ""
-    allowed: tuple[Network, ...] = ()
-    certificate: str = ""
-    key: str = ""
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether lines may come at all."""
-        return bool(self.listen or self.file)
-
-
-class Lines:
-    """Puts chunks together to lines, with bounded memory."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._skipping = False
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that the chunk ends."""
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        if lines and self._skipping:
-            lines, self._skipping = lines[1:], False
-        if self._skipping or len(rest) > MAX_LINE:
-            rest, self._skipping = b"", True
-        self._rest = rest
-        return lines
+WRITE_SECONDS: Final = 2.0
+"""How long the entry of an own write may be on its way after Vault's response."""
+MISSED_WRITES: Final = 3
+"""So many own writes in a row without an entry, while canaries are delivered: a filter keeps entries of KV back."""
+VERIFIED: Final = 64
+"""Verified senders that are remembered: the last ones."""
+RECENT_WRITES: Final = 4096
+"""Entries whose request IDs are remembered: an entry arrives before the response that tells its ID."""
+RATE, BURST, CAPACITY = 500.0, 2000.0, 10_000
+"""Hints of verified senders: a second, at once, and kept until their turn. The address of a datagram can be forged."""
+UNVERIFIED_RATE, UNVERIFIED_BURST, UNVERIFIED_CAPACITY = 1.0, 10.0, 1000
+UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
+"""Entries of unverified senders that are parsed: a second, and at once."""
+_FILE: Final = "file"
+"""The audit file as a sender. Who can write it needs no verification; but it must deliver."""
 
 
 class Audit:
-    """The hearing end of an audit device.
+    """The receiving end of audit devices.
 
     Args:
-        access: where lines come from.
-        on_connect: called when a sender connects or the file is opened: lines before may be lost.
-        on_event: called for each change that a line may tell of; must not block.
+        access: where entries come from.
+        canary_interval: seconds.
+        ask: sends a read of a path to Vault, for canaries.
+        knows: whether anybody reads a path; hints about other paths are dropped.
+        on_gap: called when entries may have been missed; told whether more may be missed in the next moments.
+        on_event: called for each change that an entry may report; must not block.
+        is_only: no other source takes over while nothing is delivered.
 
     Attributes:
-        on_change: called when `is_heard` changes.
-        events: how many changes lines have told of.
+        on_change: called when `is_connected` changes.
+        on_mounts: called for each changed mount that a verified sender reports; must not block.
+        events: how many changes entries have reported.
         last_event: when the last one came, in seconds since 1970, None before the first.
+        lost: how many entries are known to be lost.
+        canary: proves that entries arrive.
     """
 
     def __init__(
-        self, access: AuditAccess, on_connect: Callable[[], None], on_event: Callable[[VaultEvent], None]
+        self,
+        access: AuditAccess,
+        canary_interval: float,
+        ask: Callable[[str], Awaitable[None]],
+        knows: Callable[[VaultPath], bool],
+        on_gap: Callable[[bool], None],
+        on_event: Callable[[VaultEvent], None],
+        *,
+        is_only: bool = False,
     ) -> None:
         self._access = access
-        self._on_connect = on_connect
+        self._knows = knows
+        self._on_gap = on_gap
         self._on_event = on_event
-        self._senders: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self._is_only = is_only
+        self._log = LimitedLog()
         self._follows: bool | None = None
-        self._last_line = float("-inf")
-        self._is_deaf = False
+        self._listener: StreamListener | None = None
+        self._receiver: UdpReceiver | None = None
+        self._verified: OrderedDict[Sender, None] = OrderedDict()
+        self._recent: OrderedDict[str, Sender] = OrderedDict()
+        self._awaited: dict[str, asyncio.TimerHandle] = {}
+        self._unreported = 0
+        self._missed_in_a_row = 0
+        self._has_news = False
+        self._was_silent = False
+        clock = time.monotonic
+        self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, clock), CAPACITY)
+        low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
+        self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
+        self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
+        self.canary = Canary(ask, canary_interval, self._canary_ended)
         self.events = 0
         self.last_event: float | None = None
+        self.lost = 0
         self.on_change: Callable[[], None] = _nothing
+        self.on_mounts: Callable[[MountChange], None] = _nothing
 
     @property
     def is_configured(self) -> bool:
-        """Whether lines may come at all."""
+        """Whether entries may come at all."""
         return self._access.is_configured
 
     @property
-    def is_heard(self) -> bool:
-        """Whether a device is connected, or its file is there, so that a change would be told."""
-        return bool(self._senders or self._follows) and not self._is_deaf
+    def is_connected(self) -> bool:
+        """Whether Vault is known to deliver its entries, so that a change would be reported."""
+        return bool(self._verified) and self._missed_in_a_row < MISSED_WRITES
 
-    def expect_line_since(self, written: float) -> None:
-        """Vault has taken a write, and so must have told its audit devices of it before.
-
-        A device that was disabled leaves its connection open and its file where it is (seen on OpenBao 2.7.2). Only
-        writes count: a device may be set to leave out the rest.
-
-        Args:
-            written: when the request was sent, by the loop's clock; at least a moment ago.
-        """
-        if not self._is_deaf and self._last_line < written and self.is_heard:
-            logger.warning("Vault's audit device is silent: is it still enabled?")
-            self._is_deaf = True
-            self.on_change()
+    # -- life
 
     async def start(self) -> None:
         """Listen, where that is wanted.
@@ -136,37 +124,53 @@ class Audit:
         Raises:
             OSError: the address can't be had, or the certificate can't be read.
         """
-        listen = self._access.listen
-        if not listen:
+        address = self._access.address
+        if address is None:
             return
-        tls = None
-        if self._access.certificate:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(self._access.certificate, self._access.key or None)
-        if listen.startswith(UNIX):
-            path = listen.removeprefix(UNIX)
-            self._server = await asyncio.start_unix_server(self._receive, path, limit=CHUNK, start_serving=False)
-            await asyncio.to_thread(Path(path).chmod, UNIX_MODE)
-            await self._server.start_serving()
-        else:
-            host, _, port = listen.rpartition(":")
-            self._server = await asyncio.start_server(
-                self._receive, host.strip("[]") or None, int(port), limit=CHUNK, ssl=tls
+        if address.transport is Transport.UDP:
+            receiver = UdpReceiver(
+                address, self._access.allows, lambda: self.canary.nonces, self._take_batch, self._log
             )
-        logger.info("listening for Vault's audit device", address=listen)
+            await receiver.start()
+            self._receiver = receiver
+        else:
+            self._listener = StreamListener(self._access, self._log, self._take, self._closed)
+            await self._listener.start()
+        logger.info("listening for Vault's audit device", address=str(address))
+        if address.transport is Transport.TCP and not address.is_loopback:
+            logger.warning(
+                "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
+                "when packets are dropped. Use UDP",
+                fix=f"VAULTSYNC_AUDIT_LISTEN=udp:{str(address).removeprefix('tcp:')}, and in Vault socket_type=udp",
+            )
 
     async def stop(self) -> None:
-        """Stop listening, and let go of the senders."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for sender in list(self._senders):
-            sender.close()
+        """Stop listening, and close the connections."""
+        listener, self._listener = self._listener, None
+        receiver, self._receiver = self._receiver, None
+        if listener is not None:
+            await listener.stop()
+        if receiver is not None:
+            await receiver.stop()
+        for hints in (self._hints, self._unverified_hints):
+            hints.close()
+        for timer in self._awaited.values():
+            timer.cancel()
+        self._awaited.clear()
+        if self._verified:
+            self._verified.clear()
+            self.on_change()
 
     async def run(self) -> None:
-        """Follow the file, where there is one to follow, until cancelled."""
-        if not self._access.file:
+        """Follow the file and send canaries, until cancelled."""
+        if not self.is_configured:
             return
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.canary.run())
+            if self._access.file:
+                tasks.create_task(self._follow_file())
+
+    async def _follow_file(self) -> None:
         lines = Lines()
         with closing(Tail(Path(self._access.file))) as tail:
             while True:
@@ -174,140 +178,193 @@ class Audit:
                 if tail.is_open != self._follows:
                     self._follow(is_open=tail.is_open)
                 if chunk:
-                    self._hear(lines.feed(chunk))
+                    self._take(_FILE, lines.feed(chunk))
                 await asyncio.sleep(0 if chunk else FOLLOW_SECONDS)
 
     def _follow(self, *, is_open: bool) -> None:
         self._follows = is_open
         if is_open:
             logger.info("following Vault's audit file", file=self._access.file)
-            self._on_connect()
+            self.canary.request()
         else:
             logger.warning("Vault's audit file is not there", file=self._access.file)
-        self.on_change()
+            self._forget(_FILE)
 
-    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername"))
-        refusal = self._refusal(writer)
-        if refusal:
-            logger.warning("audit sender refused", peer=peer, reason=refusal)
-            writer.close()
-            return
-        _let_go_if_gone(writer)
-        self._senders.add(writer)
-        logger.info("Vault's audit device is connected", peer=peer)
-        self._on_connect()
-        self.on_change()
-        lines = Lines()
-        try:
-            while chunk := await reader.read(CHUNK):
-                self._hear(lines.feed(chunk))
-        except OSError as error:
-            logger.warning("Vault's audit device is lost", peer=peer, reason=f"{type(error).__name__}: {error}")
-        finally:
-            self._senders.discard(writer)
-            writer.close()
-            self.on_change()
+    # -- entries
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> str:
-        peer = writer.get_extra_info("peername")
-        if self._access.allowed and isinstance(peer, tuple) and not _is_within(str(peer[0]), self._access.allowed):
-            return "not in VAULTSYNC_AUDIT_ALLOW"
-        return f"more than {MAX_SENDERS}" if len(self._senders) >= MAX_SENDERS else ""
+    def _take_batch(self, batch: Batch) -> None:
+        """From the UDP receiver."""
+        for peer, entry in batch.entries:
+            self._take(peer, (entry,))
+        if batch.lost:
+            self._lose(batch.lost, "audit entries are lost: the receive buffer has overflowed; looking at everything")
+        if batch.refused:
+            self._log("WARNING", "audit sender refused: not in VAULTSYNC_AUDIT_ALLOW", datagrams=batch.refused)
+        if batch.strangers:
+            self.canary.request()
 
-    def _hear(self, lines: Sequence[bytes]) -> None:
-        heard = any(line.startswith(b"{") for line in lines)  # else its format is not JSON, or it has a prefix
-        if heard:
-            self._last_line = asyncio.get_running_loop().time()
-        if heard and self._is_deaf:
-            self._is_deaf = False
-            self._on_connect()
-            self.on_change()
+    def _take(self, sender: Sender, lines: Sequence[bytes]) -> None:
         for line in lines:
-            events = parse_audit_line(line)
-            if events:  # one change, even where it may be one in either version of KV
-                self.events += 1
-                self.last_event = time.time()
-            for event in events:
-                self._on_event(event)
+            if may_matter(line) and (self._is_trusted(sender) or self._is_worth_parsing(line)):
+                self._take_entry(sender, parse_audit_entry(line))
+        if not (sender in self._verified and self.is_connected) and any(line.startswith(b"{") for line in lines):
+            self.canary.request()
+
+    def _is_trusted(self, sender: Sender) -> bool:
+        return sender is _FILE or sender in self._verified
+
+    def _is_worth_parsing(self, line: bytes) -> bool:
+        return any(nonce in line for nonce in self.canary.nonces) or self._parses.take()
+
+    def _take_entry(self, sender: Sender, entry: AuditEntry) -> None:
+        if entry.nonce:
+            if self.canary.arrived(entry.nonce):
+                self._verify(sender)
+            return
+        self._match_own_write(sender, entry)
+        is_trusted = self._is_trusted(sender)
+        if entry.mounts is not None and is_trusted:
+            self.on_mounts(entry.mounts)
+        if entry.events and is_trusted:  # one change, even where it may be one in either version of KV
+            self.events += 1
+            self.last_event = time.time()
+        events = tuple(event for event in entry.events if self._knows(event.path))
+        if not is_trusted:  # the state of a path in KV v1 does not show whether a write there is true
+            events = tuple(event for event in events if not event.is_unversioned_write)
+        if not events:
+            return
+        if is_trusted:
+            if not self._hints.put(Hint(sender, events)):
+                self._lose(1, "audit entries are lost: too many wait to be looked at; looking at everything")
+        elif not self._unverified_hints.put(Hint(sender, events)):
+            self._log("WARNING", "entries of unverified audit senders are dropped: there are too many")
+
+    def _pass_on(self, hint: Hint) -> None:
+        for event in hint.events:
+            self._on_event(event)
+
+    # -- own writes
+
+    def wrote(self, request_id: str) -> None:
+        """Vault has accepted an own write: its entry must have arrived, or arrive soon."""
+        if not request_id or not self.is_configured:
+            return
+        sender = self._recent.pop(request_id, None)
+        if sender is not None:
+            self._reported(sender)
+        elif self._verified:
+            loop = asyncio.get_running_loop()
+            self._awaited[request_id] = loop.call_later(WRITE_SECONDS, self._missed, request_id)
+
+    def _match_own_write(self, sender: Sender, entry: AuditEntry) -> None:
+        if not entry.request_id or not entry.events:
+            return
+        timer = self._awaited.pop(entry.request_id, None)
+        if timer is not None:
+            timer.cancel()
+            self._reported(sender)
+            return
+        self._recent[entry.request_id] = sender
+        if len(self._recent) > RECENT_WRITES:
+            self._recent.popitem(last=False)
+
+    def _reported(self, sender: Sender) -> None:
+        was_muted, self._missed_in_a_row = self._missed_in_a_row >= MISSED_WRITES, 0
+        self._verify(sender)
+        if was_muted:
+            self._on_gap(False)
+            self.on_change()
+
+    def _missed(self, request_id: str) -> None:
+        """The canary tells whether this entry alone is missing."""
+        del self._awaited[request_id]
+        self._unreported += 1
+        self.canary.request()
+
+    # -- verification
+
+    def _verify(self, sender: Sender) -> None:
+        """The sender has delivered what only Vault can know."""
+        was_connected, is_new = self.is_connected, sender not in self._verified
+        self._verified[sender] = None
+        self._verified.move_to_end(sender)
+        if not is_new:
+            return
+        self._has_news = True
+        self._was_silent = False
+        if len(self._verified) > VERIFIED:
+            self._verified.popitem(last=False)
+        if isinstance(sender, Connection):
+            sender.is_verified = True
+        self._tell_receiver()
+        self._log("INFO", "Vault's audit device is connected", sender=str(sender))
+        for hint in self._unverified_hints.remove(sender):
+            self._hints.put(hint)
+        self._on_gap(False)
+        if self.is_connected != was_connected:
+            self.on_change()
+
+    def _closed(self, connection: Connection) -> None:
+        """A connection has ended. Vault connects anew when it has an entry to send: a canary makes it do so."""
+        if self._forget(connection):
+            logger.info("Vault's audit device is disconnected", sender=str(connection))
+            self.canary.request()
+
+    def _forget(self, sender: Sender) -> bool:
+        """Returns whether the sender was verified."""
+        was_connected = self.is_connected
+        if sender not in self._verified:
+            return False
+        del self._verified[sender]
+        if self.is_connected != was_connected:
+            self.on_change()
+        return True
+
+    def _tell_receiver(self) -> None:
+        if self._receiver is not None:
+            self._receiver.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
+
+    def _canary_ended(self, result: CanaryResult, missed: int) -> bool:
+        has_news, self._has_news = self._has_news, False
+        if result is CanaryResult.MISSING:
+            self._unreported = 0
+            self._fell_silent()
+        elif result is CanaryResult.DELIVERED:
+            unreported, self._unreported = self._unreported, 0
+            was_connected = self.is_connected
+            self._missed_in_a_row += unreported > 0
+            lost = unreported + (0 if has_news else missed)  # before it was connected, nothing could arrive
+            if lost:
+                self._lose(lost, "audit entries are lost: own requests were not reported; looking at everything")
+            if was_connected and not self.is_connected:
+                logger.warning("Vault's audit device does not report writes: does a filter keep them back?")
+                self.on_change()
+        return has_news
+
+    def _fell_silent(self) -> None:
+        """Nothing is delivered. The next entry of any sender causes a canary, which then verifies it anew."""
+        was_connected = self.is_connected
+        for sender in self._verified:
+            if isinstance(sender, Connection):
+                sender.is_verified = False
+        self._verified.clear()
+        self._tell_receiver()
+        if not self._was_silent:
+            logger.warning(
+                "Vault's audit device does not deliver: a request of our own did not arrive. Is the device enabled, "
+                "without a prefix or filter, and with format=json?"
+            )
+        self._was_silent = True
+        if was_connected or self._is_only:
+            self._on_gap(False)
+        if was_connected:
+            self.on_change()
+
+    def _lose(self, number: int, words: str) -> None:
+        self.lost += number
+        self._log("WARNING", words, lost=number)
+        self._on_gap(True)
 
 
-class Tail:
-    """The end of a file that is written, rotated and truncated by others. Blocks, as disks do.
-
-    Attributes:
-        is_open: whether the file was there at the last read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._was_there = False
-        self.is_open = False
-
-    def read(self) -> bytes:
-        """What was written since the last read, at most a chunk; b"" for nothing."""
-        if self._file is None:
-            self._open()
-        if self._file is None:
-            return b""
-        try:
-            return self._file.read(CHUNK) or self._at_the_end(self._file)
-        except OSError:  # such as a network's disk that is gone: opened anew
-            self.close()
-            return b""
-
-    def _at_the_end(self, file: BinaryIO) -> bytes:
-        try:
-            now, own = os.stat(self._path), os.fstat(file.fileno())
-        except OSError:  # moved away, and still written to until the next one is there
-            return b""
-        if (now.st_ino, now.st_dev) == (own.st_ino, own.st_dev):
-            if now.st_size < file.tell():  # truncated
-                file.seek(0)
-            return b""
-        rest = file.read(CHUNK)  # written between the read and the look at the path
-        if not rest and now.st_size:  # as long as the next one is empty, the old one may still be written to
-            self.close()
-        return rest
-
-    def close(self) -> None:
-        """Let go of the file; the next read opens the one that is there then."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self) -> None:
-        """What is there before the first look is old; a file that comes later is new from its start."""
-        try:
-            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 — stays open
-        except OSError:
-            self.is_open = False
-        else:
-            if not self._was_there:
-                self._file.seek(0, os.SEEK_END)
-            self.is_open = True
-        self._was_there = True
-
-
-def _let_go_if_gone(writer: asyncio.StreamWriter) -> None:
-    """An idle sender may stay; but one whose host is gone, or whose connection a firewall has dropped, is let go."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if (option := getattr(socket, name, None)) is not None:  # not every system has all
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return any((mapped or found) in network for network in networks)
-
-
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from vaultsync.core.check import LOOK_UP, Health
 from vaultsync.core.errors import (
+    RedirectRefused,
     VaultFailure,
     VaultNamespaceUnavailable,
     VaultRequestFailed,
@@ -21,6 +22,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.measure import Requests
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered
+from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.transport import Answer, VaultAccess
 
 T = TypeVar("T")
@@ -61,15 +63,16 @@ class Failures:
     Args:
         access: where Vault is.
         requests: counts the requests.
+        follows: the redirects to follow.
 
     Attributes:
         trouble: why Vault as a whole is unavailable, "" while it is not; a text that names no path.
     """
 
-    def __init__(self, access: VaultAccess, requests: Requests) -> None:
+    def __init__(self, access: VaultAccess, requests: Requests, follows: Redirects | None = None) -> None:
         self._address = access.address
         self._requests = requests
-        self._hvac = transport.client(replace(access, timeout=min(access.timeout, TIMEOUT)), 1)
+        self._hvac = transport.client(replace(access, timeout=min(access.timeout, TIMEOUT)), 1, follows=follows)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault-health")
         self._lock = asyncio.Lock()
         self._verdict: Verdict | None = None
@@ -105,15 +108,18 @@ class Failures:
             return error
         verdict = await self._current(FRESH_SECONDS if error.status else FRESH_UNANSWERED_SECONDS)
         if verdict.error is not None:
-            return _again(verdict.error)
+            return _same(error, _again(verdict.error))
         if not verdict.works and not error.is_vaults:
             self.trouble = "no answer"
             return error
         if error.status == 503 and namespace and not await self._answers(namespace):
-            return VaultNamespaceUnavailable(
-                f"the Vault namespace {namespace} is sealed or locked; unseal or unlock it. {error}", namespace
-            )
-        return VaultRequestFailed(f"{error}; other requests to Vault succeed", error.status)
+            text = f"the Vault namespace {namespace} is sealed or locked; unseal or unlock it. {error}"
+            return _same(error, VaultNamespaceUnavailable(text, namespace))
+        return _same(error, VaultRequestFailed(f"{error}; other requests to Vault succeed", error.status))
+
+    async def redirected(self) -> None:
+        """A redirect was not followed: `trouble` says so if sys/health is redirected as well."""
+        await self._current(FRESH_SECONDS)
 
     async def health(self) -> Health:
         """See VaultClient.health."""
@@ -148,6 +154,8 @@ class Failures:
         address = self._address
         try:
             health = self._ask_health()
+        except RedirectRefused:
+            return None, "it redirects to an address that is not known", False
         except VaultUnavailable as error:
             if 0 < error.status < 500:
                 return None, "", False
@@ -186,7 +194,11 @@ class Failures:
         def send() -> Answer:
             nonlocal status
             headers = {"X-Vault-Namespace": namespace} if namespace else {}
-            answer: Answer = self._hvac.adapter.request("get", f"/v1/{path}", headers=headers)
+            try:
+                answer: Answer = self._hvac.adapter.request("get", f"/v1/{path}", headers=headers)
+            except RedirectRefused as error:
+                status = error.status
+                raise
             status = answer.status
             return answer
 
@@ -195,6 +207,12 @@ class Failures:
         finally:
             self._requests.count("GET", status)
             self._hvac.adapter.close()  # the next request is far away
+
+
+def _same(error: VaultFailure, scoped: VaultFailure) -> VaultFailure:
+    """The error with its scope is of the same request."""
+    scoped.sent = error.sent
+    return scoped
 
 
 def _again(error: VaultUnavailable) -> VaultUnavailable:

@@ -76,6 +76,7 @@ class Login:
 
     Attributes:
         access: as given.
+        redirects: which of Vault's redirects are followed, by all who speak to it.
         token: the one to use now; None before the first. A replacement is another object, even if it is the same text.
         issues: whether Vault issues the token to this process alone; else a person or an agent does.
         ends_at: when the token ends unless it is renewed, in seconds since 1970; None for an endless one, and before
@@ -94,7 +95,8 @@ class Login:
         self.ends_at: float | None = None
         self.tried = asyncio.Event()
         self.on_change: Callable[[], None] = _nothing
-        self._vault = transport.client(access, 1, namespace=access.namespace)
+        self.redirects = transport.redirects(access)
+        self._vault = transport.client(access, 1, namespace=access.namespace, follows=self.redirects)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="login")
         self._lock = asyncio.Lock()
         self._changed, self._wake = asyncio.Event(), asyncio.Event()
@@ -168,11 +170,15 @@ class Login:
             self.tried.set()
             await self._rest()
 
-    async def close(self) -> None:
-        """Give the token back if it was issued for this process alone, and let go of thread and connection."""
+    async def close(self, seconds: float = REVOKE_SECONDS) -> None:
+        """Give the token back if it was issued for this process alone, and let go of thread and connection.
+
+        Args:
+            seconds: the longest wait for Vault.
+        """
         if self.issues and self.token is not None:
             with suppress(VaultsyncError, TimeoutError):  # it ends by itself
-                async with asyncio.timeout(REVOKE_SECONDS):
+                async with asyncio.timeout(seconds):
                     await self.revoke()
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._vault.adapter.close()

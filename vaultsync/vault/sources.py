@@ -4,7 +4,6 @@ Nothing behind it knows which it was: all three bring the same keys to the same 
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from typing import Final
@@ -17,8 +16,6 @@ from vaultsync.vault.stream import EventStream
 
 GRACE_SECONDS: Final = 10.0
 """How long a source may be away, such as in a restart of Vault, before a worse one is named and the poll takes over."""
-CHECK_SECONDS: Final = 2.0
-"""How long the line of an own write may be on its way from an audit device."""
 
 
 class Source(Enum):
@@ -41,19 +38,15 @@ class Sources:
     Args:
         wanted: AUTO takes the best that is there; any other is taken whether it is there or not.
         stream: Vault's.
-        audit: heard or not, or not configured.
+        audit: connected or not, or not configured.
         poller: is told when it is needed.
-        written: when the last own write was sent that Vault has taken, by the loop's clock.
     """
 
-    def __init__(
-        self, wanted: Source, stream: EventStream, audit: Audit, poller: Poller, written: Callable[[], float]
-    ) -> None:
+    def __init__(self, wanted: Source, stream: EventStream, audit: Audit, poller: Poller) -> None:
         self._wanted = wanted
         self._stream = stream
         self._audit = audit
         self._poller = poller
-        self._written = written
         self._changed = asyncio.Event()
         self._current: Source | None = None
         stream.on_change = audit.on_change = self._changed.set
@@ -71,13 +64,6 @@ class Sources:
             tasks.create_task(self._audit.run())
             tasks.create_task(self._poller.run())
             tasks.create_task(self._choose())
-            tasks.create_task(self._listen())
-
-    async def _listen(self) -> None:
-        while True:
-            written = self._written()
-            await asyncio.sleep(CHECK_SECONDS)
-            self._audit.expect_line_since(written)
 
     async def _choose(self) -> None:
         while True:
@@ -95,7 +81,7 @@ class Sources:
 
     def _may_get_better(self, best: Source) -> bool:
         """Whether something better is about to come, or to come back."""
-        if self._wanted is not Source.AUTO or best is Source.EVENTS:
+        if self._wanted is not Source.AUTO or best is Source.EVENTS or self._stream.is_unproven:
             return False
         if self._current is None and not self._stream.tried.is_set():
             return True
@@ -117,7 +103,7 @@ class Sources:
             return self._wanted
         if self._stream.is_connected:
             return Source.EVENTS
-        return Source.AUDIT if self._audit.is_heard else Source.POLL
+        return Source.AUDIT if self._audit.is_connected else Source.POLL
 
     def _tell(self, best: Source) -> None:
         if self._wanted is not Source.AUTO:

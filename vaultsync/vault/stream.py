@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,12 +14,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
+from vaultsync.core.redirects import STATUSES
+from vaultsync.vault import deafness
+from vaultsync.vault.client import OwnWrite
+from vaultsync.vault.deafness import Deafness
 from vaultsync.vault.login import Login
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""
+QUERY: Final = "json=true&namespaces=*"
 OPEN_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
 """A ping this often, and this long for its answer: a silent stream counts as lost after twice that at most."""
@@ -45,7 +52,7 @@ class EventStream:
 
     Attributes:
         tried: set once it was subscribed, or Vault has refused it.
-        is_connected: whether it is subscribed now.
+        is_connected: whether it is subscribed now, and not known to be deaf.
         is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
         is_unanswered: whether the last attempt found nobody at Vault's address.
         reason: why it is not subscribed, "" as long as it is or was not tried.
@@ -65,6 +72,7 @@ class EventStream:
         self._access = login.access
         self._on_connect = on_connect
         self._on_event = on_event
+        self._deafness = Deafness()
         self.events = 0
         self.not_understood = 0
         self.last_event: float | None = None
@@ -75,6 +83,20 @@ class EventStream:
         self.reason = ""
         self.on_change: Callable[[], None] = _nothing
 
+    @property
+    def is_unproven(self) -> bool:
+        """Whether a subscription was deaf, and no event has arrived since."""
+        return self._deafness.is_unproven
+
+    @property
+    def deaf(self) -> int:
+        """How often a subscription was found deaf."""
+        return self._deafness.detections
+
+    def wrote(self, own: OwnWrite) -> None:
+        """Vault has accepted an own write: the stream has to report it."""
+        self._deafness.wrote(own)
+
     async def run(self) -> None:
         """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
         waits = backoff(FIRST_WAIT, LONGEST_WAIT)
@@ -84,14 +106,15 @@ class EventStream:
             token = await self._login.first()
             started, is_open, refused, unanswered = time.monotonic(), False, False, False
             try:
-                async with await self._connect(token) as connection, self._closed_without(token, connection):
+                async with await self._connect(token) as connection, self._closed_when_useless(token, connection):
                     is_open = True
+                    self._deafness.subscribed()
                     line = "subscribed to Vault's event stream"
                     logger.log("INFO" if is_told else "DEBUG", line, vault=self._access.address)
                     self._is(connected=True)
                     self._on_connect()
                     await self._read(connection)
-            except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+            except (OSError, TimeoutError, WebSocketException, ValueError, RedirectRefused) as error:
                 reason = _reason(error)
                 refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
                 if isinstance(error, InvalidStatus) and error.response.status_code == DENIED:
@@ -100,6 +123,7 @@ class EventStream:
                 unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             else:
                 reason = "Vault closed the stream"
+            is_deaf = self._deafness.unsubscribed()
             if self._login.token is not token:
                 waits, is_told = backoff(FIRST_WAIT, LONGEST_WAIT), True
                 failures.clear()
@@ -109,7 +133,9 @@ class EventStream:
                 failures.clear()
                 if time.monotonic() - started > LONGEST_WAIT:
                     waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-            is_news = (losses if is_open else failures).is_news(reason)
+            if is_deaf:
+                reason = deafness.REASON
+            is_news = not is_deaf and (losses if is_open else failures).is_news(reason)
             is_told = is_news or (is_told and not is_open)
             wait = jittered(REFUSED_SECONDS) if refused else next(waits)
             self.is_unanswered = unanswered
@@ -129,6 +155,8 @@ class EventStream:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
         if connected:
             self.is_unanswered = False
+        if connected and self.is_unproven:
+            self.is_connected, self.reason = False, deafness.REASON
         if connected or refused:
             self.tried.set()
         self.on_change()
@@ -144,38 +172,62 @@ class EventStream:
                 continue
             self.events += 1
             self.last_event = time.time()
+            if self._deafness.received(event):
+                logger.info("Vault's event stream delivers events again", vault=self._access.address)
+                self._is(connected=True)
+                self._on_connect()
             self._on_event(event)
 
     @asynccontextmanager
-    async def _closed_without(self, token: SecretStr, connection: ClientConnection) -> AsyncIterator[None]:
-        """Close the connection when its token is replaced.
+    async def _closed_when_useless(self, token: SecretStr, connection: ClientConnection) -> AsyncIterator[None]:
+        """Close the connection when its token is replaced, or when nothing arrives any more.
 
-        Vault keeps the subscription of a token that is revoked or over, for ever, and tells nothing more in it but of
-        paths that it has told of in the 5 minutes before (measured on 1.15.1).
+        Vault keeps the subscription of a token that is revoked or over, for ever, and reports nothing more in it but
+        paths that it has reported in the 5 minutes before (measured on 1.15.1).
         """
 
-        async def close() -> None:
-            await self._login.until_replaced(token)
+        async def close_after(end: Callable[[], Awaitable[None]]) -> None:
+            await end()
             await connection.close()
 
-        task = asyncio.create_task(close())
+        ends = (lambda: self._login.until_replaced(token), self._deafness.found)
+        tasks = [asyncio.create_task(close_after(end)) for end in ends]
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _connect(self, token: SecretStr) -> connect:
+    async def _connect(self, token: SecretStr) -> ClientConnection:
+        """Subscribe, also where redirects lead to, such as from a standby node to the active one.
+
+        Raises:
+            RedirectRefused: a redirect is not followed.
+        """
         headers = {"X-Vault-Token": token.get_secret_value()}
         if namespace := clean_namespace(self._access.namespace):
             headers["X-Vault-Namespace"] = namespace
-        uri, tls = stream_uri(self._access.address), self._access.tls
+        redirects = self._login.redirects
+        address, trail = self._access.address, redirects.start()
+        while True:
+            try:
+                return await self._connect_to(address, headers)
+            except InvalidStatus as error:
+                status, locations = error.response.status_code, error.response.headers.get_all("Location")
+                if status not in STATUSES:
+                    raise
+            follow = partial(redirects.follow, "GET", trail, f"{SUBSCRIBE}?{QUERY}", status, locations)
+            address = str(await asyncio.to_thread(follow))
+
+    async def _connect_to(self, address: str, headers: Mapping[str, str]) -> ClientConnection:
+        uri, tls = stream_uri(address), self._access.tls
         secure: dict[str, Any] = {}
         if uri.startswith("wss:"):
             secure["ssl"] = await asyncio.to_thread(tls.context)
             if tls.server_name is not None:
                 secure["server_hostname"] = tls.server_name
-        return _Connect(
+        return await _Connect(
             uri,
             additional_headers=headers,
             **secure,
@@ -218,21 +270,18 @@ def _nothing() -> None:
 
 
 class _Connect(connect):
-    """Follows a standby node, which names the active one by an address of HTTP."""
+    """Follows no redirect by itself: websockets would send the token to any address."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         """See websockets."""
-        if isinstance(exc, InvalidStatus) and (location := exc.response.headers.get("Location", "")).startswith("http"):
-            del exc.response.headers["Location"]
-            exc.response.headers["Location"] = location.replace("http", "ws", 1)
-        return super().process_redirect(exc)
+        return exc
 
 
 def stream_uri(address: str) -> str:
     """The websocket address of the subscription at a Vault address."""
     url = urlsplit(address)
     scheme = "wss" if url.scheme == "https" else "ws"
-    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, "json=true&namespaces=*", ""))
+    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, QUERY, ""))
 
 
 def _reason(error: Exception) -> str:
@@ -245,5 +294,7 @@ def _reason(error: Exception) -> str:
         }.get(status, "")
         return f"Vault returned {status}{hint}"
     if isinstance(error, InvalidURI):
-        return "the address, or one that Vault redirects to, is no websocket's"
+        return "the address is no websocket's"
+    if isinstance(error, VaultsyncError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

@@ -19,11 +19,13 @@ from urllib.request import getproxies, proxy_bypass
 import hvac
 import urllib3
 from hvac.adapters import Adapter
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
+from vaultsync.core.redirects import STATUSES
+from vaultsync.vault.redirects import LEADER, LEADER_SECONDS, MAX_LEADER, Redirects
 from vaultsync.vault.tls import Tls
 
-REDIRECTS: Final = 5
-"""At most so many, such as from a standby node to the active one."""
 BEHIND: Final = 412
 """A standby node that answers by itself has not seen the index yet that was asked for, or the token."""
 TRIES_BEHIND, FIRST_WAIT_BEHIND = 3, 0.05
@@ -46,12 +48,14 @@ class VaultAccess:
         namespace: the token's Vault namespace, "" for the root.
         timeout: seconds to connect, and seconds between two parts of an answer.
         tls: for an address of https.
+        servers: further addresses of the same Vault, to which it may redirect.
     """
 
     address: str
     namespace: str = ""
     timeout: float = 10.0
     tls: Tls = field(default_factory=Tls)
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,53 +66,59 @@ class Answer:
         status: the HTTP status.
         document: the JSON of the body, None where it is none.
         retry_after: seconds to wait before the next request, 0.0 where the response names none.
+        date: the header `Date`, "" without one.
     """
 
     status: int
     document: object
     retry_after: float = 0.0
+    date: str = field(default="", compare=False)
 
 
 class Pools:
-    """The pool of connections: a new one when the TLS context is, so that no connection of the old one is used again.
+    """The pools of connections, one an address: new ones with a new TLS context, so that no old connection is used.
 
     Args:
-        access: where to.
-        connections: kept open at most.
+        access: which Vault.
+        connections: kept open at most, to each address.
     """
 
     def __init__(self, access: VaultAccess, connections: int) -> None:
         self._access = access
         self._connections = connections
         self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-        self._pool: urllib3.PoolManager | None = None
+        self._pools: dict[str, tuple[urllib3.PoolManager, ssl.SSLContext | None]] = {}
 
-    def current(self) -> urllib3.PoolManager:
-        """The one for a request that is sent now.
+    def current(self, address: str) -> urllib3.PoolManager:
+        """The one for a request that is sent now; it follows no redirect.
+
+        Args:
+            address: VAULT_ADDR, or one that it may redirect to.
 
         Raises:
             OSError: as for Tls.context.
             ValueError: the address is none.
         """
         tls = self._access.tls
-        is_secure = urlsplit(self._access.address).scheme == "https" or not tls.is_plain
+        is_secure = urlsplit(address).scheme == "https" or not tls.is_plain
         context = tls.context() if is_secure else None
         with self._lock:
-            if self._pool is None or context is not self._context:
-                old, self._pool, self._context = self._pool, self._made(context), context
-                if old is not None:
-                    old.clear()
-            return self._pool
+            pool, old = self._pools.get(address, (None, None))
+            if pool is None or context is not old:
+                if pool is not None:
+                    pool.clear()
+                pool = self._made(address, context)
+                self._pools[address] = pool, context
+            return pool
 
     def clear(self) -> None:
         """Close the connections that no request uses."""
         with self._lock:
-            if self._pool is not None:
-                self._pool.clear()
+            for pool, _ in self._pools.values():
+                pool.clear()
 
-    def _made(self, context: ssl.SSLContext | None) -> urllib3.PoolManager:
-        proxy = _proxy(self._access.address)
+    def _made(self, address: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+        proxy = _proxy(address)
         make = (
             urllib3.PoolManager
             if proxy is None
@@ -119,9 +129,10 @@ class Pools:
             maxsize=self._connections,
             timeout=urllib3.Timeout(connect=self._access.timeout, read=self._access.timeout),
             retries=urllib3.Retry(
-                total=REDIRECTS,
+                total=TRIES_BEHIND,
                 connect=0,
                 read=0,
+                redirect=0,
                 status=TRIES_BEHIND,
                 other=0,
                 status_forcelist={BEHIND},
@@ -142,12 +153,14 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
 
     Args:
         pools: take the connections.
+        redirects: says which are followed.
         arguments: hvac's own.
     """
 
-    def __init__(self, *, pools: Pools, **arguments: object) -> None:
+    def __init__(self, *, pools: Pools, redirects: Redirects, **arguments: object) -> None:
         super().__init__(**arguments)
         self._pools = pools
+        self._redirects = redirects
         self._seen = _Seen()
 
     def request(
@@ -170,13 +183,14 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
         Raises:
             urllib3.exceptions.HTTPError: there is no answer.
             OSError: the connection can't be made, such as for want of a CA file.
+            RedirectRefused: the answer is a redirect that is not followed.
         """
         body = arguments.get("json")
         ask = partial(
-            self._pools.current().request,
+            self._ask,
             method.upper(),
-            self.urljoin(self.base_uri, re.sub("//+", "/", url)),  # as Vault's CLI does, and hvac
-            body=None if body is None else json.dumps(body).encode(),
+            "/" + re.sub("//+", "/", url).strip("/"),  # as Vault's CLI does, and hvac
+            None if body is None else json.dumps(body).encode(),
         )
         named = {"X-Vault-Token": self.token, "X-Vault-Namespace": self.namespace}
         own = {"X-Vault-Request": "true", **{name: text for name, text in named.items() if text}, **(headers or {})}
@@ -187,7 +201,23 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             if response.status != 400:
                 self._seen.refused()
         self._seen.answered(method.upper(), response.status, response.headers.get(INDEX, ""), seen.get(INDEX, ""))
-        return Answer(response.status, _document(response.data), _seconds(response.headers.get("Retry-After", "")))
+        return Answer(
+            response.status,
+            _document(response.data),
+            _seconds(response.headers.get("Retry-After", "")),
+            response.headers.get("Date", ""),
+        )
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a request, again to each address that redirects lead to: the same method, path, body and headers."""
+        address, trail = self.base_uri.rstrip("/"), self._redirects.start()
+        while True:
+            pool = self._pools.current(address)
+            response = pool.request(method, address + path, body=body, headers=headers, redirect=False)
+            if response.status not in STATUSES:
+                return response
+            locations = response.headers.getlist("Location")
+            address = str(self._redirects.follow(method, trail, path, response.status, locations))
 
     def get_login_token(self, response: Answer) -> str:
         """The token in the answer to a login."""
@@ -245,17 +275,49 @@ class _Seen:
             self._index = named
 
 
-def client(access: VaultAccess, connections: int, token: str = "", namespace: str = "") -> hvac.Client:
+def redirects(access: VaultAccess) -> Redirects:
+    """The rules by which this Vault's redirects are followed; for requests and the event stream together."""
+    return Redirects(access.address, access.servers, partial(_ask_leader, access))
+
+
+def client(
+    access: VaultAccess, connections: int, token: str = "", namespace: str = "", follows: Redirects | None = None
+) -> hvac.Client:
     """Make hvac use a pool of connections.
 
     Args:
         access: where to.
-        connections: kept open at most.
+        connections: kept open at most, to each address.
         token: of requests that name none.
         namespace: Vault's, of requests that name none.
+        follows: of `redirects`; by default its own.
     """
-    pools = Pools(access, connections)
-    return hvac.Client(url=access.address, token=token, namespace=namespace, adapter=partial(PoolAdapter, pools=pools))
+    adapter = partial(PoolAdapter, pools=Pools(access, connections), redirects=follows or redirects(access))
+    return hvac.Client(url=access.address, token=token, namespace=namespace, adapter=adapter)
+
+
+def _ask_leader(access: VaultAccess) -> bytes:
+    """What VAULT_ADDR answers to GET sys/leader, b"" for no answer."""
+    address = access.address.rstrip("/")
+    pools = Pools(access, 1)
+    try:
+        response = pools.current(address).request(
+            "GET",
+            address + LEADER,
+            headers={"X-Vault-Request": "true"},
+            redirect=False,
+            retries=False,
+            timeout=urllib3.Timeout(connect=LEADER_SECONDS, read=LEADER_SECONDS),
+            preload_content=False,
+        )
+        try:
+            return response.read(MAX_LEADER) if response.status == 200 else b""
+        finally:
+            response.close()
+    except (HTTPError, OSError, ValueError):
+        return b""
+    finally:
+        pools.clear()
 
 
 def _proxy(address: str) -> str | None:

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* With room for -audit-ipv4 within the 63 characters of a Service's name. */}}
+{{/* With room for -dashboard within the 63 characters of a Service's name. */}}
 {{- define "vaultsync.fullname" -}}
 {{- $name := include "vaultsync.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -25,9 +25,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* The port of an address to listen on: 8080 of 0.0.0.0:8080 and [::]:8080, nothing of unix:/run/audit. */}}
+{{/* The port of an address to listen on: 8080 of 0.0.0.0:8080 and udp:[::]:8080, nothing of unix:/run/audit. */}}
 {{- define "vaultsync.port" -}}
 {{- regexFind ":[0-9]+$" . | trimPrefix ":" -}}
+{{- end -}}
+
+{{/* The transport of an address to listen on: UDP of udp:0.0.0.0:8220, else TCP. */}}
+{{- define "vaultsync.protocol" -}}
+{{- ternary "UDP" "TCP" (hasPrefix "udp:" .) -}}
 {{- end -}}
 
 {{- define "vaultsync.image" -}}

@@ -1,0 +1,145 @@
+"""Vault is as fast as ever, whatever becomes of vaultsync: its audit device is the one that the documents have set up.
+
+Vault is on one machine, vaultsync on another; both are network namespaces, so packets between them can be lost. All
+that is asserted is that no client waits for longer than a second; docs/benchmarks.md has the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.manual import audit_devices
+from tests.testbed.netns import dropped, hangs, udp_sink
+from tests.testbed.testbed import wait_for
+from tests.testbed.two_machines import KINDS, TwoMachines, WatchedVault
+from tests.testbed.vaultsync import VaultsyncProcess
+
+LIMIT = 1.0
+"""Seconds that any request may take."""
+CLIENTS = (1, 8)
+LOAD_SECONDS = 2.0
+CHART_NOTES = "deploy/helm/vaultsync/templates/NOTES.txt"
+CONTROL_SECONDS = 4.0
+CONTROL_PATIENCE = 2.0
+PATIENCE = 10.0
+DEVICE = audit_devices()["README.md"]
+TRANSPORT = DEVICE["socket_type"]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[TwoMachines]:
+    with TwoMachines() as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def watched(request: pytest.FixtureRequest, machines: TwoMachines) -> Iterator[WatchedVault]:
+    with machines.vault(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def process(watched: WatchedVault, request: pytest.FixtureRequest) -> Iterator[VaultsyncProcess]:
+    """A vaultsync that Vault tells of every request."""
+    made = watched.vaultsync(TRANSPORT)
+    try:
+        watched.start(made)
+        with watched.device(watched.address_of(made), DEVICE):
+            watched.clients(1).write(0)
+            made.wait_until(lambda: "audit device is connected" in made.output(), PATIENCE, "told by Vault")
+            yield made
+            watched.cable.heal()
+    finally:
+        made.kill()
+        request.node.add_report_section("teardown", made.name, made.output())
+
+
+def assert_fast(watched: WatchedVault) -> None:
+    """All writes succeed, and no client waits for too long."""
+    found = {f"{number} clients": watched.clients(number).write(LOAD_SECONDS) for number in CLIENTS}
+    assert {name: written.failures for name, written in found.items() if written.failures} == {}
+    assert {name: written.longest for name, written in found.items() if written.longest >= LIMIT} == {}
+
+
+def is_frozen(process: VaultsyncProcess) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_every_document_sets_up_the_same_device() -> None:
+    """The chart's notes name the transport of its values: of all others, all options are the same."""
+    found = audit_devices()
+    assert {"README.md", "deploy/base/service.yaml", "vaultsync/core/audit_devices.py"} <= found.keys()
+    assert {name: options for name, options in found.items() if not options.items() <= DEVICE.items()} == {}
+    assert [name for name, options in found.items() if options != DEVICE] == [CHART_NOTES]
+
+
+def test_with_vaultsync_running(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    assert_fast(watched)
+    assert process.alive
+
+
+def test_with_vaultsync_stopped(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    process.stop()
+    assert_fast(watched)
+
+
+def test_with_vaultsync_killed(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    process.kill()
+    assert_fast(watched)
+
+
+def test_with_vaultsync_frozen(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    process.freeze()
+    wait_for(lambda: is_frozen(process), PATIENCE, "it is frozen")
+    assert_fast(watched)
+
+
+def test_with_packets_to_vaultsync_lost(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    """A NetworkPolicy, a security group, a lost node behind a router."""
+    watched.cable.lose()
+    assert hangs(watched.cable.near, watched.cable.far_address, process.audit_port, LIMIT)
+    assert_fast(watched)
+
+
+def test_with_vaultsyncs_machine_gone_from_vaults_subnet(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    """Nobody answers ARP: what is sent meanwhile fills the buffer of the device's own socket."""
+    watched.cable.silence()
+    assert hangs(watched.cable.near, watched.cable.far_address, process.audit_port, LIMIT)
+    assert_fast(watched)
+
+
+def test_with_vaultsync_overloaded(watched: WatchedVault, process: VaultsyncProcess) -> None:
+    with watched.flood(process, TRANSPORT, seconds=60) as flood:
+        if TRANSPORT == "udp":
+            wait_for(lambda: dropped(watched.cable.far, process.audit_port), PATIENCE, "more comes than it can take")
+        assert_fast(watched)
+        assert flood.alive
+
+
+def test_the_same_over_tcp_takes_longer(watched: WatchedVault) -> None:
+    """The control: this room shows the fault where there is one."""
+    cable = watched.cable
+    with cable.far.run(lambda: socket.create_server((cable.far_address, 0))) as server:
+        address = f"{cable.far_address}:{server.getsockname()[1]}"
+        with watched.device(address, {"socket_type": "tcp"}):
+            try:
+                cable.lose()
+                assert watched.clients(1, CONTROL_PATIENCE).write(CONTROL_SECONDS).longest > LIMIT
+            finally:
+                cable.heal()
+
+
+def test_a_udp_device_that_waits_as_long_as_it_likes_takes_longer(watched: WatchedVault) -> None:
+    """The control of why the documented device has a write_timeout."""
+    cable = watched.cable
+    with udp_sink(cable.far, cable.far_address) as sink, contextlib.ExitStack() as stack:
+        address = f"{cable.far_address}:{sink.getsockname()[1]}"
+        stack.enter_context(watched.device(address, {"socket_type": "udp"}))
+        stack.callback(cable.heal)
+        cable.silence()
+        assert watched.clients(1, CONTROL_PATIENCE).write(CONTROL_SECONDS).longest > LIMIT

@@ -1,0 +1,36 @@
+"""`python flood.py udp|tcp HOST PORT FILE SECONDS`: sends the lines of a file there, over and over, as fast as it can.
+
+It is a process of its own, so that it takes no time from the threads that measure; and it gives way to everything else.
+It prints how many it has sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+ROUND = 100
+"""Lines between two looks at the clock."""
+KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
+
+
+def main() -> None:
+    kind, host, port, file, seconds = sys.argv[1:]
+    lines = [line for line in Path(file).read_bytes().splitlines(keepends=True) if len(line) < 60_000][-ROUND:]
+    os.nice(10)
+    ends_at = time.monotonic() + float(seconds)
+    sent = 0
+    with socket.socket(socket.AF_INET, KINDS[kind]) as out:
+        out.connect((host, int(port)))
+        while time.monotonic() < ends_at:
+            for line in lines:
+                out.sendall(line)
+            sent += len(lines)
+    print(sent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""A proxy before Vault that handles frames of the event stream one by one: it can drop them, and add forged ones.
+
+Pings are answered whatever it drops. Every other request passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request, Response
+
+from tests.testbed.processes import free_port
+
+T = TypeVar("T")
+
+CHUNK = 64 * 1024
+STOP_SECONDS = 10.0
+STREAM = b"GET /v1/sys/events/"
+PASSED_ON = ("X-Vault-Token", "X-Vault-Namespace")
+
+
+class FrameProxy:
+    """Passes on what comes to its port, to Vault's; `with FrameProxy(port) as proxy`.
+
+    Its asyncio loop runs in a thread of its own. All methods may be called from any other.
+
+    Args:
+        target: Vault's port.
+
+    Attributes:
+        port: where it listens.
+        drops: whether Vault's frames vanish.
+        subscriptions: how many there have been.
+        frames: how many Vault has sent.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = free_port()
+        self.drops = False
+        self.subscriptions = 0
+        self.frames = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"frames-{self.port}", daemon=True)
+        self._front: asyncio.Server | None = None
+        self._stream: Server | None = None
+        self._vault: dict[ServerConnection, ClientConnection] = {}
+        self._lines: set[asyncio.Task[Any]] = set()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> FrameProxy:
+        self._thread.start()
+        self._do(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._do(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._loop.close()
+
+    def inject(self, frame: str) -> None:
+        """Sends a frame that Vault has not sent, to every subscriber."""
+        self._do(self._inject(frame))
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
+
+    # -- from here on, on the loop
+
+    async def _start(self) -> None:
+        self._stream = await serve(
+            self._subscribed, "127.0.0.1", 0, process_request=self._subscribe, ping_interval=None, close_timeout=0.2
+        )
+        self._front = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    async def _stop(self) -> None:
+        assert self._front is not None
+        assert self._stream is not None
+        self._front.close()
+        for line in list(self._lines):
+            line.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+        self._stream.close()
+        await self._stream.wait_closed()
+
+    async def _inject(self, frame: str) -> None:
+        for connection in list(self._vault):
+            await connection.send(frame)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._lines.add(task)
+        try:
+            await self._pass_through(reader, writer)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._lines.discard(task)
+            writer.transport.abort()
+
+    async def _pass_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._stream is not None
+        try:
+            line = await reader.readuntil(b"\r\n")
+        except (asyncio.IncompleteReadError, OSError):
+            return
+        port = next(iter(self._stream.sockets)).getsockname()[1] if line.startswith(STREAM) else self.target
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:  # nobody listens there: the other end sees that
+            return
+        try:
+            back.write(line)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pump(reader, back))
+                tasks.create_task(_pump(there, writer))
+        finally:
+            back.transport.abort()
+
+    async def _subscribe(self, connection: ServerConnection, request: Request) -> Response | None:
+        headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+        uri = f"ws://127.0.0.1:{self.target}{request.path}"
+        try:
+            self._vault[connection] = await connect(uri, additional_headers=headers, ping_interval=None, max_size=None)
+        except InvalidStatus as error:
+            return connection.respond(HTTPStatus(error.response.status_code), "refused\n")
+        except OSError:
+            return connection.respond(HTTPStatus.BAD_GATEWAY, "no Vault\n")
+        return None
+
+    async def _subscribed(self, connection: ServerConnection) -> None:
+        self.subscriptions += 1
+        vault = self._vault[connection]
+        passing = asyncio.create_task(self._pass_frames(vault, connection))
+        try:
+            await connection.wait_closed()
+        finally:
+            del self._vault[connection]
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)
+            await vault.close()
+
+    async def _pass_frames(self, vault: ClientConnection, connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            async for frame in vault:
+                self.frames += 1
+                if not self.drops:
+                    await connection.send(frame)
+        await connection.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(CHUNK):
+            writer.write(chunk)
+            await writer.drain()
+    with suppress(OSError):
+        writer.write_eof()

@@ -1,0 +1,153 @@
+"""A server before Vault that redirects some requests elsewhere, and one that must never be connected to."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tests.testbed.processes import free_port
+
+T = TypeVar("T")
+
+STOP_SECONDS = 10.0
+
+Rule = Callable[[str, str], str | None]
+"""From method and path to the `Location` of a redirect; None passes the request on."""
+
+
+class _Listener:
+    """An asyncio server in a thread of its own; `with` starts it.
+
+    Args:
+        tls: of the listener, None for plain TCP.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.port = free_port()
+        self._tls = tls
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"listener-{self.port}", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    def __enter__(self: T) -> T:
+        assert isinstance(self, _Listener)
+        self._thread.start()
+        self._do(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._do(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self._tls)
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        try:
+            with suppress(OSError, EOFError, asyncio.CancelledError):
+                await task
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class Trap(_Listener):
+    """Where nothing may be sent.
+
+    Attributes:
+        connections: that were made, each of which is one too many.
+        heard: what came by them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = 0
+        self.heard = b""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while chunk := await reader.read(65536):
+            self.heard += chunk
+
+
+class Redirector(_Listener):
+    """Stands before a port of this machine, and redirects what its rule says; one request a connection.
+
+    Args:
+        target: the port behind it.
+        tls: of the listener.
+
+    Attributes:
+        rule: may be replaced at any time.
+        status: of the redirects.
+        redirected: method and path of the requests that were redirected.
+    """
+
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
+        self._target = target
+        self.rule: Rule = lambda method, path: None
+        self.status = 307
+        self.redirected: list[tuple[str, str]] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        location = self.rule(method, path)
+        if location is not None:
+            self.redirected.append((method, path))
+            writer.write(
+                f"HTTP/1.1 {self.status} Elsewhere\r\nLocation: {location}\r\n"
+                "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+            )
+            await writer.drain()
+            writer.close()
+            return
+        if b"\r\nupgrade: websocket" not in head.lower():
+            head = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            back.write(head)
+            ways = [asyncio.ensure_future(_carry(reader, back)), asyncio.ensure_future(_carry(there, writer))]
+            await asyncio.wait(ways[1:])
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            writer.close()
+        finally:
+            back.transport.abort()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(65536):
+        writer.write(chunk)
+        await writer.drain()

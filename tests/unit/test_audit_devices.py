@@ -1,0 +1,151 @@
+"""What `check` makes of Vault's audit devices: pure, by what sys/audit may return."""
+
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaultsync.core.audit_devices import AuditDevice, devices, listening, parse_devices, unread
+from vaultsync.core.check import Hearing, Mark
+
+UDP = "udp:0.0.0.0:8220"
+FILE = AuditDevice("file", "file", {"file_path": "/vault/logs/audit.log"})
+
+
+def hearing(listen: str = UDP, file: str = "", *, has_tls: bool = False) -> Hearing:
+    return Hearing("auto", listen, file, 60.0, has_tls)
+
+
+def sends_to(address: str, socket_type: str = "tcp", path: str = "vaultsync", **options: str) -> AuditDevice:
+    more = {"socket_type": socket_type} if socket_type else {}
+    return AuditDevice(path, "socket", {"address": address, **more, **options})
+
+
+def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
+    return {line.of: line.mark for line in devices(hearing(listen), found)}
+
+
+@pytest.mark.parametrize(
+    ("address", "socket_type", "blocks"),
+    [
+        ("vaultsync-audit.vaultsync:8220", "tcp", True),
+        ("vaultsync-audit.vaultsync:8220", "", True),
+        ("10.1.2.3:8220", "tcp4", True),
+        ("[2001:db8::7]:8220", "tcp6", True),
+        ("vaultsync-audit.vaultsync:8220", "udp", False),
+        ("[2001:db8::7]:8220", "udp6", False),
+        ("127.0.0.1:8220", "tcp", False),
+        ("127.8.8.8:8220", "tcp", False),
+        ("[::1]:8220", "tcp", False),
+        ("localhost:8220", "tcp", False),
+        (":8220", "tcp", False),
+        ("0.0.0.0:8220", "tcp", False),
+        ("/run/vaultsync/audit", "unix", False),
+    ],
+)
+def test_tcp_to_another_machine_can_block_vault(address: str, socket_type: str, blocks: bool) -> None:
+    device = sends_to(address, socket_type)
+    assert device.can_block == blocks
+    assert (marked(UDP, device, FILE).get("vaultsync/") is Mark.FAILED) == blocks
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "path", "mark"),
+    [
+        (UDP, "10.1.2.3:8220", "a", Mark.FAILED),  # its port
+        (UDP, "10.1.2.3:9000", "vaultsync-west", Mark.FAILED),
+        (UDP, "vaultsync.example:9000", "a", Mark.FAILED),
+        (UDP, "siem.example:9000", "a", Mark.WARNING),
+        ("", "siem.example:9000", "a", Mark.FAILED),  # whose it is, can't be told
+    ],
+)
+def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Mark) -> None:
+    assert marked(listen, sends_to(address, path=path), FILE)[f"{path}/"] is mark
+
+
+def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
+    [line] = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp")])
+    assert (line.mark, line.found, line.fix) == (Mark.OK, "2 devices; vaultsync/ for vaultsync", "")
+    [line] = devices(hearing("", "/vault/logs/audit.log"), [FILE, AuditDevice("syslog", "syslog")])
+    assert (line.mark, line.found) == (Mark.OK, "2 devices; file/ for vaultsync")
+    [line] = devices(hearing("unix:/run/a"), [FILE, sends_to("/run/a", "unix", "a")])
+    assert (line.mark, line.found) == (Mark.OK, "2 devices; a/ for vaultsync")
+    [line] = devices(hearing(""), [])
+    assert (line.mark, line.found) == (Mark.OK, "0 devices")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "jsonx"}, "its format is jsonx"),
+        ({"prefix": "x"}, "it has a prefix"),
+        ({"filter": "mount_type == kv"}, "it has a filter"),
+        ({"log_raw": "true"}, "it has log_raw"),
+        ({"log_raw": "1"}, "it has log_raw"),
+    ],
+)
+def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict[str, str], words: str) -> None:
+    first, _ = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp", **options)])
+    assert (first.of, first.mark) == ("vaultsync/", Mark.WARNING)
+    assert words in first.found
+    assert "socket_type=udp" in first.fix
+    assert next(iter(options)) not in first.fix.partition("#")[0]
+    other = sends_to("siem.example:9000", "udp", "siem", **options)
+    assert [line.of for line in devices(hearing(), [FILE, other])] == [""]
+    file = AuditDevice("file", "file", {"file_path": "/a", **options})
+    first, _ = devices(hearing("", "/a"), [file, AuditDevice("syslog", "syslog")])
+    assert (first.of, first.mark) == ("file/", Mark.WARNING)
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0", "f"])
+def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
+    assert [line.mark for line in devices(hearing(), [FILE, sends_to("a:8220", "udp", log_raw=value)])] == [Mark.OK]
+
+
+text = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"$`;&|\\"), max_size=20)
+
+
+@given(path=text, address=text, timeout=text, description=text, is_local=st.booleans())
+def test_whatever_stands_in_a_device_is_one_word_of_the_command(
+    path: str, address: str, timeout: str, description: str, is_local: bool
+) -> None:
+    options = {"address": address, "write_timeout": timeout, "prefix": "x"}
+    command = AuditDevice(path, "socket", options, description, is_local).again()
+    words = shlex.split(command)
+    assert words[:3] == ["vault", "audit", "disable"]
+    assert words[3:8] == [path, "&&", "vault", "audit", "enable"]
+    flags = (["-local"] if is_local else []) + ([f"-description={description}"] if description else [])
+    given_options = [f"address={address}", "socket_type=udp", f"write_timeout={timeout}"]
+    assert words[8:] == [f"-path={path}", *flags, "socket", *given_options]
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202e"])
+def test_what_is_none_for_a_terminal_is_not_printed(odd: str) -> None:
+    for device in (sends_to("a:1", path=odd), sends_to(odd), AuditDevice("a", "socket", {}, odd)):
+        assert odd not in device.again()
+        assert "vault audit list -detailed" in device.again()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [{}, {"a/": None}, {"a/": {}}, {"a/": {"type": 1, "options": []}}, {"a/": {"type": "socket", "options": {"x": 1}}}],
+)
+def test_whatever_vault_returns_is_read(listed: dict[str, Any]) -> None:
+    assert devices(hearing(), parse_devices(listed))
+
+
+def test_a_device_is_read_from_vaults_answer() -> None:
+    options = {"address": "a:1", "socket_type": "tcp"}
+    given_device = {"type": "socket", "options": options, "description": "d", "local": True, "path": "a/"}
+    assert parse_devices({"a/": given_device}) == (AuditDevice("a", "socket", options, "d", is_local=True),)
+
+
+def test_tls_is_for_a_tunnel_and_no_reason_to_warn() -> None:
+    assert [line.mark for line in listening(hearing("0.0.0.0:8220"))] == [Mark.WARNING]
+    assert listening(hearing("0.0.0.0:8220", has_tls=True)) == []
+
+
+def test_what_could_not_be_read_is_said_with_vaults_reason() -> None:
+    assert unread("Vault returned 400").found.endswith("(Vault returned 400)")

@@ -1,0 +1,196 @@
+"""What `vaultsync check` reports about Vault's audit devices: which can block Vault, and which deliver to vaultsync.
+
+Pure: gets what sys/audit has returned. That is written by Vault's admins, and is quoted before it is printed.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vaultsync.core.audit_address import AuditAddress, Transport, parse_audit_address
+from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
+
+SYS_AUDIT: Final = "sys/audit"
+NEEDED: Final = frozenset({"read", "sudo"})
+"""The capabilities that reading sys/audit takes."""
+WRITE_TIMEOUT: Final = "10ms"
+"""Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
+own subnet, until ARP gives up. The default is 2 s."""
+ENABLE: Final = (
+    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
+    f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
+)
+FILE: Final = "vault audit enable file file_path=/vault/logs/audit.log"
+LIST: Final = "`vault audit list -detailed`"
+DECLARED: Final = "where OpenBao's configuration declares the device, change that instead"
+"""OpenBao refuses to enable a device by its API, unless it is configured to."""
+_NOT_READABLE: Final = (
+    f"`read` and `sudo` on {SYS_AUDIT}, which vaultsync has no other use for. {LIST} shows the same: a socket device "
+    "blocks Vault if its socket_type is tcp or missing, and its address is another machine's"
+)
+_THIS_MACHINE: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104 — where Vault dials them
+_KEPT: Final = ("write_timeout", "hmac_accessor", "elide_list_responses")
+"""Options that a new device gets from the old one. The others change what arrives, or where."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDevice:
+    """An audit device of Vault.
+
+    Attributes:
+        path: where it is enabled, without a slash at its end.
+        kind: socket, file, syslog or http.
+        options: as they were given when it was enabled.
+        description: a person's words.
+        is_local: whether it is of one cluster alone, and not replicated.
+    """
+
+    path: str
+    kind: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    is_local: bool = False
+
+    @property
+    def address(self) -> AuditAddress | None:
+        """Where a socket device sends its entries, None of any other, or where it can't be understood."""
+        if self.kind != "socket":
+            return None
+        transport = self.options.get("socket_type", "").rstrip("46") or "tcp"
+        try:
+            return parse_audit_address(f"{transport}:{self.options.get('address', '')}")
+        except ValueError:
+            return None
+
+    @property
+    def can_block(self) -> bool:
+        """Whether Vault waits for another machine: TCP that does not end on this one."""
+        address = self.address
+        if address is None or address.transport is not Transport.TCP:
+            return False
+        return not (address.is_loopback or address.host in _THIS_MACHINE)
+
+    def is_for(self, hearing: Hearing) -> bool:
+        """Whether it delivers, or is meant to deliver, to the vaultsync of these settings."""
+        if self.kind == "file":
+            return bool(hearing.file) and self.options.get("file_path") == hearing.file
+        listen, address = listener(hearing), self.address
+        if listen is not None and address is not None:
+            return (address.port, address.path) == (listen.port, listen.path) or self.is_named_so
+        return self.kind == "socket" and self.is_named_so
+
+    @property
+    def is_named_so(self) -> bool:
+        """Whether its path or address names vaultsync."""
+        return "vaultsync" in self.path or "vaultsync" in self.options.get("address", "")
+
+    def again(self) -> str:
+        """The commands that enable it again, by UDP, or what to do where its texts are none for a terminal."""
+        options = {name: self.options[name] for name in _KEPT if name in self.options}
+        new = {"address": self.options.get("address", ""), "socket_type": "udp", "write_timeout": WRITE_TIMEOUT}
+        options = {**new, **options}
+        flags = ["-local"] if self.is_local else []
+        flags += [f"-description={self.description}"] if self.description else []
+        words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]
+        if not "".join((self.path, *words)).isprintable():
+            return f"disable the device and enable it with socket_type=udp; {LIST} shows it"
+        return f"vault audit disable {shlex.quote(self.path)} && vault audit enable {shlex.join(words)}"
+
+
+def parse_devices(listed: Mapping[str, Any]) -> tuple[AuditDevice, ...]:
+    """The devices in Vault's answer; what is none is left out."""
+    return tuple(_device(path, given) for path, given in sorted(listed.items()) if isinstance(given, dict))
+
+
+def _device(path: str, given: Mapping[str, Any]) -> AuditDevice:
+    options = given.get("options")
+    return AuditDevice(
+        path=path.strip("/"),
+        kind=str(given.get("type", "")),
+        options={str(name): str(value) for name, value in options.items()} if isinstance(options, dict) else {},
+        description=str(given.get("description") or ""),
+        is_local=given.get("local") is True,
+    )
+
+
+def listener(hearing: Hearing) -> AuditAddress | None:
+    """VAULTSYNC_AUDIT_LISTEN, None where it is not set."""
+    return parse_audit_address(hearing.listen) if hearing.listen else None
+
+
+def unread(reason: str = "") -> Line:
+    """The devices could not be listed: that is no failure, as few tokens may.
+
+    Args:
+        reason: Vault's answer, "" if the token lacks the capabilities.
+    """
+    found = f"needs {_NOT_READABLE}" + (f" ({cut(reason)})" if reason else "")
+    return Line(Name.AUDIT, Mark.NOT_ASKED, found)
+
+
+def listening(hearing: Hearing) -> list[Line]:
+    """Whether vaultsync itself listens for what can block Vault. TLS is for a tunnel that Vault reaches on loopback."""
+    listen = listener(hearing)
+    if listen is None or listen.transport is not Transport.TCP or listen.is_loopback or hearing.has_tls:
+        return []
+    udp = AuditAddress(Transport.UDP, listen.host, listen.port)
+    found = f"takes entries by TCP from other machines ({listen}): Vault waits while vaultsync can't be reached"
+    fix = f"VAULTSYNC_AUDIT_LISTEN={udp}, UDP for that port in Service, container and NetworkPolicy, and in Vault: "
+    return [Line(Name.AUDIT, Mark.WARNING, found, fix + ENABLE, "VAULTSYNC_AUDIT_LISTEN")]
+
+
+def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[Line]:
+    """One line for each device that is wrong, and one for all of them.
+
+    Args:
+        hearing: what is set about hearing of changes.
+        found: all devices of Vault.
+    """
+    lines = [line for device in found if (line := _line(hearing, device)) is not None]
+    return [*lines, _all(hearing, found, [device for device in found if device.is_for(hearing)])]
+
+
+def _line(hearing: Hearing, device: AuditDevice) -> Line | None:
+    of = f"{cut(device.path)}/"
+    if device.can_block:
+        address = cut(device.options.get("address", ""))
+        found = f"sends by TCP to {address}: while that can't be reached, each request of each client of Vault waits"
+        if device.is_for(hearing) or not hearing.listen:
+            return Line(Name.AUDIT, Mark.FAILED, found, f"{device.again()} # {DECLARED}", of)
+        fix = "send to that receiver, which is not vaultsync's, by UDP, or from a file by an agent"
+        return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
+    problems = [*_problems(hearing, device)] if device.is_for(hearing) else []
+    if not problems:
+        return None
+    found, fix = "; ".join(problems), f"{device.again()} # {DECLARED}"
+    if device.kind == "file":
+        fix = f"disable and enable it without these options; {DECLARED}"
+    return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
+
+
+def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
+    """Why entries do not arrive as vaultsync needs them."""
+    options, address, listen = device.options, device.address, listener(hearing)
+    if options.get("format", "json") != "json":
+        yield f"its format is {cut(options['format'])}: vaultsync reads JSON alone"
+    if options.get("prefix"):
+        yield "it has a prefix: vaultsync reads entries without one alone"
+    if options.get("filter"):
+        yield "it has a filter: vaultsync does not see what that leaves out"
+    if options.get("log_raw", "false").lower() not in ("false", "0", "f"):
+        yield "it has log_raw: Vault hashes no values, and sends them as they are"
+    if address is not None and listen is not None and address.transport is not listen.transport:
+        yield f"it sends by {address.transport.value}, and vaultsync listens at {listen}"
+
+
+def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> Line:
+    number = f"{len(found)} device{'' if len(found) == 1 else 's'}"
+    if not ours and (hearing.listen or hearing.file):
+        at = hearing.listen or hearing.file
+        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", ENABLE)
+    if len(found) == 1 and ours:
+        alone = f"{cut(ours[0].path)}/ is the only device: Vault refuses each request that it can't log there"
+        return Line(Name.AUDIT, Mark.WARNING, alone, FILE)
+    delivers = f"; {some([f'{device.path}/' for device in ours])} for vaultsync" if ours else ""
+    return Line(Name.AUDIT, Mark.OK, number + delivers)

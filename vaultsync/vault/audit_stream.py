@@ -1,0 +1,171 @@
+"""Receives the lines of socket audit devices that connect: over TCP or a unix socket."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from vaultsync.core.audit_address import Transport
+from vaultsync.vault.audit_access import AuditAccess
+from vaultsync.vault.audit_hints import LimitedLog
+
+CHUNK: Final = 64 * 1024
+MAX_LINE: Final = 1024 * 1024
+"""A longer line is skipped: the response to a request that changes something is short."""
+MAX_CONNECTIONS: Final = 32
+"""At once: the nodes of an HA cluster, and old connections that were not closed yet."""
+UNIX_MODE: Final = 0o660
+"""Of the socket: Vault's user connects by its group, whatever the umask is."""
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence until a sender's host is asked, seconds between two questions, and how many may get no answer."""
+
+
+class Lines:
+    """Puts chunks together to lines, with bounded memory."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that the chunk ends."""
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        if lines and self._skipping:
+            lines, self._skipping = lines[1:], False
+        if self._skipping or len(rest) > MAX_LINE:
+            rest, self._skipping = b"", True
+        self._rest = rest
+        return lines
+
+
+class Connection:
+    """One connected sender.
+
+    Attributes:
+        is_verified: whether it has delivered an entry that only Vault can know.
+        writer: its connection.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.is_verified = False
+
+    @property
+    def host(self) -> str:
+        """Its IP address, "" on a unix socket."""
+        peer = self.writer.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def __str__(self) -> str:
+        peer = self.writer.get_extra_info("peername")
+        return f"{peer[0]} port {peer[1]}" if isinstance(peer, tuple) else "unix socket"
+
+
+class StreamListener:
+    """A listening socket, and those who have connected.
+
+    Args:
+        access: where to listen, and who may connect.
+        log: for what peers cause.
+        on_lines: called with each connection's lines.
+        on_closed: called when a connection has ended.
+    """
+
+    def __init__(
+        self,
+        access: AuditAccess,
+        log: LimitedLog,
+        on_lines: Callable[[Connection, Sequence[bytes]], None],
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self._access = access
+        self._log = log
+        self._on_lines = on_lines
+        self._on_closed = on_closed
+        self._server: asyncio.Server | None = None
+        self._connections: dict[Connection, None] = {}
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address can't be had, or the certificate can't be read.
+        """
+        address = self._access.address
+        if address is None:
+            return
+        tls = None
+        if self._access.certificate:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(self._access.certificate, self._access.key or None)
+        if address.transport is Transport.UNIX:
+            self._server = await asyncio.start_unix_server(
+                self._receive, address.path, limit=CHUNK, start_serving=False
+            )
+            await asyncio.to_thread(Path(address.path).chmod, UNIX_MODE)
+            await self._server.start_serving()
+        else:
+            self._server = await asyncio.start_server(
+                self._receive, address.host or None, address.port, limit=CHUNK, ssl=tls
+            )
+
+    async def stop(self) -> None:
+        """Stop listening, and close the connections."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in self._connections:
+            connection.writer.close()
+
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(writer)
+        if connection.host and not self._access.allows(connection.host):
+            self._refuse(connection, "not in VAULTSYNC_AUDIT_ALLOW")
+            return
+        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
+            self._refuse(connection, f"{MAX_CONNECTIONS} verified ones are connected")
+            return
+        _detect_dead_peer(writer)
+        self._connections[connection] = None
+        lines = Lines()
+        try:
+            while chunk := await reader.read(CHUNK):
+                self._on_lines(connection, lines.feed(chunk))
+                if connection not in self._connections:  # it was closed to make room
+                    break
+        except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._log("WARNING", "an audit connection is lost", peer=str(connection), reason=reason)
+        finally:
+            self._connections.pop(connection, None)
+            writer.close()
+            self._on_closed(connection)
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        self._log("WARNING", f"audit sender refused: {reason}", peer=str(connection))
+        connection.writer.close()
+
+    def _make_room(self) -> bool:
+        """Close the oldest unverified connection of the host that has most of them."""
+        unverified = [connection for connection in self._connections if not connection.is_verified]
+        if not unverified:
+            return False
+        number = Counter(connection.host for connection in unverified)
+        evicted = max(unverified, key=lambda connection: number[connection.host])  # the first, thus oldest, of equals
+        self._log("WARNING", "an unverified audit connection is closed to make room", peer=str(evicted))
+        del self._connections[evicted]
+        evicted.writer.transport.abort()
+        return True
+
+
+def _detect_dead_peer(writer: asyncio.StreamWriter) -> None:
+    """An idle sender may stay; but one whose host is gone, or whose connection a firewall has dropped, is closed."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:  # not every system has all
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

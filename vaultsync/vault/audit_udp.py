@@ -1,0 +1,279 @@
+"""Receives the datagrams of a socket audit device: one entry each.
+
+A UDP device can't block Vault, whatever becomes of the receiver. What Vault sends while nobody reads is kept by the
+kernel as long as its buffer lasts, and lost after that. So a thread of its own reads, whatever the event loop does,
+and counts what the kernel has dropped.
+"""
+
+import asyncio
+import errno
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+
+from vaultsync.core.audit_address import AuditAddress
+from vaultsync.core.events import may_matter
+from vaultsync.vault.audit_hints import LimitedLog
+from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
+
+BUFFER_BYTES: Final = 16 * 1024 * 1024
+"""Asked of the kernel, which keeps twice as much with its own data: room for 5,000 writes, of two entries each."""
+ENOUGH_BYTES: Final = 3 * 1024 * 1024
+"""Below that a burst of 1,000 writes may overflow the buffer."""
+RETRY_SECONDS: Final = 0.25
+"""After an error of the socket, such as want of memory."""
+KEPT: Final = 20_000
+"""Entries of verified senders that wait for the event loop."""
+KEPT_UNVERIFIED: Final = 256
+PAUSE_SECONDS: Final = 0.1
+"""Between two calls of the loop on account of unverified senders alone."""
+SO_MEMINFO: Final = 55
+"""Of <asm-generic/socket.h>; since Linux 4.12."""
+MEMINFO_DROPS: Final = 8
+MEMINFO_BYTES: Final = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A sender of datagrams.
+
+    Attributes:
+        address: as the kernel writes it (sockaddr).
+    """
+
+    address: bytes
+
+    @property
+    def host(self) -> str:
+        """Its IP address."""
+        family = int.from_bytes(self.address[:2], "little" if _IS_LITTLE else "big")
+        if family == socket.AF_INET6:
+            return socket.inet_ntop(socket.AF_INET6, self.address[8:24])
+        return socket.inet_ntop(socket.AF_INET, self.address[4:8])
+
+    def __str__(self) -> str:
+        return f"{self.host} port {int.from_bytes(self.address[2:4], 'big')}"
+
+
+_IS_LITTLE: Final = struct.pack("=H", 1) == b"\x01\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the thread has received since the last batch.
+
+    Attributes:
+        entries: that may matter, with their senders.
+        lost: how many entries were lost.
+        refused: how many datagrams came from addresses that are not allowed.
+        strangers: whether an unverified sender has sent what looks like an entry.
+    """
+
+    entries: Sequence[tuple[Peer, bytes]]
+    lost: int
+    refused: int
+    strangers: bool
+
+
+class UdpReceiver:
+    """A socket, and the thread that reads it.
+
+    Args:
+        address: where to listen.
+        is_allowed: whether an IP address may send.
+        nonces: of the canaries whose entries are wanted from anybody.
+        on_batch: called on the loop when there is something to take.
+        log: for what may come up often.
+
+    Attributes:
+        verified: the addresses whose entries go before all others; set as a whole by the loop.
+    """
+
+    def __init__(
+        self,
+        address: AuditAddress,
+        is_allowed: Callable[[str], bool],
+        nonces: Callable[[], tuple[bytes, ...]],
+        on_batch: Callable[[Batch], None],
+        log: LimitedLog,
+    ) -> None:
+        self._address = address
+        self._log = log
+        self._is_allowed = is_allowed
+        self._nonces = nonces
+        self._on_batch = on_batch
+        self._sock: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._stops = threading.Event()
+        self._lock = threading.Lock()
+        self._entries: list[tuple[Peer, bytes]] = []
+        self._unverified = 0
+        self._lost = 0
+        self._refused = 0
+        self._strangers = False
+        self._is_scheduled = False
+        self._handed_over = float("-inf")
+        self._dropped = 0
+        self._known: dict[bytes, bool] = {}
+        self.verified: frozenset[bytes] = frozenset()
+
+    async def start(self) -> None:
+        """Bind and begin to read.
+
+        Raises:
+            OSError: the address can't be had.
+        """
+        loop = asyncio.get_running_loop()
+        sock = self._sock = await self._bound(loop)
+        _log_buffer(sock)
+        self._dropped = _drops_of(sock)
+        self._stops.clear()
+        self._thread = threading.Thread(target=self._run, args=(loop, sock, Datagrams(sock)), name="audit", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread, and let go of the address."""
+        self._stops.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.join)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    async def _bound(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """A socket of the address; without a host, one that takes IPv4 and, where there is IPv6, that too."""
+        host, port = self._address.host, self._address.port
+        if host:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            family, _, _, _, where = found[0]
+            return _bind(family, where)
+        try:
+            return _bind(socket.AF_INET6, ("::", port))
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _bind(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 — as VAULTSYNC_AUDIT_LISTEN says
+
+    # -- in the thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagrams: Datagrams) -> None:
+        while not self._stops.is_set():
+            try:
+                batch = datagrams.receive()
+            except OSError as error:
+                self._log("WARNING", "can't read from the audit listener", reason=str(error))
+                self._stops.wait(RETRY_SECONDS)
+                continue
+            self._sort(batch)
+            drops = _drops_of(sock)
+            if drops != self._dropped:
+                with self._lock:
+                    self._lost += (drops - self._dropped) % (1 << 32)
+                self._dropped = drops
+            self._wake(loop)
+
+    def _sort(self, batch: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep what may matter, as far as there is room."""
+        verified, nonces = self.verified, self._nonces()
+        kept: list[tuple[Peer, bytes]] = []
+        strangers = unverified = refused = 0
+        for address, entry in batch:
+            known = address in verified
+            if may_matter(entry):
+                if not self._may_send(address):
+                    refused += 1
+                elif known or (b"vaultsync-canary" in entry and any(nonce in entry for nonce in nonces)):
+                    kept.append((Peer(address), entry))
+                else:
+                    strangers += 1
+                    if self._unverified + unverified < KEPT_UNVERIFIED:
+                        unverified += 1
+                        kept.append((Peer(address), entry))
+            elif not known and entry.startswith(b"{"):
+                strangers += self._may_send(address)
+        with self._lock:
+            room = max(0, KEPT - len(self._entries))
+            self._entries += kept[:room]
+            self._lost += len(kept[room:])
+            self._unverified += unverified
+            self._refused += refused
+            self._strangers |= strangers > 0
+
+    def _may_send(self, address: bytes) -> bool:
+        host = address[:2] + address[4:SOCKADDR_BYTES]
+        allowed = self._known.get(host)
+        if allowed is None:
+            if len(self._known) > 4096:  # forged addresses must not fill the memory
+                self._known.clear()
+            allowed = self._known[host] = self._is_allowed(Peer(address).host)
+        return allowed
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop take what there is, once for all of it."""
+        with self._lock:
+            is_urgent = bool(self._entries or self._lost)
+            is_due = time.monotonic() - self._handed_over > PAUSE_SECONDS and (self._refused or self._strangers)
+            if self._is_scheduled or not (is_urgent or is_due):
+                return
+            self._is_scheduled = True
+        try:
+            loop.call_soon_threadsafe(self._hand_over)
+        except RuntimeError:  # the loop is closed: nobody is there to take it
+            self._stops.set()
+
+    # -- on the loop
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            batch = Batch(self._entries, self._lost, self._refused, self._strangers)
+            self._entries = []
+            self._lost = self._refused = self._unverified = 0
+            self._strangers = self._is_scheduled = False
+        self._handed_over = time.monotonic()
+        if self._thread is not None:  # else it was stopped
+            self._on_batch(batch)
+
+
+def _bind(family: socket.AddressFamily, where: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6 and where[0] == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _log_buffer(sock: socket.socket) -> None:
+    granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    if granted >= ENOUGH_BYTES:
+        logger.info("receive buffer of the audit listener", bytes=granted)
+    else:
+        logger.warning(
+            "the receive buffer of the audit listener is too small for a burst of 1,000 writes; what overflows it is "
+            "found by a look at everything",
+            bytes=granted,
+            fix=f"on the node: sysctl -w net.core.rmem_max={BUFFER_BYTES}",
+        )
+
+
+def _drops_of(sock: socket.socket) -> int:
+    """How many datagrams the kernel has dropped for want of room so far, modulo 2³²; 0 where it can't tell (gVisor).
+
+    SO_RXQ_OVFL tells the same only with the next datagram, which may never come.
+    """
+    try:
+        found = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_BYTES)
+    except OSError:
+        return 0
+    return int(struct.unpack(f"={MEMINFO_BYTES // 4}I", found)[MEMINFO_DROPS])

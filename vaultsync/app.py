@@ -106,7 +106,7 @@ async def check(settings: Settings) -> Checked:
         What was found, whatever fails.
     """
     login = wiring.login(settings)
-    vault, index = VaultClient(login), wiring.index(settings)
+    vault, index = VaultClient(login, waits=True), wiring.index(settings)
     stream = EventStream(login, _nothing, _nothing)
     survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
     try:
@@ -216,7 +216,7 @@ async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
         SurveyFailed: there is no token to be had.
     """
     logged_in = wiring.login(settings)
-    vault = VaultClient(logged_in)
+    vault = VaultClient(logged_in, waits=True)
     try:
         await logged_in.log_in()
         yield vault

@@ -181,14 +181,27 @@ def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
         ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], [Name.AUDIT, "policy secret/"]),
         (
             "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check",
-            [Name.VAULT],
-            [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS],
+            ["policy sys/ and auth/", "policy secret/data/vaultsync-check"],
+            [Name.AUDIT],
         ),
     ],
 )
-def test_a_vault_that_goes_away_is_red(where: str, failed: list[str], not_asked: list[str]) -> None:
+def test_what_vault_fails_on_is_red_and_the_rest_goes_on(where: str, failed: list[str], not_asked: list[str]) -> None:
     found = lines(lambda path: 500 if path == where else 0)
     assert (marks(found, Mark.FAILED), marks(found, Mark.NOT_ASKED)) == (failed, not_asked)
+
+
+def test_a_vault_that_goes_away_is_red() -> None:
+    gone: list[str] = []
+
+    def failing(path: str) -> int:
+        if "ui/mounts" in path:
+            gone.append(path)
+        return 500 if gone and path.startswith("/v1/") else 0
+
+    found = lines(failing)
+    assert marks(found, Mark.FAILED) == [Name.VAULT]
+    assert marks(found, Mark.NOT_ASKED) == [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS]
 
 
 def test_a_store_in_no_mount_of_kv_is_told() -> None:

@@ -37,6 +37,7 @@ from vaultsync.core.errors import (
     ReportNotWritten,
     VaultDenied,
     VaultRejected,
+    VaultRequestFailed,
     VaultUnavailable,
     WriteConflict,
 )
@@ -51,11 +52,11 @@ from vaultsync.engine.controller import (
     DOUBT_SECONDS,
     FIRST_RETRY,
     HINT_SPACING,
-    LONGEST_ABSENCE,
     MAX_DEFERRED,
     WORKERS,
     Controller,
 )
+from vaultsync.engine.failure_scopes import LONGEST_ABSENCE
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
@@ -966,7 +967,7 @@ def test_a_vault_that_is_away_is_asked_as_seldom_for_a_thousand_paths_as_for_one
 def test_a_path_that_fails_alone_does_not_hold_up_the_others() -> None:
     async def test() -> None:
         engine = Engine()
-        engine.vault.errors[A] = [VaultUnavailable("this one alone", 500)] * 1000
+        engine.vault.errors[A] = [VaultRequestFailed("this one alone", 500)] * 1000
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             for number in range(200):

@@ -16,20 +16,17 @@ from loguru import logger
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     BudgetSpent,
-    KubeDenied,
-    KubeRejected,
-    KubeUnavailable,
-    VaultDenied,
-    VaultRejected,
+    Postponed,
+    VaultFailure,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
 from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.engine.gate import Gate
+from vaultsync.engine.failure_scopes import FailureScopes
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import NEVER, Ledger
 from vaultsync.engine.own_writes import OwnWrites
@@ -59,8 +56,6 @@ MAX_DEFERRED = 16
 """Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
-LONGEST_ABSENCE: Final = 5.0
-"""Seconds between two attempts at a Vault that is away, for all keys together."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -94,7 +89,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
-        self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self._scopes = FailureScopes(self._queue.add)
         self.on_rescan: Callable[[], None] = _nothing
         self._changed_mounts: set[MountChange] = set()
         self._mounts_looked_at = float("-inf")
@@ -117,8 +112,6 @@ class Controller:
         self._audit_alone = False
         self._works = False
         self._started = 0.0
-        self._told: set[Key] = set()
-        self._away: set[tuple[type[VaultsyncError], int]] = set()
 
     # -- signals: plain calls on the loop
 
@@ -226,7 +219,7 @@ class Controller:
 
     def vault_lets_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
-        self._gate.open()
+        self._scopes.close()
         self._queue.hasten()
 
     def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
@@ -289,7 +282,7 @@ class Controller:
 
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._away = {found for found in self._away if found[0] is VaultUnavailable}
+        self._scopes.kube_is_back()
         self._queue.hasten()
 
     def look_at_everything(self) -> None:
@@ -325,7 +318,7 @@ class Controller:
 
     def failing(self) -> int:
         """How many passes have failed and are tried again, or wait for Vault."""
-        return self._queue.failing() + len(self._gate)
+        return self._queue.failing() + len(self._scopes)
 
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
@@ -366,9 +359,7 @@ class Controller:
         self._queue.close()
 
     def _see_whether_caught_up(self) -> None:
-        if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
-            return
-        if any(kind is VaultUnavailable for kind, _ in self._away):
+        if self.caught_up.is_set() or self._scopes.is_vault_away or not self._queue.is_idle():
             return
         self.caught_up.set()
         logger.info(
@@ -379,7 +370,7 @@ class Controller:
         )
 
     async def _one_pass(self, key: Key, lane: Lane) -> None:
-        if not isinstance(key, ObjectName) and self._gate.holds(key, lane):
+        if not self._scopes.admit(key, lane):
             self._queue.done(key)
             return
         follow: set[Key] = set()
@@ -390,25 +381,23 @@ class Controller:
                 follow |= self._index.reader_names(key)  # also if the pass fails: they are told
             found, again = await self._pass_over(key)
             follow |= found
-        except BudgetSpent as error:
+        except Postponed as error:
             result = error.result
-            again = jittered(error.wait)
+            again = jittered(error.wait) if isinstance(error, BudgetSpent) else error.wait
             logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
             result = error.result
-            self._failed(key, error)
+            follow |= self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
             result = Result.FAILED
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._told.discard(key)
-            if isinstance(key, VaultPath) and follow:
-                self._vault_answers()
+            self._scopes.succeeded(key, asked=bool(follow))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
-            self._gate.passed(key)
+            self._scopes.end(key)
         self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._follow_deferred(key)
@@ -425,7 +414,7 @@ class Controller:
             heard_at = self._received_at.pop(key, NEVER)
             try:
                 found, again = await self._reconciler.path(key)
-            except (VaultUnavailable, WriteConflict):
+            except (VaultFailure, VaultThrottled, WriteConflict):
                 if heard_at != NEVER:
                     self._received_at[key] = heard_at
                 raise
@@ -472,30 +461,13 @@ class Controller:
             self._queue.is_busy(path) and not self._ledger.is_live(path) for path in entry.references
         )
 
-    def _failed(self, key: Key, error: VaultsyncError) -> None:
+    def _failed(self, key: Key, error: VaultsyncError) -> set[Key]:
+        """Plan the next pass; returns the ExternalSecrets that are to be told of the failure."""
         wait = self._queue.retry(key) if error.retryable else None
-        if isinstance(error, VaultUnavailable):
-            self._gate.away(key)
-        elif isinstance(error, VaultDenied | VaultRejected):
-            self._gate.open()
-        # a line when a server goes away or is sealed, and one for a key that is refused; the rest is for DEBUG
-        how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
-        known = how in self._away or key in self._told
-        if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            self._away.add(how)
-        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            self._told.add(key)
-        else:
-            known = True
-        level = "DEBUG" if known else "WARNING"
-        logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
-
-    def _vault_answers(self) -> None:
-        self._gate.open()
-        away = {found for found in self._away if found[0] is VaultUnavailable}
-        if away:
-            self._away -= away
-            logger.info("Vault answers again")
+        told: set[Key] = set()
+        for failing in self._scopes.failed(key, error, wait):
+            told |= self._reconciler.report(failing, error)
+        return told
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
         if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue

@@ -18,9 +18,11 @@ from vaultsync.core.errors import (
     BudgetSpent,
     NotLeading,
     VaultDenied,
+    VaultFailure,
     VaultRejected,
+    VaultRequestFailed,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
 from vaultsync.core.generate import encode, generate
@@ -135,6 +137,27 @@ class Reconciler:
         self._note_listing(prefix)
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
+    def report(self, key: VaultPath | FindPrefix, error: VaultsyncError) -> set[ObjectName]:
+        """Tell the readers of a path or a listing that Vault fails on it; returns their names.
+
+        Args:
+            key: what they read.
+            error: the reason.
+        """
+        refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
+        text = str(error) if not error.retryable else f"{error}; vaultsync tries again by itself"
+        if isinstance(key, VaultPath):
+            if isinstance(error, VaultRequestFailed):
+                self._ledger.unreadable(key)
+            self._note_failures(key, _same_for_all(self._index.readers(key), text, refusal))
+            return self._index.reader_names(key)
+        names = self._index.prefix_reader_names(key)
+        for entry in filter(None, map(self._index.entry, names)):
+            if self._index.choice(entry)[0] is SeedChoice.WANTED:
+                failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
+                self._ledger.synced(entry.object).failures[key] = [failure]
+        return names
+
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         found = await self._assessor.path(path, readers)
         if self._confirm(path, found.state):
@@ -212,9 +235,9 @@ class Reconciler:
         try:
             after = await write(path, state, values)
         except VaultsyncError as error:
-            if isinstance(error, VaultUnavailable):
+            if isinstance(error, VaultFailure):
                 self._note_unconfirmed(path, state, work, readers, values.keys(), error)
-            elif not isinstance(error, NotLeading):
+            elif not isinstance(error, NotLeading | VaultThrottled):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise
@@ -230,7 +253,7 @@ class Reconciler:
         work: Seed | Rotation,
         readers: Iterable[Reader],
         written: Iterable[str],
-        error: VaultUnavailable,
+        error: VaultFailure,
     ) -> None:
         """Remember a write that may have been applied, so that a later look can confirm it. KV v1 shows too little."""
         if error.sent is None or before.mount.kv == 1:

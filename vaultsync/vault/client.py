@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,23 +27,26 @@ from vaultsync.core.check import Health
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
+    RequestImpossible,
     VaultDenied,
     VaultRejected,
+    VaultThrottled,
     VaultUnavailable,
     VaultUntrusted,
     WriteConflict,
 )
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, v2_path
+from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, unsendable_reason, v2_path
 from vaultsync.core.policy import CAPABILITIES
-from vaultsync.core.redirects import STATUSES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
 from vaultsync.vault.answers import answered, content
 from vaultsync.vault.clock import ServerClock
+from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
+from vaultsync.vault.rate_limiter import RateLimiter, Scope
 from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")
@@ -74,6 +77,8 @@ IDLE_SECONDS: Final = 30.0
 """After this long without a request the pooled connections are closed: at rest the event stream is the only one."""
 CLUSTER_SECONDS: Final = 300.0
 """How long Vault's word counts that it has standby nodes, or none."""
+WAIT_SECONDS: Final = 0.25
+"""A request whose turn comes within this time waits for it; others are raised as VaultThrottled."""
 MAX_LISTED: Final = 10_000
 """Secrets of one `dataFrom.find` that are followed; a listing is untrusted input as to its size."""
 
@@ -81,18 +86,20 @@ MAX_LISTED: Final = 10_000
 class VaultClient:
     """Look, list and write in KV v1 and v2.
 
-    Every method raises VaultUnavailable, VaultDenied or VaultRejected, whose message holds Vault's own answer; `create`
-    also WriteConflict.
+    Every method raises a VaultFailure, whose class names its scope, VaultDenied, VaultRejected or VaultThrottled, with
+    Vault's own answer in the message; `create` also WriteConflict.
 
     Args:
         login: has the token; is told when Vault refuses it.
         fence: stands before what writes, which raises NotLeading where it is closed. A write that was sent before and
             arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+        waits: a request waits for its turn, however long that takes; without, VaultThrottled is raised.
     """
 
-    def __init__(self, login: Login, fence: Fence | None = None) -> None:
+    def __init__(self, login: Login, fence: Fence | None = None, *, waits: bool = False) -> None:
         self._login = login
         self._fence = fence
+        self._waits = waits
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._mounts = MountCache()
@@ -106,11 +113,18 @@ class VaultClient:
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.requests = Requests()
-        self.trouble = ""
-        """Why the last request got no answer of a working Vault, "" if it got one."""
+        self._failures = Failures(login.access, self.requests, login.redirects)
+        self._limiter = RateLimiter(time.monotonic)
+        self._free = asyncio.Semaphore(THREADS)
+
+    @property
+    def trouble(self) -> str:
+        """Why Vault as a whole is unavailable, "" while it is not; a text that names no path."""
+        return self._failures.trouble
 
     async def close(self) -> None:
         """Let go of threads and connections; calls under way end by their own time-out."""
+        await self._failures.close()
         if self._idle is not None:
             self._idle.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -151,7 +165,7 @@ class VaultClient:
             path: the secret.
             kv: the KV version that its readers' store claims, used where the token may not ask for the mount.
         """
-        return await self._in_thread(lambda: self._look(path, kv))
+        return await self._in_thread(lambda: self._look(path, kv), _scope(path), path)
 
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         """Write the first values at the path, or add keys to the live version; never replaces one.
@@ -186,7 +200,7 @@ class VaultClient:
             path: the secret.
             custom_metadata: None removes a key.
         """
-        await self._in_thread(lambda: self._mark(path, custom_metadata))
+        await self._in_thread(lambda: self._mark(path, custom_metadata), _scope(path), ("mark", path))
 
     async def find(
         self, prefix: FindPrefix, limit: int = MAX_LISTED, may_list: Callable[[], Awaitable[bool]] | None = None
@@ -199,7 +213,7 @@ class VaultClient:
             may_list: awaited before each folder, to wait in, or to end the listing.
         """
         below = VaultPath(prefix.namespace, prefix.prefix + "x")
-        mount = await self._in_thread(lambda: self._mount(below, prefix.kv))
+        mount = await self._in_thread(lambda: self._mount(below, prefix.kv), _scope(below), prefix)
         found: set[VaultPath] = set()
         refused: VaultDenied | VaultRejected | None = None
         try:
@@ -208,7 +222,7 @@ class VaultClient:
             refused = error
         if found:
             return found
-        now = await self._in_thread(lambda: self._mount(below, prefix.kv, FRESH_SECONDS))
+        now = await self._in_thread(lambda: self._mount(below, prefix.kv, FRESH_SECONDS), _scope(below), prefix)
         if now != mount:
             return await self._find_in(now, prefix, limit, may_list)
         if refused is not None:
@@ -224,7 +238,8 @@ class VaultClient:
             if may_list is not None and not await may_list():
                 return found
             listed, api = folders.pop()
-            for key in await self._in_thread(partial(self._list, listed, prefix.namespace)):
+            scope = (prefix.namespace, listed.partition("/")[0])
+            for key in await self._in_thread(partial(self._list, listed, prefix.namespace), scope, (prefix, listed)):
                 if key.endswith("/"):
                     folders.append((listed + key, api + key))
                 else:
@@ -237,7 +252,7 @@ class VaultClient:
 
     async def mounts(self, namespace: str) -> dict[str, Mount]:
         """The KV v2 mounts that the token may see in a Vault namespace, by accessor: no two mounts have the same."""
-        return await self._in_thread(lambda: self._v2_mounts(namespace))
+        return await self._in_thread(lambda: self._v2_mounts(namespace), (namespace, "sys"))
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
         """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
@@ -246,7 +261,7 @@ class VaultClient:
             path: the secret.
             version: its number; a later one stays as it is.
         """
-        await self._in_thread(lambda: self._delete_version(path, version))
+        await self._in_thread(lambda: self._delete_version(path, version), _scope(path), path)
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
         """The names of the secrets in a path's folder, in one LIST.
@@ -256,7 +271,9 @@ class VaultClient:
             kv: as for `look`.
         """
         return await self._in_thread(
-            lambda: frozenset(self._at_mount(path, kv, lambda mount: self._siblings(path, mount)))
+            lambda: frozenset(self._at_mount(path, kv, lambda mount: self._siblings(path, mount))),
+            _scope(path),
+            ("siblings", path.namespace, path.path.rpartition("/")[0]),
         )
 
     async def password(self, policy: str, namespace: str) -> SecretStr:
@@ -266,7 +283,7 @@ class VaultClient:
             policy: its name.
             namespace: the Vault namespace that has it.
         """
-        return await self._in_thread(lambda: self._password(policy, namespace))
+        return await self._in_thread(lambda: self._password(policy, namespace), (namespace, "sys"), is_next=True)
 
     async def read_for_audit(self, path: str) -> None:
         """Have Vault's audit devices report a read, in the token's own Vault namespace.
@@ -274,17 +291,18 @@ class VaultClient:
         Args:
             path: of Vault's API, without /v1/.
         """
-        await self._in_thread(lambda: self._request("get", path, self._login.access.namespace))
+        namespace = self._login.access.namespace
+        await self._in_thread(lambda: self._request("get", path, namespace), (namespace, path.partition("/")[0]))
 
     async def health(self) -> Health:
         """How Vault is, by its own word (sys/health, which needs no token): it answers also while it is sealed."""
-        return await self._sent(self._health)
+        return await self._failures.health()
 
     async def is_clustered(self) -> bool:
         """Whether Vault has standby nodes, by its own word (sys/leader, which needs no token); kept for a while."""
         now = time.monotonic()
         if now >= self._clustered_until:
-            self._is_clustered = await self._sent(self._leader)
+            self._is_clustered = await self._sent(self._leader, ("", "sys"), None)
             self._clustered_until = now + CLUSTER_SECONDS
         return self._is_clustered
 
@@ -295,7 +313,7 @@ class VaultClient:
             paths: of Vault's API, without /v1/.
             namespace: the Vault namespace that they are in.
         """
-        return await self._in_thread(lambda: self._capabilities(paths, namespace))
+        return await self._in_thread(lambda: self._capabilities(paths, namespace), (namespace, "sys"))
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
         """Vault's audit devices by path, as sys/audit lists them; the token needs `read` and `sudo` on that.
@@ -303,7 +321,9 @@ class VaultClient:
         Args:
             namespace: the token's Vault namespace.
         """
-        return await self._in_thread(lambda: _mapping(self._request("get", SYS_AUDIT, namespace).get("data")))
+        return await self._in_thread(
+            lambda: _mapping(self._request("get", SYS_AUDIT, namespace).get("data")), (namespace, "sys")
+        )
 
     async def mount(self, path: VaultPath, kv: int) -> Mount:
         """The mount of a path; where the token may not ask for it, the one that the path is most likely in.
@@ -312,7 +332,7 @@ class VaultClient:
             path: the secret.
             kv: as for `look`.
         """
-        return await self._in_thread(lambda: self._mount(path, kv))
+        return await self._in_thread(lambda: self._mount(path, kv), _scope(path), path)
 
     # -- in a thread
 
@@ -452,18 +472,6 @@ class VaultClient:
         keys = _mapping(answer.get("data")).get("keys")
         return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
-    def _health(self) -> Health:
-        answer = self._send("get", "sys/health")
-        told = _mapping(answer.document)
-        if not isinstance(told.get("initialized"), bool):
-            raise VaultUnavailable(f"what answers at {self._login.access.address} is not Vault", answer.status)
-        return Health(
-            initialized=told["initialized"],
-            sealed=told.get("sealed") is not False,
-            standby=told.get("standby") is True,
-            version=str(told.get("version", ""))[:40],
-        )
-
     def _leader(self) -> bool:
         answer = self._send("get", "sys/leader")
         enabled = _mapping(answer.document).get("ha_enabled")
@@ -526,6 +534,8 @@ class VaultClient:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
+        if reason := unsendable_reason(namespace, path):
+            raise RequestImpossible(reason)
         headers = {"X-Vault-Token": self._token().get_secret_value()}
         return content(self._send(method, path, namespace, body, headers), path, missing_ok=missing_ok)
 
@@ -559,7 +569,6 @@ class VaultClient:
             return answered(send, self._login.access.address)
         finally:
             self.requests.count(method.upper(), status)
-            self.trouble = _trouble(status)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:
@@ -571,28 +580,79 @@ class VaultClient:
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = asyncio.get_running_loop().time()
         with self._writes.waited_for():
-            after, request_id = await self._in_thread(lambda: self._create(path, state, values))
+            call = partial(self._create, path, state, values)
+            after, request_id = await self._in_thread(call, _scope(path), path, is_next=True)
         for notify in self.on_own_write:
             notify(OwnWrite(path, after.version, request_id, sent))
         return after
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    async def _in_thread(
+        self, call: Callable[[], T], scope: Scope, key: Hashable = None, *, is_next: bool = False
+    ) -> T:
+        """Send requests in a thread, when it is their turn.
+
+        Raises:
+            VaultFailure: with its scope.
+            VaultThrottled: their turn comes later.
+        """
+        self._token()
+        while True:
+            try:
+                await self._failures.admit()
+                await self._turn(scope, key, is_next=is_next)
+                return await self._attempt(call, scope, key)
+            except VaultThrottled as error:
+                if not self._waits:
+                    raise
+                wait = error.wait
+            await asyncio.sleep(wait)
+
+    async def _turn(self, scope: Scope, key: Hashable, *, is_next: bool) -> None:
+        if is_next and not self._limiter.pause(scope):
+            self._limiter.charge(scope)
+            return
+        wait = self._limiter.wait(scope, key)
+        if 0 < wait <= WAIT_SECONDS:
+            await asyncio.sleep(wait)
+            wait = self._limiter.wait(scope, key)
+        if wait > 0:
+            raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", wait)
+
+    async def _attempt(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
+        failure: VaultUnavailable
+        try:
+            return await self._with_token(call, scope, key)
+        except RedirectRefused:
+            await self._failures.redirected()
+            raise
+        except VaultUnavailable as error:
+            failure = error
+        raise await self._failures.scoped(failure, scope[0])
+
+    async def _with_token(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         token = self._token()
         try:
-            return await self._sent(call)
+            return await self._sent(call, scope, key)
         except VaultDenied:
             if not await self._login.replaces(token):
                 raise
-        return await self._sent(call)
+        return await self._sent(call, scope, key)
 
-    async def _sent(self, call: Callable[[], T]) -> T:
+    async def _sent(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, call)
-        finally:
-            if self._idle is not None:
-                self._idle.cancel()
-            self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+        async with self._free:  # what would wait for a thread waits here, and sees a refusal of what was before it
+            if self._limiter.pause(scope):
+                raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", self._limiter.wait(scope, key))
+            try:
+                result = await loop.run_in_executor(self._threads, call)
+            except VaultThrottled as error:
+                raise VaultThrottled(str(error), self._limiter.refused(scope, key, error.wait)) from None
+            finally:
+                if self._idle is not None:
+                    self._idle.cancel()
+                self._idle = loop.call_later(IDLE_SECONDS, self._hvac.adapter.close)
+        self._limiter.sent(scope)
+        return result
 
 
 class _Writes:
@@ -652,14 +712,9 @@ def _may_be_applied(error: VaultUnavailable) -> bool:
     return not isinstance(error, VaultUntrusted) and (error.status == 0 or error.status >= 500)
 
 
-def _trouble(status: int) -> str:
-    """What is wrong with a Vault that answers so, "" if nothing; a text that names no path."""
-    if status == 0:
-        return "no answer"
-    if status in STATUSES:
-        return "it redirects to an address that is not known"
-    sealed = ": sealed, starting, or behind a proxy that does not reach it"
-    return f"it returns {status}{sealed if status == 503 else ''}" if status >= 500 else ""
+def _scope(path: VaultPath) -> Scope:
+    """What a rate limit is likely to be for."""
+    return path.namespace, path.path.partition("/")[0]
 
 
 def _folder(mount: Mount, prefix: FindPrefix) -> tuple[str, str]:

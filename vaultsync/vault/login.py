@@ -19,7 +19,14 @@ from pydantic import SecretStr
 
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.check import LOOK_UP, Token
-from vaultsync.core.errors import NoCredential, VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import (
+    NoCredential,
+    VaultDenied,
+    VaultRejected,
+    VaultsyncError,
+    VaultThrottled,
+    VaultUnavailable,
+)
 from vaultsync.vault import transport
 from vaultsync.vault.answers import ask
 from vaultsync.vault.methods import Credential, Issuer, Method, TokenMethod
@@ -157,7 +164,7 @@ class Login:
                 async with self._lock:
                     await self._tend()
             except VaultsyncError as error:
-                wait = next(self._waits)
+                wait = max(next(self._waits), error.wait if isinstance(error, VaultThrottled) else 0.0)
                 self._due = self._trusted_until = self._now() + wait
                 self._tell(error, wait)
             self.tried.set()
@@ -336,7 +343,9 @@ class Login:
     def _tell(self, error: VaultsyncError, wait: float) -> None:
         reason = str(error)
         # that Vault is away is told by the event stream and by the passes
-        is_known = reason == self._said or (self.token is not None and isinstance(error, VaultUnavailable))
+        is_known = reason == self._said or (
+            self.token is not None and isinstance(error, VaultUnavailable | VaultThrottled)
+        )
         self._said = reason
         logger.log(
             "DEBUG" if is_known else "WARNING",

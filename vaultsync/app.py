@@ -5,7 +5,6 @@ What a replica needs only while it leads is vaultsync/term.py's.
 
 import asyncio
 import os
-import signal
 import socket
 import time
 import uuid
@@ -34,6 +33,7 @@ from vaultsync.kube.election import TIMING, Election, LeadershipLost
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import Listener, Watches
+from vaultsync.lifecycle import Stop, report_callback
 from vaultsync.ops.health import Health, Part
 from vaultsync.ops.metrics import Figures, Metrics
 from vaultsync.settings import Settings, removed_variables
@@ -59,15 +59,15 @@ async def run(settings: Settings) -> None:
         NoKubeConfig: there is no way to speak to Kubernetes.
         OSError: an address to listen on can't be had.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = Stop()
+    stop.on_signals()
+    asyncio.get_running_loop().set_exception_handler(report_callback)
     for name, fix in removed_variables(os.environ).items():
         logger.warning("a variable has no effect any more", variable=name, to_do=fix)
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+    app = App(settings, kube, stop, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
     try:
-        await app.run(stop)
+        await app.run()
     finally:
         await app.close()
 
@@ -106,7 +106,7 @@ async def check(settings: Settings) -> Checked:
         What was found, whatever fails.
     """
     login = wiring.login(settings)
-    vault, index = VaultClient(login), wiring.index(settings)
+    vault, index = VaultClient(login, waits=True), wiring.index(settings)
     stream = EventStream(login, _nothing, _nothing)
     survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
     try:
@@ -216,7 +216,7 @@ async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
         SurveyFailed: there is no token to be had.
     """
     logged_in = wiring.login(settings)
-    vault = VaultClient(logged_in)
+    vault = VaultClient(logged_in, waits=True)
     try:
         await logged_in.log_in()
         yield vault
@@ -266,23 +266,28 @@ class App:
 
     Args:
         kube: not fenced.
+        stop: ends `run`.
         identity: of this process in the election.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, identity: str = "") -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, identity: str = "") -> None:
         self._settings = settings
         self._kube = kube
+        self._stop = stop
         self._identity = identity
         self._index = wiring.index(settings)
         self._served: Served | None = None
         self._watches: Watches | None = None
         self._label = wiring.leader_label(settings, kube)
-        self.term = Term(settings, kube, self._index)
+        self.term = Term(settings, kube, self._index, stop)
         self._metrics = Metrics(self._figures)
         self._health = Health(self._parts, self._metrics.text)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Start in order: health server, informers, the election, then the term; run until `stop` is set."""
+    async def run(self) -> None:
+        """Start in order: health server, informers, the election, then the term; run until asked to stop.
+
+        What was sent to Vault by then is waited for while the Lease is still renewed.
+        """
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
         await self.term.listen()
@@ -296,8 +301,9 @@ class App:
         )
         async with asyncio.TaskGroup() as tasks:
             main = tasks.create_task(self._main())
-            await stop.wait()
+            await self._stop.wait()
             logger.info("vaultsync stops")
+            await self.term.drain()
             main.cancel()
 
     async def close(self) -> None:
@@ -385,9 +391,11 @@ class App:
             return
         try:
             election = self._election(self.term.fence)
-            await election.run(lambda: self.term.run(self._label, election.previous_holder))
+            await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
         except* LeadershipLost as errors:
             logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
+            if self._watches is not None:
+                self._watches.reopen()  # without a renewal the way to the API server is bad, and watches may be dead
         await self._begin_anew()
         spare_collection(anew=True)
         await asyncio.sleep(STAND_BY_SECONDS)
@@ -400,7 +408,7 @@ class App:
         """Replace the term that has ended; no counter goes back."""
         await self.term.close()
         with self._metrics.kept():
-            self.term = Term(self._settings, self._kube, self._index)
+            self.term = Term(self._settings, self._kube, self._index, self._stop)
             self._tell_term()
 
     def _tell_term(self) -> None:

@@ -19,7 +19,11 @@ from vaultsync.core.errors import (
     KubeRejected,
     KubeUnavailable,
     NoCredential,
+    RedirectRefused,
+    VaultFailure,
+    VaultNamespaceUnavailable,
     VaultRejected,
+    VaultRequestFailed,
     VaultsyncError,
     VaultUnavailable,
     VaultUntrusted,
@@ -287,7 +291,7 @@ class Checkup:
         address = self._asking.address
         try:
             health = await self._vault.health()
-        except VaultUnavailable as error:
+        except (VaultUnavailable, RedirectRefused) as error:
             self._add(check.no_vault(address, str(error), untrusted=isinstance(error, VaultUntrusted)))
             self._add(check.not_asked(Name.LOGIN, Name.VAULT))
             return
@@ -436,7 +440,7 @@ class Checkup:
         known = (where for where in found if where[0] == path.namespace and path.path.startswith(where[1].path))
         try:
             mount = next((mount for _, mount in known), None) or await self._vault.mount(path, kv)
-        except VaultRejected as error:
+        except (VaultRejected, VaultRequestFailed, VaultNamespaceUnavailable) as error:
             self._no_mounts.append(check.no_mount(str(path), str(error)))
             return None
         found.setdefault((path.namespace, mount), {})
@@ -474,7 +478,7 @@ class Checkup:
         try:
             for start in range(0, len(paths), BATCH):
                 granted |= await self._vault.capabilities(paths[start : start + BATCH], namespace)
-        except VaultUnavailable as error:
+        except VaultFailure as error:
             return Line(Name.POLICY, Mark.FAILED, check.cut(str(error)), check.AGAIN, place)
         except VaultsyncError as error:
             return check.policy_unknown(place, str(error), fix)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vaultsync.engine.orphans import Orphan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_BUG: Final = 70
+"""Of `run`: EX_SOFTWARE of sysexits.h."""
 EXIT_CHANGES, EXIT_PLAN_USAGE = 2, 64
 """Of `plan`: 2 is that there is something to do, so that a wrong argument or setting is EX_USAGE of sysexits.h."""
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
@@ -67,6 +69,12 @@ nobody: neither Kubernetes nor Vault, whose address and token may be missing. Va
 name yours.
 
 exit codes: 0 printed, 2 a wrong argument or setting
+"""
+RUN: Final = f"""Runs the controller until SIGTERM or SIGINT. Then it waits for the answers to writes in Vault, marks
+what they made and releases the Lease, all within 5 s.
+
+exit codes: 0 stopped by a signal, 1 an address to listen on can't be had, 2 a wrong argument or setting,
+            {EXIT_BUG} a bug in vaultsync, of which one CRITICAL line of the log says where
 """
 CHECK: Final = f"""Tells, from where it runs, whether vaultsync can work there: one line a check, with what mends it.
 It asks for the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy
@@ -152,7 +160,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands.add_parser(
         "run",
         help="run the controller until SIGTERM",
-        description="Runs the controller until SIGTERM.",
+        description=RUN,
         epilog=settings,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -418,6 +426,7 @@ def _run() -> int:
     _prepare(settings, settings.log_level)
     from vaultsync import app
     from vaultsync.kube.client import NoKubeConfig
+    from vaultsync.lifecycle import BUG, crash
 
     code = 0
     try:
@@ -428,6 +437,9 @@ def _run() -> int:
     except OSError as error:
         logger.error("vaultsync can't start", reason=str(error))
         code = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 — the message of what nobody foresaw may hold a value
+        logger.critical(BUG, **crash(error)._asdict(), exit_code=EXIT_BUG)
+        code = EXIT_BUG
     _leave(code)
 
 

@@ -21,24 +21,25 @@ from vaultsync.engine.budget import Budget
 from vaultsync.engine.controller import Controller
 from vaultsync.engine.index import Index
 from vaultsync.engine.ledger import Ledger
-from vaultsync.engine.marker import Marker
+from vaultsync.engine.marker import FLUSH_SECONDS, Marker
 from vaultsync.engine.reconciler import Reconciler
 from vaultsync.engine.syncer import Syncer
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.election import awake
+from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
+from vaultsync.kube.election import Release, awake
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.kube.recorder import Recorder
+from vaultsync.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
 from vaultsync.settings import Settings
 from vaultsync.status import Status
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
 from vaultsync.vault.sources import Source, Sources
 from vaultsync.vault.stream import EventStream
 
-FLUSH_SECONDS: Final = 1.0
-"""The longest that the end of a term waits for Vault; the next leader waits as well."""
 LISTEN_AGAIN_SECONDS: Final = 5.0
 """Between attempts at most, where a leader that hangs still has the address."""
 LOGIN_FIRST_SECONDS: Final = 2.0
@@ -53,6 +54,7 @@ class Term:
     Args:
         kube: the process's client; this term's copy passes its writes through the fence.
         index: the process's.
+        stop: says how long the end of the term may take.
 
     Attributes:
         fence: open while this process leads; None where nobody is elected, as there is no other replica.
@@ -61,8 +63,9 @@ class Term:
         status: what these parts say of themselves.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, index: Index) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop) -> None:
         self._settings = settings
+        self._stop = stop
         self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
@@ -85,9 +88,10 @@ class Term:
         self.writer = ExternalSecretWriter(self._kube)
         syncer = Syncer(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
         self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_lets_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self._vault_connected, self.controller.vault_changed)
+        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed)
         self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
             wiring.audit_access(settings),
@@ -98,8 +102,10 @@ class Term:
             self._audited,
             is_only=settings.source is Source.AUDIT,
         )
+        self._audit.on_mounts = self.controller.mounts_changed
         self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
-        self._listens = False
+        self._listens = self._is_drained = False
+        self._running_sources: asyncio.Task[None] | None = None
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
         self._sources = Sources(settings.source, self._stream, self._audit, poller)
         self.status = Status(
@@ -147,16 +153,48 @@ class Term:
                 await self._act(tasks)
         finally:
             await self._audit.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._marker.flush()
-            if label is not None:
-                await label.withdraw()
+            async with asyncio.TaskGroup() as last:
+                if not self._is_drained:
+                    last.create_task(self._marker.flush())
+                if label is not None:
+                    last.create_task(label.withdraw())
+
+    async def drain(self) -> None:
+        """Begin nothing more, wait for the answers to writes that were sent to Vault, and mark what they made.
+
+        To be called while `run` goes on, so that the Lease is renewed. Passes that only look are not waited for, so a
+        Vault that hangs holds up nothing but the writes in it.
+        """
+        self.controller.begin_no_more()
+        if self._running_sources is not None:
+            self._running_sources.cancel()  # closing the event stream takes a second where Vault hangs
+        await self._finish_writes()
+        await self._marker.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
+        self._is_drained = True
+
+    async def _finish_writes(self) -> None:
+        left = await self._vault.finish_writes(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
+        if left:
+            logger.warning(
+                "Vault has not answered in time: whether it has written is not known, and what it has is not marked",
+                writes=left,
+            )
+
+    def release(self) -> Release:
+        """How the Lease is to be let go of at the end of the term.
+
+        Not at all while a write may still be under way: until the Lease has run out nobody else writes, which KV v1
+        needs, as it has no check-and-set. In KV v2 that alone refuses whichever write comes second. The next leader
+        loses nothing by the wait, as this Vault does not answer.
+        """
+        if self._vault.is_writing:
+            return Release(refusal="a write in Vault is still under way")
+        return Release(self._stop.left(RELEASE_SECONDS, RELEASE_LONGEST))
 
     async def close(self) -> None:
         """Give the token back, and let go of every connection to Vault."""
         await self._audit.stop()
-        await self._login.close()
+        await self._login.close(self._stop.left(CLOSE_SECONDS, REVOKE_SECONDS))
         await self._vault.close()
 
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
@@ -164,7 +202,7 @@ class Term:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_FIRST_SECONDS):
                 await self._login.tried.wait()
-        tasks.create_task(self._sources.run())
+        self._running_sources = tasks.create_task(self._sources.run())
         if self._settings.source.streams:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STREAM_FIRST_SECONDS):
@@ -192,15 +230,8 @@ class Term:
         if label is not None and self.fence is not None:
             label.lead(self.fence, previous_holder)
 
-    def _vault_connected(self) -> None:
-        self._vault.forget_mounts()  # another Vault may answer now, such as one that was restored
-        self.controller.vault_connected()
-
     def _audit_gap(self, more_may_be_missed: bool) -> None:
-        alone = not self._stream.is_connected
-        if alone:
-            self._vault.forget_mounts()
-        self.controller.audit_gap(alone=alone, settles=more_may_be_missed)
+        self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
 
     def _audited(self, event: VaultEvent) -> None:
         if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice

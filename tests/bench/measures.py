@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.bench import latency, mass, running, states
 from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
+from tests.bench.entries import Taken, measure, recorded
 from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
 from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
 from tests.bench.mass import Burst, Rotations
@@ -21,6 +22,8 @@ from tests.bench.peers import PEERS, POLLED, Peer
 from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.testbed.two_machines import TwoMachines
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.audit_address import Transport
+from vaultsync.settings import Settings
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
 FEW = 5
@@ -29,7 +32,10 @@ SPELLED_ROUNDS = 2
 MOST_PER_NAMESPACE = 25
 """Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
 
-NAMES = ("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "scale", "states")
+NAMES = (
+    *("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "entries", "scale"),
+    "states",
+)
 BESIDE = "vaultsync beside its peers"
 AT_SIZES = "vaultsync by the number of ExternalSecrets"
 IN_STATES = "Vault in every state of vaultsync"
@@ -81,10 +87,14 @@ class Bench:
             "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
             "rotations-audit": Figure("rotations", "the same, told by an audit device", "all arrive"),
             "idle": Figure(
-                "idle", f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets", "0 requests, 1 connection"
+                "idle",
+                f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets",
+                "1 request (the canary), 1 connection",
             ),
             "rest": Figure(
-                "rest", f"at rest with {self.scale.some:,} ExternalSecrets: requests to Vault in an hour", "–"
+                "rest",
+                f"at rest with {self.scale.some:,} ExternalSecrets: requests to Vault in an hour",
+                "the canaries",
             ),
             **self._source_figures(),
         }
@@ -111,6 +121,10 @@ class Bench:
         return found | {
             "keys": Figure("keys", f"values written, told by an audit device, keys {keys}", "all arrive"),
             "poll": Figure("poll", polled, "≤ 200 requests in any second"),
+            "entries-udp": Figure(
+                "entries", "recorded audit entries taken in a second of processor time, UDP", "≥ 50,000"
+            ),
+            "entries-tcp": Figure("entries", "the same, TCP", "–"),
         }
 
     @property
@@ -174,7 +188,8 @@ class Bench:
             time.sleep(sizes.QUIET_SECONDS)
             self._say(f"{CONTENDERS[contender]}: at rest for {self.scale.idle_seconds:g} s")
             found = rest(self.stage.testbed, self.scale.idle_seconds, pid)
-        self._figures["rest"].samples[contender] = _rest_sample(found)
+        canaries = sizes.HOUR / Settings.model_fields["canary_interval"].default if contender == VAULTSYNC else 0.0
+        self._figures["rest"].samples[contender] = _rest_sample(found, canaries)
 
     def _writes(self, figure: str, number: int, per_namespace: int = PER_NAMESPACE) -> None:
         """Beside external-secrets alone, on the same objects: how long that takes is not vaultsync's doing."""
@@ -217,8 +232,20 @@ class Bench:
 
     # -- what vaultsync is told by
 
+    def _entries(self) -> None:
+        """Of what Vault has recorded while vaultsync and people worked on it."""
+        with self._filled("entries", self.scale.some, EVENT_DRIVEN) as spots, running.vaultsync(self.stage.testbed):
+            mass.rotations(self.stage, spots)
+            found = recorded(running.audit_log(self.stage.testbed))
+        for transport in (Transport.UDP, Transport.TCP):
+            self._say(f"vaultsync: audit entries over {transport.value}")
+            taken = measure(transport, found, self.scale.entries)
+            self._figures[f"entries-{transport.value}"].samples[VAULTSYNC] = _entries_sample(taken)
+
     def _sources(self) -> None:
         scale, wanted = self.scale, set(self.wanted)
+        if "entries" in wanted:
+            self._entries()
         if "keys" in wanted:
             self._say("vaultsync, by an audit device: keys in every spelling")
             sample = latency.spelled(self.stage, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
@@ -407,13 +434,20 @@ def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
     )
 
 
-def _rest_sample(found: Rest) -> Sample:
+def _rest_sample(found: Rest, canaries: float) -> Sample:
+    """Canaries are too few to be seen in the time that is measured: they are added, as many as there are in an hour."""
     hourly = sizes.HOUR / found.seconds
     cpu = {name: seconds * hourly for name, seconds in found.cpu.items()}
     parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in cpu.items())
-    asked = found.requests * hourly
-    note = f"{sum(cpu.values()):,.0f} s of processor time an hour ({parts}); over {found.seconds:.0f} s"
+    asked = found.requests * hourly + canaries
+    parts_of_asked = f"{canaries:.0f} of them canaries; " if canaries else ""
+    note = f"{parts_of_asked}{sum(cpu.values()):,.0f} s of processor time an hour ({parts}); over {found.seconds:.0f} s"
     return Sample(value=asked, text=f"{asked:,.0f}", note=note)
+
+
+def _entries_sample(found: Taken) -> Sample:
+    note = f"{found.entries:,} sent, {found.lost:,} lost; {found.reported:,} report a change"
+    return Sample(value=found.rate, text=f"{found.rate:,.0f}", note=note)
 
 
 def _idle_sample(found: Idle) -> Sample:

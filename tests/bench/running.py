@@ -46,7 +46,7 @@ def vaultsync(
         testbed.vault_root.audit("file", "file", file_path=str(audit_log(testbed)))
         if hears_audit:
             stack.callback(testbed.no_audit_to, process.audit_name)
-            testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+            testbed.audit_to(process.audit_name, process.audit_address)
             connected = "audit device is connected"
             process.wait_until(lambda: connected in process.output(), 15, "connected with Vault's audit")
         yield process

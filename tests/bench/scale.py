@@ -53,7 +53,7 @@ ROWS = {
     "heal-cpu": ("processor time for 1,000 deletions at once", "–"),
     "heal-vault": ("requests to Vault for each deletion healed", "≤ 2"),
     "heal-kube": ("requests to the API server for each deletion healed", "1 patch, 1 Event"),
-    "idle": ("requests at rest, in an hour", "none but renewals and watches"),
+    "idle": ("requests at rest, in an hour", "none but renewals, watches and canaries"),
     "resync": ("a look at everything", "< 20 s at 10,000"),
     "meanwhile": ("the force-sync of a write during a look at everything", "≤ 100 ms more than at rest"),
     "after": ("memory after all that, and the most it ever had", "–"),
@@ -270,7 +270,7 @@ class AtSize:
         self._testbed.no_audit_to(process.audit_name)
         with self._profile(process, "resync"), ThreadPoolExecutor(1) as pool:
             self._looked_at = time.monotonic()
-            self._testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+            self._testbed.audit_to(process.audit_name, process.audit_address)
             ended: Future[float] = pool.submit(self._when, is_done)
             spots = latency.spread(self._spots, self._stage.scale.force_syncs) if writes else ()
             meanwhile = self._force_syncs(spots, lambda: not ended.done())

@@ -54,6 +54,7 @@ class Scale:
     idle_seconds: float = 60.0
     poll_interval: int = 60  # seconds
     polls: int = 3
+    entries: int = 500_000
     state_rounds: int = 12
     state_writes: int = 200  # of all clients in a round
     state_patience: float = 60.0  # the Vault CLI's own
@@ -85,6 +86,7 @@ QUICK = Scale(
     idle_seconds=35.0,
     poll_interval=5,
     polls=2,
+    entries=50_000,
     state_rounds=3,
     state_patience=12.0,
     tcp_seconds=5.0,

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.events import BadFrame, parse_audit_entry, parse_event
 from vaultsync.core.objects import parse_external_secret, parse_namespace, parse_store
+from vaultsync.core.redirects import Address, choose, target
 from vaultsync.core.rules import MAX_PROPERTIES, RuleError, parse_rules
 
 MESSAGE_LENGTH = 600
@@ -40,9 +42,28 @@ def event(data: bytes) -> None:
 
 def audit(data: bytes) -> None:
     """A line of an audit device tells of changed paths, or nothing; it never raises."""
-    for found in parse_audit_entry(data).events:
+    entry = parse_audit_entry(data)
+    for found in entry.events:
         assert found.path.path
         assert found.version >= 0
+    change = entry.mounts
+    assert change is None or change.mount is None or change.mount.path.endswith("/")
+
+
+def redirect(data: bytes) -> None:
+    """A `Location` leads to a known address, or is refused with a message that quotes no more than an origin of it."""
+    trail = [Address("http", "vault.test", 8200, "")]
+    known = [*trail, Address("https", "node.test", 8200, "/x")]
+    try:
+        wanted = target("GET", trail, "/v1/a", 307, [data.decode("latin-1")])
+    except RedirectRefused as error:
+        message = str(error)
+        assert message.isascii(), message
+        assert message.isprintable(), message
+        assert len(message) <= MESSAGE_LENGTH, message
+        return
+    found = choose(wanted, known)
+    assert found is None or found.origin in {one.origin for one in known}
 
 
 def objects(data: bytes) -> None:
@@ -61,6 +82,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "annotation": annotation,
     "event": event,
     "audit": audit,
+    "redirect": redirect,
     "objects": objects,
 }
 
@@ -81,7 +103,9 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
         '{"time": "2026-01-01T00:00:00Z", "type": "response", "request": {"operation": "update", "path": '
         '"secret/data/a", "mount_point": "team/secret/", "mount_type": "kv", "namespace": {"id": "x", "path": '
         '"team/"}}, "response": {"data": {"version": 2, "created_time": "2026-01-01T00:00:00Z"}}}',
+        '{"type": "response", "request": {"operation": "update", "path": "sys/mounts/kv1/tune"}, "response": {}}',
     ),
+    "redirect": ("http://vault.test:8200/v1/a", "https://node.test:8200/x/v1/a", "//a:b@node.test/v1/a?x#y"),
     "objects": (
         '{"metadata": {"namespace": "a", "name": "b", "annotations": {"vaultsync.io/versions": "{}"}}, "spec": '
         '{"data": [{"remoteRef": {"key": "a", "property": "b"}}], "dataFrom": [{"find": {"path": "x"}}, '

@@ -631,7 +631,7 @@ def test_a_tcp_device_that_can_block_vault_is_red_and_what_is_printed_mends_it(
         assert found["options"] == {
             "address": elsewhere_from(port),
             "socket_type": "udp",
-            "write_timeout": "3s",
+            "write_timeout": "10ms",
         }
         lines = check(place, code=0, env=env)
         assert ("audit", of) not in lines
@@ -677,6 +677,19 @@ def test_a_device_that_does_not_deliver_what_vaultsync_reads_is_a_warning_that_c
         env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{port}"}
         line = check(place, code=0, env=env)["audit", of]
         assert (line["mark"], words in line["found"]) == ("warning", True), line
+        done = sh(place.testbed, line["fix"], place.testbed.env)
+        assert done.returncode == 0, done.stderr
+        assert ("audit", of) not in check(place, code=0, env=env)
+
+
+def test_a_udp_device_without_a_short_write_timeout_is_a_warning_that_can_be_mended(
+    place: Place, reader: Mapping[str, str]
+) -> None:
+    address = elsewhere_from(free_port())
+    env = {**reader, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{address.rpartition(':')[2]}"}
+    with device(place, address=address, socket_type="udp") as of:
+        line = check(place, code=0, env=env)["audit", of]
+        assert (line["mark"], "its write_timeout is missing" in line["found"]) == ("warning", True)
         done = sh(place.testbed, line["fix"], place.testbed.env)
         assert done.returncode == 0, done.stderr
         assert ("audit", of) not in check(place, code=0, env=env)

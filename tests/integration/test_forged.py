@@ -101,5 +101,26 @@ def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: Vault
             assert looks(place, name) <= seen + 1, operation
 
 
+def test_a_forged_entry_about_kv_v1_causes_nothing_either(place: Place, vaultsync: VaultsyncFactory) -> None:
+    """No state shows whether somebody has written there: only a sender that is verified is believed."""
+    place.store("old", path="kv1", version="v1")
+    place.put("old", mount="kv1", password="p")
+    place.external_secret("old", {"p": ("old", "password")}, store="old")
+    process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
+    at_rest(place, process, "audit")
+    place.wait_for_secret("old")
+    with closing(socket.create_connection(("127.0.0.1", process.audit_port))) as sender:
+        time.sleep(PATIENCE)
+        before = written(process)
+        for operation in ("create", "update", "delete"):
+            request = {"id": "forged", "operation": operation, "path": f"kv1/{place.path('old')}", "mount_type": "kv"}
+            entry = {"type": "response", "time": datetime.now(UTC).isoformat(), "request": request, "response": {}}
+            sender.sendall(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            time.sleep(PATIENCE)
+            assert written(process) == before, operation
+    place.put("old", mount="kv1", password="q")
+    place.wait_for_secret("old", p="q")
+
+
 def _folder(kind: str) -> str:
     return {"undelete": "undelete", "metadata-write": "metadata", "metadata-delete": "metadata"}.get(kind, "data")

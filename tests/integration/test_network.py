@@ -139,7 +139,7 @@ def test_a_half_open_line_to_the_api_server_is_given_up(
     process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
     process.start()
     process.wait_until_listening()
-    testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+    testbed.audit_to(process.audit_name, process.audit_address)
     ask(place, "before")
     place.wait_for_secret("before", PATIENCE)
     to_kube.set(Fault(silent=True))

@@ -6,6 +6,8 @@ comes into being here: what vaultsync itself writes is looked at.
 
 import itertools
 import json
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
@@ -34,6 +36,7 @@ READY = {
     "lastTransitionTime": "2026-01-01T00:00:00Z",
 }
 PATIENCE = 60.0
+MISSING_SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +194,42 @@ def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, v
     (said,) = [json.loads(line) for line in process.output().splitlines() if "starting anew" in line]
     assert "404" in said["reason"]
     assert f"/apis/{GROUP}/v1beta1/" in said["reason"]
+
+
+def test_while_a_crd_is_missing_the_others_are_listed_ever_more_seldom(
+    testbed: Testbed, vaultsync: VaultsyncFactory
+) -> None:
+    """The group is served, one of its resources is not: each attempt gets as far as the lists."""
+    serve(testbed, "v1")
+    process = vaultsync()
+    corner = Corner(testbed)
+    corner.external_secret("before")
+    corner.wait_for_seeded("before")
+    before = lists_of(testbed, "externalsecrets")
+    testbed.kube.delete(*CRD, f"clustersecretstores.{GROUP}")
+    try:
+        process.wait_until(lambda: "starting anew" in process.output(), PATIENCE)
+        time.sleep(MISSING_SECONDS)
+        lists = lists_of(testbed, "externalsecrets") - before
+        said = sum("starting anew" in line for line in process.output().splitlines())
+        assert process.health.answers("/livez")
+        assert process.health.answers("/readyz", 503)
+    finally:
+        serve(testbed, "v1")
+    print(f"in {MISSING_SECONDS:g} s there were {lists} lists and {said} lines")
+    assert 1 <= lists <= 6  # after 0.5 to 1 s, then twice as long each time
+    assert said == 1
+    corner.external_secret("after")
+    corner.wait_for_seeded("after")
+    process.wait_until_ready(PATIENCE)
+    assert process.alive
+
+
+def lists_of(testbed: Testbed, resource: str) -> int:
+    """How often the API server was asked for a list of all of them."""
+    text = testbed.kube_apiserver.api.text("/metrics")
+    pattern = rf'^apiserver_request_total\{{.*resource="{resource}".*verb="LIST".*\}} (\d+)$'
+    return sum(int(number) for number in re.findall(pattern, text, re.MULTILINE))
 
 
 class TestConditionIsAllowed:

@@ -35,7 +35,7 @@ def test_a_better_source_is_taken_when_it_comes_and_the_poll_steps_in_when_it_go
     process = vaultsync({"VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
     place.wait_for(lambda: sources(process) == ["poll"], 20, "the poll, as no device has connected")
     heals(place, "polled")
-    place.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+    place.testbed.audit_to(process.audit_name, process.audit_address)
     place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
     heals(place, "heard")
     place.testbed.no_audit_to(process.audit_name)  # which leaves the connection open: its silence is what tells

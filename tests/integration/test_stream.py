@@ -30,7 +30,7 @@ def test_a_policy_that_forbids_the_stream_is_told_and_another_source_tells(
     first = place.wait_for_secret("app")
     place.vault.delete(place.path("app"))
     place.wait_for(lambda: another(place, "app", first))
-    place.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+    place.testbed.audit_to(process.audit_name, process.audit_address)
     place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
 
 

@@ -94,7 +94,7 @@ class VaultsyncFactory:
             process.start()
         if start and audit and self.audit:
             process.wait_until_listening()
-            self.testbed.audit_to(process.audit_name, f"127.0.0.1:{process.audit_port}")
+            self.testbed.audit_to(process.audit_name, process.audit_address)
         return process
 
     def stop(self) -> None:

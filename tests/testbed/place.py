@@ -180,13 +180,13 @@ class Place:
 
         return self.wait_for(probe, what=f"{name} says {words}")
 
-    def wait_until_fine(self, name: str) -> None:
+    def wait_until_fine(self, name: str, timeout: float = 10.0) -> None:
         """Waits until an ExternalSecret says that nothing is wrong."""
 
         def probe() -> bool:
             return self.annotations(name).get("vaultsync.io/created", "").startswith("True")
 
-        self.wait_for(probe, what=f"{name} says that it is fine")
+        self.wait_for(probe, timeout, what=f"{name} says that it is fine")
 
     def events(self, name: str, component: str | None = None) -> list[tuple[str, str]]:
         """Reasons and messages of the Events about an ExternalSecret, perhaps only those of one component."""

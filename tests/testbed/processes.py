@@ -207,6 +207,12 @@ _ports_given: set[int] = set()
 _ports_lock = threading.Lock()
 
 
+def receives(port: int) -> bool:
+    """Whether a UDP socket is bound to this port."""
+    rows = [row.split() for table in ("udp", "udp6") for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    return any(int(row[1].rpartition(":")[2], 16) == port for row in rows)
+
+
 def accepts(port: int) -> bool:
     """Whether somebody listens on the port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.testbed.api import Api
 from tests.testbed.identity import PROJECT, Identity
-from tests.testbed.processes import Process, accepts, free_port
+from tests.testbed.processes import Process, accepts, free_port, receives
 
 # What of a person's own environment must not reach the process: other servers' addresses and tokens, and settings.
 FOREIGN = ("VAULT_", "BAO_", "VAULTSYNC_", "KUBE")
@@ -47,6 +47,11 @@ class VaultsyncProcess(Process):
         )
 
     @property
+    def audit_address(self) -> str:
+        """Where it listens for Vault's audit device, unless told otherwise."""
+        return f"udp:127.0.0.1:{self.audit_port}"
+
+    @property
     def health(self) -> Api:
         """Its own health endpoint (/livez and /readyz)."""
         return Api(f"http://127.0.0.1:{self.health_port}")
@@ -55,13 +60,13 @@ class VaultsyncProcess(Process):
         self.wait_until(lambda: self.health.answers("/readyz"), timeout)
 
     def wait_until_listening(self, timeout: float = 15.0) -> None:
-        """Until Vault's audit device can connect."""
-        self.wait_until(lambda: accepts(self.audit_port), timeout)
+        """Until Vault's audit device can send to it."""
+        self.wait_until(lambda: receives(self.audit_port) or accepts(self.audit_port), timeout)
 
     def _listen(self) -> dict[str, str]:
         return {
             "VAULTSYNC_HEALTH_LISTEN": f"127.0.0.1:{self.health_port}",
-            "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
+            "VAULTSYNC_AUDIT_LISTEN": self.audit_address,
         }
 
 

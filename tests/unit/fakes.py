@@ -6,13 +6,14 @@ outage in the middle. What the real ones do is tested on the real ones (tests/in
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
 from tests.unit.build import NOON
-from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError
+from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.marks import MANAGED_BY, parse_mark
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import ExternalSecret, ObjectName, Report
@@ -58,6 +59,7 @@ class FakeVault:
         self.rotations: dict[VaultPath, int] = defaultdict(int)
         self.marks: dict[VaultPath, int] = defaultdict(int)
         self.marks_refused: VaultsyncError | None = None
+        self.lost: set[VaultPath] = set()
         self.on_own_write: Callable[[VaultPath, int, str], None] = lambda *_: None
         self.request_ids: dict[VaultPath, str] = {}
         self.clustered = False
@@ -82,6 +84,9 @@ class FakeVault:
         """What is there."""
         return self.secrets.get(path, Secret()).values
 
+    def clock(self) -> datetime:
+        return self.now
+
     async def look(self, path: VaultPath, kv: int) -> SecretState:
         self.looks[path] += 1
         self._fail(path)
@@ -89,11 +94,20 @@ class FakeVault:
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self.creates[path] += 1
-        return self._write(path, state, values)
+        return self._answer(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
         self.rotations[path] += 1
-        return self._write(path, state, values)
+        return self._answer(path, state, values)
+
+    def _answer(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState:
+        if path not in self.lost:
+            return self._write(path, state, values)
+        error = VaultUnavailable("no answer from Vault")
+        error.sent = self.now
+        with suppress(VaultRejected):
+            self._write(path, state, values)
+        raise error
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
         self.marks[path] += 1

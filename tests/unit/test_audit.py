@@ -274,6 +274,26 @@ def test_a_forging_sender_causes_few_looks_and_nothing_else(listen: str) -> None
         receiving(test, listen=listen)
 
 
+def test_a_write_in_kv_v1_is_believed_of_a_verified_sender_alone(listen: str) -> None:
+    """Its state does not show it; what came before the verification may have been missed, and is looked for."""
+
+    async def test(made: Receiving) -> None:
+        forger = await made.stranger()
+        for operation in ("create", "update", "delete"):
+            forger.send(audit_line(operation, "kv1/a", "kv1/") + b"\n")
+        await eventually(lambda: made.events)
+        await asyncio.sleep(0.1)
+        assert {event.kind for event in made.events} == {"kv-v1/delete"}
+        forger.close()
+        device = await made.device()
+        device.send(READ)
+        await eventually(lambda: made.audit.is_connected)
+        device.send(audit_line("update", "kv1/a", "kv1/") + b"\n")
+        await eventually(lambda: made.events[-1].kind == "kv-v1/write")
+
+    receiving(test, listen=listen)
+
+
 def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str) -> None:
     async def test(made: Receiving) -> None:
         await eventually(lambda: made.asked)

@@ -20,7 +20,7 @@ def hearing(listen: str = UDP, file: str = "", *, has_tls: bool = False) -> Hear
 
 def sends_to(address: str, socket_type: str = "tcp", path: str = "vaultsync", **options: str) -> AuditDevice:
     more = {"socket_type": socket_type} if socket_type else {}
-    return AuditDevice(path, "socket", {"address": address, **more, **options})
+    return AuditDevice(path, "socket", {"address": address, "write_timeout": "10ms", **more, **options})
 
 
 def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
@@ -84,6 +84,10 @@ def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
         ({"filter": "mount_type == kv"}, "it has a filter"),
         ({"log_raw": "true"}, "it has log_raw"),
         ({"log_raw": "1"}, "it has log_raw"),
+        ({"write_timeout": "2s"}, "its write_timeout is 2s"),
+        ({"write_timeout": ""}, "its write_timeout is missing"),
+        ({"write_timeout": "soon"}, "its write_timeout is soon"),
+        ({"write_timeout": "0"}, "its write_timeout is 0"),
     ],
 )
 def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict[str, str], words: str) -> None:
@@ -91,9 +95,12 @@ def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict
     assert (first.of, first.mark) == ("vaultsync/", Mark.WARNING)
     assert words in first.found
     assert "socket_type=udp" in first.fix
-    assert next(iter(options)) not in first.fix.partition("#")[0]
+    [(name, value)] = options.items()
+    assert f"{name}={value} " not in first.fix.partition("#")[0]
     other = sends_to("siem.example:9000", "udp", "siem", **options)
     assert [line.of for line in devices(hearing(), [FILE, other])] == [""]
+    if "write_timeout" in options:  # of a socket alone
+        return
     file = AuditDevice("file", "file", {"file_path": "/a", **options})
     first, _ = devices(hearing("", "/a"), [file, AuditDevice("syslog", "syslog")])
     assert (first.of, first.mark) == ("file/", Mark.WARNING)
@@ -102,6 +109,16 @@ def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict
 @pytest.mark.parametrize("value", ["false", "False", "0", "f"])
 def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
     assert [line.mark for line in devices(hearing(), [FILE, sends_to("a:8220", "udp", log_raw=value)])] == [Mark.OK]
+
+
+@pytest.mark.parametrize("timeout", ["10ms", "0.1s"])
+def test_a_short_write_timeout_is_well(timeout: str) -> None:
+    assert not sends_to("10.1.2.3:8220", "udp", write_timeout=timeout).waits_long
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8220", "localhost:8220", ":8220"])
+def test_on_loopback_no_write_timeout_is_needed(address: str) -> None:
+    assert not sends_to(address, "udp", write_timeout="").waits_long
 
 
 text = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"$`;&|\\"), max_size=20)
@@ -117,7 +134,7 @@ def test_whatever_stands_in_a_device_is_one_word_of_the_command(
     assert words[:3] == ["vault", "audit", "disable"]
     assert words[3:8] == [path, "&&", "vault", "audit", "enable"]
     flags = (["-local"] if is_local else []) + ([f"-description={description}"] if description else [])
-    given_options = [f"address={address}", "socket_type=udp", f"write_timeout={timeout}"]
+    given_options = [f"address={address}", "socket_type=udp", "write_timeout=10ms"]
     assert words[8:] == [f"-path={path}", *flags, "socket", *given_options]
 
 

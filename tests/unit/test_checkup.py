@@ -181,14 +181,27 @@ def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
         ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], [Name.AUDIT, "policy secret/"]),
         (
             "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check",
-            [Name.VAULT],
-            [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS],
+            ["policy sys/ and auth/", "policy secret/data/vaultsync-check"],
+            [Name.AUDIT],
         ),
     ],
 )
-def test_a_vault_that_goes_away_is_red(where: str, failed: list[str], not_asked: list[str]) -> None:
+def test_what_vault_fails_on_is_red_and_the_rest_goes_on(where: str, failed: list[str], not_asked: list[str]) -> None:
     found = lines(lambda path: 500 if path == where else 0)
     assert (marks(found, Mark.FAILED), marks(found, Mark.NOT_ASKED)) == (failed, not_asked)
+
+
+def test_a_vault_that_goes_away_is_red() -> None:
+    gone: list[str] = []
+
+    def failing(path: str) -> int:
+        if "ui/mounts" in path:
+            gone.append(path)
+        return 500 if gone and path.startswith("/v1/") else 0
+
+    found = lines(failing)
+    assert marks(found, Mark.FAILED) == [Name.VAULT]
+    assert marks(found, Mark.NOT_ASKED) == [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS]
 
 
 def test_a_store_in_no_mount_of_kv_is_told() -> None:
@@ -276,3 +289,12 @@ def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jw
     """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
     by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
     assert missing(by_role, Checked([], user)).audience == audience
+
+
+def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:
+    """Such as of a proxy that wants https."""
+    found = lines(lambda path: 301 if path == "/v1/sys/health" else 0)
+    (line,) = [line for line in found if line.check is Name.VAULT]
+    assert line.mark is Mark.FAILED
+    assert "the redirect (301)" in line.found
+    assert "set VAULT_ADDR to Vault's address" in line.fix

@@ -140,6 +140,7 @@ def test_an_unproven_subscription_is_proven_by_any_event_once() -> None:
         made.wrote(write())
         assert await is_found(made, DEAF_SECONDS + 0.1)
         assert made.unsubscribed()
+        assert not made.unsubscribed(), "an attempt to subscribe that fails has another reason"
         made.subscribed()
         assert made.is_unproven
         assert made.received(event(7, "kv-v2/metadata-patch"))

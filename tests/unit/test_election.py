@@ -35,6 +35,7 @@ from vaultsync.kube.election import (
     TIMING,
     Election,
     LeadershipLost,
+    Release,
     Timing,
     awake,
     parse_lease,
@@ -222,6 +223,7 @@ class Candidate:
         ahead: seconds that its clock has leapt, as when only its machine slept.
         led: how often it began to.
         lost: why it lost the leadership, each time.
+        release: how it lets go of the Lease.
     """
 
     def __init__(self, leases: Leases, name: str) -> None:
@@ -232,6 +234,7 @@ class Candidate:
         self.led = 0
         self.lost: list[str] = []
         self.last_wish: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.release = Release()
         self.fence = Fence(self.clock)
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -248,7 +251,8 @@ class Candidate:
             self.fence = Fence(self.clock)
             client = cast(KubeClient, self.wire)
             try:
-                await Election(client, "vaultsync", "vaultsync", self.name, self.fence, self.clock).run(self._lead)
+                election = Election(client, "vaultsync", "vaultsync", self.name, self.fence, self.clock)
+                await election.run(self._lead, lambda: self.release)
             except* LeadershipLost as errors:
                 assert not self.fence.is_open
                 self.lost.append(str(errors.exceptions[0]))
@@ -502,6 +506,19 @@ def test_a_takeover_whose_answer_is_lost_is_still_its_own() -> None:
             assert (leases.holder, b.leads) == ("b", False)
             b.wire.forgets = False
             assert await until(lambda: b.leads, 15) < 6
+
+    run(test())
+
+
+def test_a_lease_that_must_not_be_released_is_left_to_run_out() -> None:
+    async def test() -> None:
+        async with candidates("a", "b") as [a, b]:
+            a.release = Release(refusal="a write is under way")
+            with logged() as lines:
+                await a.stop()
+            assert not a.leads
+            assert [line for line in lines if "left to expire" in line and "a write is under way" in line]
+            assert await until(lambda: b.leads, 60) >= Timing().deadline
 
     run(test())
 

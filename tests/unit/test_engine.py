@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -36,6 +37,7 @@ from vaultsync.core.errors import (
     ReportNotWritten,
     VaultDenied,
     VaultRejected,
+    VaultRequestFailed,
     VaultUnavailable,
     WriteConflict,
 )
@@ -49,11 +51,12 @@ from vaultsync.engine.controller import (
     AUDIT_LOOK_SECONDS,
     DOUBT_SECONDS,
     FIRST_RETRY,
-    LONGEST_ABSENCE,
+    HINT_SPACING,
     MAX_DEFERRED,
     WORKERS,
     Controller,
 )
+from vaultsync.engine.failure_scopes import LONGEST_ABSENCE
 from vaultsync.engine.index import Index, server_identity
 from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.engine.marker import Marker
@@ -129,8 +132,9 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def settled(self) -> None:
-        """Nothing is queued or worked on."""
+        """Nothing is queued or worked on, but for what waits longer than a second look at a path."""
         queue = self.controller._queue
+        await asyncio.sleep(HINT_SPACING)
         await eventually(lambda: not len(queue) and not queue._processing)
         await asyncio.sleep(0.005)
         await eventually(lambda: not len(queue) and not queue._processing)
@@ -774,6 +778,21 @@ def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: s
     run_ahead(test())
 
 
+def test_a_forged_deletion_in_kv_v1_is_one_look() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(KV1, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(v1_external_secret(annotations=SEED))
+            await engine.quiet()
+            writes, looks = len(engine.writer.writes), engine.vault.looks[KV1]
+            engine.event("kv1/a", "kv-v1/delete")
+            await engine.quiet()
+            assert (len(engine.writer.writes), engine.vault.looks[KV1]) == (writes, looks + 1)
+
+    run(test())
+
+
 def test_whether_there_are_standby_nodes_is_asked_only_where_a_look_shows_too_little() -> None:
     async def test() -> None:
         engine = Engine()
@@ -846,6 +865,27 @@ def test_a_flood_of_events_during_a_pass_is_one_more_look() -> None:
             await engine.settled()
             assert engine.vault.looks[A] == 2
             assert not engine.controller._deferred
+
+    run(test())
+
+
+def test_many_events_of_one_path_are_few_looks_and_the_first_one_is_at_once() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="p")
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a"))
+            await engine.settled()
+            started, looks = time.monotonic(), engine.vault.looks[A]
+            engine.event()
+            await engine.settled()
+            assert engine.vault.looks[A] == looks + 1
+            while (passed := time.monotonic() - started) < 1:
+                engine.event()
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(2 * HINT_SPACING)
+            assert passed / HINT_SPACING / 4 <= engine.vault.looks[A] - looks <= passed / HINT_SPACING + 3
+            assert len(engine.controller._hinted) <= 1
 
     run(test())
 
@@ -927,7 +967,7 @@ def test_a_vault_that_is_away_is_asked_as_seldom_for_a_thousand_paths_as_for_one
 def test_a_path_that_fails_alone_does_not_hold_up_the_others() -> None:
     async def test() -> None:
         engine = Engine()
-        engine.vault.errors[A] = [VaultUnavailable("this one alone", 500)] * 1000
+        engine.vault.errors[A] = [VaultRequestFailed("this one alone", 500)] * 1000
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             for number in range(200):

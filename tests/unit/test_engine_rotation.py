@@ -9,11 +9,19 @@ from loguru import logger
 
 from tests.unit.build import NOON, entry, eventually, external_secret, path, run, run_ahead
 from tests.unit.test_engine import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
-from vaultsync.core.errors import VaultUnavailable, WriteConflict
+from vaultsync.core.errors import (
+    VaultNamespaceUnavailable,
+    VaultRejected,
+    VaultRequestFailed,
+    VaultsyncError,
+    VaultThrottled,
+    VaultUnavailable,
+    WriteConflict,
+)
 from vaultsync.core.marks import parse_mark
 from vaultsync.core.objects import ExternalSecret
 from vaultsync.core.paths import VaultPath
-from vaultsync.engine.marker import BEHIND_SECONDS, DENIED_AGAIN_SECONDS
+from vaultsync.engine.marker import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
 HOUR = 3600
@@ -162,6 +170,60 @@ def test_a_mark_waits_for_vault() -> None:
             await eventually(lambda: engine.vault.marks[A] > 1)
             engine.vault.down = None
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (VaultThrottled("429", 7.0), 7.1),
+        (VaultRejected("400: upgrading", 400), UPGRADED_SECONDS + 0.1),
+        (VaultRequestFailed("500", 500), 1.1),
+        (VaultNamespaceUnavailable("503", "team"), 1.1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_mark_that_fails_alone_is_left_later_and_the_others_at_once(error: VaultsyncError, seconds: float) -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(asked("", "a", "b"))
+        engine.vault.errors[A] = [error]
+        async with marking(engine, hastened=False):
+            await asyncio.sleep(BEHIND_SECONDS + 0.1)
+            assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
+            assert engine.vault.secrets[B].custom_metadata
+            await asyncio.sleep(seconds)
+            assert engine.vault.secrets[A].custom_metadata
+        assert not engine.ledger.all_unmarked()
+
+    run_ahead(test())
+
+
+def test_a_mark_that_is_rejected_twice_is_given_up() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(asked())
+        engine.vault.errors[A] = [VaultRejected("400", 400)] * 2
+        async with marking(engine, hastened=False):
+            await asyncio.sleep(BEHIND_SECONDS + UPGRADED_SECONDS + 1)
+            assert not engine.ledger.all_unmarked()
+            await asyncio.sleep(10 * UPGRADED_SECONDS)
+            assert engine.vault.marks[A] == 2
+
+    run_ahead(test())
+
+
+def test_a_flush_goes_on_after_what_fails_alone() -> None:
+    async def test() -> None:
+        engine = Engine()
+        await engine.passes(asked("", "a", "b"))
+        engine.vault.errors[A] = [VaultRequestFailed("500", 500)]
+        engine.vault.errors[B] = [VaultRequestFailed("500", 500)]
+        with warnings() as told:
+            await engine.marker.flush()
+        assert engine.vault.marks[A] + engine.vault.marks[B] == 2
+        assert told == ["not all that was made is marked as such"]
 
     run(test())
 

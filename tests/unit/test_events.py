@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit import enterprise
-from tests.unit.build import Anything
-from vaultsync.core.events import BadFrame, VaultEvent, parse_event
+from tests.unit.build import Anything, audit_line, wrote
+from vaultsync.core.events import BadFrame, VaultEvent, parse_audit_entry, parse_event
 from vaultsync.core.paths import VaultPath
 
 
@@ -66,6 +66,13 @@ def test_a_write_names_its_version() -> None:
 @pytest.mark.parametrize("version", ["", "x", "-1", "1.5", "9" * 30, "²", None, [], {}, True])
 def test_a_nonsense_version_is_no_version(version: object) -> None:
     assert parsed(frame("kv-v2/data-write", "secret/data/a", metadata={"current_version": version})).version == 0
+
+
+@pytest.mark.parametrize(("told", "request_id"), [("f2e6-22be", "f2e6-22be"), (None, ""), (7, ""), ({}, "")])
+def test_an_audit_entry_names_its_request_and_a_frame_does_not(told: object, request_id: str) -> None:
+    (audited,) = parse_audit_entry(audit_line("update", "secret/data/a", request={"id": told}, **wrote(12))).events
+    assert audited.request_id == request_id
+    assert parsed(frame("kv-v2/data-write", "secret/data/a", id="f2e6-22be")).request_id == ""
 
 
 def test_without_plugin_info_the_first_segment_is_the_mount() -> None:

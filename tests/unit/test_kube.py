@@ -269,6 +269,23 @@ def test_a_silent_watch_is_opened_anew_where_it_was_and_is_no_trouble() -> None:
     assert lines == []
 
 
+def test_a_watch_is_opened_anew_where_it_was_when_that_is_asked_for() -> None:
+    api = Api([page(item("a", 1))], [[event("ADDED", "b", 12)]])
+
+    async def test(watcher: Watcher) -> None:
+        watcher.informer.reopen()  # nothing is open yet
+        await eventually(lambda: len(api.watched) == 2)
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            watcher.informer.reopen()
+        await eventually(lambda: len(api.watched) == 3)
+        assert [query["resourceVersion"] for query in api.watched] == ["10", "12", "12"]
+        assert len(api.listed) == 1
+        assert watcher.informer.trouble is None
+
+    watching(api, test)
+
+
 def test_bookmarks_keep_a_watch_alive() -> None:
     async def api(request: web.Request) -> web.StreamResponse:
         if "watch" not in request.query:

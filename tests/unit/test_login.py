@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import eventually, gone, logged, path, run
+from tests.unit.build import eventually, live, logged, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
 from vaultsync.core.check import Token
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
@@ -160,7 +160,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
             vault.alive.clear()
             client = VaultClient(login)
             with pytest.raises(VaultUnavailable, match="an answer that is not Vault's"):  # so it has come that far
-                await client.create(path("secret/data/a"), gone(), {"p": SecretStr("x")})
+                await client.create(path("secret/data/a"), live("q"), {"p": SecretStr("x")})
             assert [token for where, token in vault.asked if where == "/v1/secret/data/a"] == ["t1", "t2"]
             await client.close()
 
@@ -345,9 +345,7 @@ def test_what_was_issued_is_given_back_and_what_was_given_is_not(is_there: bool)
     run(main())
 
 
-def test_a_stop_does_not_wait_long_for_a_vault_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REVOKE_SECONDS", 0.05)
-
+def test_a_stop_does_not_wait_long_for_a_vault_that_hangs() -> None:
     async def main() -> None:
         vault = Vault()
 
@@ -360,7 +358,7 @@ def test_a_stop_does_not_wait_long_for_a_vault_that_hangs(monkeypatch: pytest.Mo
             login = Login(VaultAccess(address), APPROLE)
             await login.log_in()
             async with asyncio.timeout(0.4):
-                await login.close()
+                await login.close(0.05)
 
     run(main())
 

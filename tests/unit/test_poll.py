@@ -9,7 +9,15 @@ from itertools import pairwise
 import pytest
 
 from tests.unit.build import logged, path, run_ahead
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import (
+    VaultDenied,
+    VaultNamespaceUnavailable,
+    VaultRejected,
+    VaultRequestFailed,
+    VaultsyncError,
+    VaultThrottled,
+    VaultUnavailable,
+)
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.vault.poll import BACKLOG, FIRST_WAIT, LONGEST_WAIT, STEP_SECONDS, Poller
 
@@ -325,6 +333,36 @@ def test_where_no_list_may_be_had_each_path_is_looked_at(failure: VaultsyncError
     with logged() as lines:
         after(INTERVAL - CLOSE, world)
     assert world.looked_at() == Counter(paths(10))
+    assert lines == []
+
+
+@pytest.mark.parametrize("finds", [False, True])
+def test_a_folder_on_which_vault_fails_is_left_to_looks_at_each_path(finds: bool) -> None:
+    world = finding(*paths(5)) if finds else World(*paths(10), live=False)
+    world.failure = VaultRequestFailed("500")
+    with logged() as lines:
+        after(INTERVAL - CLOSE, world)
+    assert world.looked_at() == (Counter([FIND]) if finds else Counter(paths(10)))
+    assert lines == []
+
+
+@pytest.mark.parametrize("failure", [VaultNamespaceUnavailable("503", "team"), VaultThrottled("429", 5.0)])
+@pytest.mark.parametrize("finds", [False, True])
+def test_a_folder_of_which_looks_would_fail_as_well_is_left_out_for_a_round(
+    failure: VaultsyncError, finds: bool
+) -> None:
+    async def steps(world: World, poller: Poller) -> None:
+        await asyncio.sleep(INTERVAL - CLOSE)
+        assert world.looks == []
+        assert len(world.lists) == (1 if finds else 4), "each folder was asked for"
+        world.failure = None
+        await asyncio.sleep(INTERVAL)
+        assert len(world.looked_at()) == (5 if finds else 20)
+
+    world = finding(*paths(5)) if finds else World(*(path(f"secret/data/{n % 4}/p{n}") for n in range(20)))
+    world.failure = failure
+    with logged() as lines:
+        with_poller(steps, world)
     assert lines == []
 
 

@@ -13,6 +13,7 @@ from vaultsync.core.names import Result
 from vaultsync.kube.client import connect
 from vaultsync.kube.selection import Selection
 from vaultsync.kube.watches import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.lifecycle import Stop
 from vaultsync.ops.health import Part
 from vaultsync.settings import Settings
 from vaultsync.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
@@ -42,7 +43,7 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
     async def main() -> None:
         settings = Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", vault_token="t0ken", kubeconfig=kubeconfig)
         kube = await connect(kubeconfig, 1.0)
-        app = App(settings, kube)
+        app = App(settings, kube, Stop())
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
@@ -109,12 +110,12 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
     async def test(status: Status, watches: Watches) -> None:
         assert told(status)["vault"] == Part("vault", "answers")
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
-        status.vault.trouble = "it returns 503"
+        status.vault._failures.trouble = "it returns 503"
         assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
         assert not status.figures().vault_reachable
-        status.vault.trouble, status.stream.is_unanswered = "", True
+        status.vault._failures.trouble, status.stream.is_unanswered = "", True
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
-        status.vault.trouble, status.stream.is_connected = "it returns 503", True
+        status.vault._failures.trouble, status.stream.is_connected = "it returns 503", True
         assert told(status)["vault"].is_well
         for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
             status.sources._current = source

@@ -4,6 +4,8 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.unit.build import run
 from tests.unit.servers import Handler, all_that_an_error_holds, answer, http_server, raw_server
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.vault import transport
-from vaultsync.vault.transport import Answer, VaultAccess
+from vaultsync.vault.transport import MAX_RETRY_AFTER, Answer, VaultAccess
 
 TOKEN, VALUE = "t0ken", "5ecret-value"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
@@ -399,8 +401,44 @@ def test_an_answer_that_says_when_to_come_back_is_an_answer(status: int) -> None
         return web.Response(status=status, headers={"Retry-After": "3600"}, text='{"errors": ["too many"]}')
 
     async def test(address: str) -> None:
-        assert await request(address) == Answer(status, {"errors": ["too many"]})
+        assert await request(address) == Answer(status, {"errors": ["too many"]}, retry_after=MAX_RETRY_AFTER)
         assert len(asked) == 1
+
+    served(handler, test)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("3600", MAX_RETRY_AFTER),
+        ("9" * 400, 0.0),
+        ("-1", 0.0),
+        ("1.5", 0.0),
+        ("soon", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", MAX_RETRY_AFTER),
+        ("Wed, 99 Oct 2099 07:28:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_anything_else_is_none(header: str, seconds: float) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": header}, text="{}")
+
+    async def test(address: str) -> None:
+        assert (await request(address)).retry_after == seconds
+
+    served(handler, test)
+
+
+def test_a_date_to_come_back_at_is_so_many_seconds_ahead() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+        return web.Response(status=429, headers={"Retry-After": date}, text="{}")
+
+    async def test(address: str) -> None:
+        assert 30 < (await request(address)).retry_after <= 40
 
     served(handler, test)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from vaultsync.core.audit_address import AuditAddress, Transport, parse_audit_address
 from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
+from vaultsync.core.durations import parse_duration
 
 SYS_AUDIT: Final = "sys/audit"
 NEEDED: Final = frozenset({"read", "sudo"})
@@ -17,6 +18,8 @@ NEEDED: Final = frozenset({"read", "sudo"})
 WRITE_TIMEOUT: Final = "10ms"
 """Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
 own subnet, until ARP gives up. The default is 2 s."""
+LONGEST_TIMEOUT: Final = 0.1
+"""Seconds of write_timeout about which nothing is said."""
 ENABLE: Final = (
     "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
     f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
@@ -30,7 +33,7 @@ _NOT_READABLE: Final = (
     "blocks Vault if its socket_type is tcp or missing, and its address is another machine's"
 )
 _THIS_MACHINE: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104 — where Vault dials them
-_KEPT: Final = ("write_timeout", "hmac_accessor", "elide_list_responses")
+_KEPT: Final = ("hmac_accessor", "elide_list_responses")
 """Options that a new device gets from the old one. The others change what arrives, or where."""
 
 
@@ -69,7 +72,24 @@ class AuditDevice:
         address = self.address
         if address is None or address.transport is not Transport.TCP:
             return False
-        return not (address.is_loopback or address.host in _THIS_MACHINE)
+        return not self.is_on_loopback
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether it sends to Vault's own machine."""
+        address = self.address
+        return address is not None and (address.is_loopback or address.host in _THIS_MACHINE)
+
+    @property
+    def waits_long(self) -> bool:
+        """Whether Vault can wait for a UDP device longer than need be: its write_timeout is long, missing or wrong."""
+        address = self.address
+        if address is None or address.transport is not Transport.UDP or self.is_on_loopback:
+            return False
+        try:
+            return not 0 < parse_duration(self.options.get("write_timeout", "")) <= LONGEST_TIMEOUT  # 0: sends nothing
+        except ValueError:
+            return True
 
     def is_for(self, hearing: Hearing) -> bool:
         """Whether it delivers, or is meant to deliver, to the vaultsync of these settings."""
@@ -89,7 +109,7 @@ class AuditDevice:
         """The commands that enable it again, by UDP, or what to do where its texts are none for a terminal."""
         options = {name: self.options[name] for name in _KEPT if name in self.options}
         new = {"address": self.options.get("address", ""), "socket_type": "udp", "write_timeout": WRITE_TIMEOUT}
-        options = {**new, **options}
+        options = new | options
         flags = ["-local"] if self.is_local else []
         flags += [f"-description={self.description}"] if self.description else []
         words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]
@@ -180,6 +200,9 @@ def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
         yield "it has a filter: vaultsync does not see what that leaves out"
     if options.get("log_raw", "false").lower() not in ("false", "0", "f"):
         yield "it has log_raw: Vault hashes no values, and sends them as they are"
+    if device.waits_long:
+        shown = cut(options.get("write_timeout", "")) or "missing, which means 2s"
+        yield f"its write_timeout is {shown}: Vault can wait for a machine that is gone from its own subnet"
     if address is not None and listen is not None and address.transport is not listen.transport:
         yield f"it sends by {address.transport.value}, and vaultsync listens at {listen}"
 

@@ -3,7 +3,8 @@
 Messages are shown to people on their ExternalSecret: they name what answered, what it said and where, never a value.
 """
 
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Final
 
 from vaultsync.core.names import Result
 
@@ -17,23 +18,60 @@ class VaultsyncError(Exception):
     """What a pass that it ends counts as."""
 
 
-class VaultUnavailable(VaultsyncError):
-    """Vault gave no usable answer: no connection, a time-out, sealed, overloaded or a server error.
+class VaultFailure(VaultsyncError):
+    """A request got no usable answer, so nothing is known of its path; the subclass names the scope of the failure.
 
     Args:
         message: as for all.
         status: of HTTP, 0 where nothing was answered.
+
+    Attributes:
+        sent: when the request was sent, by Vault's clock, if it writes a value and may have been applied all the same.
     """
 
-    result = Result.UNAVAILABLE
+    result = Result.REFUSED
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        self.sent: datetime | None = None
+
+
+class VaultUnavailable(VaultFailure):
+    """Vault as a whole: no connection, sealed, not initialised, or no active node.
+
+    Args:
+        message: as for all.
+        status: of HTTP, 0 where nothing was answered.
+        is_vaults: the answer is JSON as Vault sends it, not the page of a proxy.
+    """
+
+    result = Result.UNAVAILABLE
+
+    def __init__(self, message: str, status: int = 0, *, is_vaults: bool = False) -> None:
+        super().__init__(message, status)
+        self.is_vaults = is_vaults
 
 
 class VaultUntrusted(VaultUnavailable):
     """Vault's certificate is not one to trust; a person has to name its CA, or its own name."""
+
+
+class VaultNamespaceUnavailable(VaultFailure):
+    """One Vault namespace, which is sealed or locked. Vault itself works.
+
+    Args:
+        message: as for all.
+        namespace: its name.
+    """
+
+    def __init__(self, message: str, namespace: str) -> None:
+        super().__init__(message, 503)
+        self.namespace = namespace
+
+
+class VaultRequestFailed(VaultFailure):
+    """One request: a server error, a time-out or the page of a proxy. Vault itself works."""
 
 
 class VaultDenied(VaultsyncError):
@@ -49,9 +87,18 @@ class NoCredential(VaultsyncError):
 
 
 class VaultRejected(VaultsyncError):
-    """Vault understood the request and refuses it (other 4xx): no such mount, or one that is still being upgraded."""
+    """Vault understood the request and refuses it (other 4xx): no such mount, or one that is still being upgraded.
+
+    Args:
+        message: as for all.
+        status: of HTTP, 0 where vaultsync itself refuses.
+    """
 
     result = Result.REFUSED
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RedirectRefused(VaultRejected):
@@ -65,17 +112,19 @@ class RedirectRefused(VaultRejected):
         status: of HTTP.
     """
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+
+class RequestImpossible(VaultRejected):
+    """The request can't be built: a name can't be sent. A person has to correct the ExternalSecret or its store."""
+
+    retryable = False
 
 
-class BudgetSpent(VaultsyncError):
-    """A namespace may have no further path created for now.
+class Postponed(VaultsyncError):
+    """The pass has to wait; that is no failure.
 
     Args:
         message: as for all.
-        wait: seconds until it may again.
+        wait: seconds until its turn.
     """
 
     result = Result.PUT_OFF
@@ -83,6 +132,18 @@ class BudgetSpent(VaultsyncError):
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class BudgetSpent(Postponed):
+    """A namespace may have no further path created for now."""
+
+
+class VaultThrottled(Postponed):
+    """Vault limits the rate of requests (429)."""
+
+
+OF_ONE_PATH: Final = (VaultDenied, VaultRejected, VaultRequestFailed, VaultNamespaceUnavailable)
+"""Errors after which requests for other paths, or in other Vault namespaces, may well succeed."""
 
 
 class WriteConflict(VaultsyncError):

@@ -35,6 +35,7 @@ _AUDITED = {
 }
 """Operation and folder of a request, and the event of KV v2 that it causes."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
+_MOUNT_CHANGES = ("create", "update", "patch", "delete")
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
 CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
 """A canary is a read of this path with a nonce at its end.
@@ -70,6 +71,11 @@ class VaultEvent:
     def is_write(self) -> bool:
         """Whether the event says that a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
+
+    @property
+    def is_unversioned_write(self) -> bool:
+        """Whether the event says that KV v1 was written to. Its state does not show it: the event must be believed."""
+        return self.kind == "kv-v1/write"
 
     @property
     def is_deletion(self) -> bool:
@@ -116,6 +122,22 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MountChange:
+    """Mounts were made, tuned, moved or disabled.
+
+    Attributes:
+        mount: the mount's path with its closing slash, in its Vault namespace; None where any mount may be meant, as a
+            move names both paths in hashed form only.
+    """
+
+    mount: VaultPath | None
+
+    def covers(self, namespace: str, path: str) -> bool:
+        """Whether a path of Vault's API may be in the changed mount."""
+        return self.mount is None or (namespace == self.mount.namespace and path.startswith(self.mount.path))
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """What an entry of an audit device says.
 
@@ -123,11 +145,13 @@ class AuditEntry:
         request_id: Vault's ID of the request.
         events: the changes that the request may stand for: in KV v1 or v2, as the entry does not say which it is.
         nonce: of a canary, "" for any other request.
+        mounts: which mount has changed, None for any other request.
     """
 
     request_id: str = ""
     events: tuple[VaultEvent, ...] = ()
     nonce: str = ""
+    mounts: MountChange | None = None
 
 
 OTHER_ENTRY = AuditEntry()
@@ -164,17 +188,30 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
     _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
     if canary:
         return AuditEntry(request_id, nonce=nonce)
-    if document.get("error") or request.get("mount_type", "kv") != "kv":
+    if document.get("error"):
+        return OTHER_ENTRY
+    if (mounts := _changed_mount(operation, path, request)) is not None:
+        return AuditEntry(request_id, mounts=mounts)
+    if request.get("mount_type", "kv") != "kv":
         return OTHER_ENTRY
     return AuditEntry(request_id, tuple(_audited(operation, path, request, document)))
+
+
+def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
+    if operation not in _MOUNT_CHANGES:
+        return None
+    if path == "sys/remount":
+        return MountChange(None)
+    if not path.startswith("sys/mounts/"):
+        return None
+    mount = path.removeprefix("sys/mounts/").removesuffix("/tune").strip("/") + "/"
+    return MountChange(VaultPath(_namespace(request), mount))
 
 
 def _audited(
     operation: str, path: str, request: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[VaultEvent]:
-    where = request.get("namespace")
-    name = where.get("path") if isinstance(where, dict) else None
-    namespace = clean_namespace(name if isinstance(name, str) else "")
+    namespace = _namespace(request)
     mount = _audited_mount(request.get("mount_point"), path, namespace)
     if not mount:
         return
@@ -191,6 +228,12 @@ def _audited(
         yield VaultEvent(data_path, f"kv-v2/{kind}", version, time, request_id)
     if operation in _AUDITED_V1 and not version:
         yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time, request_id)
+
+
+def _namespace(request: Mapping[str, Any]) -> str:
+    where = request.get("namespace")
+    name = where.get("path") if isinstance(where, dict) else None
+    return clean_namespace(name if isinstance(name, str) else "")
 
 
 def _audited_mount(told: object, path: str, namespace: str) -> str:

@@ -67,6 +67,7 @@ class Refusal(StrEnum):
 
     VAULT_DENIED = "vault_denied"
     VAULT_REJECTED = "vault_rejected"
+    VAULT_FAILED = "vault_failed"
     SEED_PATHS = "seed_paths"
     SEED_BUDGET = "seed_budget"
     ANNOTATION = "annotation"

@@ -11,6 +11,10 @@ from typing import Final, NamedTuple
 _REFUSED: Final = "%*?[]{}\\"
 """Escapes and wildcards: what reads them as more than a name would come upon another path than was meant."""
 
+MAX_NAMESPACE: Final = 1024
+MAX_PATH: Final = 16 * 1024
+"""Characters. Vault cuts the connection of a request line over 1 MiB, which an ExternalSecret can hold."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class VaultPath:
@@ -127,6 +131,27 @@ def logical(mount: Mount, api_path: str) -> str:
     """The path as people and Vault's web page write it: without the API's `data/`."""
     inner = v2_path(mount, api_path) if mount.kv == 2 else None
     return api_path if inner is None else mount.path + inner
+
+
+def unsendable_reason(namespace: str, path: str = "") -> str:
+    """Why a request for a path can't be sent, and what to correct; "" if it can be sent.
+
+    A Vault namespace travels in an HTTP header. The reason quotes at most one character of it.
+
+    Args:
+        namespace: Vault's.
+        path: of Vault's API.
+    """
+    where = "spec.provider.vault.namespace of the store"
+    if len(namespace) > MAX_NAMESPACE:
+        return f"{where} has {len(namespace)} characters, more than {MAX_NAMESPACE}; name a Vault namespace there"
+    odd = next((char for char in namespace if not "!" <= char <= "~"), "")
+    if odd:
+        kind = "which is not ASCII" if ord(odd) > 127 else "a space or control character"
+        return f"{where} holds {odd!r} (U+{ord(odd):04X}), {kind}; name a Vault namespace there"
+    if len(path) > MAX_PATH:
+        return f"the path that store and key make up has {len(path)} characters, more than {MAX_PATH}"
+    return ""
 
 
 def unsafe_reason(text: str, what: str = "the key") -> str:

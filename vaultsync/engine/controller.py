@@ -6,8 +6,8 @@ done, again later, retry or give up.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,20 +16,17 @@ from loguru import logger
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     BudgetSpent,
-    KubeDenied,
-    KubeRejected,
-    KubeUnavailable,
-    VaultDenied,
-    VaultRejected,
+    Postponed,
+    VaultFailure,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
-from vaultsync.core.events import VaultEvent
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.names import Result
 from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.engine.gate import Gate
+from vaultsync.engine.failure_scopes import FailureScopes
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import NEVER, Ledger
 from vaultsync.engine.own_writes import OwnWrites
@@ -46,14 +43,19 @@ LOSS_LOOK_SECONDS: Final = (10.0, 60.0)
 """The same where entries are lost: the first pause, and the longest while losses go on."""
 SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
 """A rescan waits until so long after the last loss, and at most so long after the first."""
+MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
+"""How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
+between two such looks, as audit entries may be forged."""
+MAX_MOUNTS: Final = 16
+"""Changed mounts at most that are told apart until then."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
 """After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
+HINT_SPACING = 0.05
+"""Seconds between two looks at one path that events cause; the first one is not delayed."""
 MAX_DEFERRED = 16
 """Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
-LONGEST_ABSENCE: Final = 5.0
-"""Seconds between two attempts at a Vault that is away, for all keys together."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -67,6 +69,7 @@ class Controller:
     Attributes:
         passes: how many have ended, by what they were over and how.
         resyncs: looks at everything.
+        on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
         caught_up: set once all that was known at the start of `work` is looked at.
     """
 
@@ -86,7 +89,10 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
         )
-        self._gate: Gate[Key] = Gate(lambda: backoff(FIRST_RETRY, LONGEST_ABSENCE), self._queue.add)
+        self._scopes = FailureScopes(self._queue.add)
+        self.on_rescan: Callable[[], None] = _nothing
+        self._changed_mounts: set[MountChange] = set()
+        self._mounts_looked_at = float("-inf")
         self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
         self.resyncs = 0
         self.caught_up = asyncio.Event()
@@ -95,6 +101,8 @@ class Controller:
         """Events that came while a pass over their path was running, and when, by time.monotonic."""
         self._unconfirmed: dict[VaultPath, tuple[VaultEvent, int]] = {}
         """The last event of a path that no look has shown yet, and how many looks have not."""
+        self._hinted: OrderedDict[VaultPath, float] = OrderedDict()
+        """When the last look that an event has caused was due, by time.monotonic; entries of the last moments."""
         self._received_at: dict[VaultPath, float] = {}
         """When the first event came that no pass over the path has taken up, by time.monotonic."""
         self._audit_look: asyncio.TimerHandle | None = None
@@ -104,8 +112,6 @@ class Controller:
         self._audit_alone = False
         self._works = False
         self._started = 0.0
-        self._told: set[Key] = set()
-        self._away: set[tuple[type[VaultsyncError], int]] = set()
 
     # -- signals: plain calls on the loop
 
@@ -185,8 +191,23 @@ class Controller:
         if not self._ledger.shows(event):
             self._unconfirmed[event.path] = (event, 0)
         self._received_at.setdefault(event.path, at)
-        self._ledger.touch_unversioned(event.path)
-        self._queue.add(event.path, Lane.URGENT)
+        if event.is_unversioned_write:
+            self._ledger.touch_unversioned(event.path)
+        self._look_now(event.path)
+
+    def _look_now(self, path: VaultPath) -> None:
+        """Look at the path at once, or as soon as a look for an earlier event is HINT_SPACING ago."""
+        now = time.monotonic()
+        while self._hinted and next(iter(self._hinted.values())) + HINT_SPACING <= now:
+            self._hinted.popitem(last=False)
+        due = self._hinted.setdefault(path, now)
+        if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
+            self._queue.add(path, Lane.URGENT)
+            return
+        if due < now:
+            due = self._hinted[path] = due + HINT_SPACING
+            self._hinted.move_to_end(path)
+        self._queue.add_after(path, due - now)
 
     def vault_connected(self) -> None:
         """From the event stream: whatever happened before this moment may have been missed."""
@@ -198,7 +219,7 @@ class Controller:
 
     def vault_lets_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
-        self._gate.open()
+        self._scopes.close()
         self._queue.hasten()
 
     def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
@@ -237,14 +258,37 @@ class Controller:
         else:
             self.look_at_everything()
 
+    def mounts_changed(self, change: MountChange) -> None:
+        """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
+        if len(self._changed_mounts) >= MAX_MOUNTS:
+            self._changed_mounts = {MountChange(None)}
+        is_planned = bool(self._changed_mounts)
+        self._changed_mounts.add(change)
+        if not is_planned:
+            delay, pause = MOUNT_LOOK_SECONDS
+            loop = asyncio.get_running_loop()
+            self._mounts_looked_at = max(loop.time() + delay, self._mounts_looked_at + pause)
+            loop.call_at(self._mounts_looked_at, self._look_at_changed_mounts)
+
+    def _look_at_changed_mounts(self) -> None:
+        changes, self._changed_mounts = self._changed_mounts, set()
+        self.on_rescan()
+        for path in self._index.paths():
+            if any(change.covers(path.namespace, path.path) for change in changes):
+                self._queue.add(path, Lane.RESYNC)
+        for prefix in self._index.prefixes():
+            if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
+                self._queue.add(prefix, Lane.RESYNC)
+
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._away = {found for found in self._away if found[0] is VaultUnavailable}
+        self._scopes.kube_is_back()
         self._queue.hasten()
 
     def look_at_everything(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self.resyncs += 1
+        self.on_rescan()
         for path in self._index.paths():
             self._queue.add(path, Lane.RESYNC)
         for prefix in self._index.prefixes():
@@ -274,7 +318,7 @@ class Controller:
 
     def failing(self) -> int:
         """How many passes have failed and are tried again, or wait for Vault."""
-        return self._queue.failing() + len(self._gate)
+        return self._queue.failing() + len(self._scopes)
 
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
@@ -310,10 +354,12 @@ class Controller:
                 key, lane = await self._queue.get()
                 passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
 
+    def begin_no_more(self) -> None:
+        """Begin no further pass: the process stops."""
+        self._queue.close()
+
     def _see_whether_caught_up(self) -> None:
-        if self.caught_up.is_set() or len(self._gate) or not self._queue.is_idle():
-            return
-        if any(kind is VaultUnavailable for kind, _ in self._away):
+        if self.caught_up.is_set() or self._scopes.is_vault_away or not self._queue.is_idle():
             return
         self.caught_up.set()
         logger.info(
@@ -324,7 +370,7 @@ class Controller:
         )
 
     async def _one_pass(self, key: Key, lane: Lane) -> None:
-        if not isinstance(key, ObjectName) and self._gate.holds(key, lane):
+        if not self._scopes.admit(key, lane):
             self._queue.done(key)
             return
         follow: set[Key] = set()
@@ -335,25 +381,23 @@ class Controller:
                 follow |= self._index.reader_names(key)  # also if the pass fails: they are told
             found, again = await self._pass_over(key)
             follow |= found
-        except BudgetSpent as error:
+        except Postponed as error:
             result = error.result
-            again = jittered(error.wait)
+            again = jittered(error.wait) if isinstance(error, BudgetSpent) else error.wait
             logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
             result = error.result
-            self._failed(key, error)
+            follow |= self._failed(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
             result = Result.FAILED
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._told.discard(key)
-            if isinstance(key, VaultPath) and follow:
-                self._vault_answers()
+            self._scopes.succeeded(key, asked=bool(follow))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
-            self._gate.passed(key)
+            self._scopes.end(key)
         self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._follow_deferred(key)
@@ -370,7 +414,7 @@ class Controller:
             heard_at = self._received_at.pop(key, NEVER)
             try:
                 found, again = await self._reconciler.path(key)
-            except (VaultUnavailable, WriteConflict):
+            except (VaultFailure, VaultThrottled, WriteConflict):
                 if heard_at != NEVER:
                     self._received_at[key] = heard_at
                 raise
@@ -417,33 +461,20 @@ class Controller:
             self._queue.is_busy(path) and not self._ledger.is_live(path) for path in entry.references
         )
 
-    def _failed(self, key: Key, error: VaultsyncError) -> None:
+    def _failed(self, key: Key, error: VaultsyncError) -> set[Key]:
+        """Plan the next pass; returns the ExternalSecrets that are to be told of the failure."""
         wait = self._queue.retry(key) if error.retryable else None
-        if isinstance(error, VaultUnavailable):
-            self._gate.away(key)
-        elif isinstance(error, VaultDenied | VaultRejected):
-            self._gate.open()
-        # a line when a server goes away or is sealed, and one for a key that is refused; the rest is for DEBUG
-        how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
-        known = how in self._away or key in self._told
-        if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            self._away.add(how)
-        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            self._told.add(key)
-        else:
-            known = True
-        level = "DEBUG" if known else "WARNING"
-        logger.log(level, "pass failed", key=str(key), reason=str(error), retry_s=wait and round(wait, 2))
-
-    def _vault_answers(self) -> None:
-        self._gate.open()
-        away = {found for found in self._away if found[0] is VaultUnavailable}
-        if away:
-            self._away -= away
-            logger.info("Vault answers again")
+        told: set[Key] = set()
+        for failing in self._scopes.failed(key, error, wait):
+            told |= self._reconciler.report(failing, error)
+        return told
 
     def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
         if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue
             return
         for key in keys:
             self._queue.add(key, lane)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

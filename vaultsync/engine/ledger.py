@@ -17,6 +17,7 @@ from vaultsync.core.objects import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.state import SENT_WITHIN, SecretState, same_token
 from vaultsync.engine.index import Entry
+from vaultsync.engine.unconfirmed import UnconfirmedWrite
 
 CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
@@ -140,6 +141,7 @@ class Ledger:
         self._synced: dict[ObjectName, Synced] = {}
         self._unreadable: set[VaultPath] = set()
         self._unmarked: dict[VaultPath, Unmarked] = {}
+        self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
         self.watching_since: datetime | None = None
         """When the event stream was connected: later changes do not go unseen."""
 
@@ -189,6 +191,18 @@ class Ledger:
         """The paths at which a mark is still to be left."""
         return list(self._unmarked)
 
+    def unconfirmed(self, path: VaultPath) -> UnconfirmedWrite | None:
+        """The write at the path whose response was lost."""
+        return self._unconfirmed.get(path)
+
+    def sent(self, path: VaultPath, write: UnconfirmedWrite) -> None:
+        """A write was sent to the path, and no response came."""
+        self._unconfirmed[path] = write.after(self._unconfirmed.get(path))
+
+    def confirmed(self, path: VaultPath) -> None:
+        """It is known what became of the writes at the path."""
+        self._unconfirmed.pop(path, None)
+
     def marked(self, path: VaultPath, unmarked: Unmarked) -> None:
         """The mark is left, or has lost its sense."""
         if self._unmarked.get(path) == unmarked:
@@ -230,6 +244,7 @@ class Ledger:
     def forget_path(self, path: VaultPath) -> None:
         """Nobody reads the path any more."""
         self._observed.pop(path, None)
+        self._unconfirmed.pop(path, None)
         self._unreadable.discard(path)
 
     def listed(self, prefix: FindPrefix, paths: set[VaultPath]) -> set[VaultPath]:

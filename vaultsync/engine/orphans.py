@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from vaultsync.core.errors import VaultDenied, VaultRejected
+from vaultsync.core.errors import OF_ONE_PATH, VaultDenied
 from vaultsync.core.marks import MANAGER
 from vaultsync.core.objects import FindRef, RemoteRef, Store
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, find_prefix, logical, metadata_owner, secret_path
@@ -148,7 +148,7 @@ class Orphans(Listing):
         for namespace in sorted(self._namespaces):
             try:
                 mounts = await self._vault.mounts(namespace)
-            except (VaultDenied, VaultRejected) as error:
+            except OF_ONE_PATH as error:
                 self._refused.append(str(error))
                 continue
             for accessor, mount in mounts.items():
@@ -162,14 +162,14 @@ class Orphans(Listing):
     async def _walk(self, place: _Place) -> set[VaultPath]:
         try:
             return await self._vault.find(FindPrefix(place.namespace, f"{place.mount.path}data/", 2), MAX_WALKED)
-        except (VaultDenied, VaultRejected) as error:
+        except OF_ONE_PATH as error:
             self._refused.append(str(error))
             return set()
 
     async def _look(self, path: VaultPath) -> Orphan | None:
         try:
             return self._orphan(path, await self._vault.look(path, 2))
-        except (VaultDenied, VaultRejected) as error:
+        except OF_ONE_PATH as error:
             self._refused.append(str(error))
             return None
 
@@ -193,7 +193,7 @@ class Orphans(Listing):
     async def _delete(self, orphan: Orphan) -> str:
         try:
             now = self._orphan(orphan.path, await self._vault.look(orphan.path, 2))
-        except (VaultDenied, VaultRejected) as error:
+        except OF_ONE_PATH as error:
             return str(error)
         if now != orphan:
             return CHANGED
@@ -201,7 +201,7 @@ class Orphans(Listing):
             await self._vault.delete_version(orphan.path, orphan.version)
         except VaultDenied as error:
             return f"{error}, where your token needs `update`"
-        except VaultRejected as error:
+        except OF_ONE_PATH as error:
             return str(error)
         return ""
 

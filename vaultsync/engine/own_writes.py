@@ -9,7 +9,9 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
 
 EXPECTED_SECONDS: Final = 5.0
-"""An own write's event arrives within this time. A later one is treated as anybody's."""
+"""The event of an own write arrives within this time. A later one that names no request is treated as anybody's."""
+KEPT_SECONDS: Final = 60.0
+"""How long a request ID is remembered: in a burst, audit entries may wait until they are processed."""
 
 
 @dataclass(slots=True)
@@ -17,14 +19,14 @@ class _Expected:
     """One own write whose events are still expected.
 
     Attributes:
-        until: seconds, monotonic.
+        added: seconds, monotonic.
         told_by: the kinds of source that have reported it without naming the request: True for an audit device.
     """
 
     path: VaultPath
     version: int
     request_id: str
-    until: float
+    added: float
     told_by: set[bool] = field(default_factory=set)
 
 
@@ -53,14 +55,15 @@ class OwnWrites:
             request_id: Vault's ID of the request, "" where the response names none.
         """
         self._expire()
-        expected = _Expected(path, version, request_id, self._clock() + EXPECTED_SECONDS)
+        expected = _Expected(path, version, request_id, self._clock())
         self._by_path.setdefault(path, []).append(expected)
         self._in_order.append(expected)
 
     def recognise(self, event: VaultEvent) -> bool:
         """Whether the event reports one of the own writes."""
         self._expire()
-        return any(_matches(expected, event) for expected in self._by_path.get(event.path, ()))
+        now = self._clock()
+        return any(_matches(expected, event, now) for expected in self._by_path.get(event.path, ()))
 
     def clear(self) -> None:
         """Events may have been lost: expect none of them any more."""
@@ -68,8 +71,8 @@ class OwnWrites:
         self._in_order.clear()
 
     def _expire(self) -> None:
-        now = self._clock()
-        while self._in_order and self._in_order[0].until <= now:
+        earliest = self._clock() - KEPT_SECONDS
+        while self._in_order and self._in_order[0].added <= earliest:
             path = self._in_order.popleft().path
             left = self._by_path.get(path, [])[1:]
             if left:
@@ -78,10 +81,12 @@ class OwnWrites:
                 self._by_path.pop(path, None)
 
 
-def _matches(expected: _Expected, event: VaultEvent) -> bool:
+def _matches(expected: _Expected, event: VaultEvent, now: float) -> bool:
     if event.request_id and expected.request_id:
         return event.request_id == expected.request_id
-    kind = event.is_write if expected.version else event.kind == "kv-v1/write"
+    if now - expected.added >= EXPECTED_SECONDS:
+        return False
+    kind = event.is_write if expected.version else event.is_unversioned_write
     source = bool(event.request_id)
     if not kind or event.version != expected.version or source in expected.told_by:
         return False

@@ -18,9 +18,11 @@ from vaultsync.core.errors import (
     BudgetSpent,
     NotLeading,
     VaultDenied,
+    VaultFailure,
     VaultRejected,
+    VaultRequestFailed,
     VaultsyncError,
-    VaultUnavailable,
+    VaultThrottled,
     WriteConflict,
 )
 from vaultsync.core.generate import encode, generate
@@ -38,6 +40,7 @@ from vaultsync.engine.budget import Budget
 from vaultsync.engine.index import Index, Key
 from vaultsync.engine.ledger import Failure, Ledger, Unmarked
 from vaultsync.engine.marker import Marker
+from vaultsync.engine.unconfirmed import LATE, UnconfirmedWrite, Verdict
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 SHORTLY = 0.01
@@ -52,6 +55,8 @@ class Vault(Looks, Protocol):
     async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
 
     async def password(self, policy: str, namespace: str) -> SecretStr: ...
+
+    def clock(self) -> datetime: ...
 
     async def is_clustered(self) -> bool: ...
 
@@ -132,8 +137,31 @@ class Reconciler:
         self._note_listing(prefix)
         return {*paths, *self._index.prefix_reader_names(prefix)}
 
+    def report(self, key: VaultPath | FindPrefix, error: VaultsyncError) -> set[ObjectName]:
+        """Tell the readers of a path or a listing that Vault fails on it; returns their names.
+
+        Args:
+            key: what they read.
+            error: the reason.
+        """
+        refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
+        text = str(error) if not error.retryable else f"{error}; vaultsync tries again by itself"
+        if isinstance(key, VaultPath):
+            if isinstance(error, VaultRequestFailed):
+                self._ledger.unreadable(key)
+            self._note_failures(key, _same_for_all(self._index.readers(key), text, refusal))
+            return self._index.reader_names(key)
+        names = self._index.prefix_reader_names(key)
+        for entry in filter(None, map(self._index.entry, names)):
+            if self._index.choice(entry)[0] is SeedChoice.WANTED:
+                failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
+                self._ledger.synced(entry.object).failures[key] = [failure]
+        return names
+
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         found = await self._assessor.path(path, readers)
+        if self._confirm(path, found.state):
+            found = self._assessor.judge(path, found.state, readers)
         state, decision = found.state, found.decision
         work = decision.seed or decision.rotation
         if work is not None and self._dry_run:
@@ -207,19 +235,66 @@ class Reconciler:
         try:
             after = await write(path, state, values)
         except VaultsyncError as error:
-            if not isinstance(error, VaultUnavailable | NotLeading):
+            if isinstance(error, VaultFailure):
+                self._note_unconfirmed(path, state, work, readers, values.keys(), error)
+            elif not isinstance(error, NotLeading | VaultThrottled):
                 await self._blame(path, state, error)
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise
+        self._ledger.confirmed(path)
+        done = {"version": after.version, "duration_ms": round((time.monotonic() - started) * 1000, 1)}
+        self._finish(path, state, after, work, readers, done)
+        return after
+
+    def _note_unconfirmed(
+        self,
+        path: VaultPath,
+        before: SecretState,
+        work: Seed | Rotation,
+        readers: Iterable[Reader],
+        written: Iterable[str],
+        error: VaultFailure,
+    ) -> None:
+        """Remember a write that may have been applied, so that a later look can confirm it. KV v1 shows too little."""
+        if error.sent is None or before.mount.kv == 1:
+            return
+        subkeys = {**((before.subkeys or {}) if before.exists else {}), **dict.fromkeys(written)}
+        until = self._vault.clock() + LATE
+        self._ledger.sent(path, UnconfirmedWrite(before, work, tuple(readers), subkeys, error.sent, until))
+
+    def _confirm(self, path: VaultPath, state: SecretState) -> bool:
+        """Whether a look has shown that a write of this process was applied, the response to which was lost."""
+        write = self._ledger.unconfirmed(path)
+        if write is None:
+            return False
+        verdict = write.verdict(state, self._vault.clock())
+        if verdict is Verdict.PENDING:
+            return False
+        self._ledger.confirmed(path)
+        if verdict is Verdict.NOT_OWN:
+            logger.debug("a write without a response is not confirmed", path=str(path), version=state.version)
+            return False
+        done = {"version": state.version, "confirmed": "by a look, as the response was lost"}
+        self._finish(path, write.before, state, write.work, list(write.readers), done)
+        return True
+
+    def _finish(
+        self,
+        path: VaultPath,
+        before: SecretState,
+        after: SecretState,
+        work: Seed | Rotation,
+        readers: list[Reader],
+        done: Mapping[str, object],
+    ) -> None:
+        """Take in a write that Vault has applied: count it, have it marked, and report it to its readers."""
         self.made[work.reason] += 1
-        self._note_made(path, state, after, work, readers)
+        self._note_made(path, before, after, work, readers)
         self._tell(path, after, work, readers)
         logger.info(
             "rotated" if isinstance(work, Rotation) else "seeded",
-            **_fields(logical(state.mount, path.path), work, readers, {"version": after.version}),
-            duration_ms=round((time.monotonic() - started) * 1000, 1),
+            **_fields(logical(after.mount, path.path), work, readers, done),
         )
-        return after
 
     def _note_made(
         self, path: VaultPath, before: SecretState, after: SecretState, work: Seed | Rotation, readers: list[Reader]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from vaultsync.core import names
 from vaultsync.core.decide import Reference, SeedChoice, SeedMode
-from vaultsync.core.errors import VaultDenied, VaultRejected
+from vaultsync.core.errors import OF_ONE_PATH
 from vaultsync.core.names import EventReason
 from vaultsync.core.objects import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
@@ -163,13 +163,13 @@ class Survey(Listing):
     async def _list(self, prefix: FindPrefix) -> None:
         try:
             self._found[prefix] = self._ledger.listed(prefix, await self._vault.find(prefix))
-        except (VaultDenied, VaultRejected) as error:
+        except OF_ONE_PATH as error:
             self._refused[prefix] = str(error)
 
     async def _look(self, path: VaultPath) -> None:
         try:
             self._seen[path] = await self._assessor.path(path, self._index.readers(path))
-        except (VaultDenied, VaultRejected) as error:
+        except OF_ONE_PATH as error:
             self._ledger.unreadable(path)
             self._refused[path] = str(error)
         else:

@@ -56,6 +56,7 @@ class WorkQueue(Generic[K]):
         self._due_of: dict[K, float] = {}
         self._sequence = itertools.count()
         self._changed = asyncio.Event()
+        self._is_closed = False
 
     def __len__(self) -> int:
         """Keys that wait for a worker now (not those that wait for their time)."""
@@ -122,11 +123,15 @@ class WorkQueue(Generic[K]):
         self._due.clear()
         self._due_of.clear()
 
+    def close(self) -> None:
+        """Hand out no more keys: `get` waits until it is cancelled."""
+        self._is_closed = True
+
     async def get(self) -> tuple[K, Lane]:
         """The next key and its lane: the oldest of the best lane. It stays with the caller until `done`."""
         while True:
             self._move_due()
-            for lane in filter(self._may_begin, self._lanes_in_turn()):
+            for lane in filter(self._may_begin, () if self._is_closed else self._lanes_in_turn()):
                 keys = self._lanes[lane]
                 while keys:
                     key = keys.popleft()

@@ -71,6 +71,19 @@ class Timing:
 TIMING: Final = Timing()
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How a leader that ends lets go of the Lease.
+
+    Attributes:
+        seconds: the longest wait for the API server.
+        refusal: why the Lease is left to expire instead, "" if it is released.
+    """
+
+    seconds: float = RELEASE_SECONDS
+    refusal: str = ""
+
+
 class LeadershipLost(Exception):
     """The leadership ended without anybody having asked for it; the message says why."""
 
@@ -151,11 +164,12 @@ class Election:
         self._changed = asyncio.Event()
         self.previous_holder = ""
 
-    async def run(self, lead: Callable[[], Awaitable[None]]) -> NoReturn:
+    async def run(self, lead: Callable[[], Awaitable[None]], release: Callable[[], Release] = Release) -> NoReturn:
         """Stand by, lead, and let go of the Lease when cancelled, for the next one to take it at once.
 
         Args:
             lead: acts until cancelled. What it does at its end is done before the Lease is free.
+            release: asked when `lead` has ended, and the fence is closed.
 
         Raises:
             LeadershipLost: in a group; `lead` was cancelled.
@@ -170,7 +184,7 @@ class Election:
             holds = self._fence.is_open
             self._fence.close()
             if holds:
-                await self._release()
+                await self._release(release())
         raise AssertionError("leading ends by cancellation")
 
     # -- standing by
@@ -272,10 +286,13 @@ class Election:
         self._fence.close()  # before what acts is cancelled, which may have a last wish
         raise LeadershipLost(f"Lease {self._where}: {why}")
 
-    async def _release(self) -> None:
+    async def _release(self, how: Release) -> None:
         """Let go of the Lease, as far as the API server answers."""
+        if how.refusal:
+            logger.warning("the Lease is left to expire", lease=self._where, reason=how.refusal)
+            return
         try:
-            async with asyncio.timeout(RELEASE_SECONDS):
+            async with asyncio.timeout(how.seconds):
                 await self._update("")
         except TimeoutError:
             logger.warning("the Lease is left to expire", lease=self._where, reason="no answer in time")

@@ -66,6 +66,8 @@ class Informer(Generic[T]):
         self._query = dict(query or {})
         self._cache: dict[object, T] = {}
         self._version = ""
+        self._open: asyncio.Timeout | None = None
+        """Ends the watch that is open now."""
         self.synced = asyncio.Event()
         """Set once the first list is in."""
         self.trouble: Result | None = None
@@ -105,6 +107,12 @@ class Informer(Generic[T]):
                 waits = backoff(FIRST_WAIT, LONGEST_WAIT)
             await asyncio.sleep(next(waits))
 
+    def reopen(self) -> None:
+        """Open the watch anew where it was, without a list: its connection may be dead."""
+        if self._open is not None:
+            self._open.reschedule(asyncio.get_running_loop().time())
+            self._open = None
+
     def forget(self) -> None:
         """Tell of every object as removed. For when its task is cancelled: nobody needs to wait for its list either."""
         for identity in list(self._cache):
@@ -139,9 +147,15 @@ class Informer(Generic[T]):
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(1, 2))),
         }
-        async with self._client.watch(self._path, query, self._silence) as events:
-            async for event in events:
-                self._take(event)
+        try:
+            async with asyncio.timeout(None) as self._open:
+                async with self._client.watch(self._path, query, self._silence) as events:
+                    async for event in events:
+                        self._take(event)
+        except TimeoutError:  # by `reopen`
+            pass
+        finally:
+            self._open = None
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, document = event.get("type"), event.get("object")

@@ -89,6 +89,11 @@ class Watches:
             await waiting[0].synced.wait()
         self._started = True
 
+    def reopen(self) -> None:
+        """Open each watch anew where it was: the way to the API server was lost for a while."""
+        for informer, _ in self._running.values():
+            informer.reopen()
+
     def ready(self) -> dict[str, bool]:
         """By resource, whether all that there was at the start is listed; later namespaces change nothing."""
         if self._started:

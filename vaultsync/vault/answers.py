@@ -2,12 +2,23 @@
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from urllib3.exceptions import HTTPError
 
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable, VaultUntrusted
+from vaultsync.core.errors import (
+    RequestImpossible,
+    VaultDenied,
+    VaultRejected,
+    VaultsyncError,
+    VaultThrottled,
+    VaultUnavailable,
+    VaultUntrusted,
+)
 from vaultsync.vault.transport import Answer
+
+LONGEST_PATH: Final = 500
+"""Characters of a path in a message."""
 
 
 def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
@@ -23,7 +34,8 @@ def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool
         The JSON of a success, {} if it has none.
 
     Raises:
-        VaultUnavailable, VaultDenied, VaultRejected: it is no success, or not Vault's; with Vault's own words.
+        VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: it is no success, or not Vault's; with Vault's own
+            words.
     """
     return content(answered(send, address), path, missing_ok=missing_ok)
 
@@ -37,14 +49,17 @@ def answered(send: Callable[[], Answer], address: str) -> Answer:
 
     Raises:
         VaultUnavailable: there is none.
+        RequestImpossible: nothing was sent.
     """
-    failure: VaultUnavailable
+    failure: VaultsyncError
     try:
         return send()
-    except (HTTPError, ValueError) as error:
+    except HTTPError as error:
         inner = _innermost(error)
         kind = VaultUntrusted if isinstance(inner, ssl.SSLCertVerificationError) else VaultUnavailable
         failure = kind(f"no answer from Vault at {address}: {_cause(inner)}")
+    except ValueError as error:  # of http.client, before it sends: a header that Latin-1 has no characters for
+        failure = RequestImpossible(f"the request can't be built: {type(error).__name__}")
     except OSError as error:  # such as a CA file that is gone
         failure = VaultUnavailable(f"can't ask Vault at {address}: {type(error).__name__}: {error}")
     raise failure  # out of the except block: what is raised there may hold values and the token
@@ -59,7 +74,8 @@ def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str,
         missing_ok: a 404 of Vault's own is an answer too.
 
     Raises:
-        VaultUnavailable, VaultDenied, VaultRejected: it is no success, or not Vault's; with Vault's own words.
+        VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: it is no success, or not Vault's; with Vault's own
+            words.
     """
     if answer.status == 204:
         return {}
@@ -67,23 +83,31 @@ def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str,
     if answer.status == 200 and ("data" in document or "auth" in document):
         return document
     if answer.status < 300:
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        raise VaultUnavailable(f"an answer that is not Vault's on {path}", answer.status)
     known = document if "errors" in document or "data" in document else None
-    if missing_ok and answer.status == 404 and known is not None and not known.get("errors"):
+    if missing_ok and answer.status == 404 and known is not None and _is_missing(known):
         return known
-    raise _error(answer.status, known, path)
+    raise _error(answer, known, path)
 
 
-def _error(status: int, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
+def _is_missing(document: Mapping[str, Any]) -> bool:
+    """Whether a 404 is about the secret. One with a warning alone is about a path of the other KV version."""
+    return not document.get("errors") and ("errors" in document or document.get("data") is not None)
+
+
+def _error(answer: Answer, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
     """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
-    errors = (document or {}).get("errors")
+    status = answer.status
+    errors = (document or {}).get("errors") or (document or {}).get("warnings")
     said = "; ".join(_said(line) for line in (errors if isinstance(errors, list) else [errors or ""]))
-    message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path}"
+    message = f"Vault returned {status}: {said[:300] or 'no reason given'} on {path[:LONGEST_PATH]}"
     if status in (401, 403):
         return VaultDenied(message)
-    if 400 <= status < 500 and status not in (408, 412, 429, 472, 473) and document is not None:
-        return VaultRejected(message)
-    return VaultUnavailable(message, status)
+    if status == 429:
+        return VaultThrottled(message, answer.retry_after)
+    if 400 <= status < 500 and status not in (408, 412, 472, 473) and document is not None:
+        return VaultRejected(message, status)
+    return VaultUnavailable(message, status, is_vaults=document is not None)
 
 
 def _said(line: object) -> str:

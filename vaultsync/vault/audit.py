@@ -18,7 +18,7 @@ from typing import Final
 from loguru import logger
 
 from vaultsync.core.audit_address import Transport
-from vaultsync.core.events import AuditEntry, VaultEvent, may_matter, parse_audit_entry
+from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath
 from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.audit_file import Tail
@@ -37,7 +37,7 @@ VERIFIED: Final = 64
 """Verified senders that are remembered: the last ones."""
 RECENT_WRITES: Final = 4096
 """Entries whose request IDs are remembered: an entry arrives before the response that tells its ID."""
-RATE, BURST, CAPACITY = 500.0, 2000.0, 10_000
+RATE, BURST, CAPACITY = 500.0, 5000.0, 10_000
 """Hints of verified senders: a second, at once, and kept until their turn. The address of a datagram can be forged."""
 UNVERIFIED_RATE, UNVERIFIED_BURST, UNVERIFIED_CAPACITY = 1.0, 10.0, 1000
 UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
@@ -60,6 +60,7 @@ class Audit:
 
     Attributes:
         on_change: called when `is_connected` changes.
+        on_mounts: called for each changed mount that a verified sender reports; must not block.
         events: how many changes entries have reported.
         last_event: when the last one came, in seconds since 1970, None before the first.
         lost: how many entries are known to be lost.
@@ -103,6 +104,7 @@ class Audit:
         self.last_event: float | None = None
         self.lost = 0
         self.on_change: Callable[[], None] = _nothing
+        self.on_mounts: Callable[[MountChange], None] = _nothing
 
     @property
     def is_configured(self) -> bool:
@@ -135,6 +137,7 @@ class Audit:
             self._listener = StreamListener(self._access, self._log, self._take, self._closed)
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
+        self.canary.request()  # one that was sent before could not arrive
         if address.transport is Transport.TCP and not address.is_loopback:
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
@@ -221,10 +224,14 @@ class Audit:
             return
         self._match_own_write(sender, entry)
         is_trusted = self._is_trusted(sender)
+        if entry.mounts is not None and is_trusted:
+            self.on_mounts(entry.mounts)
         if entry.events and is_trusted:  # one change, even where it may be one in either version of KV
             self.events += 1
             self.last_event = time.time()
         events = tuple(event for event in entry.events if self._knows(event.path))
+        if not is_trusted:  # the state of a path in KV v1 does not show whether a write there is true
+            events = tuple(event for event in events if not event.is_unversioned_write)
         if not events:
             return
         if is_trusted:
@@ -360,5 +367,5 @@ class Audit:
         self._on_gap(True)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""

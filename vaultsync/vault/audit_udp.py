@@ -130,11 +130,17 @@ class UdpReceiver:
             OSError: the address can't be had.
         """
         loop = asyncio.get_running_loop()
-        sock = self._sock = await self._bound(loop)
+        sock = await self._bound(loop)
+        try:
+            datagrams = Datagrams(sock)
+        except OSError:
+            sock.close()
+            raise
+        self._sock = sock
         _log_buffer(sock)
         self._dropped = _drops_of(sock)
         self._stops.clear()
-        self._thread = threading.Thread(target=self._run, args=(loop, sock, Datagrams(sock)), name="audit", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(loop, sock, datagrams), name="audit", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:

@@ -52,6 +52,9 @@ class Datagrams:
 
     Args:
         sock: bound, and blocking; is given a time-out for reading.
+
+    Raises:
+        OSError: the system has no recvmmsg, as Linux does.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -68,7 +71,10 @@ class Datagrams:
             header = message.header
             header.name, header.name_length = names + number * SOCKADDR_BYTES, SOCKADDR_BYTES
             header.vectors, header.vector_count = vectors + number * size, 1
-        self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
+        library = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(library, "recvmmsg"):
+            raise OSError(errno.ENOSYS, "an audit listener over UDP needs Linux")
+        self._receive = library.recvmmsg
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
 
     def receive(self) -> list[tuple[bytes, bytes]]:

@@ -54,14 +54,15 @@ class Deafness:
     def subscribed(self) -> None:
         """A subscription has begun."""
         self._since = _now()
-        self._found.clear()
         self._recent.clear()
 
     def unsubscribed(self) -> bool:
         """The subscription has ended; returns whether it was found deaf."""
         self._since = None
         self._forget_awaited()
-        return self._found.is_set()
+        was_found = self._found.is_set()
+        self._found.clear()
+        return was_found
 
     def wrote(self, own: OwnWrite) -> None:
         """Vault has accepted an own write: expect its event, if there was a subscription by then."""
@@ -76,7 +77,7 @@ class Deafness:
     def received(self, event: VaultEvent) -> bool:
         """An event has arrived; returns whether it is the first one after a deaf subscription."""
         is_first, self.is_unproven = self.is_unproven, False
-        if event.is_write or event.kind == "kv-v1/write":
+        if event.is_write or event.is_unversioned_write:
             write = (event.path, event.version)
             timer = self._awaited.pop(write, None)
             if timer is not None:

@@ -19,7 +19,14 @@ from pydantic import SecretStr
 
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.check import LOOK_UP, Token
-from vaultsync.core.errors import NoCredential, VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.errors import (
+    NoCredential,
+    VaultDenied,
+    VaultRejected,
+    VaultsyncError,
+    VaultThrottled,
+    VaultUnavailable,
+)
 from vaultsync.vault import transport
 from vaultsync.vault.answers import ask
 from vaultsync.vault.methods import Credential, Issuer, Method, TokenMethod
@@ -157,17 +164,21 @@ class Login:
                 async with self._lock:
                     await self._tend()
             except VaultsyncError as error:
-                wait = next(self._waits)
+                wait = max(next(self._waits), error.wait if isinstance(error, VaultThrottled) else 0.0)
                 self._due = self._trusted_until = self._now() + wait
                 self._tell(error, wait)
             self.tried.set()
             await self._rest()
 
-    async def close(self) -> None:
-        """Give the token back if it was issued for this process alone, and let go of thread and connection."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Give the token back if it was issued for this process alone, and let go of thread and connection.
+
+        Args:
+            seconds: the longest wait for Vault; None is REVOKE_SECONDS.
+        """
         if self.issues and self.token is not None:
             with suppress(VaultsyncError, TimeoutError):  # it ends by itself
-                async with asyncio.timeout(REVOKE_SECONDS):
+                async with asyncio.timeout(REVOKE_SECONDS if seconds is None else seconds):
                     await self.revoke()
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._vault.adapter.close()
@@ -332,7 +343,9 @@ class Login:
     def _tell(self, error: VaultsyncError, wait: float) -> None:
         reason = str(error)
         # that Vault is away is told by the event stream and by the passes
-        is_known = reason == self._said or (self.token is not None and isinstance(error, VaultUnavailable))
+        is_known = reason == self._said or (
+            self.token is not None and isinstance(error, VaultUnavailable | VaultThrottled)
+        )
         self._said = reason
         logger.log(
             "DEBUG" if is_known else "WARNING",

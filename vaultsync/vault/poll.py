@@ -13,9 +13,20 @@ from typing import Final, Protocol
 from loguru import logger
 
 from vaultsync.core.backoff import backoff
-from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable
+from vaultsync.core.errors import (
+    VaultDenied,
+    VaultNamespaceUnavailable,
+    VaultRejected,
+    VaultRequestFailed,
+    VaultThrottled,
+    VaultUnavailable,
+)
 from vaultsync.core.paths import FindPrefix, VaultPath
 
+LEFT_TO_LOOKS: Final = (VaultDenied, VaultRejected, VaultRequestFailed)
+"""Failures of one listing. The controller looks at each path instead, and reports what fails there."""
+LEFT_OUT: Final = (VaultNamespaceUnavailable, VaultThrottled)
+"""Failures that looks would share: the next round tries again."""
 BACKLOG: Final = 4
 """Looks that may wait; more are not asked for until Vault has answered some, which it then may get all at once."""
 STEP_SECONDS: Final = 0.02
@@ -109,7 +120,11 @@ class Poller:
             await pace.step()
             if not self.needed.is_set():
                 return
-            there = await self._names(paths[0], kv)
+            try:
+                there = await self._names(paths[0], kv)
+            except LEFT_OUT as error:
+                logger.debug("the poll leaves out a folder", path=str(paths[0]), reason=str(error))
+                continue
             for path in paths:
                 if there is None or self._is_news(path, kv, is_listed=path.path.rpartition("/")[2] in there):
                     await self._look(path, pace)
@@ -125,15 +140,18 @@ class Poller:
 
         try:
             found = await self._vault.find(prefix, may_list=may_list)
-        except (VaultDenied, VaultRejected):
+        except LEFT_TO_LOOKS:
             return [prefix]  # the controller's own listing brings what is worth telling
+        except LEFT_OUT as error:
+            logger.debug("the poll leaves out a listing", prefix=str(prefix), reason=str(error))
+            return []
         paths = (found | self._polled.live_under(prefix)) - used
         return [path for path in paths if self._is_news(path, prefix.kv, is_listed=path in found)]
 
     async def _names(self, path: VaultPath, kv: int) -> frozenset[str] | None:
         try:
             return await self._vault.siblings(path, kv)
-        except (VaultDenied, VaultRejected):
+        except LEFT_TO_LOOKS:
             return None  # each path's own look brings what is worth telling
 
     def _is_news(self, path: VaultPath, kv: int, *, is_listed: bool) -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -34,6 +35,8 @@ BEHIND_SECONDS: Final = 10.0
 INDEX: Final = "X-Vault-Index"
 MAX_INDEX: Final = 1024
 """Characters."""
+MAX_RETRY_AFTER: Final = 60.0
+"""Seconds that a response may ask to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,14 @@ class Answer:
     Attributes:
         status: the HTTP status.
         document: the JSON of the body, None where it is none.
+        retry_after: seconds to wait before the next request, 0.0 where the response names none.
+        date: the header `Date`, "" without one.
     """
 
     status: int
     document: object
+    retry_after: float = 0.0
+    date: str = field(default="", compare=False)
 
 
 class Pools:
@@ -194,7 +201,12 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             if response.status != 400:
                 self._seen.refused()
         self._seen.answered(method.upper(), response.status, response.headers.get(INDEX, ""), seen.get(INDEX, ""))
-        return Answer(response.status, _document(response.data))
+        return Answer(
+            response.status,
+            _document(response.data),
+            _seconds(response.headers.get("Retry-After", "")),
+            response.headers.get("Date", ""),
+        )
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send a request, again to each address that redirects lead to: the same method, path, body and headers."""
@@ -319,6 +331,19 @@ def _login(proxy: str) -> Mapping[str, str]:
     if account.username is None:
         return {}
     return urllib3.make_headers(proxy_basic_auth=f"{unquote(account.username)}:{unquote(account.password or '')}")
+
+
+def _seconds(retry_after: str) -> float:
+    """The header Retry-After, which is seconds or a date: RFC 9110, section 10.2.3. Untrusted."""
+    if re.fullmatch("[0-9]{1,9}", retry_after):
+        seconds = float(retry_after)
+    else:
+        try:
+            date = parsedate_to_datetime(retry_after)
+            seconds = date.timestamp() - time.time() if date.tzinfo else 0.0
+        except (ValueError, OverflowError):
+            seconds = 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _document(body: bytes) -> object:

@@ -1,0 +1,132 @@
+"""How many entries of Vault's audit device vaultsync takes in a second of processor time, over UDP and TCP.
+
+`python -m tests.bench.entries ADDRESS` is the receiving process, with vaultsync's own Audit. This process sends it
+entries that Vault has recorded, no faster than it takes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tests.testbed.identity import PROJECT
+from tests.testbed.processes import free_port
+from vaultsync.core.audit_address import Transport, parse_audit_address
+from vaultsync.vault.audit import Audit
+from vaultsync.vault.audit_access import AuditAccess
+
+AT_ONCE = 200
+PAUSE = 0.004
+"""After each so many: some 40,000 a second."""
+END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the receiving process has made of it.
+
+    Attributes:
+        entries: that were sent.
+        lost: of these, as it has noticed itself.
+        reported: changes in them.
+        cpu: seconds of processor time, of all its threads.
+    """
+
+    entries: int
+    lost: int
+    reported: int
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Entries in a second of processor time."""
+        return self.entries / self.cpu
+
+
+def recorded(log: Path, most: int = 10_000) -> list[bytes]:
+    """The entries of a file audit device, with their ends."""
+    return log.read_bytes().splitlines(keepends=True)[:-1][:most]
+
+
+def measure(transport: Transport, entries: Sequence[bytes], number: int) -> Taken:
+    """Send so many entries, the recorded ones again and again.
+
+    Args:
+        transport: UDP, an entry a datagram; or TCP.
+        entries: of which at least one reports a change.
+        number: at least.
+    """
+    address = f"{transport.value}:127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "tests.bench.entries", address]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            return _send(transport, parse_audit_address(address).port, entries, number, process.stdin, process.stdout)
+        finally:
+            process.kill()
+
+
+def _send(
+    transport: Transport, port: int, entries: Sequence[bytes], number: int, to: IO[str], answers: IO[str]
+) -> Taken:
+    canary = answers.readline().strip()  # once it listens
+    kind = socket.SOCK_DGRAM if transport is Transport.UDP else socket.SOCK_STREAM
+    with socket.socket(type=kind) as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(canary_entry(canary))
+        assert answers.readline().strip() == "verified"
+        sent = 0
+        while sent < number:
+            for start in range(0, len(entries), AT_ONCE):
+                for entry in entries[start : start + AT_ONCE]:
+                    sock.sendall(entry)
+                sent += len(entries[start : start + AT_ONCE])
+                time.sleep(PAUSE)
+        time.sleep(1)
+        to.write(END + "\n")
+        to.flush()
+        found = json.loads(answers.readline())
+    return Taken(sent, found["lost"], found["reported"], found["cpu"])
+
+
+def canary_entry(path: str) -> bytes:
+    """The part of a canary's entry that counts."""
+    request = {"id": "0", "operation": "read", "path": path, "mount_type": "system"}
+    return json.dumps({"type": "response", "request": request}, separators=(",", ":")).encode() + b"\n"
+
+
+async def _receive(address: str) -> None:
+    """The receiving process: says the path of its canary, that it is verified, and at the end what it has counted."""
+    asked = asyncio.Event()
+
+    async def ask(path: str) -> None:
+        if not asked.is_set():
+            asked.set()
+            print(path, flush=True)
+
+    verified = asyncio.Event()
+    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, lambda _: verified.set(), lambda _: None)
+    await audit.start()
+    running = asyncio.create_task(audit.run())
+    await verified.wait()
+    print("verified", flush=True)
+    began = time.process_time()
+    await asyncio.to_thread(sys.stdin.readline)
+    cpu = time.process_time() - began
+    print(json.dumps({"lost": audit.lost, "reported": audit.events, "cpu": cpu}), flush=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await audit.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(asyncio.wait_for(_receive(sys.argv[1]), 600))

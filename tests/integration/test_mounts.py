@@ -1,0 +1,186 @@
+"""A KV mount in use that is upgraded, moved, or disabled and enabled anew, with each source of changes."""
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_healing import SEED, another
+from tests.testbed.api import ApiError
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.kube import EXTERNAL_SECRETS
+from tests.testbed.place import Place
+from tests.testbed.testbed import ESO_POLICY, ESO_RULES
+from tests.testbed.vaultsync import VaultsyncProcess
+
+RIGHTS = """
+path "MOUNT/*" { capabilities = ["create", "list", "subscribe"] subscribe_event_types = ["*"] }
+path "MOUNT/data/*" { capabilities = ["create", "update", "patch", "list", "subscribe"] subscribe_event_types = ["*"] }
+path "MOUNT/subkeys/*" { capabilities = ["read"] }
+path "MOUNT/metadata/*" { capabilities = ["patch", "list", "subscribe"] subscribe_event_types = ["*"] }
+"""
+QUICKLY = 3.0
+"""Seconds from a write to the Secret; 0.1 to 0.3 s are usual, plus the poll's interval of 1 s where that tells."""
+FOUND = 45.0
+"""Seconds until a change that no KV event tells is found: by the poll, an audit entry, or a resync every 10 s."""
+
+
+class Engine:
+    """A KV mount of the test's own, and vaultsync and external-secrets with rights there."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.name = f"kv-{secrets.token_hex(3)}"
+        self.elsewhere = f"{self.name}-moved"
+        self.api = place.vault.api
+        rules = 'path "MOUNT/*" { capabilities = ["read", "list"] }'.replace("MOUNT", self.name)
+        place.vault.policy(ESO_POLICY, ESO_RULES + rules)
+        place.vault.policy(self.name, place.testbed.vault_policy + RIGHTS.replace("MOUNT", self.name))
+
+    def enable(self, version: str) -> None:
+        self.place.vault.mount(self.name, options={"version": version})
+
+    def disable(self, name: str = "") -> None:
+        self.api.request("DELETE", f"/v1/sys/mounts/{name or self.name}")
+
+    def upgrade(self) -> None:
+        self.api.request("POST", f"/v1/sys/mounts/{self.name}/tune", {"options": {"version": "2"}})
+        self.place.vault.mount(self.name, options={"version": "2"})  # waits for it
+
+    def move(self, source: str, target: str) -> None:
+        moving = self.api.request("POST", "/v1/sys/remount", {"from": source, "to": target})["migration_id"]
+        status = f"/v1/sys/remount/status/{moving}"
+        self.place.wait_for(
+            lambda: self.api.request("GET", status)["data"]["migration_info"]["status"] == "success",
+            what=f"{source} is {target}",
+        )
+
+    def put_v1(self, path: str, **values: str) -> None:
+        self.api.request("POST", f"/v1/{self.name}/{self.place.path(path)}", values)
+
+    def put(self, path: str, **values: str) -> None:
+        self.place.vault.put(self.place.path(path), self.name, **values)
+
+    def keys(self, folder: str) -> list[str]:
+        """What KV v1 lists there."""
+        found = self.api.find(f"/v1/{self.name}/{folder}?list=true")
+        keys: list[str] = found["data"]["keys"] if found else []
+        return keys
+
+    def store(self, version: str) -> None:
+        self.place.store("own", path=self.name, version=version)
+
+    def store_says(self, version: str) -> None:
+        change = {"spec": {"provider": {"vault": {"version": version}}}}
+        self.place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "own", change, self.place.name)
+
+
+@pytest.fixture(params=["events", "audit", "poll"])
+def source(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(place: Place) -> Iterator[Engine]:
+    made = Engine(place)
+    yield made
+    for name in (made.name, made.elsewhere):
+        try:
+            made.disable(name)
+        except ApiError as error:
+            if error.status != 400:
+                raise
+    place.vault.policy(ESO_POLICY, ESO_RULES)
+
+
+@pytest.fixture
+def process(source: str, engine: Engine, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
+    env = {"VAULTSYNC_SOURCE": source, "VAULTSYNC_POLL_INTERVAL": "1s"}
+    if source == "events":  # which tells of KV's changes alone
+        env["VAULTSYNC_RESYNC"] = "10s"
+    token = engine.place.vault.token([engine.name])
+    made = vaultsync({**env, "VAULT_TOKEN": token}, audit=source == "audit")
+    made.wait_until_ready()
+    return made
+
+
+def arrives_quickly(engine: Engine, name: str, value: str, *, v1: bool = False) -> None:
+    started = time.monotonic()
+    (engine.put_v1 if v1 else engine.put)(name, p=value)
+    engine.place.wait_for_secret(name, p=value)
+    took = time.monotonic() - started
+    print(f"{name}={value}: {took:.2f} s")
+    assert took < QUICKLY
+
+
+def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
+    place: Place, source: str, engine: Engine, process: VaultsyncProcess
+) -> None:
+    engine.enable("1")
+    engine.store("v1")
+    engine.put_v1("app", p="0")
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    place.wait_for_secret("app", p="0")
+    if source != "poll":  # which sees no new value in KV v1
+        arrives_quickly(engine, "app", "1", v1=True)
+    engine.upgrade()
+    if source != "events":
+        place.wait_until_told("app", "the store says version v1", "set the store's spec.provider.vault.version to v2")
+    engine.store_says("v2")
+    # external-secrets learns of the store only by a force-sync
+    arrives_quickly(engine, "app", "2")
+    arrives_quickly(engine, "app", "3")
+    place.vault.delete(place.path("app"), engine.name)
+    place.wait_for(lambda: another(place, "app", {"p": "3"}), FOUND)
+
+
+def test_a_mount_that_is_moved_is_missed_and_found_again(
+    place: Place, source: str, engine: Engine, process: VaultsyncProcess
+) -> None:
+    engine.enable("2")
+    engine.store("v2")
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    place.wait_for_secret("app")
+    engine.move(engine.name, engine.elsewhere)
+    place.wait_for(lambda: "route entry not found" in place.annotations("app").get("vaultsync.io/message", ""), FOUND)
+    place.vault.put(place.path("app"), engine.elsewhere, p="while it was away")
+    engine.move(engine.elsewhere, engine.name)
+    place.wait_for_secret("app", FOUND, p="while it was away")
+    arrives_quickly(engine, "app", "after")
+    assert place.version("app", engine.name) == 3, "nothing was created meanwhile"
+
+
+def test_a_mount_that_is_enabled_anew_is_filled_again(
+    place: Place, source: str, engine: Engine, process: VaultsyncProcess
+) -> None:
+    engine.enable("2")
+    engine.store("v2")
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    first = place.wait_for_secret("app")
+    engine.disable()
+    engine.enable("2")
+    place.wait_for(lambda: another(place, "app", first), FOUND)
+    arrives_quickly(engine, "app", "after")
+
+
+def test_in_a_mount_that_is_enabled_anew_as_v1_nothing_is_created_by_the_ways_of_v2(
+    place: Place, source: str, engine: Engine, process: VaultsyncProcess
+) -> None:
+    engine.enable("2")
+    engine.store("v2")
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    place.wait_for_secret("app")
+    engine.disable()
+    engine.enable("1")
+    words = ("the store says version v2", "set the store's spec.provider.vault.version to v1")
+    place.wait_for(
+        lambda: all(word in place.annotations("app").get("vaultsync.io/message", "") for word in words), FOUND
+    )
+    assert engine.keys("") == [], "KV v1 takes a creation of v2, and nobody could read it"
+    engine.store_says("v1")
+    place.wait_for(lambda: engine.keys(place.name) == ["app"], FOUND)
+    engine.store_says("v2")
+    engine.disable()
+    engine.enable("2")
+    place.wait_for(lambda: place.version("app", engine.name) == 1, FOUND)

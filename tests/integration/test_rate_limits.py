@@ -1,0 +1,127 @@
+"""Rate limit quotas of Vault (429): all is done at the rate that they allow, and they are no outage.
+
+On a testbed of its own without external-secrets, as a quota is for all who come from one address.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.place import Place
+from tests.testbed.testbed import Testbed
+from tests.testbed.vaultsync import Metrics, VaultsyncProcess
+
+SEED = {"vaultsync.io/seed": "true"}
+PATIENCE = 60.0
+MANY = 60
+RATE = 5
+REQUESTS = 3
+"""For each path: a look, a write, and a mark."""
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Iterator[Testbed]:
+    with Testbed() as made:
+        assert made.eso is not None
+        made.eso.stop()
+        yield made
+
+
+@pytest.fixture(params=[True, False], ids=["with Retry-After", "without"])
+def limits(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A mount that takes so many requests a second."""
+    mount = "limited" if request.param else "strict"
+    root = testbed.vault_root
+    root.mount(mount, options={"version": "2"})
+    root.api.request("POST", "/v1/sys/quotas/config", {"enable_rate_limit_response_headers": request.param})
+    root.api.request("POST", "/v1/sys/quotas/rate-limit/test", {"path": mount, "rate": RATE})
+    yield mount
+    root.api.request("DELETE", "/v1/sys/quotas/rate-limit/test")
+
+
+def refused(process: VaultsyncProcess) -> float:
+    return Metrics(process)("vault_requests_total", code="429")
+
+
+def written(testbed: Testbed, mount: str, place: Place) -> int:
+    """How many writes of vaultsync's Vault has taken there."""
+    lines = (testbed.work / "logs" / "audit.log").read_text().splitlines()
+    return sum(
+        '"type":"response"' in line and f'"path":"{mount}/data/{place.name}/' in line and "quota exceeded" not in line
+        for line in lines
+    )
+
+
+def test_all_paths_are_made_at_the_rate_of_a_quota_and_marked(
+    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, testbed: Testbed, limits: str
+) -> None:
+    process = vaultsync({"VAULTSYNC_SEED_BUDGET": "0"})
+    process.wait_until_ready()
+    place.store("limited", limits)
+    names = [f"app{number}" for number in range(MANY)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(
+            pool.map(
+                lambda name: place.external_secret(name, {"p": (name, "p")}, annotations=SEED, store="limited"), names
+            )
+        )
+    for number in range(5):  # another mount's paths do not wait
+        asked = time.monotonic()
+        elsewhere.external_secret(f"other{number}", {"p": (f"other{number}", "p")}, annotations=SEED)
+        elsewhere.wait_for(lambda number=number: elsewhere.read(f"other{number}"), PATIENCE)  # type: ignore[misc]
+        assert time.monotonic() - asked < 1.0
+        time.sleep(0.5)
+    metrics = Metrics(process)
+    place.wait_for(lambda: Metrics(process)("seeds_total") == MANY + 5, 3 * PATIENCE, "all is made")
+    seconds = time.monotonic() - began
+    print(f"{MANY} paths in {seconds:.1f} s, {refused(process):.0f} requests refused with 429")
+    assert seconds < 2 * REQUESTS * MANY / RATE
+    assert refused(process) <= MANY / 2
+    assert "[+] vault: answers" in process.health.text("/readyz")
+    assert process.health.answers("/readyz")
+    assert metrics("vault_reachable") == 1
+    testbed.vault_root.api.request("DELETE", "/v1/sys/quotas/rate-limit/test")
+    made = [testbed.vault_root.metadata(place.path(name), limits) for name in names]
+    assert all(one and one["current_version"] == 1 for one in made)
+
+    def all_are_marked() -> bool:
+        found = [testbed.vault_root.metadata(place.path(name), limits) or {} for name in names]
+        return all((one.get("custom_metadata") or {}).get("managed-by") == "vaultsync" for one in found)
+
+    place.wait_for(all_are_marked, 2 * PATIENCE, "each is marked as vaultsync's")
+    output = process.output()
+    assert output.count("WARNING") + output.count("ERROR") <= 3, output
+    assert "Vault is unavailable" not in output
+    assert output.count("Vault limits the rate of requests, which are spaced out") <= 3
+
+
+def test_the_poll_and_the_login_keep_to_a_quota_of_all_of_vault(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
+) -> None:
+    root = testbed.vault_root
+    names = [f"app{number}" for number in range(20)]
+    for name in names:
+        place.put(name, p="a person's")
+        place.external_secret(name, {"p": (name, "p")}, annotations=SEED)
+    place.external_secret("missing", {"p": ("missing", "p")}, annotations=SEED)
+    root.api.request("POST", "/v1/sys/quotas/rate-limit/test", {"rate": RATE})
+    try:
+        process = vaultsync({"VAULTSYNC_SOURCE": "poll", "VAULTSYNC_POLL_INTERVAL": "5s"}, audit=False)
+        process.wait_until_ready()
+        process.wait_until(lambda: Metrics(process)("seeds_total") == 1, PATIENCE)
+        time.sleep(15)
+        assert refused(process) <= 40
+        output = process.output()
+        assert output.count("WARNING") + output.count("ERROR") <= 3, output
+        assert "[+] vault: answers" in process.health.text("/readyz")
+    finally:
+        time.sleep(2)  # so that the quota lets this one through
+        root.api.request("DELETE", "/v1/sys/quotas/rate-limit/test")
+    before = Metrics(process)("force_syncs_total")
+    place.put("app3", p="another")
+    process.wait_until(lambda: Metrics(process)("force_syncs_total") > before, 2 * PATIENCE)

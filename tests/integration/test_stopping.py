@@ -1,0 +1,164 @@
+"""How it ends: what was sent to Vault is waited for and marked, whatever hangs it takes less than 5 s; and by a bug."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_network import over, over_kube, to_kube, to_vault
+from tests.integration.test_rotation import annotate, changed, logged, marked, metadata
+from tests.testbed.broken import SECRET
+from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import NAMESPACE
+from tests.testbed.place import Place
+from tests.testbed.proxy import Fault, Proxy
+from tests.testbed.testbed import Testbed
+from tests.testbed.vaultsync import VaultsyncProcess
+
+__all__ = ["to_kube", "to_vault"]
+
+SEED = {"vaultsync.io/seed": "true"}
+LEASES = "coordination.k8s.io/v1"
+LEASE = "vaultsync"
+PATIENCE = 60.0
+STOP_SECONDS = 5.0
+LATE = Fault(latency=0.75)
+"""In each direction: an answer takes 1.5 s."""
+
+
+@pytest.fixture
+def lease(testbed: Testbed) -> Iterator[str]:
+    yield LEASE
+    testbed.kube.delete(LEASES, "Lease", LEASE, NAMESPACE)
+
+
+def holder(testbed: Testbed) -> str:
+    """Who has the Lease, "" if nobody."""
+    found = testbed.kube.get(LEASES, "Lease", LEASE, NAMESPACE)
+    assert found is not None
+    return str(found["spec"].get("holderIdentity") or "")
+
+
+def stopped(process: VaultsyncProcess, *, signals: int = 1) -> float:
+    """Asks it to stop, and waits until it has; returns the seconds that it took."""
+    started = time.monotonic()
+    for _ in range(signals):
+        os.kill(process.pid, signal.SIGTERM if signals == 1 else signal.SIGINT)
+        time.sleep(0.1 if signals > 1 else 0)
+    code = process.wait(STOP_SECONDS + 5)
+    took = time.monotonic() - started
+    print(f"it took {took:.2f} s to stop")
+    assert code == 0
+    assert took < STOP_SECONDS
+    assert "Traceback" not in process.output()
+    return took
+
+
+def ready(process: VaultsyncProcess) -> VaultsyncProcess:
+    process.wait_until_ready(PATIENCE)
+    process.wait_until(lambda: logged(process, "all is looked at") > 0, PATIENCE)
+    return process
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_a_create_under_way_is_waited_for_and_marked(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str, signals: int
+) -> None:
+    """Also when the signal comes again and again."""
+    process = ready(vaultsync({**over(to_vault, testbed), "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
+    to_vault.set(LATE)
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    place.wait_for(lambda: place.version("app") == 1, PATIENCE)  # and the answer is under way
+    assert not logged(process, "seeded")
+    stopped(process, signals=signals)
+    assert metadata(place, "app")["managed-by"] == "vaultsync"
+    assert metadata(place, "app")["vaultsync-version"].startswith("1@")
+    assert holder(testbed) == ""
+    to_vault.heal()
+    vaultsync()
+    first = place.wait_for_secret("app", PATIENCE)
+    annotate(place, "app", rotate="now")
+    changed(place, "app", first)
+    assert place.version("app") == 2
+
+
+def test_a_rotation_under_way_is_waited_for_and_marked(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
+) -> None:
+    process = vaultsync(over(to_vault, testbed))
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    place.wait_for_secret("app", PATIENCE)
+    marked(place, "app")
+    to_vault.set(LATE)
+    annotate(place, "app", rotate="now")
+    place.wait_for(lambda: place.version("app") == 2, PATIENCE)
+    stopped(process)
+    assert metadata(place, "app")["vaultsync-version"].startswith("2@")
+
+
+def test_a_vault_that_hangs_in_the_middle_of_a_write_does_not_hold_it_up_and_the_lease_runs_out(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str
+) -> None:
+    """As far as it knows the write may still arrive: nobody else may write before that."""
+    process = ready(vaultsync({**over(to_vault, testbed), "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
+    to_vault.set(Fault(latency=STOP_SECONDS))
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    place.wait_for(lambda: place.version("app") == 1, PATIENCE)
+    stopped(process)
+    (line,) = [json.loads(line) for line in process.output().splitlines() if "has not answered in time" in line]
+    assert line["writes"] == 1
+    assert holder(testbed)
+    assert "a write in Vault is still under way" in process.output()
+
+
+def test_a_vault_that_hangs_while_nothing_is_written_holds_up_nothing(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, lease: str
+) -> None:
+    process = ready(vaultsync({"VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}, audit=False))
+    testbed.vault.freeze()
+    try:
+        place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+        time.sleep(0.5)  # it waits for a look
+        stopped(process)
+    finally:
+        testbed.vault.thaw()
+    assert holder(testbed) == ""
+
+
+def test_it_stops_in_time_where_vault_and_the_api_server_hang(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, to_kube: Proxy, lease: str
+) -> None:
+    """With a write under way, a mark that can't be left, and a Lease that can't be released."""
+    settings = {**over(to_vault, testbed), **over_kube(to_kube, testbed, testbed.work)}
+    process = ready(vaultsync({**settings, "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
+    place.external_secret("marked-late", {"p": ("marked-late", "password")}, annotations=SEED)
+    place.wait_for(lambda: logged(process, "seeded") == 1, PATIENCE)
+    to_vault.set(LATE)
+    place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
+    place.wait_for(lambda: place.version("app") == 1, PATIENCE)
+    to_vault.set(Fault(silent=True))
+    to_kube.set(Fault(silent=True))
+    stopped(process)
+
+
+def test_a_bug_in_a_helper_task_is_one_line_and_exit_70_and_another_replica_goes_on(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, lease: str
+) -> None:
+    process = vaultsync({"VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}, start=False)
+    process.command = [sys.executable, "-m", "tests.testbed.broken", "run"]
+    process.start()
+    assert process.wait(PATIENCE) == 70
+    lines = [json.loads(line) for line in process.output().splitlines()]
+    (last,) = [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
+    assert last == lines[-1]
+    assert last["level"] == "CRITICAL"
+    assert last["message"].startswith("vaultsync ends: a bug in one of its tasks")
+    assert (last["error"], last["exit_code"]) == ("LookupError", 70)
+    assert last["task"] == "BrokenController.resync"
+    assert SECRET not in process.output()
+    assert "Traceback" not in process.output()
+    assert holder(testbed) == ""

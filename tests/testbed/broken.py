@@ -1,0 +1,30 @@
+"""`python -m tests.testbed.broken run`: vaultsync with a bug in one of its helper tasks, the resync.
+
+No input is known that provokes such a bug (or it would be mended), so one is put in. The rest is the real process.
+"""
+
+import sys
+
+from vaultsync import cli, term
+from vaultsync.engine.controller import Controller
+
+SECRET = "hvs.a-value-that-nobody-may-see"
+
+
+class BrokenController(Controller):
+    """Fails once everything is looked at, with a message and locals that hold a value."""
+
+    async def resync(self) -> None:
+        await self.caught_up.wait()
+        value = {"token": SECRET}
+        raise LookupError(f"no such thing: {value}")
+
+
+def main() -> int:
+    """As vaultsync's own, with the bug."""
+    setattr(term, "Controller", BrokenController)  # noqa: B010 — Term makes this one then
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

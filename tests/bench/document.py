@@ -47,8 +47,9 @@ defaults (`--concurrent`, `--client-qps`).
 How long a client waits for a KV write. Vault is on one machine, vaultsync on another: two network namespaces of this
 machine. All rows but the first have a healthy file audit device. In turns within one run: some writes without
 vaultsync's audit device, then as many with it, state after state and round after round; the ratio is of these two.
-While it is overloaded, both halves are measured beside the flood. By TCP each state is measured for 8 s, or until what
-has begun by then ends; a client gives up after a minute.
+Each further audit device costs Vault the processor time of encoding and hashing each entry, whatever it does with it:
+see the row of the second file. While it is overloaded, both halves are measured beside the flood. By TCP each state is
+measured for 8 s, or until what has begun by then ends; a client gives up after a minute.
 """,
 }
 PAPER = 100_000

@@ -36,7 +36,7 @@ STATES = {
     "overloaded": "overloaded by a flood of entries",
 }
 TCP_STATES = ("running", "stopped", "frozen", "lost")
-NO_DEVICE, WITHOUT = "none", "without"
+NO_DEVICE, WITHOUT, SECOND = "none", "without", "second"
 CONNECTED_SECONDS = 15.0
 FLOOD_SECONDS = 120.0
 
@@ -47,6 +47,7 @@ def rows() -> dict[str, Figure]:
     return {
         NO_DEVICE: Figure("states", "no audit device", "–"),
         WITHOUT: Figure("states", "without vaultsync: a file audit device alone", "–"),
+        SECOND: Figure("states", "a second file audit device, /dev/null, in place of vaultsync's", "–"),
         **{name: Figure("states", f"{device} UDP, vaultsync {text}", UDP_TARGET) for name, text in STATES.items()},
         **{
             f"tcp-{name}": Figure("states", f"{device} TCP, as before, vaultsync {STATES[name]}", "–")
@@ -95,7 +96,7 @@ class States:
     # -- by UDP, in turns
 
     def _in_turns(self, kind: str, watched: WatchedVault) -> None:
-        pairs = {(name, number): Pair() for name in STATES for number in CLIENTS}
+        pairs = {(name, number): Pair() for name in (SECOND, *STATES) for number in CLIENTS}
         bare: dict[int, list[float]] = {number: [] for number in CLIENTS}
         with self._every_state(watched) as targets:
             for round_ in range(1, self.scale.state_rounds + 1):
@@ -103,6 +104,9 @@ class States:
                 for number in CLIENTS:
                     for name in STATES:
                         self._pair(watched, name, targets[name], number, pairs[name, number])
+                    pairs[SECOND, number].without.extend(self._write(watched, number).seconds)
+                    with watched.second_file():
+                        pairs[SECOND, number].seconds.extend(self._write(watched, number).seconds)
                     with watched.without_file():
                         bare[number] += self._write(watched, number).seconds
         for number in CLIENTS:
@@ -110,7 +114,7 @@ class States:
             without = [seconds for name in STATES for seconds in pairs[name, number].without if name != "overloaded"]
             self.figures[NO_DEVICE].samples[key] = Sample(bare[number])
             self.figures[WITHOUT].samples[key] = Sample(without)
-            for name in STATES:
+            for name in (SECOND, *STATES):
                 self.figures[name].samples[key] = pairs[name, number].sample()
 
     @contextlib.contextmanager

@@ -133,6 +133,15 @@ class WatchedVault:
             flood.stop()
 
     @contextlib.contextmanager
+    def second_file(self) -> Iterator[None]:
+        """Meanwhile Vault has another file audit device, which costs what any audit device does at least."""
+        self.cable.near.run(partial(self.root.audit, DEVICE, "file", file_path="/dev/null"))
+        try:
+            yield
+        finally:
+            self.cable.near.run(partial(self.root.unaudit, DEVICE))
+
+    @contextlib.contextmanager
     def without_file(self) -> Iterator[None]:
         """Meanwhile Vault has no file audit device."""
         self.cable.near.run(partial(self.root.unaudit, "file"))

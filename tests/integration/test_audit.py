@@ -36,11 +36,8 @@ def testbed(testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
     return made
 
 
-@pytest.fixture
-def only_openbao(testbed: Testbed) -> None:
-    """Where there is no event stream: `auto` takes the audit device, else the poll."""
-    if not testbed.options.instead:
-        pytest.skip("this Vault has an event stream")
+only_openbao = pytest.mark.parametrize("testbed", ["openbao"], indirect=True)
+"""OpenBao has no event stream: `auto` takes the audit device, else the poll."""
 
 
 def tcp(process: VaultsyncProcess) -> str:
@@ -160,7 +157,7 @@ def test_after_a_burst_that_overflows_the_buffer_every_value_reaches_its_secret(
     place.wait_for_secret("app0", p="later")
 
 
-@pytest.mark.usefixtures("only_openbao")
+@only_openbao
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_device_that_is_disabled_is_noticed_at_rest_and_taken_again_when_it_is_back(
     place: Place, vaultsync: VaultsyncFactory, transport: str
@@ -221,7 +218,7 @@ def test_vaults_restart_is_a_new_sender_that_is_verified_at_once(place: Place, v
 # -- who is believed
 
 
-@pytest.mark.usefixtures("only_openbao")
+@only_openbao
 def test_a_silent_connection_does_not_stop_the_poll(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = listening(vaultsync, "tcp", NO_STREAM)
     with socket.create_connection(("127.0.0.1", process.audit_port)):

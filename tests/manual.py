@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.testbed import build, pins
 from tests.testbed.identity import PROJECT
 from tests.testbed.testbed import Testbed
-from vaultsync.core.audit_devices import WRITE_TIMEOUT
+from vaultsync.core.audit_address import WRITE_TIMEOUT
 
 README = (PROJECT / "README.md").read_text()
 DOCS = PROJECT / "docs"
@@ -51,7 +51,7 @@ def audit_devices() -> dict[str, dict[str, str]]:
 
 def _joined(text: str) -> str:
     """With Python's strings that go on in the next line in one."""
-    return re.sub(r'"\n +f?"', "", text).replace("{WRITE_TIMEOUT}", WRITE_TIMEOUT)
+    return re.sub(r"""["']\n +f?["']""", "", text).replace("{WRITE_TIMEOUT}", WRITE_TIMEOUT)
 
 
 def adapted(text: str, here: Mapping[str, str]) -> str:

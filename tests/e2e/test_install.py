@@ -46,7 +46,8 @@ def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:
         "https://vault.example:8200": testbed.vault.address,
         "http://vault.vault:8200": testbed.vault.address,
         "https://kubernetes.example:6443": server.address,
-        "vaultsync-audit.vaultsync:8220": f"127.0.0.1:{pods.audit_port}",
+        # the Service has an address, which nothing routes here
+        "spec.clusterIP}'):8220": f"spec.clusterIP}}' | grep -qE '^[0-9.]+$' && echo 127.0.0.1):{pods.audit_port}",
         # Vault is in no pod, and is told what it would find there; a folder for its log
         own: f"kubernetes_host={server.address} kubernetes_ca_cert=@ca.crt",
         "/vault/logs/audit.log": str(folder / "audit.log"),

@@ -864,8 +864,8 @@ class TestRelease:
 
     def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
         notes = " ".join(release("install").split())
-        enable = "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 socket_type=udp"
-        assert enable in notes
+        assert "vault audit enable -path=vaultsync socket socket_type=udp write_timeout=10ms" in notes
+        assert "get service vaultsync-audit -o jsonpath='{.spec.clusterIP}'):8220" in notes
         assert "networkPolicy.enabled" in notes
 
 

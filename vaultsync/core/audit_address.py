@@ -1,4 +1,4 @@
-"""The address of the audit listener, as VAULTSYNC_AUDIT_LISTEN writes it. Pure."""
+"""The address of the audit listener, as VAULTSYNC_AUDIT_LISTEN writes it, and the device in Vault that fits. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,15 @@ from ipaddress import ip_address
 from typing import Final
 
 FORMS: Final = "udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH"
+WRITE_TIMEOUT: Final = "10ms"
+"""Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
+own subnet, until ARP gives up. The default is 2 s."""
+SERVICE_IP: Final = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
+"""Not the Service's name: while the port is closed the device dials again and again, and would wait for DNS."""
+ENABLE: Final = (
+    f'vault audit enable -path=vaultsync socket address="{SERVICE_IP}:8220" '
+    f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
+)
 _HOST_AND_PORT: Final = re.compile(r"(?:(?P<transport>udp|tcp):)?(?P<host>\S*):(?P<port>\d{1,5})")
 
 

@@ -8,22 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vaultsync.core.audit_address import AuditAddress, Transport, parse_audit_address
+from vaultsync.core.audit_address import ENABLE, WRITE_TIMEOUT, AuditAddress, Transport, parse_audit_address
 from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
 from vaultsync.core.durations import parse_duration
 
 SYS_AUDIT: Final = "sys/audit"
 NEEDED: Final = frozenset({"read", "sudo"})
 """The capabilities that reading sys/audit takes."""
-WRITE_TIMEOUT: Final = "10ms"
-"""Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
-own subnet, until ARP gives up. The default is 2 s."""
 LONGEST_TIMEOUT: Final = 0.1
 """Seconds of write_timeout about which nothing is said."""
-ENABLE: Final = (
-    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
-    f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
-)
 FILE: Final = "vault audit enable file file_path=/vault/logs/audit.log"
 LIST: Final = "`vault audit list -detailed`"
 DECLARED: Final = "where OpenBao's configuration declares the device, change that instead"

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.core import names
+from vaultsync.core.audit_address import ENABLE
 from vaultsync.core.durations import age
 from vaultsync.core.logins import Auth, Way, make_token
 from vaultsync.core.paths import Mount
@@ -443,9 +444,7 @@ def _on_paths(found: Mapping[str, frozenset[str]]) -> str:
 # -- the source
 
 AUDIT_FIX: Final = (
-    "set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220, and in Vault, beside another audit device: "
-    "vault audit enable -path=vaultsync socket address=vaultsync-audit.vaultsync:8220 "
-    "socket_type=udp write_timeout=10ms"
+    f"set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220, and in Vault, beside another audit device: {ENABLE}"
 )
 
 

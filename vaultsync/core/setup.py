@@ -13,7 +13,8 @@ from typing import Any, Final
 import yaml
 
 from vaultsync.core import names
-from vaultsync.core.audit_devices import ENABLE, FILE
+from vaultsync.core.audit_address import ENABLE
+from vaultsync.core.audit_devices import FILE
 from vaultsync.core.logins import MOUNTED, Auth, Way, make_token
 from vaultsync.core.rights import NAMESPACES, Right
 

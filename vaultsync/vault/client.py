@@ -647,6 +647,9 @@ class VaultClient:
                 result = await loop.run_in_executor(self._threads, call)
             except VaultThrottled as error:
                 raise VaultThrottled(str(error), self._limiter.refused(scope, key, error.wait)) from None
+            except (VaultDenied, VaultRejected):
+                self._limiter.sent(scope)
+                raise
             finally:
                 if self._idle is not None:
                     self._idle.cancel()

@@ -102,10 +102,10 @@ def test_a_mark_is_left_all_the_same(
     assert process.stop() == 0
 
 
-def test_a_write_that_a_frozen_vault_applies_later_is_its_own(
+def test_a_write_that_times_out_in_a_frozen_vault_ends_as_its_own(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
-    """The request is at Vault, and nobody waits for its response any more."""
+    """Whether Vault applies the request later, or drops it and the next attempt is applied: tests/unit has both."""
     process = vaultsync({**over(to_vault, testbed), "VAULTSYNC_VAULT_TIMEOUT": "1s"})
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS))

@@ -15,12 +15,15 @@ moved, or disabled and enabled anew."""
 FRESH_SECONDS: Final = 0.25
 """The age that is allowed before a write that could create something at the wrong place, and after Vault has refused
 a request. So many such requests in a row ask for their mount four times a second at most."""
+SLOW_SECONDS: Final = 1.0
+"""An answer's age counts from its arrival: a Vault that is far away would never give a fresh one otherwise. That of a
+slower answer counts from its request, as this process may have been frozen meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     mount: Mount
-    asked: float
+    since: float
 
 
 class MountCache:
@@ -44,7 +47,7 @@ class MountCache:
 
         Args:
             path: the secret.
-            max_age: in seconds; what was asked for longer ago is asked for again.
+            max_age: in seconds; what was answered longer ago is asked for again.
             ask: asks Vault, and returns None if it does not say.
 
         Raises:
@@ -86,14 +89,16 @@ class MountCache:
             self._forget(path)
         else:
             with self._lock:
+                now = self._clock()
+                since = now if now - asked <= SLOW_SECONDS else asked
                 if forgotten == self._forgotten:
-                    self._entries.setdefault(path.namespace, {})[mount.path] = _Entry(mount, asked)
+                    self._entries.setdefault(path.namespace, {})[mount.path] = _Entry(mount, since)
         return mount
 
     def _find(self, path: VaultPath, max_age: float) -> Mount | None:
         with self._lock:
             entry = self._entry(path)
-            return entry.mount if entry is not None and self._clock() - entry.asked <= max_age else None
+            return entry.mount if entry is not None and self._clock() - entry.since <= max_age else None
 
     def _forget(self, path: VaultPath) -> None:
         with self._lock:

@@ -3,7 +3,8 @@
 import json
 import socket
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -75,8 +76,7 @@ def test_a_forged_frame_is_at_most_one_look(place: Place, vaultsync: VaultsyncFa
 def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     at_rest(place, process, "audit")
-    with closing(socket.create_connection(("127.0.0.1", process.audit_port))) as sender:
-        time.sleep(PATIENCE)  # what the connection itself may cause
+    with forger(process) as sender:
         before = written(process)
         for operation, folder in (
             ("update", "data"),
@@ -95,7 +95,7 @@ def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: Vault
             later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
             response = {"data": {"version": 99, "created_time": later}}
             entry = {"type": "response", "time": later, "request": request, "response": response}
-            sender.sendall(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            sender.send(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             time.sleep(PATIENCE)
             assert written(process) == before, operation
             assert looks(place, name) <= seen + 1, operation
@@ -109,17 +109,25 @@ def test_a_forged_entry_about_kv_v1_causes_nothing_either(place: Place, vaultsyn
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     at_rest(place, process, "audit")
     place.wait_for_secret("old")
-    with closing(socket.create_connection(("127.0.0.1", process.audit_port))) as sender:
+    with forger(process) as sender:
         time.sleep(PATIENCE)
         before = written(process)
         for operation in ("create", "update", "delete"):
             request = {"id": "forged", "operation": operation, "path": f"kv1/{place.path('old')}", "mount_type": "kv"}
             entry = {"type": "response", "time": datetime.now(UTC).isoformat(), "request": request, "response": {}}
-            sender.sendall(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            sender.send(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             time.sleep(PATIENCE)
             assert written(process) == before, operation
     place.put("old", mount="kv1", password="q")
     place.wait_for_secret("old", p="q")
+
+
+@contextmanager
+def forger(process: VaultsyncProcess) -> Iterator[socket.socket]:
+    """Somebody else on the network, who reaches the audit port."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.connect(("127.0.0.1", process.audit_port))
+        yield sender
 
 
 def _folder(kind: str) -> str:

@@ -54,7 +54,7 @@ def run(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str
         ({"VAULTSYNC_VAULT_TIMEOUT": "0"}, "VAULTSYNC_VAULT_TIMEOUT "),
         ({"VAULTSYNC_STORE_SERVERS": "http://a:1,b:2"}, "VAULTSYNC_STORE_SERVERS must be an address"),
         ({"VAULTSYNC_HEALTH_LISTEN": "8080"}, "VAULTSYNC_HEALTH_LISTEN must be host:port, such as 0.0.0.0:8080"),
-        ({"VAULTSYNC_AUDIT_LISTEN": "0.0.0.0:99999"}, "VAULTSYNC_AUDIT_LISTEN must be host:port"),
+        ({"VAULTSYNC_AUDIT_LISTEN": "0.0.0.0:99999"}, "VAULTSYNC_AUDIT_LISTEN must be udp:HOST:PORT, "),
         ({"VAULTSYNC_LOG_FORMAT": "xml"}, "VAULTSYNC_LOG_FORMAT "),
         ({"VAULTSYNC_LOG_LEVEL": "{x}"}, "VAULTSYNC_LOG_LEVEL "),
         ({}, "KUBECONFIG: no usable Kubernetes configuration: "),

@@ -201,3 +201,18 @@ def test_the_request_alone_is_no_canary() -> None:
 @pytest.mark.parametrize("told", [None, 7, {"a": 1}])
 def test_an_id_that_is_none_is_no_id(told: object) -> None:
     assert parse_audit_entry(audit_line("delete", "secret/data/a", request={"id": told})).request_id == ""
+
+
+@pytest.mark.parametrize("depth", [500, 9_990, 9_994, 9_997, 20_000])
+@pytest.mark.parametrize("name", ["time", "request", "type", "response"])
+def test_what_is_nested_deeply_is_an_entry_without_interest(depth: int, name: str) -> None:
+    """One recursion after json.loads was enough to raise: what came with it in one batch was then lost."""
+    nested = '{"a":' * depth + "1" + "}" * depth
+    request = {"operation": "update", "path": "secret/data/a", "mount_point": "secret/", "mount_type": "kv"}
+    fields = {"type": '"response"', "request": json.dumps(request), "response": "{}", "time": '"now"', name: nested}
+    entry = "{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}"
+    assert parse_audit_entry(entry.encode()).nonce == ""
+
+
+def test_a_request_id_that_is_none_of_vaults_is_not_remembered() -> None:
+    assert parse_audit_entry(audit_line("update", "secret/data/a", request={"id": "x" * 65})).request_id == ""

@@ -484,3 +484,11 @@ def test_it_ends_when_cancelled_at_whatever_it_does() -> None:
     run(cancelled_while(Vault("mine"), given("mine")))
     run(cancelled_while(Vault(), APPROLE))
     run(cancelled_while(hangs, APPROLE))
+
+
+@pytest.mark.parametrize("odd", ["abc", [1], -1, 10**400, {"a": 1}])
+def test_an_answer_with_odd_numbers_is_not_vaults(odd: object) -> None:
+    """It must not end the process: it is an error like any other of Vault's, and is tried again."""
+    for read, name in ((module._told, "num_uses"), (module._told, "ttl"), (module._lease, "lease_duration")):
+        with pytest.raises(VaultUnavailable):
+            read({name: odd})

@@ -13,11 +13,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
 from vaultsync.core.state import parse_time
 
+MAX_REQUEST_ID: Final = 64
+"""Characters."""
 _V2_FOLDERS = ("data/", "delete/", "undelete/", "destroy/", "metadata/")
 _DELETIONS = ("kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete", "kv-v1/delete")
 _AUDITED = {
@@ -183,8 +185,7 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
         return OTHER_ENTRY
     if document.get("type") != "response":
         return OTHER_ENTRY
-    told = request.get("id")
-    request_id = told if isinstance(told, str) else ""
+    request_id = _request_id(request)
     _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
     if canary:
         return AuditEntry(request_id, nonce=nonce)
@@ -195,6 +196,12 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
     if request.get("mount_type", "kv") != "kv":
         return OTHER_ENTRY
     return AuditEntry(request_id, tuple(_audited(operation, path, request, document)))
+
+
+def _request_id(request: Mapping[str, Any]) -> str:
+    """Vault's are UUIDs; a sender that nobody has verified may send anything, and IDs are remembered."""
+    told = request.get("id")
+    return told if isinstance(told, str) and len(told) <= MAX_REQUEST_ID else ""
 
 
 def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
@@ -216,8 +223,7 @@ def _audited(
     if not mount:
         return
     inner = path.removeprefix(mount)
-    request_id = request.get("id")
-    request_id = request_id if isinstance(request_id, str) else ""
+    request_id = _request_id(request)
     folder = next((folder for folder in _V2_FOLDERS if inner.startswith(folder)), "")
     kind = _AUDITED.get((operation, folder))
     answer = _answer(document)

@@ -72,8 +72,10 @@ class SecretState:
 
 def parse_time(value: object) -> datetime | None:
     """A time as Vault writes it (RFC 3339), None for anything else."""
+    if not isinstance(value, str):  # `str` of what is nested deeply raises RecursionError
+        return None
     try:
-        time = datetime.fromisoformat(str(value))
+        time = datetime.fromisoformat(value)
     except ValueError:
         return None
     return time if time.tzinfo else None

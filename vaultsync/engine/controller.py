@@ -56,6 +56,8 @@ MAX_DEFERRED = 16
 """Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
+SHOWN: Final = 200
+"""Characters of a text of somebody else's in the log."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """What a pass is over."""
 
@@ -137,7 +139,7 @@ class Controller:
             logger.info(
                 "store left alone: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
                 store=str(store.name),
-                server=store.server,
+                server=store.server[:SHOWN],
             )
         keys = self._index.put_store(store)
         if self._works:  # else it is one that there was before, as far as anybody knows

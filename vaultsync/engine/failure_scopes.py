@@ -187,8 +187,9 @@ class FailureScopes:
                 self._failed_keys.add(key)
             return not is_known
         if isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            is_known = key in self._refused_keys
-            self._refused_keys.add(key)
+            is_known = key in self._refused_keys or len(self._refused_keys) >= LOGGED_KEYS
+            if not is_known:
+                self._refused_keys.add(key)
             return not is_known
         return False
 

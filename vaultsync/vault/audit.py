@@ -89,6 +89,8 @@ class Audit:
         self._receiver: UdpReceiver | None = None
         self._verified: OrderedDict[Sender, None] = OrderedDict()
         self._recent: OrderedDict[str, Sender] = OrderedDict()
+        self._recent_unverified: OrderedDict[str, Sender] = OrderedDict()
+        """Apart, so that a flood of unverified senders displaces none of Vault's."""
         self._awaited: dict[str, asyncio.TimerHandle] = {}
         self._unreported = 0
         self._missed_in_a_row = 0
@@ -250,7 +252,7 @@ class Audit:
         """Vault has accepted an own write: its entry must have arrived, or arrive soon."""
         if not request_id or not self.is_configured:
             return
-        sender = self._recent.pop(request_id, None)
+        sender = self._recent.pop(request_id, None) or self._recent_unverified.pop(request_id, None)
         if sender is not None:
             self._reported(sender)
         elif self._verified:
@@ -265,9 +267,10 @@ class Audit:
             timer.cancel()
             self._reported(sender)
             return
-        self._recent[entry.request_id] = sender
-        if len(self._recent) > RECENT_WRITES:
-            self._recent.popitem(last=False)
+        recent = self._recent if self._is_trusted(sender) else self._recent_unverified
+        recent[entry.request_id] = sender
+        if len(recent) > RECENT_WRITES:
+            recent.popitem(last=False)
 
     def _reported(self, sender: Sender) -> None:
         was_muted, self._missed_in_a_row = self._missed_in_a_row >= MISSED_WRITES, 0

@@ -30,6 +30,8 @@ RETRY_SECONDS: Final = 0.25
 """After an error of the socket, such as want of memory."""
 KEPT: Final = 20_000
 """Entries of verified senders that wait for the event loop."""
+KEPT_BYTES: Final = 32 * 1024 * 1024
+"""The same in bytes: an address can be forged, and a datagram has up to 64 kB."""
 KEPT_UNVERIFIED: Final = 256
 PAUSE_SECONDS: Final = 0.1
 """Between two calls of the loop on account of unverified senders alone."""
@@ -113,6 +115,7 @@ class UdpReceiver:
         self._stops = threading.Event()
         self._lock = threading.Lock()
         self._entries: list[tuple[Peer, bytes]] = []
+        self._bytes = 0
         self._unverified = 0
         self._lost = 0
         self._refused = 0
@@ -205,9 +208,12 @@ class UdpReceiver:
             elif not known and entry.startswith(b"{"):
                 strangers += self._may_send(address)
         with self._lock:
-            room = max(0, KEPT - len(self._entries))
-            self._entries += kept[:room]
-            self._lost += len(kept[room:])
+            for one in kept:
+                if len(self._entries) < KEPT and self._bytes + len(one[1]) <= KEPT_BYTES:
+                    self._entries.append(one)
+                    self._bytes += len(one[1])
+                else:
+                    self._lost += 1
             self._unverified += unverified
             self._refused += refused
             self._strangers |= strangers > 0
@@ -240,7 +246,7 @@ class UdpReceiver:
         with self._lock:
             batch = Batch(self._entries, self._lost, self._refused, self._strangers)
             self._entries = []
-            self._lost = self._refused = self._unverified = 0
+            self._lost = self._refused = self._unverified = self._bytes = 0
             self._strangers = self._is_scheduled = False
         self._handed_over = time.monotonic()
         if self._thread is not None:  # else it was stopped

@@ -742,11 +742,13 @@ def _v2_path(mount: Mount, folder: str, path: VaultPath) -> str:
 def _v2_state(mount: Mount, answer: Mapping[str, Any]) -> SecretState:
     data = _mapping(answer.get("data"))
     metadata = _mapping(data.get("metadata"))
-    subkeys = data.get("subkeys")
+    subkeys, version = data.get("subkeys"), metadata.get("version") or 0
+    if not isinstance(version, int):
+        raise VaultUnavailable(f"an answer that is not Vault's: a version in {mount.path} is no number", 200)
     return SecretState(
         mount=mount,
         exists=isinstance(subkeys, dict),
-        version=int(metadata.get("version") or 0),
+        version=version,
         subkeys=subkeys if isinstance(subkeys, dict) else {},
         written=parse_time(metadata.get("created_time")),
         **_custom(metadata),

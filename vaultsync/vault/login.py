@@ -5,7 +5,7 @@ A good token costs requests at rest only for its renewal. Tokens and what they a
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +46,10 @@ REVOKE_SECONDS = 1.0
 """The longest that a stop waits for that."""
 PAST_MAX_TTL: Final = 500
 """How Vault (1.15.1) refuses to renew a token that has had its longest life."""
+
+
+LONGEST_LIFE: Final = 1e11
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +409,19 @@ def _nothing() -> None:
 
 def _lease(told: object) -> TokenLease:
     found = _mapping(told)
-    return TokenLease(float(found.get("lease_duration") or 0), bool(found.get("renewable")))
+    return TokenLease(_seconds(found, "lease_duration"), bool(found.get("renewable")))
+
+
+def _seconds(data: Mapping[str, Any], name: str) -> float:
+    """A number of Vault's, 0.0 where there is none.
+
+    Raises:
+        VaultUnavailable: it is none.
+    """
+    value = data.get(name) or 0
+    if not isinstance(value, int | float) or not 0 <= value < LONGEST_LIFE:
+        raise VaultUnavailable(f"an answer that is not Vault's: {name} of the token is no number of seconds", 200)
+    return float(value)
 
 
 def _told(told: object) -> Token:
@@ -415,12 +431,12 @@ def _told(told: object) -> Token:
     policies = [policy for listed in lists if isinstance(listed, list) for policy in listed]
     return Token(
         policies=tuple(dict.fromkeys(map(str, policies))),
-        ttl=float(data.get("ttl") or 0),
+        ttl=_seconds(data, "ttl"),
         renewable=bool(data.get("renewable")),
-        period=float(data.get("period") or 0),
-        max_ttl=float(data.get("explicit_max_ttl") or 0),
+        period=_seconds(data, "period"),
+        max_ttl=_seconds(data, "explicit_max_ttl"),
         orphan=data.get("orphan") is True,
-        uses=int(data.get("num_uses") or 0),
+        uses=int(_seconds(data, "num_uses")),
     )
 
 

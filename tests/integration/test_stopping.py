@@ -104,7 +104,8 @@ def test_a_vault_that_hangs_in_the_middle_of_a_write_does_not_hold_it_up_and_the
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str
 ) -> None:
     """As far as it knows the write may still arrive: nobody else may write before that."""
-    process = ready(vaultsync({**over(to_vault, testbed), "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
+    patient = {"VAULTSYNC_VAULT_TIMEOUT": "60s", "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}
+    process = ready(vaultsync({**over(to_vault, testbed), **patient}))
     to_vault.set(Fault(latency=STOP_SECONDS))
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for(lambda: place.version("app") == 1, PATIENCE)

@@ -242,8 +242,8 @@ class Reconciler:
                 self._ledger.observe(path, state)  # who only reads the path goes on
             raise
         self._ledger.confirmed(path)
-        done = {"version": after.version, "duration_ms": round((time.monotonic() - started) * 1000, 1)}
-        self._finish(path, state, after, work, readers, done)
+        how = {"duration_ms": round((time.monotonic() - started) * 1000, 1)}
+        self._finish(path, state, after, work, readers, how)
         return after
 
     def _note_unconfirmed(
@@ -274,8 +274,8 @@ class Reconciler:
         if verdict is Verdict.NOT_OWN:
             logger.debug("a write without a response is not confirmed", path=str(path), version=state.version)
             return False
-        done = {"version": state.version, "confirmed": "by a look, as the response was lost"}
-        self._finish(path, write.before, state, write.work, list(write.readers), done)
+        how = {"confirmed": "by a look, as the response was lost"}
+        self._finish(path, write.before, state, write.work, list(write.readers), how)
         return True
 
     def _finish(
@@ -285,7 +285,7 @@ class Reconciler:
         after: SecretState,
         work: Seed | Rotation,
         readers: list[Reader],
-        done: Mapping[str, object],
+        how: Mapping[str, object],
     ) -> None:
         """Take in a write that Vault has applied: count it, have it marked, and report it to its readers."""
         self.made[work.reason] += 1
@@ -293,7 +293,8 @@ class Reconciler:
         self._tell(path, after, work, readers)
         logger.info(
             "rotated" if isinstance(work, Rotation) else "seeded",
-            **_fields(logical(after.mount, path.path), work, readers, done),
+            **_fields(logical(after.mount, path.path), work, readers, {"version": after.version}),
+            **how,
         )
 
     def _note_made(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaultsync.core.audit_address import parse_audit_address
 from vaultsync.core.audit_devices import AuditDevice, devices, listening, parse_devices, unread
 from vaultsync.core.check import Hearing, Mark
 
@@ -108,7 +109,9 @@ def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict
 
 @pytest.mark.parametrize("value", ["false", "False", "0", "f"])
 def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
-    assert [line.mark for line in devices(hearing(), [FILE, sends_to("a:8220", "udp", log_raw=value)])] == [Mark.OK]
+    assert [line.mark for line in devices(hearing(), [FILE, sends_to("192.0.2.1:8220", "udp", log_raw=value)])] == [
+        Mark.OK
+    ]
 
 
 @pytest.mark.parametrize("timeout", ["10ms", "0.1s"])
@@ -171,3 +174,24 @@ def test_tls_is_for_a_tunnel_and_no_reason_to_warn() -> None:
 
 def test_what_could_not_be_read_is_said_with_vaults_reason() -> None:
     assert unread("Vault returned 400").found.endswith("(Vault returned 400)")
+
+
+def test_a_device_that_names_the_service_gets_its_address() -> None:
+    """The former manual had one give the name, and Vault would wait for DNS while nothing listens."""
+    again = sends_to("vaultsync-audit.sync-1.svc:8220", "tcp").again()
+    ip = "$(kubectl -n sync-1 get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
+    assert again.endswith(f'socket address="{ip}:8220" socket_type=udp write_timeout=10ms')
+    line = devices(hearing(), [FILE, sends_to("vaultsync-audit.vaultsync:8220", "udp")])[0]
+    assert "its address is a name" in line.found
+
+
+@pytest.mark.parametrize(
+    ("listen", "options"),
+    [
+        ("unix:/run/vaultsync/audit", "address=/run/vaultsync/audit socket_type=unix"),
+        ("tcp:127.0.0.1:8220", "address=127.0.0.1:8220 socket_type=tcp"),
+        ("udp:0.0.0.0:8220", "address=a:1 socket_type=udp write_timeout=10ms"),
+    ],
+)
+def test_a_device_is_enabled_again_as_vaultsync_listens(listen: str, options: str) -> None:
+    assert sends_to("a:1").again(parse_audit_address(listen)).endswith(f"socket {options}")

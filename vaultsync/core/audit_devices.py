@@ -3,12 +3,14 @@
 Pure: gets what sys/audit has returned. That is written by Vault's admins, and is quoted before it is printed.
 """
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final
 
-from vaultsync.core.audit_address import ENABLE, WRITE_TIMEOUT, AuditAddress, Transport, parse_audit_address
+from vaultsync.core.audit_address import ENABLE, SERVICE_IP, WRITE_TIMEOUT, AuditAddress, Transport, parse_audit_address
 from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
 from vaultsync.core.durations import parse_duration
 
@@ -26,6 +28,7 @@ _NOT_READABLE: Final = (
     "blocks Vault if its socket_type is tcp or missing, and its address is another machine's"
 )
 _THIS_MACHINE: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104 — where Vault dials them
+_SERVICE_NAME: Final = re.compile(r"address=vaultsync-audit\.([a-z0-9-]{1,63})(?:\.svc(?:\.cluster\.local)?)?\.?:(\d+)")
 _KEPT: Final = ("hmac_accessor", "elide_list_responses")
 """Options that a new device gets from the old one. The others change what arrives, or where."""
 
@@ -74,6 +77,18 @@ class AuditDevice:
         return address is not None and (address.is_loopback or address.host in _THIS_MACHINE)
 
     @property
+    def is_named_by_dns(self) -> bool:
+        """Whether Vault looks the receiver up by DNS, each time it dials again."""
+        address = self.address
+        if address is None or address.transport is not Transport.UDP or self.is_on_loopback:
+            return False
+        try:
+            ip_address(address.host)
+        except ValueError:
+            return True
+        return False
+
+    @property
     def waits_long(self) -> bool:
         """Whether Vault can wait for a UDP device longer than need be: its write_timeout is long, missing or wrong."""
         address = self.address
@@ -98,17 +113,33 @@ class AuditDevice:
         """Whether its path or address names vaultsync."""
         return "vaultsync" in self.path or "vaultsync" in self.options.get("address", "")
 
-    def again(self) -> str:
-        """The commands that enable it again, by UDP, or what to do where its texts are none for a terminal."""
+    def again(self, listen: AuditAddress | None = None) -> str:
+        """The commands that enable it again, or what to do where its texts are none for a terminal.
+
+        Args:
+            listen: where vaultsync listens, None where that is not set. On Vault's own machine it sends there; to
+                another machine it sends by UDP.
+        """
         options = {name: self.options[name] for name in _KEPT if name in self.options}
         new = {"address": self.options.get("address", ""), "socket_type": "udp", "write_timeout": WRITE_TIMEOUT}
+        if listen is not None and listen.is_loopback and listen.transport is not Transport.UDP:
+            new = {"address": listen.path or str(listen).partition(":")[2], "socket_type": listen.transport.value}
         options = new | options
         flags = ["-local"] if self.is_local else []
         flags += [f"-description={self.description}"] if self.description else []
         words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]
         if not "".join((self.path, *words)).isprintable():
             return f"disable the device and enable it with socket_type=udp; {LIST} shows it"
-        return f"vault audit disable {shlex.quote(self.path)} && vault audit enable {shlex.join(words)}"
+        return f"vault audit disable {shlex.quote(self.path)} && vault audit enable {_with_service_ip(words)}"
+
+
+def _with_service_ip(words: Sequence[str]) -> str:
+    """Quoted for a shell, which then asks for the address of the Service where its name was given."""
+    found = [(word, _SERVICE_NAME.fullmatch(word)) for word in words]
+    return " ".join(
+        f'address="{SERVICE_IP.replace("-n vaultsync", f"-n {match[1]}")}:{match[2]}"' if match else shlex.quote(word)
+        for word, match in found
+    )
 
 
 def parse_devices(listed: Mapping[str, Any]) -> tuple[AuditDevice, ...]:
@@ -170,13 +201,13 @@ def _line(hearing: Hearing, device: AuditDevice) -> Line | None:
         address = cut(device.options.get("address", ""))
         found = f"sends by TCP to {address}: while that can't be reached, each request of each client of Vault waits"
         if device.is_for(hearing) or not hearing.listen:
-            return Line(Name.AUDIT, Mark.FAILED, found, f"{device.again()} # {DECLARED}", of)
+            return Line(Name.AUDIT, Mark.FAILED, found, f"{device.again(listener(hearing))} # {DECLARED}", of)
         fix = "send to that receiver, which is not vaultsync's, by UDP, or from a file by an agent"
         return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
     problems = [*_problems(hearing, device)] if device.is_for(hearing) else []
     if not problems:
         return None
-    found, fix = "; ".join(problems), f"{device.again()} # {DECLARED}"
+    found, fix = "; ".join(problems), f"{device.again(listener(hearing))} # {DECLARED}"
     if device.kind == "file":
         fix = f"disable and enable it without these options; {DECLARED}"
     return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
@@ -196,15 +227,28 @@ def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
     if device.waits_long:
         shown = cut(options.get("write_timeout", "")) or "missing, which means 2s"
         yield f"its write_timeout is {shown}: Vault can wait for a machine that is gone from its own subnet"
+    if device.is_named_by_dns:
+        yield "its address is a name: Vault waits for DNS while nothing listens; give it an IP address"
     if address is not None and listen is not None and address.transport is not listen.transport:
         yield f"it sends by {address.transport.value}, and vaultsync listens at {listen}"
+
+
+def _enable(hearing: Hearing) -> str:
+    """The command that enables a device which delivers to vaultsync."""
+    listen = listener(hearing)
+    if listen is None:
+        return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
+    if listen.is_loopback and listen.transport is not Transport.UDP:
+        device = AuditDevice("vaultsync", "socket", {})
+        return device.again(listen).partition(" && ")[2]
+    return ENABLE
 
 
 def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> Line:
     number = f"{len(found)} device{'' if len(found) == 1 else 's'}"
     if not ours and (hearing.listen or hearing.file):
         at = hearing.listen or hearing.file
-        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", ENABLE)
+        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", _enable(hearing))
     if len(found) == 1 and ours:
         alone = f"{cut(ours[0].path)}/ is the only device: Vault refuses each request that it can't log there"
         return Line(Name.AUDIT, Mark.WARNING, alone, FILE)

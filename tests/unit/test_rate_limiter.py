@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.build import Clock, logged
-from vaultsync.vault.rate_limiter import CUT, FIRST_PAUSE, LONGEST_PAUSE, QUIET_SECONDS, RateLimiter
+from vaultsync.vault.rate_limiter import CUT, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT, QUIET_SECONDS, RateLimiter
 
 SCOPE, OTHER = ("", "secret"), ("team", "secret")
 
@@ -43,7 +43,17 @@ def test_after_a_refusal_there_is_a_pause_and_then_each_key_has_its_turn() -> No
 
 @pytest.mark.parametrize(("said", "wait"), [(0, FIRST_PAUSE), (7, 7), (1e9, LONGEST_PAUSE)])
 def test_it_waits_as_long_as_vault_says_but_not_for_ever(said: float, wait: float) -> None:
-    assert limited(Clock(), retry_after=said)[1] == wait
+    assert limited(Clock(), retry_after=said)[0].pause(SCOPE) == wait
+
+
+def test_a_key_whose_turn_is_late_asks_again_as_the_limit_may_have_ended() -> None:
+    clock = Clock()
+    limiter, wait = limited(clock, retry_after=40)
+    assert wait == LONGEST_WAIT
+    clock.forward(LONGEST_WAIT)
+    assert limiter.wait(SCOPE, "k") == LONGEST_WAIT
+    clock.forward(40 + QUIET_SECONDS)
+    assert limiter.wait(SCOPE, "k") == 0
 
 
 def test_refusals_one_after_the_other_lengthen_the_pause() -> None:
@@ -52,8 +62,9 @@ def test_refusals_one_after_the_other_lengthen_the_pause() -> None:
     pauses = []
     for _ in range(9):
         clock.forward(wait)
-        wait = limiter.refused(SCOPE, "k", 0)
-        pauses.append(limiter.pause(SCOPE))
+        limiter.refused(SCOPE, "k", 0)
+        wait = limiter.pause(SCOPE)
+        pauses.append(wait)
     assert pauses[:4] == [2, 4, 8, 16]
     assert pauses[-1] == LONGEST_PAUSE
 

@@ -21,6 +21,8 @@ GROWTH: Final = 0.05
 """By this part the rate grows each second without a refusal."""
 LOWEST_RATE: Final = 0.1
 """Requests a second."""
+LONGEST_WAIT: Final = 15.0
+"""Seconds after which a key whose slot is later asks again, as the limit may have ended by then."""
 QUIET_SECONDS: Final = 60.0
 """After this long without a refusal there is no limit any more."""
 CLOSE: Final = 0.001
@@ -99,7 +101,7 @@ class RateLimiter:
         if slot <= now + CLOSE:
             return 0.0
         pace.slots[key] = slot
-        return slot - now
+        return min(slot - now, LONGEST_WAIT)
 
     def pause(self, scope: Scope) -> float:
         """Seconds in which no request may be sent, as Vault has just refused one; 0.0 if it has not."""
@@ -131,7 +133,7 @@ class RateLimiter:
             retry_after: seconds, as Vault names them; 0.0 where it names none.
 
         Returns:
-            Seconds until the key's next turn.
+            Seconds until the key may ask for its next turn.
         """
         now, pace = self._clock(), self._pace(scope)
         if pace is None:
@@ -144,7 +146,7 @@ class RateLimiter:
             pace.resume_at = pace.next_at = now + max(pace.pause, min(retry_after, LONGEST_PAUSE))
             pace.sent, pace.refused_at = 0, now
         slot = pace.slots[key] = pace.reserve(now)
-        return slot - now
+        return min(slot - now, LONGEST_WAIT)
 
     def _pace(self, scope: Scope) -> _Pace | None:
         pace = self._paces.get(scope)

@@ -106,12 +106,7 @@ def test_created_deleted_and_written_values_arrive_over_udp(place: Place, vaults
 def test_of_a_burst_of_writes_none_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
     """A thousand writes, among them those of twenty paths that are read: the buffer has room for them."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
-    names = [f"app{number}" for number in range(20)]
-    for name in names:
-        place.put(name, p="0")
-        place.external_secret(name, {"p": (name, "p")})
-    for name in names:
-        place.wait_for_secret(name, p="0")
+    names = read_paths(place)
     process.freeze()
     try:
         write_burst(place, names, MANY)
@@ -120,6 +115,17 @@ def test_of_a_burst_of_writes_none_is_lost(place: Place, vaultsync: VaultsyncFac
     for name in names:
         place.wait_for_secret(name, PATIENCE, p=str(MANY // len(names)))
     assert Metrics(process)("audit_lost_total") == 0
+
+
+def read_paths(place: Place) -> list[str]:
+    """Twenty paths whose value 0 is in a Secret each."""
+    names = [f"app{number}" for number in range(20)]
+    for name in names:
+        place.put(name, p="0")
+        place.external_secret(name, {"p": (name, "p")})
+    for name in names:
+        place.wait_for_secret(name, p="0")
+    return names
 
 
 def write_burst(place: Place, names: list[str], number: int) -> None:
@@ -138,12 +144,7 @@ def test_after_a_burst_that_overflows_the_buffer_every_value_reaches_its_secret(
 ) -> None:
     """It is frozen meanwhile. What comes last is what is lost."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
-    names = [f"app{number}" for number in range(20)]
-    for name in names:
-        place.put(name, p="0")
-        place.external_secret(name, {"p": (name, "p")})
-    for name in names:
-        place.wait_for_secret(name, p="0")
+    names = read_paths(place)
     process.freeze()
     try:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:  # the buffer is as good as full before the burst

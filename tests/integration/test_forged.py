@@ -78,12 +78,7 @@ def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: Vault
     at_rest(place, process, "audit")
     with forger(process) as sender:
         before = written(process)
-        for operation, folder in (
-            ("update", "data"),
-            ("delete", "data"),
-            ("delete", "metadata"),
-            ("update", "undelete"),
-        ):
+        for operation, folder in REQUESTS:
             seen = looks(place, name)
             request = {
                 "id": "forged",

@@ -105,6 +105,14 @@ def process(source: str, engine: Engine, vaultsync: VaultsyncFactory) -> Vaultsy
     return made
 
 
+def seeded(engine: Engine) -> dict[str, str]:
+    """A mount of KV v2 with what an ExternalSecret reads there; returns what its Secret has."""
+    engine.enable("2")
+    engine.store("v2")
+    engine.place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    return engine.place.wait_for_secret("app")
+
+
 def arrives_quickly(engine: Engine, name: str, value: str, *, v1: bool = False) -> None:
     started = time.monotonic()
     (engine.put_v1 if v1 else engine.put)(name, p=value)
@@ -138,10 +146,7 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
 def test_a_mount_that_is_moved_is_missed_and_found_again(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
-    engine.enable("2")
-    engine.store("v2")
-    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
-    place.wait_for_secret("app")
+    seeded(engine)
     engine.move(engine.name, engine.elsewhere)
     place.wait_for(lambda: "route entry not found" in place.annotations("app").get("vaultsync.io/message", ""), FOUND)
     place.vault.put(place.path("app"), engine.elsewhere, p="while it was away")
@@ -154,10 +159,7 @@ def test_a_mount_that_is_moved_is_missed_and_found_again(
 def test_a_mount_that_is_enabled_anew_is_filled_again(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
-    engine.enable("2")
-    engine.store("v2")
-    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
-    first = place.wait_for_secret("app")
+    first = seeded(engine)
     engine.disable()
     engine.enable("2")
     place.wait_for(lambda: another(place, "app", first), FOUND)
@@ -167,10 +169,7 @@ def test_a_mount_that_is_enabled_anew_is_filled_again(
 def test_in_a_mount_that_is_enabled_anew_as_v1_nothing_is_created_by_the_ways_of_v2(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
-    engine.enable("2")
-    engine.store("v2")
-    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
-    place.wait_for_secret("app")
+    seeded(engine)
     engine.disable()
     engine.enable("1")
     words = ("the store says version v2", "set the store's spec.provider.vault.version to v1")

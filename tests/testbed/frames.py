@@ -6,11 +6,8 @@ Pings are answered whatever it drops. Every other request passes through unchang
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from http import HTTPStatus
-from types import TracebackType
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,7 +15,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
-from tests.testbed.processes import free_port
+from tests.testbed.looped import Looped
 
 T = TypeVar("T")
 
@@ -28,7 +25,7 @@ STREAM = b"GET /v1/sys/events/"
 PASSED_ON = ("X-Vault-Token", "X-Vault-Namespace")
 
 
-class FrameProxy:
+class FrameProxy(Looped):
     """Passes on what comes to its port, to Vault's; `with FrameProxy(port) as proxy`.
 
     Its asyncio loop runs in a thread of its own. All methods may be called from any other.
@@ -44,13 +41,11 @@ class FrameProxy:
     """
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self.target = target
-        self.port = free_port()
         self.drops = False
         self.subscriptions = 0
         self.frames = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"frames-{self.port}", daemon=True)
         self._front: asyncio.Server | None = None
         self._stream: Server | None = None
         self._vault: dict[ServerConnection, ClientConnection] = {}
@@ -60,25 +55,9 @@ class FrameProxy:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> FrameProxy:
-        self._thread.start()
-        self._do(self._start())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_SECONDS)
-        self._loop.close()
-
     def inject(self, frame: str) -> None:
         """Sends a frame that Vault has not sent, to every subscriber."""
         self._do(self._inject(frame))
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
     # -- from here on, on the loop
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tests.testbed.processes import free_port
+from tests.testbed.looped import Looped
 
 T = TypeVar("T")
 
@@ -48,7 +45,7 @@ class Fault:
 NONE = Fault()
 
 
-class Proxy:
+class Proxy(Looped):
     """Passes on what comes to its port, to another port of this machine; `with Proxy(port) as proxy`.
 
     Its asyncio loop runs in a thread of its own. All methods may be called from any other.
@@ -62,28 +59,13 @@ class Proxy:
     """
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self.target = target
-        self.port = free_port()
         self.lost = 0
         self._fault = NONE
         self._lines: set[_Line] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
         self._server: asyncio.Server | None = None
         self._moved = asyncio.Event()
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        self._do(self._start())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_SECONDS)
-        self._loop.close()
 
     @property
     def fault(self) -> Fault:
@@ -106,9 +88,6 @@ class Proxy:
     def reset(self) -> None:
         """Cuts all connections, with a reset to either end."""
         self._do(self._reset())
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
     # -- from here on, on the loop
 

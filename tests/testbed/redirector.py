@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tests.testbed.processes import free_port
+from tests.testbed.looped import Looped
 
 T = TypeVar("T")
 
@@ -20,7 +18,7 @@ Rule = Callable[[str, str], str | None]
 """From method and path to the `Location` of a redirect; None passes the request on."""
 
 
-class _Listener:
+class _Listener(Looped):
     """An asyncio server in a thread of its own; `with` starts it.
 
     Args:
@@ -28,33 +26,14 @@ class _Listener:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.port = free_port()
+        super().__init__()
         self._tls = tls
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"listener-{self.port}", daemon=True)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
-
-    def __enter__(self: T) -> T:
-        assert isinstance(self, _Listener)
-        self._thread.start()
-        self._do(self._start())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_SECONDS)
-        self._loop.close()
-
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self._tls)

@@ -77,10 +77,16 @@ class AuditDevice:
         return address is not None and (address.is_loopback or address.host in _THIS_MACHINE)
 
     @property
-    def is_named_by_dns(self) -> bool:
-        """Whether Vault looks the receiver up by DNS, each time it dials again."""
+    def is_udp_elsewhere(self) -> bool:
+        """Whether it sends to another machine by UDP."""
         address = self.address
-        if address is None or address.transport is not Transport.UDP or self.is_on_loopback:
+        return address is not None and address.transport is Transport.UDP and not self.is_on_loopback
+
+    @property
+    def is_named_by_dns(self) -> bool:
+        """Whether Vault looks a receiver of UDP up by DNS, each time it dials again."""
+        address = self.address
+        if address is None or not self.is_udp_elsewhere:
             return False
         try:
             ip_address(address.host)
@@ -91,8 +97,7 @@ class AuditDevice:
     @property
     def waits_long(self) -> bool:
         """Whether Vault can wait for a UDP device longer than need be: its write_timeout is long, missing or wrong."""
-        address = self.address
-        if address is None or address.transport is not Transport.UDP or self.is_on_loopback:
+        if not self.is_udp_elsewhere:
             return False
         try:
             return not 0 < parse_duration(self.options.get("write_timeout", "")) <= LONGEST_TIMEOUT  # 0: sends nothing
@@ -117,6 +122,17 @@ class AuditDevice:
         """The commands that enable it again, or what to do where its texts are none for a terminal.
 
         Args:
+            listen: as for `enable`.
+        """
+        enable = self.enable(listen)
+        if not f"{self.path}{enable}".isprintable():
+            return f"disable the device and enable it with socket_type=udp; {LIST} shows it"
+        return f"vault audit disable {shlex.quote(self.path)} && {enable}"
+
+    def enable(self, listen: AuditAddress | None) -> str:
+        """The command that enables a device like it, which delivers to vaultsync.
+
+        Args:
             listen: where vaultsync listens, None where that is not set. On Vault's own machine it sends there; to
                 another machine it sends by UDP.
         """
@@ -128,9 +144,7 @@ class AuditDevice:
         flags = ["-local"] if self.is_local else []
         flags += [f"-description={self.description}"] if self.description else []
         words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]
-        if not "".join((self.path, *words)).isprintable():
-            return f"disable the device and enable it with socket_type=udp; {LIST} shows it"
-        return f"vault audit disable {shlex.quote(self.path)} && vault audit enable {_with_service_ip(words)}"
+        return f"vault audit enable {_with_service_ip(words)}"
 
 
 def _with_service_ip(words: Sequence[str]) -> str:
@@ -239,8 +253,7 @@ def _enable(hearing: Hearing) -> str:
     if listen is None:
         return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
     if listen.is_loopback and listen.transport is not Transport.UDP:
-        device = AuditDevice("vaultsync", "socket", {})
-        return device.again(listen).partition(" && ")[2]
+        return AuditDevice("vaultsync", "socket").enable(listen)
     return ENABLE
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib3.exceptions import HTTPError
 
 from vaultsync.core.errors import (
+    RedirectRefused,
     RequestImpossible,
     VaultDenied,
     VaultRejected,
@@ -15,6 +16,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     VaultUntrusted,
 )
+from vaultsync.core.measure import Requests
 from vaultsync.vault.transport import Answer
 
 LONGEST_PATH: Final = 500
@@ -63,6 +65,31 @@ def answered(send: Callable[[], Answer], address: str) -> Answer:
     except OSError as error:  # such as a CA file that is gone
         failure = VaultUnavailable(f"can't ask Vault at {address}: {type(error).__name__}: {error}")
     raise failure  # out of the except block: what is raised there may hold values and the token
+
+
+def counted(send: Callable[[], Answer], address: str, method: str, requests: Requests) -> Answer:
+    """The same as `answered`, and the request is counted by its status, 0 where there is no answer.
+
+    Args:
+        send: one request through hvac.
+        address: of Vault, for messages.
+        method: of HTTP, in capitals.
+        requests: where it is counted.
+
+    Raises:
+        VaultUnavailable, RequestImpossible: as `answered`.
+        RedirectRefused: as the transport.
+    """
+    status = 0
+    try:
+        answer = answered(send, address)
+        status = answer.status
+    except RedirectRefused as error:
+        status = error.status
+        raise
+    finally:
+        requests.count(method, status)
+    return answer
 
 
 def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str, Any]:

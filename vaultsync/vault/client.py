@@ -41,7 +41,7 @@ from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, un
 from vaultsync.core.policy import CAPABILITIES
 from vaultsync.core.state import SecretState, parse_time
 from vaultsync.vault import transport
-from vaultsync.vault.answers import answered, content
+from vaultsync.vault.answers import content, counted
 from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
@@ -552,23 +552,13 @@ class VaultClient:
             headers["X-Vault-Namespace"] = namespace
         if method == "patch":
             headers["Content-Type"] = "application/merge-patch+json"
-        status = 0
 
-        def send() -> Answer:
-            nonlocal status
+        def send() -> Answer:  # a path that can't be encoded is found here, where its error is translated
             url = "/v1/" + quote(path, safe="/")
-            try:
-                answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
-            except RedirectRefused as error:
-                status = error.status
-                raise
-            status = answer.status
+            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        try:
-            return answered(send, self._login.access.address)
-        finally:
-            self.requests.count(method.upper(), status)
+        return counted(send, self._login.access.address, method.upper(), self.requests)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:

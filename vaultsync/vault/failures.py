@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from vaultsync.core.check import LOOK_UP, Health
@@ -21,7 +22,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.measure import Requests
 from vaultsync.vault import transport
-from vaultsync.vault.answers import answered
+from vaultsync.vault.answers import counted
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.transport import Answer, VaultAccess
 
@@ -189,23 +190,11 @@ class Failures:
             return 0
 
     def _get(self, path: str, namespace: str = "") -> Answer:
-        status = 0
-
-        def send() -> Answer:
-            nonlocal status
-            headers = {"X-Vault-Namespace": namespace} if namespace else {}
-            try:
-                answer: Answer = self._hvac.adapter.request("get", f"/v1/{path}", headers=headers)
-            except RedirectRefused as error:
-                status = error.status
-                raise
-            status = answer.status
-            return answer
-
+        headers = {"X-Vault-Namespace": namespace} if namespace else {}
+        send = partial(self._hvac.adapter.request, "get", f"/v1/{path}", headers=headers)
         try:
-            return answered(send, self._address)
+            return counted(send, self._address, "GET", self._requests)
         finally:
-            self._requests.count("GET", status)
             self._hvac.adapter.close()  # the next request is far away
 
 

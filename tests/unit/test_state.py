@@ -31,6 +31,13 @@ TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x"
         ("db.pass?", Presence.UNKNOWN),
         ("list.#", Presence.UNKNOWN),
         ("db|user", Presence.UNKNOWN),
+        ("..#", Presence.UNKNOWN),
+        ("..db", Presence.UNKNOWN),
+        ("db.other.#.x", Presence.MISSING),  # gjson can't get past a key that is not there
+        ("other.#.x", Presence.MISSING),
+        ("other.#(x==1).y", Presence.MISSING),
+        ("other|x", Presence.UNKNOWN),
+        ("other.@keys", Presence.UNKNOWN),  # []
         ("@this", Presence.UNKNOWN),
         ("db.@keys", Presence.UNKNOWN),
         ("{user,password}", Presence.UNKNOWN),

@@ -21,6 +21,8 @@ class Presence(Enum):
 
 SENT_WITHIN: Final = timedelta(seconds=2)
 """Vault sends the event of a write within this time."""
+LINES: Final = ".."
+"""With this in front gjson reads the whole as lines of JSON."""
 NEVER_THERE: Final = "missing"
 """The token of a path without any version."""
 
@@ -116,11 +118,11 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
         return Presence.UNKNOWN
     if name in subkeys:
         return Presence.PRESENT
-    if is_expression(name):
+    if _is_piped(name):
         return Presence.UNKNOWN
     node: Any = subkeys
     for part in name.split("."):
-        if not isinstance(node, Mapping):
+        if is_expression(part) or not isinstance(node, Mapping):
             return Presence.UNKNOWN  # a leaf may be a list, into which gjson descends
         if part not in node:
             return Presence.MISSING
@@ -130,4 +132,9 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
 
 def is_expression(name: str) -> bool:
     """Whether gjson reads more than names and dots in it (https://github.com/tidwall/gjson/blob/master/SYNTAX.md)."""
-    return any(char in name for char in "*?|#\\") or any(part[:1] in ("@", "!", "{", "[") for part in name.split("."))
+    return _is_piped(name) or any(char in name for char in "*?#\\")
+
+
+def _is_piped(name: str) -> bool:
+    """Whether gjson may find something in it where the first names lead nowhere: modifiers make values of nothing."""
+    return name.startswith(LINES) or "|" in name or any(part[:1] in ("@", "!", "{", "[") for part in name.split("."))

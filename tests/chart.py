@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tests.testbed.identity import DEPLOY
-from vaultsync.settings import Settings, variable
+from vaultsync.config.settings import Settings, variable
 
 CHART: Final = DEPLOY / "helm" / "vaultsync"
 SCHEMA: Final = CHART / "values.schema.json"

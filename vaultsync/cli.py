@@ -16,19 +16,19 @@ from loguru import logger
 from pydantic import ValidationError
 
 from vaultsync import __version__
-from vaultsync.core.check import is_red, removed_settings, right_settings, wrong_settings
+from vaultsync.commands.check.report import is_red, removed_settings, right_settings, wrong_settings
+from vaultsync.commands.help_text import vocabulary
+from vaultsync.commands.policy import parse_mounts, policy
+from vaultsync.config.auth import ROLE, Auth
+from vaultsync.config.selection import is_namespace
+from vaultsync.config.settings import LOGIN, PREFIX, Settings, explain, removed_variables, variable
 from vaultsync.core.decide import SeedMode
-from vaultsync.core.logins import ROLE, Auth
-from vaultsync.core.objects import ObjectName
-from vaultsync.core.policy import parse_mounts, policy
+from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.words import vocabulary
-from vaultsync.kube.selection import is_namespace
-from vaultsync.ops import logging
-from vaultsync.settings import LOGIN, PREFIX, Settings, explain, removed_variables, variable
+from vaultsync.runtime import logging
 
 if TYPE_CHECKING:
-    from vaultsync.engine.orphans import Orphan
+    from vaultsync.commands.orphans import Orphan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_BUG: Final = 70
@@ -285,9 +285,10 @@ def _ask(only: ObjectName | None, *, as_json: bool) -> int:
     if settings is None:
         return usage
     _prepare(settings, "WARNING")
-    from vaultsync import app, tables
-    from vaultsync.engine.survey import summarise
+    from vaultsync.commands import output as tables
+    from vaultsync.commands.planner import summarise
     from vaultsync.kube.client import NoKubeConfig
+    from vaultsync.runtime import app
 
     text, code = "", EXIT_FAILED
     try:
@@ -314,13 +315,14 @@ def _check(*, as_json: bool) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        from vaultsync import tables
+        from vaultsync.commands import output as tables
 
         lines = wrong_settings(_problems(error))
         _write(tables.check_json(lines) if as_json else tables.check_table(lines))
         return EXIT_USAGE
     _prepare(settings, "CRITICAL")  # what is to be said stands in the lines
-    from vaultsync import app, tables
+    from vaultsync.commands import output as tables
+    from vaultsync.runtime import app
 
     removed = removed_settings(removed_variables(os.environ))
     lines = [right_settings(), *removed, *asyncio.run(app.check(settings)).lines]
@@ -341,7 +343,7 @@ def _print_setup() -> int:
             return EXIT_USAGE
         settings = made
     _prepare(settings, "CRITICAL")
-    from vaultsync import app
+    from vaultsync.runtime import app
 
     try:
         text = asyncio.run(app.setup(settings, asks=asks))
@@ -368,8 +370,9 @@ def _orphans(*, as_json: bool, delete: bool, sure: bool) -> int:
         _say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
         return EXIT_USAGE
     _prepare(settings, "WARNING")
-    from vaultsync import app, tables
+    from vaultsync.commands import output as tables
     from vaultsync.kube.client import NoKubeConfig
+    from vaultsync.runtime import app
 
     code = EXIT_FAILED
     try:
@@ -406,7 +409,8 @@ def _agrees(orphans: Sequence["Orphan"]) -> bool:
 
 async def _delete(settings: Settings, orphans: Sequence["Orphan"]) -> bool:
     """Whether none was left alone."""
-    from vaultsync import app, tables
+    from vaultsync.commands import output as tables
+    from vaultsync.runtime import app
 
     deleted = 0
     try:
@@ -424,9 +428,9 @@ def _run() -> int:
     if settings is None:
         return EXIT_USAGE
     _prepare(settings, settings.log_level)
-    from vaultsync import app
     from vaultsync.kube.client import NoKubeConfig
-    from vaultsync.lifecycle import BUG, crash
+    from vaultsync.runtime import app
+    from vaultsync.runtime.lifecycle import BUG, crash
 
     code = 0
     try:

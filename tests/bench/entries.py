@@ -19,9 +19,9 @@ from typing import IO
 
 from tests.testbed.identity import PROJECT
 from tests.testbed.processes import free_port
-from vaultsync.core.audit_address import Transport, parse_audit_address
+from vaultsync.config.audit_access import AuditAccess
+from vaultsync.config.audit_address import Transport, parse_audit_address
 from vaultsync.vault.audit import Audit
-from vaultsync.vault.audit_access import AuditAccess
 
 AT_ONCE = 200
 PAUSE = 0.004

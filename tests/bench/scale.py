@@ -24,7 +24,7 @@ from tests.testbed.identity import NAMESPACE, POLICY, SERVICE_ACCOUNT
 from tests.testbed.kube import EXTERNAL_SECRETS, path_of
 from tests.testbed.testbed import Testbed, wait_for
 from tests.testbed.vaultsync import Metrics, VaultsyncProcess
-from vaultsync.engine.controller import AUDIT_LOOK_SECONDS
+from vaultsync.controller.controller import AUDIT_LOOK_SECONDS
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 """Whose requests the API server is to log."""

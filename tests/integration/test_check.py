@@ -27,10 +27,10 @@ from tests.testbed.processes import free_port
 from tests.testbed.servers import ROOT_TOKEN, Vault
 from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync import app
-from vaultsync.core.check import Line, Mark, Name
-from vaultsync.core.rights import LEASE, RIGHTS, Right, leading
-from vaultsync.settings import Settings, variable
+from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
+from vaultsync.commands.check.report import Line, Mark, Name
+from vaultsync.config.settings import Settings, variable
+from vaultsync.runtime import app
 
 SEED = {"vaultsync.io/seed": "true"}
 RBAC = "rbac.authorization.k8s.io/v1"

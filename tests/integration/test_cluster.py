@@ -14,9 +14,9 @@ from tests.testbed.testbed import Options, Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.core.paths import VaultPath
 from vaultsync.vault import transport
+from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.methods import Credential, TokenMethod
 from vaultsync.vault.transport import Answer, VaultAccess
 
 FAILOVER = 40.0

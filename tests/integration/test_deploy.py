@@ -22,8 +22,8 @@ from tests.testbed.identity import NAMESPACE, PROJECT, SERVICE_ACCOUNT
 from tests.testbed.kube import MERGE_PATCH
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed, wait_for
-from vaultsync.core.names import LEADER_LABEL
-from vaultsync.settings import Settings, variable
+from vaultsync.config.settings import Settings, variable
+from vaultsync.core.annotations import LEADER_LABEL
 
 BASE = PROJECT / "deploy" / "base"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"

@@ -38,7 +38,7 @@ from tests.testbed.proxy import Fault, Proxy
 from tests.testbed.servers import kubeconfig_text
 from tests.testbed.testbed import Testbed, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
-from vaultsync.core.names import LEADER_LABEL
+from vaultsync.core.annotations import LEADER_LABEL
 
 SEED = {"vaultsync.io/seed": "true"}
 LEASES = "coordination.k8s.io/v1"

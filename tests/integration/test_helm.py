@@ -29,8 +29,8 @@ from tests.testbed.place import Place
 from tests.testbed.pod import Pods
 from tests.testbed.testbed import Testbed, apply_monitoring_crds, wait_for
 from tests.testbed.vaultsync import VaultsyncProcess
-from vaultsync.core.names import LEADER_LABEL
-from vaultsync.settings import Settings, variable
+from vaultsync.config.settings import Settings, variable
+from vaultsync.core.annotations import LEADER_LABEL
 
 PATIENCE = 60.0
 RELEASE = "vaultsync"

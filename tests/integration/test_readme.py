@@ -4,8 +4,8 @@ import re
 
 from tests.manual import section
 from tests.testbed.identity import PROJECT
-from vaultsync.core import names
-from vaultsync.settings import Settings, variable
+from vaultsync.config.settings import Settings, variable
+from vaultsync.core import annotations
 
 MAKE_TARGETS = {"demo", "test", "test-unit", "lint", "bench", "soak"}
 
@@ -21,7 +21,7 @@ def test_every_setting_is_in_the_table() -> None:
 
 def test_every_annotation_is_in_the_table() -> None:
     told = {name.split(":")[0] for name in first_column(section("Settings"), "annotation")}
-    assert told == {*names.READ_ANNOTATIONS, names.FORCE_SYNC}
+    assert told == {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC}
 
 
 def test_the_make_targets_that_it_names_exist() -> None:

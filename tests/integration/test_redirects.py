@@ -20,9 +20,9 @@ from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
+from vaultsync.vault.auth_methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.stream import EventStream
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess

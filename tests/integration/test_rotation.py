@@ -10,9 +10,9 @@ from tests.integration.test_values import ruled
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.vaultsync import VaultsyncProcess
-from vaultsync.core.objects import ObjectName
+from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath
-from vaultsync.core.rotation import due_at, parse_rotation
+from vaultsync.core.rotate import due_at, parse_rotation
 
 SEED = {"vaultsync.io/seed": "true"}
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"

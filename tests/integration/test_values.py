@@ -14,7 +14,7 @@ from tests.integration.test_healing import another
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import PROJECT
 from tests.testbed.place import Place
-from vaultsync.core import words
+from vaultsync.commands import help_text as words
 
 README = PROJECT / "README.md"
 

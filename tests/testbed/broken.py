@@ -5,8 +5,9 @@ No input is known that provokes such a bug (or it would be mended), so one is pu
 
 import sys
 
-from vaultsync import cli, term
-from vaultsync.engine.controller import Controller
+from vaultsync import cli
+from vaultsync.controller.controller import Controller
+from vaultsync.runtime import term
 
 SECRET = "hvs.a-value-that-nobody-may-see"
 

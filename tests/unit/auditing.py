@@ -11,12 +11,12 @@ from typing import Final
 
 from tests.unit.build import Anything, audit_line, canary_line, run
 from tests.unit.servers import unused_port
-from vaultsync.core.audit_address import Transport
+from vaultsync.config.audit_access import AuditAccess
+from vaultsync.config.audit_address import Transport
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
 from vaultsync.vault.audit import Audit
-from vaultsync.vault.audit_access import AuditAccess
 
 DELETE_A, DELETE_B = (audit_line("delete", f"secret/metadata/{name}") + b"\n" for name in ("a", "b"))
 READ: Final = audit_line("read", "secret/data/a") + b"\n"

@@ -16,7 +16,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.core.decide import Reader, Reference, SeedChoice
-from vaultsync.core.objects import (
+from vaultsync.core.external_secret import (
     ExternalSecret,
     Namespace,
     ObjectName,
@@ -26,9 +26,9 @@ from vaultsync.core.objects import (
     parse_store,
 )
 from vaultsync.core.paths import Mount, VaultPath
-from vaultsync.core.state import SecretState
+from vaultsync.core.vault_state import SecretState
+from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.login import Login
-from vaultsync.vault.methods import Credential, TokenMethod
 from vaultsync.vault.transport import VaultAccess
 
 T = TypeVar("T")

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 
 from tests.unit.build import NOON
+from vaultsync.core.annotations import EventReason
 from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
-from vaultsync.core.marks import MANAGED_BY, parse_mark
-from vaultsync.core.names import EventReason
-from vaultsync.core.objects import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
+from vaultsync.core.ownership import MANAGED_BY, parse_mark
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
-from vaultsync.core.state import SecretState
+from vaultsync.core.vault_state import SecretState
 
 
 @dataclass

@@ -24,9 +24,9 @@ from cryptography.x509.oid import NameOID
 from tests.unit.auditing import DELETE_A, DELETE_B, READ, Device, Receiving, close, receiving
 from tests.unit.build import Anything, audit_line, eventually, logged, run, wrote
 from tests.unit.servers import unused_port
+from vaultsync.config.audit_access import AuditAccess, is_within
 from vaultsync.vault import audit, canary
 from vaultsync.vault.audit import MISSED_WRITES, UNVERIFIED_BURST, Audit
-from vaultsync.vault.audit_access import AuditAccess, is_within
 from vaultsync.vault.audit_stream import KEEPALIVE, MAX_CONNECTIONS, MAX_LINE, Connection, StreamListener
 
 STREAMS = ["tcp", "unix"]

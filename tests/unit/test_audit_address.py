@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaultsync.core.audit_address import AuditAddress, Transport, parse_audit_address
+from vaultsync.config.audit_address import AuditAddress, Transport, parse_audit_address
 
 UDP, TCP, UNIX = Transport.UDP, Transport.TCP, Transport.UNIX
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultsync.core.audit_address import parse_audit_address
-from vaultsync.core.audit_devices import AuditDevice, devices, listening, parse_devices, unread
-from vaultsync.core.check import Hearing, Mark
+from vaultsync.commands.check.audit_devices import AuditDevice, devices, listening, parse_devices, unread
+from vaultsync.commands.check.report import Hearing, Mark
+from vaultsync.config.audit_address import parse_audit_address
 
 UDP = "udp:0.0.0.0:8220"
 FILE = AuditDevice("file", "file", {"file_path": "/vault/logs/audit.log"})

@@ -12,9 +12,9 @@ import pytest
 from tests.unit.auditing import DELETE_A, READ, Receiving, receiving
 from tests.unit.build import audit_line, eventually, logged, run
 from tests.unit.servers import unused_port
-from vaultsync.core.audit_address import AuditAddress, Transport
+from vaultsync.config.audit_access import is_within
+from vaultsync.config.audit_address import AuditAddress, Transport
 from vaultsync.vault import audit_udp
-from vaultsync.vault.audit_access import is_within
 from vaultsync.vault.audit_hints import LimitedLog
 from vaultsync.vault.audit_udp import KEPT, KEPT_UNVERIFIED, Batch, Peer, UdpReceiver
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import Clock
-from vaultsync.engine.budget import Budget
+from vaultsync.controller.seed_budget import Budget
 
 
 def taken(budget: Budget, namespace: str, times: int) -> int:

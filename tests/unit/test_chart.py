@@ -7,7 +7,7 @@ import yaml
 
 from tests.chart import CHART, COPIED, MONITORING, OWN, SCHEMA, SECRETS, main, with_settings
 from vaultsync import __version__
-from vaultsync.settings import Settings, variable
+from vaultsync.config.settings import Settings, variable
 
 
 def test_the_schema_has_every_setting() -> None:

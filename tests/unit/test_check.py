@@ -19,21 +19,21 @@ from aiohttp import web
 from tests.unit.build import V1, V2, path, run
 from tests.unit.servers import answer, http_server
 from tests.unit.test_vault_client import with_client
-from vaultsync import tables
 from vaultsync.cli import main
-from vaultsync.core import check
-from vaultsync.core.audit_devices import AuditDevice
-from vaultsync.core.check import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
+from vaultsync.commands import output as tables
+from vaultsync.commands.check import report as check
+from vaultsync.commands.check.audit_devices import AuditDevice
+from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leading, questions, rights
+from vaultsync.commands.check.report import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
+from vaultsync.commands.check.setup import OWN, Account, Missing, script
+from vaultsync.commands.policy import Asked, asked, policy, stand_ins
+from vaultsync.config.auth import Auth, Way
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
-from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
-from vaultsync.core.policy import Asked, asked, policy, stand_ins
-from vaultsync.core.rights import LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
-from vaultsync.core.setup import OWN, Account, Missing, script
+from vaultsync.vault.auth_methods import Credential, KubernetesMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.methods import Credential, KubernetesMethod
 from vaultsync.vault.transport import VaultAccess
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

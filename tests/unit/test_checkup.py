@@ -10,18 +10,18 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.build import external_secret_json, login, run, store_json
 from tests.unit.servers import answer, http_server
-from vaultsync.checkup import Asking, Checked, Checkup, missing
-from vaultsync.core import check
-from vaultsync.core.check import Hearing, Line, Mark, Name
+from vaultsync.commands.check import report as check
+from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
+from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
+from vaultsync.commands.check.report import Hearing, Line, Mark, Name
+from vaultsync.commands.planner import Survey
+from vaultsync.config.auth import Auth, Way
+from vaultsync.config.selection import Selection
+from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedMode
-from vaultsync.core.logins import Auth, Way
 from vaultsync.core.paths import Mount
-from vaultsync.core.rights import LEASE, RIGHTS, Right, leading
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
-from vaultsync.engine.index import Index, server_identity
-from vaultsync.engine.survey import Survey
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.selection import Selection
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from tests.unit.build import run_ahead
-from vaultsync.engine.circuit_breaker import CircuitBreaker
-from vaultsync.engine.workqueue import Lane
+from vaultsync.controller.circuit_breaker import CircuitBreaker
+from vaultsync.controller.workqueue import Lane
 
 
 class Queue:

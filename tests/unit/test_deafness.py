@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.build import logged, path, run, run_ahead
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import deafness
+from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.client import OwnWrite
-from vaultsync.vault.deafness import DEAF_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, MAX_RECENT, SETTLE_SECONDS, Deafness
+from vaultsync.vault.silent_stream import DEAF_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, MAX_RECENT, SETTLE_SECONDS, Deafness
 
 A, KV1 = path("secret/data/a"), path("kv1/a")
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, external_secret, gone, live, namespace, path, reader, reference
+from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Decision, History, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
-from vaultsync.core.names import EventReason
-from vaultsync.core.state import Presence, SecretState, presence
-from vaultsync.core.wishes import Wish
+from vaultsync.core.vault_state import Presence, SecretState, presence
+from vaultsync.generation.plan import Wish
 
 HERE = path("secret/data/a")
 WANTED, NOT_ASKED, REFUSED = SeedChoice.WANTED, SeedChoice.NOT_ASKED, SeedChoice.REFUSED

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vaultsync.core import names
-from vaultsync.core.names import CreatedReason, EventReason
-from vaultsync.settings import REMOVED, Settings, variable
+from vaultsync.config.settings import REMOVED, Settings, variable
+from vaultsync.core import annotations
+from vaultsync.core.annotations import CreatedReason, EventReason
 
 PROJECT = Path(__file__).parents[2]
 DOCS = sorted((PROJECT / "docs").glob("*.md"))
@@ -74,7 +74,7 @@ def test_it_names_only_settings_annotations_and_targets_that_there_are(page: Pat
     settings = {variable(name) for name in Settings.model_fields}
     removed = {*REMOVED} if page.name == "CHANGELOG.md" else set()
     assert set(re.findall(r"VAULTSYNC_[A-Z_]*[A-Z]", text)) <= settings | removed
-    assert set(re.findall(r"vaultsync\.io/[a-z-]+", text)) <= {*names.READ_ANNOTATIONS, names.LEADER_LABEL}
+    assert set(re.findall(r"vaultsync\.io/[a-z-]+", text)) <= {*annotations.READ_ANNOTATIONS, annotations.LEADER_LABEL}
     phony = re.search(r"^\.PHONY:(.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(phony.group(1).split())

@@ -28,6 +28,22 @@ from tests.unit.build import (
     wrote,
 )
 from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
+from vaultsync.controller.controller import (
+    AUDIT_LOOK_SECONDS,
+    DOUBT_SECONDS,
+    FIRST_RETRY,
+    HINT_SPACING,
+    MAX_DEFERRED,
+    WORKERS,
+    Controller,
+)
+from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.failure_scopes import LONGEST_ABSENCE
+from vaultsync.controller.index import Index, server_identity
+from vaultsync.controller.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.controller.ownership_writer import Marker
+from vaultsync.controller.path_reconciler import Reconciler
+from vaultsync.controller.seed_budget import Budget
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
@@ -42,26 +58,10 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.events import VaultEvent, parse_audit_entry
-from vaultsync.core.objects import ExternalSecret, ObjectName, StoreName
+from vaultsync.core.external_secret import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.state import SecretState
-from vaultsync.engine.budget import Budget
-from vaultsync.engine.controller import (
-    AUDIT_LOOK_SECONDS,
-    DOUBT_SECONDS,
-    FIRST_RETRY,
-    HINT_SPACING,
-    MAX_DEFERRED,
-    WORKERS,
-    Controller,
-)
-from vaultsync.engine.failure_scopes import LONGEST_ABSENCE
-from vaultsync.engine.index import Index, server_identity
-from vaultsync.engine.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
-from vaultsync.engine.marker import Marker
-from vaultsync.engine.reconciler import Reconciler
-from vaultsync.engine.syncer import Syncer
+from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.poll import Poller
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")

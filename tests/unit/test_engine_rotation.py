@@ -9,6 +9,7 @@ from loguru import logger
 
 from tests.unit.build import NOON, entry, eventually, external_secret, path, run, run_ahead
 from tests.unit.test_engine import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
+from vaultsync.controller.ownership_writer import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 from vaultsync.core.errors import (
     VaultNamespaceUnavailable,
     VaultRejected,
@@ -18,10 +19,9 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.marks import parse_mark
-from vaultsync.core.objects import ExternalSecret
+from vaultsync.core.external_secret import ExternalSecret
+from vaultsync.core.ownership import parse_mark
 from vaultsync.core.paths import VaultPath
-from vaultsync.engine.marker import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
 HOUR = 3600

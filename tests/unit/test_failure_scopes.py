@@ -4,6 +4,8 @@ import asyncio
 
 from tests.unit.build import external_secret, logged, path, run_ahead, store
 from tests.unit.test_engine import APP, SEED, A, B, Engine
+from vaultsync.controller.controller import LONGEST_RETRY
+from vaultsync.controller.failure_scopes import FIRST_ATTEMPT, LOGGED_KEYS, LONGEST_ABSENCE, REPORTED_SECONDS
 from vaultsync.core.errors import (
     RequestImpossible,
     VaultFailure,
@@ -14,12 +16,10 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.objects import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.state import SecretState
-from vaultsync.engine.controller import LONGEST_RETRY
-from vaultsync.engine.failure_scopes import FIRST_ATTEMPT, LOGGED_KEYS, LONGEST_ABSENCE, REPORTED_SECONDS
+from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.client import MAX_LISTED
 
 TEAM = "team"

@@ -14,11 +14,11 @@ from tests.unit.build import Clock, eventually, external_secret, logged, login, 
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from tests.unit.test_engine import SEED, A, Engine
+from vaultsync.controller.ownership_writer import Marker
 from vaultsync.core.errors import NotLeading
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import Mount
-from vaultsync.core.state import SecretState
-from vaultsync.engine.marker import Marker
+from vaultsync.core.vault_state import SecretState
 from vaultsync.kube.client import KubeClient
 from vaultsync.vault.client import VaultClient
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from vaultsync.core.generate import MAX_RESULT, Encoding, encode, generate
-from vaultsync.core.rules import (
+from vaultsync.generation.generate import MAX_RESULT, Encoding, encode, generate
+from vaultsync.generation.rules import (
     DEFAULT_RULE,
     BytesRule,
     KeyPairRule,

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.build import eventually, run
 from tests.unit.servers import unused_port
-from vaultsync.ops import health
-from vaultsync.ops.health import Health, Part
+from vaultsync.runtime import health
+from vaultsync.runtime.health import Health, Part
 
 LISTED = Part("externalsecrets", "watched", is_needed=True)
 NOT_LISTED = Part("externalsecrets", "not listed yet", is_well=False, is_needed=True)

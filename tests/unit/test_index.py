@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import ADDRESS, Anything, entry, external_secret, namespace, path, store, store_json
+from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedChoice, SeedMode
-from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName, Store, StoreName, parse_store
+from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store, StoreName, parse_store
 from vaultsync.core.paths import FindPrefix
-from vaultsync.core.rules import UuidRule
-from vaultsync.engine.index import Index, server_identity
+from vaultsync.generation.rules import UuidRule
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
 A, B, C = path("secret/data/a"), path("secret/data/b"), path("secret/data/c")

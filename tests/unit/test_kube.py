@@ -15,6 +15,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.build import Anything, Clock, eventually, external_secret, logged, run
 from tests.unit.servers import answer, http_server, unused_port
+from vaultsync.core.annotations import EventReason, Result
 from vaultsync.core.errors import (
     KubeConflict,
     KubeDenied,
@@ -24,13 +25,12 @@ from vaultsync.core.errors import (
     KubeUnavailable,
     VaultsyncError,
 )
-from vaultsync.core.names import EventReason, Result
-from vaultsync.core.objects import Report
+from vaultsync.core.external_secret import Report
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
+from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, Recorder, SpamFilter
 from vaultsync.kube.external_secrets import ExternalSecretWriter, Served, served
 from vaultsync.kube.informer import Informer
-from vaultsync.kube.recorder import BURST, REFILL_SECONDS, REMEMBERED, Recorder, SpamFilter
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Json = dict[str, Any]

@@ -14,8 +14,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.build import Clock, eventually, logged, run
 from tests.unit.servers import answer, http_server
+from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.fence import Fence
-from vaultsync.core.names import LEADER_LABEL
 from vaultsync.kube import leader_label as module
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.leader_label import LeaderLabel, is_pod_name, pod_of

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, Clock, external_secret, gone, live, path, store
+from vaultsync.controller.index import Entry, Index, server_identity
+from vaultsync.controller.ledger import CLOCK_SKEW, HELD_SECONDS, QUIET_SECONDS, Ledger, Reading, Synced, hold, news
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.events import VaultEvent
-from vaultsync.core.objects import ExternalSecret, ObjectName
+from vaultsync.core.external_secret import ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix
-from vaultsync.core.state import SecretState
-from vaultsync.engine.index import Entry, Index, server_identity
-from vaultsync.engine.ledger import CLOCK_SKEW, HELD_SECONDS, QUIET_SECONDS, Ledger, Reading, Synced, hold, news
+from vaultsync.core.vault_state import SecretState
 
 A, KV1 = path("secret/data/a"), path("kv1/a")
 

@@ -13,11 +13,11 @@ from pydantic import SecretStr
 
 from tests.unit.build import V2, eventually, logged, login, path, run
 from tests.unit.servers import http_server
+from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.errors import KubeUnavailable, NotLeading
-from vaultsync.core.rules import RuleError, parse_rules
-from vaultsync.core.state import SecretState
-from vaultsync.engine.workqueue import WorkQueue
-from vaultsync.lifecycle import LEAST_SECONDS, Stop, crash, report_callback
+from vaultsync.core.vault_state import SecretState
+from vaultsync.generation.rules import RuleError, parse_rules
+from vaultsync.runtime.lifecycle import LEAST_SECONDS, Stop, crash, report_callback
 from vaultsync.vault.client import VaultClient
 
 SECRET = "hvs.a-value-that-nobody-may-see"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
-from vaultsync.ops import logging
+from vaultsync.runtime import logging
 
 
 @pytest.fixture(autouse=True)

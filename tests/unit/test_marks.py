@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, Anything
-from vaultsync.core.marks import (
+from vaultsync.core.ownership import (
     ALL,
     ANSWERED,
     CLUSTER,

@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.build import eventually, external_secret, namespace, path, run, store
 from tests.unit.test_engine import APP, DENIED, OTHER, SEED, A, B, Engine
+from vaultsync.controller.controller import KINDS
+from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (
     KubeConflict,
     KubeDenied,
@@ -22,13 +24,11 @@ from vaultsync.core.errors import (
     VaultUnavailable,
 )
 from vaultsync.core.measure import CODES, Histogram
-from vaultsync.core.names import Refusal, Result
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.engine.controller import KINDS
-from vaultsync.kube.watches import RESOURCES
-from vaultsync.ops.metrics import Figures, Metrics
+from vaultsync.kube.informers import RESOURCES
+from vaultsync.runtime.metrics import Figures, Metrics
 from vaultsync.vault.canary import CanaryResult
-from vaultsync.vault.sources import Source
+from vaultsync.vault.source_selector import Source
 
 NOTHING = Figures(
     version="1.2.3",

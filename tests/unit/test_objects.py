@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import entry, external_secret, external_secret_json, store, store_json
-from vaultsync.core.objects import (
+from vaultsync.core.external_secret import (
     MAX_VERSIONS_BYTES,
     FindRef,
     Namespace,

@@ -25,15 +25,15 @@ from tests.unit.build import (
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server, raw_server
 from tests.unit.test_vault_client import listing
-from vaultsync import tables
 from vaultsync.cli import main
+from vaultsync.commands import output as tables
+from vaultsync.commands.orphans import CHANGED, READ, Found, Orphan, Orphans
+from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
-from vaultsync.core.marks import Mark, render_mark
-from vaultsync.core.objects import ExternalSecret, Store, StoreCondition, parse_external_secret
+from vaultsync.core.external_secret import ExternalSecret, Store, StoreCondition, parse_external_secret
+from vaultsync.core.ownership import Mark, render_mark
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
-from vaultsync.engine.index import Index, server_identity
-from vaultsync.engine.orphans import CHANGED, READ, Found, Orphan, Orphans
 from vaultsync.vault.client import VaultClient
 
 A = path("secret/data/dev-1/a")

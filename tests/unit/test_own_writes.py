@@ -3,8 +3,8 @@
 import pytest
 
 from tests.unit.build import Clock, path
+from vaultsync.controller.own_writes import EXPECTED_SECONDS, KEPT_SECONDS, OwnWrites
 from vaultsync.core.events import VaultEvent
-from vaultsync.engine.own_writes import EXPECTED_SECONDS, KEPT_SECONDS, OwnWrites
 
 A, B, KV1 = path("secret/data/a"), path("secret/data/b"), path("kv1/a")
 

@@ -13,9 +13,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from vaultsync.cli import main
-from vaultsync.core.objects import Namespace
+from vaultsync.commands.policy import DEFAULT_MOUNTS, parse_mounts, policy
+from vaultsync.core.external_secret import Namespace
 from vaultsync.core.paths import Mount, VaultPath
-from vaultsync.core.policy import DEFAULT_MOUNTS, parse_mounts, policy
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "vault" / "policy.hcl"

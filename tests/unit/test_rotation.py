@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, Anything, gone, live, path, reader, reference
 from tests.unit.test_marks import REQUEST, mark, times
+from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.decide import Decision, Defaults, Reader, SeedChoice, decide
-from vaultsync.core.marks import MAX_REQUESTS, Mark, parse_mark, render_mark
-from vaultsync.core.names import CreatedReason
-from vaultsync.core.objects import ObjectName
-from vaultsync.core.rotation import (
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.ownership import MAX_REQUESTS, Mark, parse_mark, render_mark
+from vaultsync.core.rotate import (
     LONGEST,
     NOTHING_ASKED,
     SHORTEST,
@@ -26,8 +26,8 @@ from vaultsync.core.rotation import (
     next_mark,
     parse_rotation,
 )
-from vaultsync.core.rules import parse_rules
-from vaultsync.core.state import SecretState
+from vaultsync.core.vault_state import SecretState
+from vaultsync.generation.rules import parse_rules
 
 HERE = path("secret/data/a")
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultsync.core.rules import (
+from vaultsync.generation.rules import (
     DEFAULT_RULE,
     MAX_ANNOTATION_BYTES,
     MAX_TEXT,

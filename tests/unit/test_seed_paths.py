@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.build import external_secret, store
-from vaultsync.core.objects import Namespace, RemoteRef, Store
+from vaultsync.controller.index import _path, _reference
+from vaultsync.core.external_secret import Namespace, RemoteRef, Store
 from vaultsync.core.paths import Mount, VaultPath, clean, logical
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
-from vaultsync.engine.index import _path, _reference
 
 SECRET, TEAM, OLD = Mount("secret/", 2), Mount("team/kv/", 2), Mount("kv1/", 1)
 MOUNTS = (SECRET, TEAM, OLD)

@@ -18,13 +18,13 @@ from aiohttp import web
 from tests.unit.build import eventually, external_secret_json, run, store_json
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main as command_line
+from vaultsync.config.selection import Selection, is_label_selector, is_namespace
+from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeNotFound
-from vaultsync.core.objects import ExternalSecret, Namespace, Store
+from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, connect
-from vaultsync.kube.selection import Selection, is_label_selector, is_namespace
-from vaultsync.kube.watches import Watches
-from vaultsync.settings import Settings
+from vaultsync.kube.informers import Watches
 
 Json = dict[str, Any]
 

@@ -14,12 +14,14 @@ from pydantic import SecretStr, ValidationError
 from tests.unit.build import run
 from vaultsync import __version__
 from vaultsync.cli import _one_line, main
-from vaultsync.core import names, rules, words
+from vaultsync.commands import help_text as words
+from vaultsync.config.settings import Settings, explain, variable
+from vaultsync.core import annotations
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.durations import parse_duration
+from vaultsync.generation import rules
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.settings import Settings, explain, variable
-from vaultsync.vault.methods import (
+from vaultsync.vault.auth_methods import (
     SERVICE_ACCOUNT_TOKEN,
     AppRoleMethod,
     Credential,
@@ -28,7 +30,7 @@ from vaultsync.vault.methods import (
     Method,
     TokenMethod,
 )
-from vaultsync.vault.sources import Source
+from vaultsync.vault.source_selector import Source
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
 NAMES = [variable(name) for name in Settings.model_fields]
@@ -393,7 +395,7 @@ def test_help_lists_every_setting() -> None:
 
 def test_help_lists_every_annotation_and_every_rule() -> None:
     shown = command("run", "--help").stdout
-    assert {*names.READ_ANNOTATIONS, names.FORCE_SYNC} == words.ANNOTATIONS.keys()
+    assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == words.ANNOTATIONS.keys()
     assert all(f"  {name}\n" in shown for name in words.ANNOTATIONS)
     kinds = {key if key != "format" else rule["format"] for rule in map(yaml.safe_load, words.RULES) for key in rule}
     assert kinds >= {*rules._FORMATS, "value", "template"}

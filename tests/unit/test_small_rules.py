@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultsync.core import errors
+from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.names import CreatedReason
-from vaultsync.core.objects import Report
-from vaultsync.core.report import GRAVEST, MESSAGE_LENGTH, WITHDRAWAL, compose
+from vaultsync.core.condition import GRAVEST, MESSAGE_LENGTH, WITHDRAWAL, compose
+from vaultsync.core.external_secret import Report
 
 OK = Report(True, "Success", "created a")
 ERROR, AGAIN = CreatedReason.ERROR_CREATING, CreatedReason.RECREATING

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.unit.build import logged, login, run_ahead
-from vaultsync.vault import deafness
+from vaultsync.config.audit_access import AuditAccess
+from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.audit import Audit
-from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.sources import GRACE_SECONDS, Source, Sources
+from vaultsync.vault.source_selector import GRACE_SECONDS, Source, Sources
 from vaultsync.vault.stream import EventStream
 
 AUTO, EVENTS, AUDIT, POLL = Source.AUTO, Source.EVENTS, Source.AUDIT, Source.POLL

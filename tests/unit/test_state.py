@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.state import Presence, is_expression, presence, same_token
+from vaultsync.core.vault_state import Presence, is_expression, presence, same_token
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 

@@ -8,16 +8,16 @@ import pytest
 
 from tests.unit.build import run
 from tests.unit.servers import unused_port
-from vaultsync.app import App
-from vaultsync.core.names import Result
+from vaultsync.config.selection import Selection
+from vaultsync.config.settings import Settings
+from vaultsync.core.annotations import Result
 from vaultsync.kube.client import connect
-from vaultsync.kube.selection import Selection
-from vaultsync.kube.watches import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
-from vaultsync.lifecycle import Stop
-from vaultsync.ops.health import Part
-from vaultsync.settings import Settings
-from vaultsync.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
-from vaultsync.vault.sources import Source
+from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.runtime.app import App
+from vaultsync.runtime.health import Part
+from vaultsync.runtime.lifecycle import Stop
+from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
+from vaultsync.vault.source_selector import Source
 
 KUBECONFIG = """
 apiVersion: v1

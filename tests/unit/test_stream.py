@@ -16,7 +16,8 @@ from tests.unit import enterprise
 from tests.unit.build import eventually, logged, login, path, run
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import deafness, stream
+from vaultsync.vault import silent_stream as deafness
+from vaultsync.vault import stream
 from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.stream import EventStream, stream_uri
 

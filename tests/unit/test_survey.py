@@ -11,24 +11,24 @@ from kubernetes.aio.client import ApiClient, Configuration
 from tests.unit.build import ADDRESS, NOON, Anything, entry, external_secret, namespace, path, run, store
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
-from vaultsync import tables
 from vaultsync.cli import main
+from vaultsync.commands import output as tables
+from vaultsync.commands.help_text import in_words
+from vaultsync.commands.planner import Action, Explained, Finding, Summary, Survey, summarise
+from vaultsync.controller.index import Index, server_identity
+from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.ownership_writer import Marker
+from vaultsync.controller.path_reconciler import Reconciler
+from vaultsync.controller.seed_budget import Budget
 from vaultsync.core.decide import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
-from vaultsync.core.generate import Encoding
-from vaultsync.core.objects import ExternalSecret, ObjectName, Store
-from vaultsync.core.rules import parse_rules
+from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.state import Presence
-from vaultsync.core.wishes import Wish
-from vaultsync.core.words import in_words
-from vaultsync.engine.budget import Budget
-from vaultsync.engine.index import Index, server_identity
-from vaultsync.engine.ledger import Ledger
-from vaultsync.engine.marker import Marker
-from vaultsync.engine.reconciler import Reconciler
-from vaultsync.engine.survey import Action, Explained, Finding, Summary, Survey, summarise
+from vaultsync.core.vault_state import Presence
+from vaultsync.generation.generate import Encoding
+from vaultsync.generation.plan import Wish
+from vaultsync.generation.rules import parse_rules
 from vaultsync.kube.client import KubeClient
 
 SEED = {"vaultsync.io/seed": "true"}

@@ -10,11 +10,11 @@ from tests.unit.build import NOON, V2, reader, run
 from tests.unit.fakes import Secret
 from tests.unit.test_engine import APP, A, Engine
 from tests.unit.test_engine_rotation import asked, value
+from vaultsync.controller.unconfirmed import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict
+from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultUnavailable
-from vaultsync.core.names import EventReason
-from vaultsync.core.state import SecretState
-from vaultsync.engine.unconfirmed import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict
+from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.clock import ServerClock
 
 SECOND = timedelta(seconds=1)

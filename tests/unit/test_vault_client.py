@@ -27,10 +27,10 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.state import SecretState
+from vaultsync.core.vault_state import SecretState
+from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import OLD_SECONDS, VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.methods import Credential, TokenMethod
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess
 

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, gone, live, path, reader, reference
+from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.decide import Defaults, Reader, SeedChoice, decide
-from vaultsync.core.generate import Encoding, generate
-from vaultsync.core.names import CreatedReason
-from vaultsync.core.objects import ObjectName
-from vaultsync.core.rules import NO_RULES, Rules, UuidRule, ValueRule, parse_rules
-from vaultsync.core.state import SecretState
-from vaultsync.core.wishes import Claim, gather
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.vault_state import SecretState
+from vaultsync.generation.generate import Encoding, generate
+from vaultsync.generation.plan import Claim, gather
+from vaultsync.generation.rules import NO_RULES, Rules, UuidRule, ValueRule, parse_rules
 
 HERE = path("secret/data/a")
 LOGIN = '{user: {value: app}, password: {format: uuid}, url: {template: "{{ .user }}:{{ .password }}"}}'

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import Clock, run
-from vaultsync.engine.workqueue import FAIR, Lane, WorkQueue
+from vaultsync.controller.workqueue import FAIR, Lane, WorkQueue
 
 
 def doubling() -> Iterator[float]:

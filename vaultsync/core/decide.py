@@ -10,17 +10,17 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from vaultsync.core import names
+from vaultsync.core import annotations
+from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.durations import age
-from vaultsync.core.generate import Encoding
-from vaultsync.core.marks import MAX_REQUESTS
-from vaultsync.core.names import CreatedReason, EventReason, Refusal
-from vaultsync.core.objects import ExternalSecret, Namespace, ObjectName
+from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
+from vaultsync.core.ownership import MAX_REQUESTS
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.rotation import NOTHING_ASKED, RotationWish, due_at
-from vaultsync.core.rules import NO_RULES, Rules
-from vaultsync.core.state import Presence, SecretState, is_expression, presence
-from vaultsync.core.wishes import Claim, Wish, differing, gather
+from vaultsync.core.rotate import NOTHING_ASKED, RotationWish, due_at
+from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
+from vaultsync.generation.generate import Encoding
+from vaultsync.generation.plan import Claim, Wish, differing, gather
+from vaultsync.generation.rules import NO_RULES, Rules
 
 
 class SeedMode(Enum):
@@ -177,10 +177,13 @@ def seed_choice(external_secret: ExternalSecret, namespace: Namespace | None, mo
     if namespace is None:
         return SeedChoice.REFUSED, ""  # it may opt out: wait until the informer has it
     own, problem = _spoken(
-        [(name, external_secret.annotations.get(name), "this ExternalSecret") for name in (names.SEED, names.CREATE)]
+        [
+            (name, external_secret.annotations.get(name), "this ExternalSecret")
+            for name in (annotations.SEED, annotations.CREATE)
+        ]
     )
     if own is None and not problem:
-        own, problem = _spoken([(names.SEED, namespace.seed, f"Namespace {namespace.name}")])
+        own, problem = _spoken([(annotations.SEED, namespace.seed, f"Namespace {namespace.name}")])
     if problem:
         return SeedChoice.REFUSED, problem
     if own is False or mode is SeedMode.OFF:
@@ -275,8 +278,8 @@ def _rotation(
     problems += [
         Problem(
             reader.name,
-            f"annotation {names.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it too, and "
-            "no more can be kept apart; remove it from some of them",
+            f"annotation {annotations.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it "
+            "too, and no more can be kept apart; remove it from some of them",
             CreatedReason.ERROR_ANNOTATION,
             refusal=Refusal.ANNOTATION,
         )
@@ -285,7 +288,9 @@ def _rotation(
     requests = [reader for reader in requests[:MAX_REQUESTS] if reader.rotation.request not in answered]
     for reader in requests:
         if _is_anothers(state, _reads(reader, state)):
-            text = f"annotation {names.ROTATE}: {where} {_not_own(state)}; delete it in Vault to have it made anew"
+            text = (
+                f"annotation {annotations.ROTATE}: {where} {_not_own(state)}; delete it in Vault to have it made anew"
+            )
             problems.append(Problem(reader.name, text))
     if state.mark is None or not any(_reads(reader, state) & state.own for reader in asking):
         return Decision(problems=tuple(problems))
@@ -319,8 +324,8 @@ def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Prob
     return first, [
         Problem(
             reader.name,
-            f"annotation {names.ROTATE_AFTER} differs from that of {said[0].name}, which is older and reads the same "
-            "path: its age counts; make them the same, or remove this one",
+            f"annotation {annotations.ROTATE_AFTER} differs from that of {said[0].name}, which is older and reads the "
+            "same path: its age counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
             refusal=Refusal.ANNOTATION,
         )
@@ -379,7 +384,7 @@ def _differences(claims: Sequence[Claim]) -> Iterable[Problem]:
     for claim, older in differing(claims):
         yield Problem(
             claim.reader,
-            f"{claim.field}: annotation {names.GENERATE} has a rule for {claim.property!r} other than that of "
+            f"{claim.field}: annotation {annotations.GENERATE} has a rule for {claim.property!r} other than that of "
             f"{older}, which is older: its rule counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
             field=claim.field,
@@ -422,7 +427,7 @@ def _keyless(
         Problem(
             reader.name,
             f"{reference.field}: {logical(state.mount, path.path)} is missing and no entry names a property of it; "
-            f"name its properties in the annotation {names.GENERATE}, such as "
+            f"name its properties in the annotation {annotations.GENERATE}, such as "
             "{password: {format: password}}, or in spec.data, or write it in Vault",
             field=reference.field,
         )

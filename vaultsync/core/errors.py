@@ -6,7 +6,7 @@ Messages are shown to people on their ExternalSecret: they name what answered, w
 from datetime import datetime
 from typing import ClassVar, Final
 
-from vaultsync.core.names import Result
+from vaultsync.core.annotations import Result
 
 
 class VaultsyncError(Exception):

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
-from vaultsync.core.state import parse_time
+from vaultsync.core.vault_state import parse_time
 
 MAX_REQUEST_ID: Final = 64
 """Characters."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from vaultsync.core.objects import Namespace
+from vaultsync.core.external_secret import Namespace
 from vaultsync.core.paths import Mount, VaultPath, clean, clean_namespace, logical, unsafe_reason, v2_path
 
 VARIABLE: Final = "VAULTSYNC_SEED_PATHS"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vaultsync.core import names
+from vaultsync.core import annotations
 from vaultsync.core.errors import KubeDenied, KubeNotFound, ReportNotWritten, VaultsyncError
-from vaultsync.core.objects import ExternalSecret, Json, Report, parse_external_secret
+from vaultsync.core.external_secret import ExternalSecret, Json, Report, parse_external_secret
 from vaultsync.kube.client import KubeClient
 
 SERVED_VERSIONS = ("v1", "v1beta1")
@@ -31,7 +31,7 @@ class Served:
 async def served(client: KubeClient) -> Served | None:
     """The best version of external-secrets.io that the API server serves, None where it serves none of ours."""
     try:
-        group = await client.get(f"/apis/{names.GROUP}")
+        group = await client.get(f"/apis/{annotations.GROUP}")
     except KubeNotFound:
         return None
     known = {version.get("version") for version in group.get("versions") or () if isinstance(version, dict)}
@@ -55,10 +55,12 @@ async def takes_condition(client: KubeClient, version: str) -> bool:
 async def _schema_takes_condition(client: KubeClient, version: str) -> bool | None:
     """None: not published (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
     try:
-        document = await client.get(f"/openapi/v3/apis/{names.GROUP}/{version}")
-        schema: Any = document["components"]["schemas"][f"io.{names.GROUP.split('.')[0]}.{version}.ExternalSecret"]
+        document = await client.get(f"/openapi/v3/apis/{annotations.GROUP}/{version}")
+        schema: Any = document["components"]["schemas"][
+            f"io.{annotations.GROUP.split('.')[0]}.{version}.ExternalSecret"
+        ]
         condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
-        return names.CONDITION_TYPE in condition["type"].get("enum", (names.CONDITION_TYPE,))
+        return annotations.CONDITION_TYPE in condition["type"].get("enum", (annotations.CONDITION_TYPE,))
     except KubeDenied:
         return False
     except (KeyError, TypeError, AttributeError, KubeNotFound):
@@ -106,8 +108,8 @@ class ExternalSecretWriter:
         return await self._client.merge_patch(_path(external_secret), body)
 
     async def _set_condition(self, external_secret: ExternalSecret, report: Report) -> None:
-        others = [one for one in external_secret.conditions if one.get("type") != names.CONDITION_TYPE]
-        own = [one for one in external_secret.conditions if one.get("type") == names.CONDITION_TYPE]
+        others = [one for one in external_secret.conditions if one.get("type") != annotations.CONDITION_TYPE]
+        own = [one for one in external_secret.conditions if one.get("type") == annotations.CONDITION_TYPE]
         body = {
             # the precondition keeps external-secrets' own conditions whole: a merge patch replaces the list
             "metadata": {"resourceVersion": external_secret.resource_version},
@@ -121,7 +123,7 @@ def _condition(report: Report, before: Sequence[Mapping[str, Any]]) -> dict[str,
     status, now = str(report.ok), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     since = next((one.get("lastTransitionTime") for one in before if one.get("status") == status), None)
     return {
-        "type": names.CONDITION_TYPE,
+        "type": annotations.CONDITION_TYPE,
         "status": status,
         "reason": report.reason,
         "message": report.message,
@@ -131,8 +133,8 @@ def _condition(report: Report, before: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def _as_annotations(report: Report) -> dict[str, str | None]:
     if report.is_withdrawal:
-        return {names.CREATED: None, names.MESSAGE: None}
-    return {names.CREATED: f"{report.ok} {report.reason}", names.MESSAGE: report.message}
+        return {annotations.CREATED: None, annotations.MESSAGE: None}
+    return {annotations.CREATED: f"{report.ok} {report.reason}", annotations.MESSAGE: report.message}
 
 
 def _path(external_secret: ExternalSecret) -> str:

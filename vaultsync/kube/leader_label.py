@@ -11,10 +11,10 @@ from typing import Final, NoReturn
 
 from loguru import logger
 
+from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence
-from vaultsync.core.names import LEADER_LABEL
 from vaultsync.kube.client import KubeClient
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0

@@ -17,10 +17,10 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.core.audit_address import Transport
+from vaultsync.config.audit_access import AuditAccess
+from vaultsync.config.audit_address import Transport
 from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath
-from vaultsync.vault.audit_access import AuditAccess
 from vaultsync.vault.audit_file import Tail
 from vaultsync.vault.audit_hints import Hint, HintQueue, LimitedLog, Sender, TokenBucket
 from vaultsync.vault.audit_stream import Connection, Lines, StreamListener

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from vaultsync.core.audit_address import Transport
-from vaultsync.vault.audit_access import AuditAccess
+from vaultsync.config.audit_access import AuditAccess
+from vaultsync.config.audit_address import Transport
 from vaultsync.vault.audit_hints import LimitedLog
 
 CHUNK: Final = 64 * 1024

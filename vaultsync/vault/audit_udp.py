@@ -17,7 +17,7 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.core.audit_address import AuditAddress
+from vaultsync.config.audit_address import AuditAddress
 from vaultsync.core.events import may_matter
 from vaultsync.vault.audit_hints import LimitedLog
 from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams

@@ -21,9 +21,10 @@ from urllib.parse import quote
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core import marks
-from vaultsync.core.audit_devices import SYS_AUDIT
-from vaultsync.core.check import Health
+from vaultsync.commands.check.audit_devices import SYS_AUDIT
+from vaultsync.commands.check.report import Health
+from vaultsync.commands.policy import CAPABILITIES
+from vaultsync.core import ownership as marks
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -38,15 +39,14 @@ from vaultsync.core.errors import (
 from vaultsync.core.fence import Fence
 from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, unsendable_reason, v2_path
-from vaultsync.core.policy import CAPABILITIES
-from vaultsync.core.state import SecretState, parse_time
+from vaultsync.core.vault_state import SecretState, parse_time
 from vaultsync.vault import transport
-from vaultsync.vault.answers import content, counted
 from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
+from vaultsync.vault.responses import content, counted
 from vaultsync.vault.transport import Answer
 
 T = TypeVar("T")

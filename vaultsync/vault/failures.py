@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from vaultsync.core.check import LOOK_UP, Health
+from vaultsync.commands.check.report import LOOK_UP, Health
 from vaultsync.core.errors import (
     RedirectRefused,
     VaultFailure,
@@ -22,8 +22,8 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.measure import Requests
 from vaultsync.vault import transport
-from vaultsync.vault.answers import counted
 from vaultsync.vault.redirects import Redirects
+from vaultsync.vault.responses import counted
 from vaultsync.vault.transport import Answer, VaultAccess
 
 T = TypeVar("T")

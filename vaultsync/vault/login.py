@@ -17,8 +17,8 @@ import hvac
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.commands.check.report import LOOK_UP, Token
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.check import LOOK_UP, Token
 from vaultsync.core.errors import (
     NoCredential,
     VaultDenied,
@@ -28,8 +28,8 @@ from vaultsync.core.errors import (
     VaultUnavailable,
 )
 from vaultsync.vault import transport
-from vaultsync.vault.answers import ask
-from vaultsync.vault.methods import Credential, Issuer, Method, TokenMethod
+from vaultsync.vault.auth_methods import Credential, Issuer, Method, TokenMethod
+from vaultsync.vault.responses import ask
 from vaultsync.vault.transport import Answer, VaultAccess
 
 T = TypeVar("T")

@@ -48,7 +48,7 @@ class Folders(Protocol):
 
 
 class Polled(Protocol):
-    """Whose paths are looked at; engine.controller.Controller documents it."""
+    """Whose paths are looked at; controller.controller.Controller documents it."""
 
     def polled_paths(self) -> Iterable[tuple[VaultPath, int]]:
         """The paths in use, each with the KV version that its readers' store claims."""

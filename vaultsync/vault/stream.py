@@ -18,10 +18,10 @@ from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
 from vaultsync.core.redirects import STATUSES
-from vaultsync.vault import deafness
+from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.client import OwnWrite
-from vaultsync.vault.deafness import Deafness
 from vaultsync.vault.login import Login
+from vaultsync.vault.silent_stream import Deafness
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""

@@ -1,0 +1,1 @@
+"""Commands for operators. The top package: nothing imports it."""

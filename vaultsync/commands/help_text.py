@@ -1,0 +1,83 @@
+"""What people read on a terminal about annotations and rules. Pure; says how a value is made, never what it is."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from vaultsync.core import annotations
+from vaultsync.generation.generate import Encoding
+from vaultsync.generation.plan import Wish
+from vaultsync.generation.rules import (
+    BytesRule,
+    KeyPairRule,
+    PasswordRule,
+    PolicyRule,
+    PublicPartRule,
+    TemplateRule,
+    UuidRule,
+    shortened,
+)
+
+ANNOTATIONS: Final[Mapping[str, str]] = {
+    annotations.SEED: 'on an ExternalSecret or its Namespace: "true" creates what is missing, "false" never does',
+    annotations.CREATE: 'on an ExternalSecret: "true" is the same, "false" too',
+    annotations.GENERATE: "on an ExternalSecret: how its values are made, see below",
+    annotations.ROTATE_AFTER: "on an ExternalSecret: the age at which values that vaultsync made are made anew, such "
+    'as 30d; or "never"',
+    annotations.ROTATE: "on an ExternalSecret: each new text makes them anew at once, such as the date",
+    annotations.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" keeps vaultsync from refreshing it',
+    annotations.FORCE_SYNC: "written: external-secrets' own signal to refresh",
+    annotations.VERSIONS: "written: the version of each path at the last force-sync",
+    annotations.CREATED: "written where the CRD does not allow the condition Created: its status and reason",
+    annotations.MESSAGE: "written where the CRD does not allow the condition Created: its message",
+}
+RULES: Final[Mapping[str, str]] = {
+    '{format: password, length: 40, symbols: "!#%+", digits: 4, exclude: "O0Il"}': "letters, digits and these symbols",
+    "{format: hex, bytes: 32}": "random bytes; what is made without any rule",
+    "{format: base64, bytes: 32}": "the same, spelled otherwise",
+    "{format: base64url, bytes: 32}": "the same, spelled otherwise",
+    "{format: uuid}": "a random UUID",
+    "{format: policy, name: ops}": "by one of Vault's own password policies",
+    "{format: ed25519, public: ssh_public, encoding: openssh}": "a private key, the public one in another property",
+    "{format: rsa, bits: 3072, public: tls_public, encoding: pem}": "a private key, the public one in another property",
+    "{value: app}": "this text, which is no secret",
+    '{template: "postgres://{{ .user }}:{{ .password | urlquery }}@db"}': "text with others of the same write",
+}
+"""Rules as they may be written for a property, and what each makes."""
+
+
+def vocabulary() -> str:
+    """All annotations and rules, a paragraph each."""
+    lines = ["annotations:"]
+    lines += [f"  {name}\n      {meaning}" for name, meaning in ANNOTATIONS.items()]
+    lines.append(
+        f'\nrules, in {annotations.GENERATE} by property ("*": the rest) and in VAULTSYNC_GENERATE, YAML or JSON:'
+    )
+    lines += [f"  {rule}\n      {meaning}" for rule, meaning in RULES.items()]
+    return "\n".join(lines)
+
+
+def in_words(wish: Wish) -> str:
+    """Such as `password, 40 characters`."""
+    encoded = "" if wish.encoding is Encoding.NONE else f", in {wish.encoding.value}"
+    return _rule(wish) + encoded
+
+
+def _rule(wish: Wish) -> str:
+    match wish.rule:
+        case PasswordRule(length=length):
+            return f"password, {length} characters"
+        case BytesRule(format=format, bytes=count):
+            return f"{count} random bytes in {format}"
+        case UuidRule():
+            return "random UUID"
+        case PolicyRule(name=name):
+            return f"Vault's password policy {name}"
+        case KeyPairRule(format=format, bits=bits, public=public):
+            size = f", {bits} bits" if bits else ""
+            return f"{format} private key{size}, the public one in {shortened(public)}"
+        case PublicPartRule(private=private):
+            return f"public key of {shortened(private)}"
+        case TemplateRule():
+            return f"template of {', '.join(shortened(name) for name in sorted(wish.rule.uses))}"
+        case _:
+            return "fixed text"

@@ -1,0 +1,221 @@
+"""What `explain`, `plan`, `orphans` and `check` print: columns as kubectl aligns them, or JSON. Decides nothing.
+
+What comes from the cluster is not trusted to be printable.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from vaultsync.commands.check.report import Line, Mark
+from vaultsync.commands.orphans import Found, Orphan
+from vaultsync.commands.planner import Explained, Finding, Summary
+from vaultsync.core.durations import age
+
+GAP = "   "
+_COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
+
+
+def explain_table(explained: Explained, now: datetime) -> str:
+    """One ExternalSecret: what holds for all of it, then a line for each entry.
+
+    Args:
+        explained: of the survey.
+        now: with a time zone, to tell ages.
+    """
+    head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
+    if not explained.findings:
+        return columns([*head, ["Reads:", "nothing from a store"]])
+    header = [*_COLUMNS, "FIELD", "STORE", "WHY"]
+    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.findings]
+    return columns(head) + "\n" + columns([header, *rows])
+
+
+def plan_table(all_explained: Sequence[Explained], summary: Summary, now: datetime) -> str:
+    """Every ExternalSecret with a line for each entry, and a line that sums it up."""
+    header = ["NAMESPACE", "NAME", *_COLUMNS, "WHY"]
+    rows = [
+        [one.name.namespace, one.name.name, *_cells(finding, now), _why(finding)]
+        for one in all_explained
+        for finding in one.findings
+    ]
+    return (columns([header, *rows]) + "\n" if rows else "") + summary_line(summary) + "\n"
+
+
+def summary_line(summary: Summary) -> str:
+    """Such as `Plan: 2 paths to seed, 0 to add to, 0 to rotate, 1 ExternalSecret to force-sync; …`."""
+    force = _count(summary.force_sync, "ExternalSecret")
+    paths = f"{_count(summary.seed, 'path')} to seed, {summary.add} to add to, {summary.rotate} to rotate"
+    todo = f"{paths}, {force} to force-sync"
+    rest = [f"{_count(summary.external_secrets, 'ExternalSecret')} in all"]
+    if summary.problems:
+        rest.append(f"{summary.problems} with problems")
+    if summary.unseen:
+        rest.append(f"{_count(summary.unseen, 'entry', 'entries')} that Vault refused a look at")
+    idle = "nothing to do where Vault lets look" if summary.unseen else "nothing to do"
+    return f"Plan: {idle if summary.is_idle else todo}; {', '.join(rest)}."
+
+
+def explain_json(explained: Explained) -> str:
+    """The same as JSON."""
+    return json.dumps(_document(explained), indent=2) + "\n"
+
+
+def plan_json(all_explained: Sequence[Explained], summary: Summary) -> str:
+    """The same as JSON."""
+    document = {"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def orphans_table(found: Found, now: datetime) -> str:
+    """A line for each path, and one that counts them."""
+    header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
+    rows = [
+        [
+            _place(one.path.namespace, one.where),
+            str(one.version),
+            _age(one.written, now),
+            one.external_secret or "-",
+            ", ".join(one.properties),
+        ]
+        for one in found.orphans
+    ]
+    last = f"{_count(len(rows), 'path')} that vaultsync made and no ExternalSecret reads\n"
+    return (columns([header, *rows]) + "\n" if rows else "") + last
+
+
+def orphans_json(found: Found) -> str:
+    """The same as JSON."""
+    summary = {"orphans": len(found.orphans), "left_out": len(found.doubted), "refused": len(found.refused)}
+    return json.dumps({"orphans": [_orphan(one) for one in found.orphans], "summary": summary}, indent=2) + "\n"
+
+
+def gaps(found: Found) -> list[str]:
+    """What is not known of the paths that are not listed, a line each."""
+    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.doubted).items()]
+    if found.refused:
+        lines.append(f"Vault refused {_count(len(found.refused), 'request')}, such as: {found.refused[0]}")
+    return [_printable(line) for line in lines]
+
+
+def left_alone(orphan: Orphan, why: str) -> str:
+    """That a path was not deleted."""
+    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
+
+
+def check_table(lines: Sequence[Line]) -> str:
+    """A line for each check with what mends it, and one that counts them."""
+    rows = [[line.mark.value, f"{line.check.value} {line.of}".rstrip(), _with_fix(line)] for line in lines]
+    marks = Counter(line.mark for line in lines)
+    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Mark)
+    return f"{columns(rows)}\n{last}\n"
+
+
+def check_json(lines: Sequence[Line]) -> str:
+    """The same as JSON."""
+    marks = Counter(line.mark for line in lines)
+    checks = [
+        {
+            "check": line.check.value,
+            "of": line.of or None,
+            "mark": line.mark.value,
+            "found": line.found,
+            "fix": line.fix or None,
+        }
+        for line in lines
+    ]
+    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Mark}
+    return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, each column as wide as its widest cell; the last one is not padded."""
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths[-1] = 0
+    lines = [GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(finding: Finding, now: datetime) -> list[str]:
+    return [
+        _place(finding.vault_namespace, finding.path or finding.key),
+        finding.property or "<all>",
+        str(finding.version) if finding.version else "-",
+        _age(finding.written, now),
+        finding.presence.value if finding.presence else "-",
+        finding.made_by or "-",
+        str(finding.action),
+    ]
+
+
+def _place(vault_namespace: str, path: str) -> str:
+    return f"{vault_namespace}:{path}" if vault_namespace else path
+
+
+def _age(written: datetime | None, now: datetime) -> str:
+    return age((now - written).total_seconds()) if written else "-"
+
+
+def _time(written: datetime | None) -> str | None:
+    return written.astimezone(UTC).isoformat() if written else None
+
+
+def _orphan(orphan: Orphan) -> dict[str, Any]:
+    return {
+        "vault_namespace": orphan.path.namespace,
+        "path": orphan.where,
+        "version": orphan.version,
+        "written": _time(orphan.written),
+        "made": _time(orphan.made),
+        "made_for": orphan.external_secret or None,
+        "properties": list(orphan.properties),
+    }
+
+
+def _with_fix(line: Line) -> str:
+    return f"{line.found}. To do: {line.fix}" if line.fix else line.found
+
+
+def _why(finding: Finding) -> str:
+    return "; ".join(part for part in (finding.why, *finding.problems) if part)
+
+
+def _document(explained: Explained) -> dict[str, Any]:
+    return {
+        "namespace": explained.name.namespace,
+        "name": explained.name.name,
+        "seeding": explained.choice.value,
+        "why": explained.why,
+        "problem": explained.problem or None,
+        "reads": [_finding(finding) for finding in explained.findings],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "field": finding.field,
+        "store": finding.store,
+        "key": finding.key,
+        "vault_namespace": finding.vault_namespace,
+        "path": finding.path or None,
+        "property": finding.property or None,
+        "version": finding.version or None,
+        "written": _time(finding.written),
+        "in_vault": finding.presence.value if finding.presence else None,
+        "made_by": finding.made_by or None,
+        "action": finding.action.value,
+        "why": finding.why,
+        "problems": list(finding.problems),
+    }
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

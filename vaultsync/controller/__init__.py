@@ -1,0 +1,1 @@
+"""Turns signals into passes: index, queue, reconcilers and their memory."""

@@ -1,0 +1,240 @@
+"""The scopes of failures, each as large as its error says: one key, one Vault namespace, or all of Vault.
+
+A circuit breaker for Vault, one for each Vault namespace that is away, and one for each folder of which a path gets no
+answer, as each attempt there occupies a thread until its time-out. One log line when a scope fails, and one when it
+works again.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from loguru import logger
+
+from vaultsync.controller.circuit_breaker import CircuitBreaker
+from vaultsync.controller.index import Key
+from vaultsync.controller.workqueue import Lane
+from vaultsync.core.backoff import backoff
+from vaultsync.core.errors import (
+    KubeDenied,
+    KubeRejected,
+    KubeUnavailable,
+    RequestImpossible,
+    VaultDenied,
+    VaultNamespaceUnavailable,
+    VaultRejected,
+    VaultRequestFailed,
+    VaultsyncError,
+    VaultUnavailable,
+)
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.paths import FindPrefix, VaultPath
+
+FIRST_ATTEMPT: Final = 0.1
+LONGEST_ABSENCE: Final = 5.0
+"""Seconds between two attempts at what is away, for all keys together."""
+LOGGED_KEYS: Final = 50
+"""Failing keys that have a line in the log. More are told of at DEBUG: one ExternalSecret may have any number."""
+LOGGED_CHARACTERS: Final = 200
+REPORTED_WAIT: Final = 0.8
+"""A failing request is reported on ExternalSecrets once its key waits so many seconds for the next attempt."""
+REPORTED_SECONDS: Final = 1.0
+"""A Vault namespace that is away for less time is not reported on ExternalSecrets."""
+
+
+@dataclass(slots=True)
+class _Outage:
+    """A Vault namespace that is away.
+
+    Attributes:
+        since: by the loop's clock.
+        reported: keys whose readers are told.
+    """
+
+    breaker: CircuitBreaker[Key]
+    since: float
+    reported: set[Key] = field(default_factory=set)
+
+
+class FailureScopes:
+    """Which passes may begin, and what the log says of failures.
+
+    Args:
+        release: queues a key in its lane.
+    """
+
+    def __init__(self, release: Callable[[Key, Lane], None]) -> None:
+        self._release = release
+        self._vault = self._breaker()
+        self._namespaces: dict[str, _Outage] = {}
+        self._folders: dict[tuple[str, str], CircuitBreaker[Key]] = {}
+        self._outages: set[tuple[type[VaultsyncError], int]] = set()
+        self._failed_keys: set[Key] = set()
+        self._refused_keys: set[Key] = set()
+
+    def __len__(self) -> int:
+        """Keys that are held back."""
+        return sum(map(len, self._breakers()))
+
+    @property
+    def is_vault_away(self) -> bool:
+        """Whether Vault as a whole is away."""
+        return self._vault.is_open or any(kind is VaultUnavailable for kind, _ in self._outages)
+
+    def admit(self, key: Key, lane: Lane) -> bool:
+        """Whether a pass over the key may begin now; if not, the key is held, and released by itself later."""
+        if all(breaker.admit(key, lane) for breaker in self._breakers_of(key)):
+            return True
+        self.end(key)
+        return False
+
+    def end(self, key: Key) -> None:
+        """A pass over the key has ended, or may not begin; if it has shown nothing of its scope, another key tries."""
+        for breaker in list(self._breakers_of(key)):
+            breaker.record_inconclusive(key)
+
+    def close(self) -> None:
+        """Vault answers: close the circuits and release the held keys."""
+        for breaker in list(self._breakers()):
+            breaker.close()
+
+    def succeeded(self, key: Key, *, asked: bool) -> None:
+        """A pass over the key has succeeded.
+
+        Args:
+            key: of any kind.
+            asked: whether Vault was asked for it.
+        """
+        self._refused_keys.discard(key)
+        has_failed = key in self._failed_keys
+        self._failed_keys.discard(key)
+        if asked:
+            self._answered(key)
+        if asked and has_failed:
+            logger.info("pass succeeds again", key=_short(key))
+
+    def failed(self, key: Key, error: VaultsyncError, wait: float | None) -> list[VaultPath | FindPrefix]:
+        """A pass over the key has failed.
+
+        Args:
+            key: of any kind.
+            error: the reason.
+            wait: seconds until the next pass, None if none follows by itself.
+
+        Returns:
+            The keys whose readers are to be told of the failure, as it lasts.
+        """
+        was_unanswered = _folder(key) in self._folders
+        level = "WARNING" if self._is_news(key, error) else "DEBUG"
+        self._record(key, error)
+        retry = wait and round(wait, 2)
+        if isinstance(error, VaultUnavailable):
+            logger.log(level, "Vault is unavailable", reason=str(error), retry_s=retry)
+        elif isinstance(error, VaultNamespaceUnavailable):
+            namespace = error.namespace
+            logger.log(level, "a Vault namespace is unavailable", vault_namespace=namespace, reason=str(error))
+        else:
+            logger.log(level, "pass failed", key=_short(key), reason=str(error), retry_s=retry)
+        if isinstance(error, VaultNamespaceUnavailable):
+            return self._unreported(key, self._namespaces[error.namespace])
+        lasts = (wait or 0.0) >= REPORTED_WAIT or was_unanswered
+        if isinstance(error, RequestImpossible) or (isinstance(error, VaultRequestFailed) and lasts):
+            return [] if isinstance(key, ObjectName) else [key]
+        return []
+
+    @staticmethod
+    def _unreported(key: Key, outage: _Outage) -> list[VaultPath | FindPrefix]:
+        """The keys that an outage affects, each once."""
+        if asyncio.get_running_loop().time() - outage.since < REPORTED_SECONDS:
+            return []
+        found = [one for one in (key, *outage.breaker.held()) if one not in outage.reported]
+        outage.reported.update(found)
+        return [one for one in found if not isinstance(one, ObjectName)]
+
+    def kube_is_back(self) -> None:
+        """The API server answers."""
+        self._outages = {found for found in self._outages if found[0] is VaultUnavailable}
+
+    def _record(self, key: Key, error: VaultsyncError) -> None:
+        if isinstance(error, VaultUnavailable):
+            self._vault.record_failure(key)
+        elif isinstance(error, VaultNamespaceUnavailable):
+            self._vault_answered()
+            if error.namespace not in self._namespaces:
+                now = asyncio.get_running_loop().time()
+                self._namespaces[error.namespace] = _Outage(self._breaker(), now)
+            self._namespaces[error.namespace].breaker.record_failure(key)
+        elif isinstance(error, VaultDenied | VaultRequestFailed) or (isinstance(error, VaultRejected) and error.status):
+            # what vaultsync itself refuses shows nothing of Vault
+            unanswered = isinstance(error, VaultRequestFailed) and not error.status
+            self._answered(key, in_folder=not unanswered)
+            if unanswered:
+                self._folders = {one: breaker for one, breaker in self._folders.items() if breaker.is_open}
+                self._folders.setdefault(_folder(key), self._breaker()).record_failure(key)
+
+    def _is_news(self, key: Key, error: VaultsyncError) -> bool:
+        if isinstance(error, VaultNamespaceUnavailable):
+            return error.namespace not in self._namespaces
+        if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
+            how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
+            is_known = how in self._outages
+            self._outages.add(how)
+            return not is_known
+        if isinstance(error, VaultRequestFailed | RequestImpossible):
+            is_known = key in self._failed_keys or len(self._failed_keys) >= LOGGED_KEYS
+            if not is_known:
+                self._failed_keys.add(key)
+            return not is_known
+        if isinstance(error, VaultDenied | VaultRejected | KubeRejected):
+            is_known = key in self._refused_keys or len(self._refused_keys) >= LOGGED_KEYS
+            if not is_known:
+                self._refused_keys.add(key)
+            return not is_known
+        return False
+
+    def _answered(self, key: Key, *, in_folder: bool = True) -> None:
+        self._vault_answered()
+        if isinstance(key, ObjectName):
+            return
+        if in_folder and (breaker := self._folders.pop(_folder(key), None)) is not None:
+            breaker.close()
+        outage = self._namespaces.pop(key.namespace, None)
+        if outage is not None:
+            outage.breaker.close()
+            logger.info("the Vault namespace answers again", vault_namespace=key.namespace)
+
+    def _vault_answered(self) -> None:
+        self._vault.close()
+        outages = {found for found in self._outages if found[0] is VaultUnavailable}
+        if outages:
+            self._outages -= outages
+            logger.info("Vault answers again")
+
+    def _breakers_of(self, key: Key) -> Iterator[CircuitBreaker[Key]]:
+        if isinstance(key, ObjectName):
+            return
+        yield self._vault
+        if (outage := self._namespaces.get(key.namespace)) is not None:
+            yield outage.breaker
+        if (breaker := self._folders.get(_folder(key))) is not None:
+            yield breaker
+
+    def _breakers(self) -> Iterator[CircuitBreaker[Key]]:
+        yield self._vault
+        yield from (outage.breaker for outage in self._namespaces.values())
+        yield from self._folders.values()
+
+    def _breaker(self) -> CircuitBreaker[Key]:
+        return CircuitBreaker(lambda: backoff(FIRST_ATTEMPT, LONGEST_ABSENCE), self._release)
+
+
+def _folder(key: Key) -> tuple[str, str]:
+    """The Vault namespace and the folder of a path or a listing."""
+    if isinstance(key, ObjectName):
+        return "", ""
+    return key.namespace, key.path.rpartition("/")[0] if isinstance(key, VaultPath) else key.prefix
+
+
+def _short(key: Key) -> str:
+    return str(key)[:LOGGED_CHARACTERS]

@@ -1,0 +1,400 @@
+"""Who reads what: from a Vault path to its ExternalSecrets by look-up, kept up to date by the informers.
+
+Holds what the informers last saw and nothing about Vault's content. Every method that changes it says which paths and
+prefixes need a look because of the change.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from vaultsync.core import annotations
+from vaultsync.core.decide import NO_DEFAULTS, Defaults, Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.external_secret import (
+    ExternalSecret,
+    FindRef,
+    Namespace,
+    ObjectName,
+    RemoteRef,
+    Store,
+    StoreName,
+    is_open_to,
+)
+from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
+from vaultsync.core.rotate import NOTHING_ASKED, RotationError, RotationWish, parse_rotation
+from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
+
+Key = VaultPath | FindPrefix | ObjectName
+"""What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""
+
+K = TypeVar("K")
+
+_WISHES = (
+    annotations.SEED,
+    annotations.CREATE,
+    annotations.GENERATE,
+    annotations.ROTATE_AFTER,
+    annotations.ROTATE,
+    annotations.FORCE_SYNC_OPT_OUT,
+)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One ExternalSecret, resolved.
+
+    Attributes:
+        references: its entries by the path that they read.
+        prefixes: what its `dataFrom.find` entries list.
+        stores_changed: when the last of its stores was changed, None if that is not known.
+        rules: its own rules for values, none if they are wrong.
+        rules_problem: what is wrong with them, "" if nothing.
+        rotation: when its values are to be made anew, nothing if that is wrong.
+        rotation_problem: what is wrong with that, "" if nothing.
+    """
+
+    object: ExternalSecret
+    references: dict[VaultPath, tuple[Reference, ...]] = field(default_factory=dict)
+    prefixes: frozenset[FindPrefix] = frozenset()
+    stores_changed: datetime | None = None
+    rules: Rules = NO_RULES
+    rules_problem: str = ""
+    rotation: RotationWish = NOTHING_ASKED
+    rotation_problem: str = ""
+
+
+class Index:
+    """ExternalSecrets, stores and namespaces, and who reads which path.
+
+    Args:
+        servers: the addresses under which this Vault may stand in a store, normalised by `server_identity`.
+        mode: which ExternalSecrets are seeded.
+        defaults: the cluster-wide rules for values, and their age.
+    """
+
+    def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Defaults = NO_DEFAULTS) -> None:
+        self._servers = servers
+        self.defaults = defaults
+        self._mode = mode
+        self._stores: dict[StoreName, Store] = {}
+        self._namespaces: dict[str, Namespace] = {}
+        self._entries: dict[ObjectName, Entry] = {}
+        self._by_path: dict[VaultPath, set[ObjectName]] = defaultdict(set)
+        self._by_prefix: dict[FindPrefix, set[ObjectName]] = defaultdict(set)
+        self._by_store: dict[StoreName, set[ObjectName]] = defaultdict(set)
+        self._by_namespace: dict[str, set[ObjectName]] = defaultdict(set)
+
+    # -- look-ups
+
+    def entry(self, name: ObjectName) -> Entry | None:
+        """The ExternalSecret of that name, None where there is none."""
+        return self._entries.get(name)
+
+    def names(self) -> Collection[ObjectName]:
+        """Every ExternalSecret."""
+        return self._entries.keys()
+
+    def paths(self) -> Collection[VaultPath]:
+        """Every path that some ExternalSecret names."""
+        return self._by_path.keys()
+
+    def paths_with_kv(self) -> list[tuple[VaultPath, int]]:
+        """The same, each with the KV version that a reader's store claims."""
+        readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
+        return [(path, entry.references[path][0].kv) for path, entry in readers]
+
+    def prefixes(self) -> Iterable[FindPrefix]:
+        """Every prefix that some ExternalSecret lists."""
+        return self._by_prefix.keys()
+
+    def prefixes_of(self, path: VaultPath) -> list[FindPrefix]:
+        """The listings that come upon the path: a look-up per folder above it."""
+        if not self._by_prefix:
+            return []
+        parts = path.path.split("/")
+        above = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts))]
+        candidates = (FindPrefix(path.namespace, prefix, kv) for prefix in above for kv in (1, 2))
+        return [candidate for candidate in candidates if candidate in self._by_prefix]
+
+    def reader_names(self, path: VaultPath) -> set[ObjectName]:
+        """The ExternalSecrets that read the path, by name or in a listing."""
+        found = self.named_by(path)
+        for prefix in self.prefixes_of(path):
+            found |= self._by_prefix[prefix]
+        return found
+
+    def prefix_reader_names(self, prefix: FindPrefix) -> set[ObjectName]:
+        """The ExternalSecrets that list the prefix."""
+        return set(self._by_prefix.get(prefix, ()))
+
+    def named_by(self, path: VaultPath) -> set[ObjectName]:
+        """The ExternalSecrets that read the path by name."""
+        return set(self._by_path.get(path, ()))
+
+    def knows(self, path: VaultPath) -> bool:
+        """Whether any ExternalSecret reads the path."""
+        return path in self._by_path or bool(self.prefixes_of(path))
+
+    def readers(self, path: VaultPath) -> list[Reader]:
+        """The ExternalSecrets that name the path, oldest first, with whether each is seeded."""
+        entries = [self._entries[name] for name in self._by_path.get(path, ())]
+        entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
+        return [
+            Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules, entry.rotation)
+            for entry in entries
+        ]
+
+    def reads_metadata(self, path: VaultPath) -> bool:
+        """Whether any ExternalSecret reads the path's custom metadata, or may choose by it."""
+        entries = [self._entries[name] for name in self._by_path.get(path, ())]
+        named = (reference.metadata for entry in entries for reference in entry.references[path])
+        return any(named) or bool(self.prefixes_of(path))
+
+    def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
+        """Whether an ExternalSecret is seeded, and what is wrong with its annotations: see decide.seed_choice."""
+        choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
+        wrong = "; ".join(filter(None, (entry.rules_problem, entry.rotation_problem)))
+        if choice is SeedChoice.WANTED and wrong:
+            return SeedChoice.REFUSED, wrong  # no guess at what was meant
+        return choice, problem
+
+    def namespace(self, name: str) -> Namespace | None:
+        """The Kubernetes namespace of that name, None as long as the informer has none."""
+        return self._namespaces.get(name)
+
+    def stores(self) -> Iterable[Store]:
+        """Every store."""
+        return self._stores.values()
+
+    def store(self, name: StoreName) -> Store | None:
+        """The store of that name, None where there is none."""
+        return self._stores.get(name)
+
+    def is_ours(self, store: Store) -> bool:
+        """Whether the store's server is this Vault."""
+        return store.server is not None and server_identity(store.server) in self._servers
+
+    def store_problem(self, name: StoreName, external_secret: ExternalSecret) -> str:
+        """Why nothing is read through the store for the ExternalSecret, "" if it is in this Vault and open to it."""
+        store = self._stores.get(name)
+        if store is None:
+            return f"there is no {name}"
+        if store.server is None:
+            return f"{name} is not of Vault"
+        if not self.is_ours(store):
+            return f"{name} is in another Vault, {store.server} (VAULTSYNC_STORE_SERVERS lists further addresses)"
+        namespace = self._namespaces.get(external_secret.name.namespace) or Namespace(external_secret.name.namespace)
+        return "" if is_open_to(store, namespace) else f"{name} is not open to namespace {namespace.name}"
+
+    def prefix(self, find: FindRef, external_secret: ExternalSecret) -> FindPrefix | None:
+        """What a find lists, None where its store can't be used or external-secrets refuses it."""
+        store = self._usable_store(find.store, external_secret)
+        prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
+        return FindPrefix(store.vault_namespace, prefix, store.kv) if store and prefix is not None else None
+
+    # -- changes
+
+    def put(self, external_secret: ExternalSecret) -> set[Key]:
+        """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
+        old = self._entries.get(external_secret.name)
+        if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
+            entry = self._entry(external_secret, old.references, old.prefixes, old.stores_changed, old)
+            self._entries[external_secret.name] = entry
+        else:
+            entry = self._replace(old, external_secret)
+        return _news(old, entry)
+
+    def remove(self, name: ObjectName) -> None:
+        """Forget an ExternalSecret."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._unlink(entry)
+
+    def put_store(self, store: Store) -> set[Key]:
+        """Take in a store; every ExternalSecret that uses it is resolved again."""
+        if self._stores.get(store.name) == store:
+            return set()
+        self._stores[store.name] = store
+        return self._resolve_again(self._by_store.get(store.name, ()))
+
+    def remove_store(self, name: StoreName) -> set[Key]:
+        """Forget a store: what was read through it is read by nobody."""
+        if self._stores.pop(name, None) is None:
+            return set()
+        return self._resolve_again(self._by_store.get(name, ()))
+
+    def put_namespace(self, namespace: Namespace) -> set[Key]:
+        """Take in a namespace; a changed annotation is news for each ExternalSecret in it."""
+        old = self._namespaces.get(namespace.name)
+        self._namespaces[namespace.name] = namespace
+        if old == namespace:
+            return set()
+        inside = tuple(self._by_namespace.get(namespace.name, ()))
+        keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may look at its labels
+        for name in inside:
+            keys |= self._entries[name].references.keys() | {name}
+        return keys
+
+    def remove_namespace(self, name: str) -> None:
+        """Forget a namespace."""
+        self._namespaces.pop(name, None)
+
+    # -- inner
+
+    def _resolve_again(self, names: Iterable[ObjectName]) -> set[Key]:
+        keys: set[Key] = set()
+        for name in list(names):
+            old = self._entries[name]
+            keys |= _news(old, self._replace(old, old.object))
+        return keys
+
+    def _replace(self, old: Entry | None, external_secret: ExternalSecret) -> Entry:
+        entry = self._resolve(external_secret)
+        if old is not None:
+            self._unlink(old)
+        self._link(entry)
+        return entry
+
+    def _resolve(self, external_secret: ExternalSecret) -> Entry:
+        references: dict[VaultPath, list[Reference]] = defaultdict(list)
+        for ref in external_secret.refs:
+            store = self._usable_store(ref.store, external_secret)
+            path = _path(store, ref) if store else None
+            if store and path is not None:
+                references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
+        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
+        resolved = {path: tuple(group) for path, group in references.items()}
+        return self._entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret))
+
+    def _entry(
+        self,
+        external_secret: ExternalSecret,
+        references: dict[VaultPath, tuple[Reference, ...]],
+        prefixes: frozenset[FindPrefix],
+        stores_changed: datetime | None,
+        old: Entry | None = None,
+    ) -> Entry:
+        rules, rules_problem = self._rules(external_secret, old)
+        rotation, rotation_problem = _rotation(external_secret)
+        return Entry(
+            external_secret, references, prefixes, stores_changed, rules, rules_problem, rotation, rotation_problem
+        )
+
+    def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
+        stores = (self._stores.get(name) for name in _stores_of(external_secret))
+        return max((store.changed for store in stores if store and store.changed), default=None)
+
+    def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
+        """Its own rules, and what is wrong with them."""
+        text = external_secret.annotations.get(annotations.GENERATE)
+        if text is None:
+            return NO_RULES, ""
+        if old is not None and old.object.annotations.get(annotations.GENERATE) == text:
+            return old.rules, old.rules_problem
+        try:
+            rules = parse_rules(text)
+            rules.over(self.defaults.rules)
+        except RuleError as error:
+            return NO_RULES, f"annotation {annotations.GENERATE} on this ExternalSecret: {error}"
+        return rules, ""
+
+    def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
+        """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
+        return None if self.store_problem(name, external_secret) else self._stores[name]
+
+    def _link(self, entry: Entry) -> None:
+        name = entry.object.name
+        self._entries[name] = entry
+        for key in entry.references:
+            self._by_path[key].add(name)
+        for prefix in entry.prefixes:
+            self._by_prefix[prefix].add(name)
+        for store in _stores_of(entry.object):
+            self._by_store[store].add(name)
+        self._by_namespace[name.namespace].add(name)
+
+    def _unlink(self, entry: Entry) -> None:
+        name = entry.object.name
+        self._entries.pop(name, None)
+        for key in entry.references:
+            _discard(self._by_path, key, name)
+        for prefix in entry.prefixes:
+            _discard(self._by_prefix, prefix, name)
+        for store in _stores_of(entry.object):
+            _discard(self._by_store, store, name)
+        _discard(self._by_namespace, name.namespace, name)
+
+
+def server_identity(address: str) -> str:
+    """An address as it is compared: lower-case scheme and host, explicit port, no path's closing slash."""
+    try:
+        url = urlsplit(address.strip())
+        port = url.port or {"http": 80, "https": 443}.get(url.scheme.lower(), 0)
+    except ValueError:
+        return address
+    return f"{url.scheme.lower()}://{(url.hostname or '').lower()}:{port}{url.path.rstrip('/')}"
+
+
+def _path(store: Store, ref: RemoteRef) -> str | None:
+    """The API path that the entry reads, None where external-secrets refuses it."""
+    return (metadata_owner if ref.metadata else secret_path)(store.path, store.kv, ref.key)
+
+
+def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
+    refusal = unsafe_reason(ref.key)
+    if not refusal and store.path:  # one that is set but empty adds nothing
+        refusal = unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}")
+    if not refusal:
+        refusal = unsafe_reason(path, "the path that store and key make up")
+    if not refusal and ref.version:
+        refusal = f"version pins version {ref.version!r}, and only a next version can be created"
+    return Reference(
+        path=VaultPath(store.vault_namespace, path),
+        field=ref.field,
+        property=ref.property,
+        kv=store.kv,
+        metadata=ref.metadata,
+        whole=ref.whole,
+        refusal=refusal,
+        encoding=ref.encoding,
+    )
+
+
+def _rotation(external_secret: ExternalSecret) -> tuple[RotationWish, str]:
+    """When its values are to be made anew, and what is wrong with that."""
+    try:
+        return parse_rotation(external_secret.name, external_secret.annotations), ""
+    except RotationError as error:
+        return NOTHING_ASKED, str(error)
+
+
+def _news(old: Entry | None, new: Entry) -> set[Key]:
+    """What needs a look: all of a new object or of one whose wishes changed, else what it newly reads or has left."""
+    keys: set[Key] = {new.object.name}
+    if old is not None and old.object.uid != new.object.uid:
+        keys |= old.references.keys() | old.prefixes
+    if old is None or old.object.uid != new.object.uid or _wishes(old) != _wishes(new):
+        return keys | new.references.keys() | new.prefixes
+    changed = {path for path, references in new.references.items() if old.references.get(path) != references}
+    left = old.references.keys() - new.references.keys()
+    changed_keys: set[Key] = {*changed, *left, *(new.prefixes ^ old.prefixes)}
+    return keys | changed_keys if changed_keys else set()
+
+
+def _wishes(entry: Entry) -> list[str | None]:
+    return [entry.object.annotations.get(name) for name in _WISHES]
+
+
+def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:
+    return {ref.store for ref in external_secret.refs} | {find.store for find in external_secret.finds}
+
+
+def _discard(links: dict[K, set[ObjectName]], key: K, name: ObjectName) -> None:
+    names = links.get(key)
+    if names is not None:
+        names.discard(name)
+        if not names:
+            del links[key]

@@ -1,0 +1,1 @@
+"""Rules for generated values, and the values. Imports no I/O."""

@@ -1,0 +1,458 @@
+"""The process: its parts, and in which order they start and stop. And the commands that look once.
+
+What a replica needs only while it leads is vaultsync/runtime/term.py's.
+"""
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
+
+from loguru import logger
+
+from vaultsync import __version__
+from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
+from vaultsync.commands.check.report import Hearing
+from vaultsync.commands.check.setup import script
+from vaultsync.commands.orphans import Found, Orphan, Orphans
+from vaultsync.commands.planner import Explained, Survey
+from vaultsync.config.auth import Way
+from vaultsync.config.selection import Selection
+from vaultsync.config.settings import Settings, removed_variables
+from vaultsync.core.annotations import GROUP
+from vaultsync.core.backoff import backoff
+from vaultsync.core.decide import SeedMode
+from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError, first_reason
+from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
+from vaultsync.core.fence import Fence
+from vaultsync.core.paths import clean_namespace
+from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.election import TIMING, Election, LeadershipLost
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
+from vaultsync.kube.informers import Listener, Watches
+from vaultsync.runtime import parts as wiring
+from vaultsync.runtime.health import Health, Part
+from vaultsync.runtime.lifecycle import Stop, report_callback
+from vaultsync.runtime.metrics import Figures, Metrics
+from vaultsync.runtime.status import in_words
+from vaultsync.runtime.term import Term, spare_collection
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.stream import EventStream
+
+NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
+NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
+FIRST_RESTART, LONGEST_RESTART = 1.0, 60.0
+"""Seconds before the lists of Kubernetes are made anew, where a resource was not served any more."""
+STEADY_SECONDS: Final = 120.0
+"""Lists and watches that have worked for so long are no failed attempt."""
+STAND_BY_SECONDS: Final = 1.0
+"""Between the end of a term and the next attempt to lead."""
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        OSError: an address to listen on can't be had.
+    """
+    stop = Stop()
+    stop.on_signals()
+    asyncio.get_running_loop().set_exception_handler(report_callback)
+    for name, fix in removed_variables(os.environ).items():
+        logger.warning("a variable has no effect any more", variable=name, to_do=fix)
+    kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
+    app = App(settings, kube, stop, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+    try:
+        await app.run()
+    finally:
+        await app.close()
+
+
+class SurveyFailed(Exception):
+    """Kubernetes or Vault did not answer, or Kubernetes refused; the message is the first such answer."""
+
+
+async def survey(settings: Settings, only: ObjectName | None = None) -> list[Explained]:
+    """List everything once, look at what it reads in Vault, and tell what `run` would do. Writes nothing.
+
+    Args:
+        settings: those of `run`.
+        only: tell of this ExternalSecret alone.
+
+    Returns:
+        Each ExternalSecret, by name; none if `only` is not there.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: what was asked could not be told as a whole.
+    """
+    async with _vault(settings) as vault:
+        made = Survey(wiring.index(settings), vault, wiring.seed_paths(settings), settings.seed)
+        async with _listed(settings, made, wiring.selection(settings)):
+            return await made.explain(only)
+
+
+async def check(settings: Settings) -> Checked:
+    """Ask Kubernetes and Vault for all that `run` needs. Writes to neither.
+
+    Args:
+        settings: those of `run`.
+
+    Returns:
+        What was found, whatever fails.
+    """
+    login = wiring.login(settings)
+    vault, index = VaultClient(login, waits=True), wiring.index(settings)
+    stream = EventStream(login, _nothing, _nothing)
+    survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
+    try:
+        made = Checkup(_asking(settings), login, vault, stream, index, survey)
+        return await made.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
+    finally:
+        await login.close()
+        await vault.close()
+
+
+async def setup(settings: Settings, *, asks: bool) -> str:
+    """The shell commands that set up what vaultsync needs.
+
+    Args:
+        settings: those of `run`.
+        asks: whether to ask first what is there already.
+
+    Raises:
+        ValueError: a glob of VAULTSYNC_SEED_PATHS is for none of the mounts.
+    """
+    found = await check(settings) if asks else Checked()
+    return script(missing(_asking(settings), found))
+
+
+def _asking(settings: Settings) -> Asking:
+    """The settings, as far as `check` asks something because of them."""
+    return Asking(
+        address=settings.vault_addr,
+        servers=(settings.vault_addr, *settings.store_servers),
+        vault_namespace=clean_namespace(settings.vault_namespace),
+        selection=wiring.selection(settings),
+        seed_paths=wiring.seed_paths(settings),
+        seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
+        by_annotation=settings.seed is SeedMode.ANNOTATED,
+        writes=not settings.dry_run,
+        hearing=Hearing(
+            settings.source.value,
+            settings.audit_listen,
+            settings.audit_file,
+            settings.poll_interval,
+            has_tls=bool(settings.audit_tls_cert),
+        ),
+        streams=settings.source.streams,
+        way=Way(
+            auth=settings.vault_auth,
+            mount=settings.vault_auth_mount,
+            role=settings.vault_role,
+            token_file=settings.vault_token_file,
+            jwt_file=settings.vault_jwt_file,
+            role_id_file=settings.vault_role_id_file,
+            secret_id_file=settings.vault_secret_id_file,
+        ),
+        lease="" if settings.dry_run else settings.lease,
+        labels=wiring.labels_leader(settings),
+    )
+
+
+async def orphans(settings: Settings) -> Found:
+    """List the whole cluster once, whatever is selected, and tell what vaultsync made in Vault and nobody reads there.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: as for `survey`.
+    """
+    async with _cluster(settings) as made:
+        return await made.find()
+
+
+async def delete_orphans(settings: Settings, chosen: Sequence[Orphan]) -> AsyncIterator[tuple[Orphan, str]]:
+    """Soft-delete what `orphans` has told, if it still is what it was.
+
+    Args:
+        settings: those of `run`, with a token that may do so.
+        chosen: of `orphans`.
+
+    Yields:
+        Each, with the reason why it was left alone, "" if it is deleted.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: as for `survey`; what was not told of is left alone.
+    """
+    async with _cluster(settings) as made, aclosing(made.delete(chosen)) as done:
+        async for one in done:
+            yield one
+
+
+@asynccontextmanager
+async def _cluster(settings: Settings) -> AsyncIterator[Orphans]:
+    """All of the cluster, listed."""
+    async with _vault(settings) as vault:
+        made = Orphans(wiring.index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+        try:
+            async with _listed(settings, made, Selection()):
+                yield made
+        except SurveyFailed as error:
+            if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
+                raise SurveyFailed(f"{NOT_ALL}: {error}") from error
+            raise
+
+
+@asynccontextmanager
+async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
+    """Logged in for a while, and out again.
+
+    Raises:
+        SurveyFailed: there is no token to be had.
+    """
+    logged_in = wiring.login(settings)
+    vault = VaultClient(logged_in, waits=True)
+    try:
+        await logged_in.log_in()
+        yield vault
+    except VaultsyncError as error:
+        raise SurveyFailed(str(error)) from error
+    finally:
+        await logged_in.close()
+        await vault.close()
+
+
+@asynccontextmanager
+async def _listed(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
+    """Have the listener told once of what is selected.
+
+    Raises:
+        NoKubeConfig: there is no way to speak to Kubernetes.
+        SurveyFailed: a request failed, of this or of what is done with it.
+    """
+    try:
+        kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
+        try:
+            found = await served(kube)
+            if found is None:
+                raise SurveyFailed(NOT_SERVED)
+            async with asyncio.TaskGroup() as tasks:
+                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+        finally:
+            await kube.close()
+        yield
+    except VaultsyncError as error:
+        raise SurveyFailed(str(error)) from error
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        raise SurveyFailed(first_reason(errors)) from errors
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""
+
+
+class App:
+    """The parts that live as long as the process, and the current term of leadership.
+
+    A replica that has lost the Lease stops acting and becomes a standby: its `Term` ends, and a new one waits to begin.
+    Informers, index, counters and the health server go on, so that Kubernetes is not listed again.
+
+    Args:
+        kube: not fenced.
+        stop: ends `run`.
+        identity: of this process in the election.
+    """
+
+    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, identity: str = "") -> None:
+        self._settings = settings
+        self._kube = kube
+        self._stop = stop
+        self._identity = identity
+        self._index = wiring.index(settings)
+        self._served: Served | None = None
+        self._watches: Watches | None = None
+        self._label = wiring.leader_label(settings, kube)
+        self.term = Term(settings, kube, self._index, stop)
+        self._metrics = Metrics(self._figures)
+        self._health = Health(self._parts, self._metrics.text)
+
+    async def run(self) -> None:
+        """Start in order: health server, informers, the election, then the term; run until asked to stop.
+
+        What was sent to Vault by then is waited for while the Lease is still renewed.
+        """
+        if self._settings.health_listen:
+            await self._health.start(self._settings.health_listen)
+        await self.term.listen()
+        logger.info(
+            "vaultsync starts",
+            version=__version__,
+            vault=self._settings.vault_addr,
+            kubernetes=self._kube.server,
+            seed=self._settings.seed.value,
+            dry_run=self._settings.dry_run,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            main = tasks.create_task(self._main())
+            await self._stop.wait()
+            logger.info("vaultsync stops")
+            await self.term.drain()
+            main.cancel()
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._health.stop()
+        await self.term.close()
+        await self._kube.close()
+
+    def _figures(self) -> Figures:
+        return self.term.status.figures()
+
+    def _parts(self) -> Iterator[Part]:
+        return self.term.status.parts()
+
+    # -- Kubernetes
+
+    async def _main(self) -> None:
+        """Watch Kubernetes and act; list it anew, ever more slowly, where a resource is not served any more."""
+        waits = backoff(FIRST_RESTART, LONGEST_RESTART)
+        said = ""
+        while True:
+            started = time.monotonic()
+            reason = ""
+            try:
+                await self._watch()
+            except* KubeNotFound as errors:  # such as v1beta1 after an upgrade
+                reason = first_reason(errors)
+            if time.monotonic() - started > STEADY_SECONDS:
+                waits, said = backoff(FIRST_RESTART, LONGEST_RESTART), ""
+            wait = next(waits)
+            logger.log(
+                "DEBUG" if reason == said else "WARNING",
+                "starting anew: a resource is not served any more",
+                reason=reason,
+                retry_s=round(wait, 1),
+            )
+            said = reason
+            self._index = wiring.index(self._settings)
+            self._watches = None
+            await self._begin_anew()
+            await asyncio.sleep(wait)
+
+    async def _watch(self) -> None:
+        """Watch Kubernetes, and act for as long as this replica is the one that leads.
+
+        Raises:
+            KubeNotFound: in a group: a resource is not served (any more).
+        """
+        self._served = await self._wait_for_external_secrets()
+        async with asyncio.TaskGroup() as tasks:
+            selection = wiring.selection(self._settings)
+            self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._tell_term()
+            await self._watches.start()
+            spare_collection(anew=True)
+            logger.info("watching Kubernetes", external_secrets_version=self._served.version)
+            if self._label is not None:
+                tasks.create_task(self._label.run())
+            while True:
+                await self._serve()
+
+    async def _wait_for_external_secrets(self) -> Served:
+        said = ""
+        for wait in backoff(0.1, 10.0):
+            try:
+                found = await served(self._kube)
+                reason = self.term.status.unserved = NOT_SERVED
+            except VaultsyncError as error:
+                found, reason = None, str(error)
+                self.term.status.unserved = in_words(error.result)
+            if found is not None:
+                return found
+            if reason != said:
+                logger.warning("waiting for Kubernetes", reason=reason)
+            said = reason
+            await asyncio.sleep(wait)
+        raise AssertionError("backoff is endless")
+
+    # -- terms of leadership
+
+    async def _serve(self) -> None:
+        """Wait to lead, lead, and get ready for the next term once the leadership is lost."""
+        if self.term.fence is None:
+            await self.term.run()
+            return
+        try:
+            election = self._election(self.term.fence)
+            await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
+        except* LeadershipLost as errors:
+            logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
+            if self._watches is not None:
+                self._watches.reopen()  # without a renewal the way to the API server is bad, and watches may be dead
+        await self._begin_anew()
+        spare_collection(anew=True)
+        await asyncio.sleep(STAND_BY_SECONDS)
+
+    def _election(self, fence: Fence) -> Election:
+        namespace, _, name = self._settings.lease.partition("/")
+        return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+
+    async def _begin_anew(self) -> None:
+        """Replace the term that has ended; no counter goes back."""
+        await self.term.close()
+        with self._metrics.kept():
+            self.term = Term(self._settings, self._kube, self._index, self._stop)
+            self._tell_term()
+
+    def _tell_term(self) -> None:
+        """Hand over what is known of Kubernetes."""
+        self.term.status.watches = self._watches
+        if self._served is not None:
+            self.term.writer.takes_condition = self._served.takes_condition
+
+
+class _ToTerm:
+    """Hands on what the informers see to the current term's controller, which keeps the index too.
+
+    Args:
+        app: has the term.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
+        """See Listener."""
+        self._app.term.controller.external_secret_changed(external_secret)
+
+    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
+        """See Listener."""
+        self._app.term.controller.external_secret_removed(external_secret)
+
+    def store_changed(self, store: Store) -> None:
+        """See Listener."""
+        self._app.term.controller.store_changed(store)
+
+    def store_removed(self, store: Store) -> None:
+        """See Listener."""
+        self._app.term.controller.store_removed(store)
+
+    def namespace_changed(self, namespace: Namespace) -> None:
+        """See Listener."""
+        self._app.term.controller.namespace_changed(namespace)
+
+    def namespace_removed(self, namespace: Namespace) -> None:
+        """See Listener."""
+        self._app.term.controller.namespace_removed(namespace)
+
+    def kube_is_back(self) -> None:
+        """See Listener."""
+        self._app.term.controller.kube_is_back()

@@ -1,0 +1,114 @@
+"""The ways to log in to Vault, and what each needs, read anew at each login. The token itself is login.py's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final, TypeAlias
+
+import hvac
+from pydantic import SecretStr
+
+from vaultsync.config.auth import Auth
+from vaultsync.core.errors import NoCredential
+from vaultsync.vault.transport import Answer
+
+SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
+MAX_CREDENTIAL: Final = 64 * 1024
+"""Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A secret text: given once, or in a file that is read anew each time, as others may replace it.
+
+    Attributes:
+        text: None if it is in the file.
+        file: "" if it is given.
+    """
+
+    text: SecretStr | None = None
+    file: str = ""
+
+    def read(self) -> SecretStr:
+        """The text as it is now.
+
+        Raises:
+            NoCredential: the file holds none.
+        """
+        if self.text is not None:
+            return self.text
+        try:
+            with Path(self.file).open("rb") as file:
+                found = file.read(MAX_CREDENTIAL + 1).strip(b" \t\r\n")
+        except OSError as error:
+            raise NoCredential(f"{self.file} can't be read: {error.strerror}") from error
+        text = found.decode("ascii", "replace")
+        if not found or not found.isascii() or not text.isprintable() or len(found) > MAX_CREDENTIAL:
+            raise NoCredential(f"{self.file} does not hold printable ASCII on a single line")
+        return SecretStr(text)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMethod:
+    """A token that somebody else has got, and replaces if it is in a file."""
+
+    token: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesMethod:
+    """A ServiceAccount's token, which Vault has Kubernetes review.
+
+    https://developer.hashicorp.com/vault/docs/auth/kubernetes
+    """
+
+    auth: ClassVar = Auth.KUBERNETES
+    role: str
+    jwt: Credential
+    mount: str = Auth.KUBERNETES.value
+
+    def log_in(self, vault: hvac.Client) -> Answer:
+        """One request for a token.
+
+        Raises:
+            NoCredential: as for Credential.
+        """
+        jwt = self.jwt.read().get_secret_value()
+        answer: Answer = vault.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class JwtMethod:
+    """A JWT whose signature Vault checks by itself: https://developer.hashicorp.com/vault/docs/auth/jwt."""
+
+    auth: ClassVar = Auth.JWT
+    role: str
+    jwt: Credential
+    mount: str = Auth.JWT.value
+
+    def log_in(self, vault: hvac.Client) -> Answer:
+        """As for Kubernetes."""
+        jwt = self.jwt.read().get_secret_value()
+        answer: Answer = vault.auth.jwt.jwt_login(self.role, jwt, use_token=False, path=self.mount)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleMethod:
+    """A role's two ids, the second where the role binds it: https://developer.hashicorp.com/vault/docs/auth/approle."""
+
+    auth: ClassVar = Auth.APPROLE
+    role_id: Credential
+    secret_id: Credential | None
+    mount: str = Auth.APPROLE.value
+
+    def log_in(self, vault: hvac.Client) -> Answer:
+        """As for Kubernetes."""
+        role_id = self.role_id.read().get_secret_value()
+        secret_id = self.secret_id and self.secret_id.read().get_secret_value()
+        answer: Answer = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=self.mount)
+        return answer
+
+
+Issuer: TypeAlias = KubernetesMethod | JwtMethod | AppRoleMethod
+Method: TypeAlias = TokenMethod | Issuer

@@ -27,7 +27,7 @@ CLOSE_SECONDS: Final = 4.7
 """The same for giving back the Vault token."""
 LEAST_SECONDS: Final = 0.3
 """The shortest time that a step is given, whatever the steps before it have taken."""
-PACKAGE: Final = Path(__file__).parent
+PACKAGE: Final = Path(__file__).parents[1]
 BUG: Final = "vaultsync ends: a bug in one of its tasks; please report it, with `vaultsync version`"
 
 

@@ -7,9 +7,9 @@ from email.utils import format_datetime
 import pytest
 
 from tests.unit.build import NOON, V2, reader, run
+from tests.unit.controller.test_reconcilers import APP, A, Engine
+from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
-from tests.unit.test_engine import APP, A, Engine
-from tests.unit.test_engine_rotation import asked, value
 from vaultsync.controller.unconfirmed import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Seed

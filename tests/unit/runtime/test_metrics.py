@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.build import eventually, external_secret, namespace, path, run, store
-from tests.unit.test_engine import APP, DENIED, OTHER, SEED, A, B, Engine
+from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine
 from vaultsync.controller.controller import KINDS
 from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (

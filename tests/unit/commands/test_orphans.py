@@ -24,7 +24,7 @@ from tests.unit.build import (
 )
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server, raw_server
-from tests.unit.test_vault_client import listing
+from tests.unit.vault.test_client import listing
 from vaultsync.cli import main
 from vaultsync.commands import output as tables
 from vaultsync.commands.orphans import CHANGED, READ, Found, Orphan, Orphans

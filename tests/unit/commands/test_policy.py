@@ -18,7 +18,7 @@ from vaultsync.core.external_secret import Namespace
 from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 
-SHIPPED = Path(__file__).parents[2] / "deploy" / "vault" / "policy.hcl"
+SHIPPED = Path(__file__).parents[3] / "deploy" / "vault" / "policy.hcl"
 SHIPPED_MOUNTS = ["--mount", "secret", "--mount", "team/kv", "--mount", "kv1=v1"]
 SECRET, TEAM, OLD = Mount("secret/", 2), Mount("team/kv/", 2), Mount("kv1/", 1)
 WRITES = {"create", "update", "patch"}

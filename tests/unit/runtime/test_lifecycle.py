@@ -84,7 +84,7 @@ def test_of_a_bug_it_says_which_task_what_and_where_and_not_the_message() -> Non
         asyncio.run(main())
     found = crash(caught.value)
     assert found.error in ("TypeError", "AttributeError", RuleError.__name__)
-    assert found.where.startswith("vaultsync/core/")
+    assert found.where.startswith("vaultsync/generation/")
     assert " in " in found.where
     assert found.task
     assert SECRET not in str(found)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, Anything, gone, live, path, reader, reference
-from tests.unit.test_marks import REQUEST, mark, times
+from tests.unit.core.test_ownership import REQUEST, mark, times
 from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.decide import Decision, Defaults, Reader, SeedChoice, decide
 from vaultsync.core.external_secret import ObjectName

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.unit.auditing import READ, Receiving, receiving
 from tests.unit.build import eventually, external_secret, path, run_ahead
+from tests.unit.controller.test_reconcilers import KV1, A, Engine, v1_external_secret
 from tests.unit.servers import unused_port
-from tests.unit.test_engine import KV1, A, Engine, v1_external_secret
 from vaultsync.controller.controller import MAX_MOUNTS, MOUNT_LOOK_SECONDS
 from vaultsync.core.events import MountChange, parse_audit_entry
 from vaultsync.core.paths import VaultPath

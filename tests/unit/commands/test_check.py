@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.unit.build import V1, V2, path, run
 from tests.unit.servers import answer, http_server
-from tests.unit.test_vault_client import with_client
+from tests.unit.vault.test_client import with_client
 from vaultsync.cli import main
 from vaultsync.commands import output as tables
 from vaultsync.commands.check import report as check
@@ -36,7 +36,7 @@ from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 HERE = "http://vault.test:8200"
 FIX = "vaultsync policy | vault policy write vaultsync -"
 GOOD = Token(("default", "vaultsync"), 3600.0, True, 86400.0, 0.0, True, 0)

@@ -11,9 +11,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from pydantic import SecretStr
 
 from tests.unit.build import Clock, eventually, external_secret, logged, login, path, run
+from tests.unit.controller.test_reconcilers import SEED, A, Engine
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
-from tests.unit.test_engine import SEED, A, Engine
 from vaultsync.controller.ownership_writer import Marker
 from vaultsync.core.errors import NotLeading
 from vaultsync.core.fence import Fence

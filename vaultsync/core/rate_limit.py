@@ -1,0 +1,84 @@
+"""Token buckets: so many at once, and then so many a second. Pure; nothing waits here."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_ROUNDING: Final = 1e-6
+"""Tokens; what adding up fractions may be off by."""
+
+
+class TokenBucket:
+    """One bucket, full at the start.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens that it holds.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._tokens, self._at = burst, clock()
+
+    def take(self) -> float:
+        """Take a token, if there is one.
+
+        Returns:
+            0.0 if one was taken, else the seconds until there is one.
+        """
+        self._fill()
+        if self._tokens < 1 - _ROUNDING:
+            return self.wait
+        self._tokens -= 1
+        return 0.0
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next token, as of the last call."""
+        return max(0.0, (1 - self._tokens) / self._rate)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds all it can."""
+        self._fill()
+        return self._tokens >= self._burst
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+
+
+class TokenBuckets(Generic[K]):
+    """A bucket for each key.
+
+    Args:
+        rate, burst, clock: of each.
+        capacity: keys that are remembered at most, 0 for no limit: then a bucket is forgotten only once it is full.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float], capacity: int = 0) -> None:
+        self._rate, self._burst, self._clock, self._capacity = rate, burst, clock, capacity
+        self._buckets: OrderedDict[K, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: K) -> float:
+        """Take a token of the key's bucket; see TokenBucket.take."""
+        bucket = self._buckets.setdefault(key, TokenBucket(self._rate, self._burst, self._clock))
+        self._buckets.move_to_end(key)
+        wait = bucket.take()
+        self._forget()
+        return wait
+
+    def _forget(self) -> None:
+        """Drop the buckets not used longest: those that are full, and those that are too many."""
+        while self._buckets:
+            oldest = next(iter(self._buckets.values()))
+            if not oldest.is_full and not 0 < self._capacity < len(self._buckets):
+                return
+            self._buckets.popitem(last=False)

@@ -290,16 +290,16 @@ def _to_make(entry: Entry, reference: Reference, seen: Assessment) -> tuple[Acti
     """What is made of what the entry reads, by whoever's wish, and how."""
     seed, rotation = seen.decision.seed, seen.decision.rotation
     if rotation is not None and not reference.metadata:
-        concerned = reference.property in rotation.wishes or not reference.property
+        concerned = reference.property in rotation.plan or not reference.property
         return (Action.ROTATE, rotation.why) if concerned else (Action.NOTHING, "")
     if seed is None or reference.metadata:
         return Action.NOTHING, ""
-    if reference.property and reference.property not in seed.wishes:
+    if reference.property and reference.property not in seed.plan:
         return Action.NOTHING, ""
     if reference.property:
-        made = in_words(seed.wishes[reference.property])
+        made = in_words(seed.plan[reference.property])
     else:
-        made = "; ".join(f"{name}: {in_words(seed.wishes[name])}" for name in seed.properties)
+        made = "; ".join(f"{name}: {in_words(seed.plan[name])}" for name in seed.properties)
     asking = [str(reader.name) for reader in seen.allowed if reader.name != entry.object.name]
     own = any(reader.name == entry.object.name for reader in seen.allowed)
     again = ", as it was there before" if seed.reason is EventReason.RECREATED else ""

@@ -39,7 +39,7 @@ from vaultsync.core.rotate import next_mark
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.generate import encode, generate
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PolicyRule
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
@@ -208,8 +208,8 @@ class Reconciler:
             self._note_failures(path, _same_for_all(readers, text, Refusal.SEED_BUDGET))
             raise BudgetSpent(text, wait)
 
-    async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
-        rules = {name: wish.rule for name, wish in wishes.items()}
+    async def _values(self, path: VaultPath, plan: Mapping[str, PropertyPlan]) -> dict[str, SecretStr]:
+        rules = {name: one.rule for name, one in plan.items()}
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
@@ -219,14 +219,14 @@ class Reconciler:
             made = await asyncio.to_thread(generate, rules, fetched)
         else:
             made = generate(rules, fetched)
-        return {name: encode(value, wishes[name].encoding) for name, value in made.items()}
+        return {name: encode(value, plan[name].encoding) for name, value in made.items()}
 
     async def _make(
         self, path: VaultPath, state: SecretState, work: Seed | Rotation, readers: list[Reader]
     ) -> SecretState:
         started = time.monotonic()
         try:
-            values = await self._values(path, work.wishes)
+            values = await self._values(path, work.plan)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.observe(path, state)
             self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))

@@ -68,10 +68,10 @@ def test_no_annotation_breaks_it(text: str) -> None:
 
 
 def test_a_request_is_told_apart_by_its_words_and_by_who_asks() -> None:
-    wishes = [parse_rotation(name, {ROTATE: words}).request for name in (APP, OTHER) for words in ("1", "2")]
-    assert len(set(wishes)) == 4
-    assert parse_rotation(APP, {ROTATE: "1"}).request == wishes[0]
-    assert {len(request) for request in wishes} == {len(REQUEST)}
+    requests = [parse_rotation(name, {ROTATE: words}).request for name in (APP, OTHER) for words in ("1", "2")]
+    assert len(set(requests)) == 4
+    assert parse_rotation(APP, {ROTATE: "1"}).request == requests[0]
+    assert {len(request) for request in requests} == {len(REQUEST)}
 
 
 def test_without_annotations_nothing_is_asked() -> None:
@@ -240,8 +240,13 @@ ROTATED: list[tuple[str, SecretState, list[Reader], list[str] | None]] = [
     ("what an opted-out reader reads too", PATH, [asking("a", request="r"), asking("a", choice=REFUSED)], ["a"]),
     ("what an opted-out reader alone reads", PATH, [asking("a", request="r"), asking("b", choice=REFUSED)], None),
     ("what an opted-out reader reads whole", PATH, [asking("a", request="r"), asking("", choice=REFUSED)], None),
-    ("an opted-out reader's wish", old(), [asking(after=DAY, request="r", choice=REFUSED), asking(name="other")], None),
-    ("the wish of one that did not ask", old(), [asking(after=DAY, request="r", choice=NOT_ASKED)], None),
+    (
+        "an opted-out reader's request",
+        old(),
+        [asking(after=DAY, request="r", choice=REFUSED), asking(name="other")],
+        None,
+    ),
+    ("the request of one that did not ask", old(), [asking(after=DAY, request="r", choice=NOT_ASKED)], None),
     ("what one that did not ask reads", PATH, [asking("a", request="r"), asking("b", choice=NOT_ASKED)], ["a", "b"]),
     ("the older object's age", old(), [asking(after=DAY), asking(after=9 * DAY, name="other")], ["a"]),
     ("not the younger object's age", old(), [asking(after=9 * DAY), asking(after=DAY, name="other")], None),
@@ -383,8 +388,8 @@ rotations = st.builds(
 
 def any_reader(names: list[str], rules: str) -> st.SearchStrategy[Reader]:
     return st.builds(
-        lambda properties, rules, name, namespace, choice, wish: replace(
-            asking(*properties, rules=rules, name=name, namespace=namespace, choice=choice), rotation=wish
+        lambda properties, rules, name, namespace, choice, rotation: replace(
+            asking(*properties, rules=rules, name=name, namespace=namespace, choice=choice), rotation=rotation
         ),
         st.lists(st.sampled_from(names), min_size=1, max_size=3),
         st.sampled_from([rules, rules, "{}"]),
@@ -478,13 +483,11 @@ def test_after_a_rotation_there_is_none_to_do(
     if rotation is None:
         return
     may_ask = [one for one in readers if one.choice is WANTED and one.name.namespace not in forbidden]
-    after = replace(
-        state, version=state.version + 1, subkeys={**(state.subkeys or {}), **dict.fromkeys(rotation.wishes)}
-    )
+    after = replace(state, version=state.version + 1, subkeys={**(state.subkeys or {}), **dict.fromkeys(rotation.plan)})
     made = Mark(
         version=after.token(metadata=False),
         made=NOON,
-        properties=frozenset(rotation.wishes),
+        properties=frozenset(rotation.plan),
         external_secret="dev-1/app",
         answered=tuple(one.rotation.request for one in may_ask if one.rotation.request),
     )
@@ -492,7 +495,7 @@ def test_after_a_rotation_there_is_none_to_do(
     if restarted and left is not None:
         left = parse_mark({key: value for key, value in render_mark(left, "").items() if value is not None})
     after = replace(after, mark=left)
-    assert after.own == state.own | rotation.wishes.keys()
+    assert after.own == state.own | rotation.plan.keys()
     assert decide(HERE, after, readers, NOON, defaults=defaults, forbidden=forbidden).rotation is None
 
 

@@ -313,15 +313,15 @@ def _made_by(state: SecretState, reference: Reference) -> str:
         return ""
     there = frozenset(state.subkeys or ())
     read = there & {reference.property} if reference.property else there
-    if state.mark is None or not read & state.own:
+    if state.ownership is None or not read & state.owned:
         return "somebody else" if read else ""
-    return f"vaultsync for {state.mark.external_secret}" + ("" if read <= state.own else ", in part")
+    return f"vaultsync for {state.ownership.external_secret}" + ("" if read <= state.owned else ", in part")
 
 
 def _reason(there: Presence, reference: Reference, seen: Assessment, why: str) -> str:
     """Why nothing is made."""
     state = seen.state
-    if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.own, ""):
+    if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.owned, ""):
         return f"exists; is made anew on {seen.decision.due:%Y-%m-%d}"
     if there is Presence.PRESENT:
         return "exists"
@@ -337,7 +337,7 @@ def _news(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, str]:
         return Action.NOTHING, reason
     if may_force(entry.object):
         return Action.FORCE_SYNC, CHANGED
-    deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.deaf else "opted out"
+    deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.ignores_force_sync else "opted out"
     return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {deaf}"
 
 

@@ -13,7 +13,7 @@ from vaultsync.controller.ledger import Ledger
 from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import NEVER_THERE, SecretState
+from vaultsync.core.vault_state import ABSENT, SecretState
 
 
 class Looks(Protocol):
@@ -68,8 +68,8 @@ class Assessor:
     def judge(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Assessment:
         """Decide about a path that was just looked at, or written."""
         seen, unmarked = self._ledger.observed(path), self._ledger.unmarked(path)
-        if unmarked is not None and unmarked.mark.version == state.token(metadata=False):
-            state = replace(state, mark=unmarked.mark)
+        if unmarked is not None and unmarked.ownership.version == state.fingerprint(metadata=False):
+            state = replace(state, ownership=unmarked.ownership)
         history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
         forbidden = self._forbidden(path, state.mount, readers)
         decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
@@ -81,7 +81,7 @@ class Assessor:
             return True
         entries = (self._index.entry(reader.name) for reader in readers)
         recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]
-        return any(token not in (None, NEVER_THERE) for token in recorded)
+        return any(token not in (None, ABSENT) for token in recorded)
 
     def _forbidden(self, path: VaultPath, mount: Mount, readers: Iterable[Reader]) -> dict[str, str]:
         """The readers' namespaces that may not have the path created, with the reasons."""

@@ -15,7 +15,7 @@ from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
 from vaultsync.core.decide import SeedChoice
-from vaultsync.core.errors import ReportNotWritten, VaultsyncError
+from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
 from vaultsync.core.measure import Histogram
 
@@ -102,7 +102,7 @@ class Syncer:
         report = self._report(entry, synced)
         if not found or (due and not force):
             synced.heard_at = synced.seeded_at = NEVER  # there is nothing to bring
-        refused: ReportNotWritten | None = None
+        refused: ConditionNotWritten | None = None
         if force or report is not None or synced.events:
             refused = await self._write(entry, synced, readings, found if force else {}, report)
         if due:
@@ -140,7 +140,7 @@ class Syncer:
 
     async def _write(
         self, entry: Entry, synced: Synced, readings: list[Reading], found: dict[str, str], report: Report | None
-    ) -> ReportNotWritten | None:
+    ) -> ConditionNotWritten | None:
         """Write, then record and log what was written; returns the error if only the report was not."""
         started = time.monotonic()
         annotations = _force_sync(entry, readings) if found else {}
@@ -148,10 +148,10 @@ class Syncer:
         seeded, synced.seeded = synced.seeded, False
         events, synced.events = synced.events, []
         heard_at = self._await(entry, synced) if found else NEVER
-        refused: ReportNotWritten | None = None
+        refused: ConditionNotWritten | None = None
         try:
             await self._writer.write(entry.object, annotations, report)
-        except ReportNotWritten as error:
+        except ConditionNotWritten as error:
             refused = error
         except VaultsyncError as error:
             synced.seeded = seeded
@@ -211,7 +211,8 @@ class Syncer:
 
 def may_force(external_secret: ExternalSecret) -> bool:
     """Whether the ExternalSecret has not opted out, and external-secrets heeds a force-sync on it."""
-    return external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
+    opted_out = external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) == "false"
+    return not opted_out and not external_secret.ignores_force_sync
 
 
 def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:

@@ -33,9 +33,9 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS, Mark, render_mark
+from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
-from vaultsync.core.rotate import next_mark
+from vaultsync.core.rotate import next_ownership
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.generate import encode, generate
@@ -181,7 +181,7 @@ class Reconciler:
     def _again(self, path: VaultPath, state: SecretState, decision: Decision) -> float:
         """Seconds until there is something to do that nobody will tell of."""
         unmarked = self._ledger.unmarked(path)
-        if unmarked is not None and unmarked.mark.version != state.token(metadata=False):
+        if unmarked is not None and unmarked.ownership.version != state.fingerprint(metadata=False):
             self._ledger.marked(path, unmarked)  # somebody has written since: it is about nothing any more
         elif unmarked is not None:
             self._marker.due(path)
@@ -303,17 +303,18 @@ class Reconciler:
         """Remember that vaultsync made it, and that it is to be marked."""
         if after.written is None:  # KV v1
             return
-        made = Mark(
-            version=after.token(metadata=False),
+        requests = [reader.rotation.request_id for reader in readers if reader.rotation.request_id]
+        made = Ownership(
+            version=after.fingerprint(metadata=False),
             made=max(after.written, datetime.now(UTC)),  # a clock that is behind would have it made anew at once
             properties=frozenset(work.properties),
             external_secret=str(readers[0].name),
             cluster=self._cluster,
-            answered=tuple(reader.rotation.request for reader in readers if reader.rotation.request)[:MAX_REQUESTS],
+            rotation_ids=tuple(requests[:MAX_ROTATION_IDS]),
         )
         rotated = isinstance(work, Rotation)
-        mark = next_mark(before, made, rotated=rotated)
-        self._ledger.made(path, Unmarked(mark, render_mark(mark, after.managed_by)))
+        ownership = next_ownership(before, made, rotated=rotated)
+        self._ledger.made(path, Unmarked(ownership, render_ownership(ownership, after.managed_by)))
         if rotated:  # without its mark the new version would be a stranger's after a restart
             self._marker.due(path, SHORTLY)
 

@@ -14,9 +14,9 @@ from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.durations import age
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS
+from vaultsync.core.ownership import MAX_ROTATION_IDS
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.rotate import NOTHING_ASKED, RotationWish, due_at
+from vaultsync.core.rotate import NO_ROTATION, RotationSpec, due_at
 from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
 from vaultsync.generation.generate import Encoding
 from vaultsync.generation.plan import PropertyPlan, PropertyRequest, differing, plan
@@ -70,7 +70,7 @@ class Reader:
     choice: SeedChoice
     references: tuple[Reference, ...]
     rules: Rules = NO_RULES
-    rotation: RotationWish = NOTHING_ASKED
+    rotation: RotationSpec = NO_ROTATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,39 +272,39 @@ def _rotation(
 ) -> Decision:
     """What is to be made anew, or when, or why not: of `asking` are the readers that may have something made here."""
     after, problems = _age(asking, defaults)
-    answered = state.mark.answered if state.mark else ()
-    rotating = [reader for reader in asking if reader.rotation.request]
+    rotation_ids = state.ownership.rotation_ids if state.ownership else ()
+    rotating = [reader for reader in asking if reader.rotation.request_id]
     where = logical(state.mount, path.path)
     problems += [
         Problem(
             reader.name,
-            f"annotation {annotations.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it "
-            "too, and no more can be kept apart; remove it from some of them",
+            f"annotation {annotations.ROTATE}: {where} is read by {MAX_ROTATION_IDS} older ExternalSecrets that have "
+            "it too, and no more can be kept apart; remove it from some of them",
             CreatedReason.ERROR_ANNOTATION,
             refusal=Refusal.ANNOTATION,
         )
-        for reader in rotating[MAX_REQUESTS:]
+        for reader in rotating[MAX_ROTATION_IDS:]
     ]
-    rotating = [reader for reader in rotating[:MAX_REQUESTS] if reader.rotation.request not in answered]
+    rotating = [reader for reader in rotating[:MAX_ROTATION_IDS] if reader.rotation.request_id not in rotation_ids]
     for reader in rotating:
         if _is_anothers(state, _reads(reader, state)):
             text = (
                 f"annotation {annotations.ROTATE}: {where} {_not_own(state)}; delete it in Vault to have it made anew"
             )
             problems.append(Problem(reader.name, text))
-    if state.mark is None or not any(_reads(reader, state) & state.own for reader in asking):
+    if state.ownership is None or not any(_reads(reader, state) & state.owned for reader in asking):
         return Decision(problems=tuple(problems))
-    new = [reader for reader in rotating if _reads(reader, state) & state.own]
-    due = due_at(path, state.mark.made, after) if after else None
+    new = [reader for reader in rotating if _reads(reader, state) & state.owned]
+    due = due_at(path, state.ownership.made, after) if after else None
     if not new and (due is None or now < due):
         return Decision(problems=tuple(problems), due=due)
     planned = plan(
         requests,
-        state.own & {request.property for request in requests},
-        frozenset(state.subkeys or ()) - state.own,
+        state.owned & {request.property for request in requests},
+        frozenset(state.subkeys or ()) - state.owned,
         defaults.rules,
     )
-    read = frozenset[str]().union(*(_reads(reader, state) for reader in readers)) & state.own
+    read = frozenset[str]().union(*(_reads(reader, state) for reader in readers)) & state.owned
     obstacle = "; ".join(planned.impossible.values())
     if not obstacle and (left := sorted(read - planned.properties.keys())):
         obstacle = f"{', '.join(left)} would be left behind, as no ExternalSecret that may have it made anew names it"
@@ -317,10 +317,10 @@ def _rotation(
 
 def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Problem]]:
     """The age at which the path's values are made anew: the oldest ExternalSecret's; who says otherwise is told."""
-    said = [reader for reader in asking if reader.rotation.after is not None]
+    said = [reader for reader in asking if reader.rotation.max_age is not None]
     if not said:
         return defaults.rotate_after, []
-    first = said[0].rotation.after or 0.0
+    first = said[0].rotation.max_age or 0.0
     return first, [
         Problem(
             reader.name,
@@ -330,7 +330,7 @@ def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Prob
             refusal=Refusal.ANNOTATION,
         )
         for reader in said[1:]
-        if reader.rotation.after != first
+        if reader.rotation.max_age != first
     ]
 
 
@@ -345,13 +345,13 @@ def _reads(reader: Reader, state: SecretState) -> frozenset[str]:
 
 def _is_anothers(state: SecretState, read: frozenset[str]) -> bool:
     """Whether of what is read there nothing is known to be vaultsync's."""
-    return state.exists if state.mount.kv == 1 else bool(read) and not read & state.own
+    return state.exists if state.mount.kv == 1 else bool(read) and not read & state.owned
 
 
 def _not_own(state: SecretState) -> str:
     if state.mount.kv == 1:
         return "is in KV v1, which has no room to note who made a value"
-    if state.mark is not None:
+    if state.ownership is not None:
         return "was written by somebody else since vaultsync made it"
     return "is not marked as made by vaultsync"
 

@@ -94,7 +94,7 @@ class ExternalSecret:
 
     Attributes:
         refreshed: the later of creation and external-secrets' last refresh: older values were read by it.
-        deaf: external-secrets ignores force-sync on it (refreshPolicy CreatedOnce or interval 0, already synced).
+        ignores_force_sync: it is synced already, and its refreshPolicy is CreatedOnce or its interval 0.
         annotations: only those of annotations.READ_ANNOTATIONS.
         versions: the content of the annotation annotations.VERSIONS.
         conditions: status.conditions as they are.
@@ -109,7 +109,7 @@ class ExternalSecret:
     api_version: str
     created: datetime | None
     refreshed: datetime | None
-    deaf: bool
+    ignores_force_sync: bool
     annotations: Mapping[str, str]
     versions: Mapping[str, str]
     refs: tuple[RemoteRef, ...]
@@ -258,7 +258,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         api_version=_text(document, "apiVersion") or f"{annotations.GROUP}/v1",
         created=created,
         refreshed=max((time for time in (created, refreshed) if time), default=None),
-        deaf=_is_deaf(spec, status),
+        ignores_force_sync=_ignores_force_sync(spec, status),
         annotations=given,
         versions=_versions(given.get(annotations.VERSIONS)),
         refs=refs,
@@ -316,7 +316,7 @@ def _store_of(namespace: str, entry: Json, default: Json) -> StoreName | None:
     return StoreName("SecretStore", namespace, _text(ref, "name"))
 
 
-def _is_deaf(spec: Json, status: Json) -> bool:
+def _ignores_force_sync(spec: Json, status: Json) -> bool:
     """external-secrets' shouldRefresh: CreatedOnce, or Periodic with interval 0, do nothing once synced."""
     if not _text(status, "syncedResourceVersion"):
         return False

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vaultsync.core import annotations
-from vaultsync.core.errors import KubeDenied, KubeNotFound, ReportNotWritten, VaultsyncError
+from vaultsync.core.errors import ConditionNotWritten, KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.external_secret import ExternalSecret, Json, Report, parse_external_secret
 from vaultsync.kube.client import KubeClient
 
@@ -86,7 +86,7 @@ class ExternalSecretWriter:
             report: to say as condition, or as annotations in the same patch where the CRD refuses the condition.
 
         Raises:
-            ReportNotWritten: the annotations are written, the condition is not.
+            ConditionNotWritten: the annotations are written, the condition is not.
             VaultsyncError: nothing is written.
         """
         if report is not None and not self.takes_condition:
@@ -101,7 +101,7 @@ class ExternalSecretWriter:
         except VaultsyncError as error:
             if not annotations:
                 raise
-            raise ReportNotWritten(str(error)) from error
+            raise ConditionNotWritten(str(error)) from error
 
     async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str | None]) -> Json:
         body = {"metadata": {"annotations": annotations}}

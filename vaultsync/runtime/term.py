@@ -26,7 +26,7 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
-from vaultsync.kube.election import Release, awake
+from vaultsync.kube.election import Release, boottime
 from vaultsync.kube.events import Recorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
@@ -66,7 +66,7 @@ class Term:
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
+        self.fence = Fence(boottime) if settings.lease and not settings.dry_run else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence)

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from vaultsync.commands.check.audit_devices import SYS_AUDIT
 from vaultsync.commands.check.report import Health
 from vaultsync.commands.policy import CAPABILITIES
-from vaultsync.core import ownership as marks
+from vaultsync.core import ownership
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -341,7 +341,7 @@ class VaultClient:
         state = self._at_mount(path, kv, lambda mount: self._look_in(mount, path, kv))
         if _says_nothing_of_its_mount(state) and self._mount(path, kv, FRESH_SECONDS) != state.mount:
             state = self._at_mount(path, kv, lambda mount: self._look_in(mount, path, kv))
-        return replace(state, looked=looked)
+        return replace(state, read_at=looked)
 
     def _look_in(self, mount: Mount, path: VaultPath, kv: int) -> SecretState:
         if mount.kv == 1:
@@ -377,7 +377,7 @@ class VaultClient:
         Raises:
             WriteConflict: it was undeleted, or is in another mount.
         """
-        is_old = time.monotonic() - state.looked > OLD_SECONDS
+        is_old = time.monotonic() - state.read_at > OLD_SECONDS
         if state.version > 0 and not state.exists and is_old:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
@@ -753,12 +753,12 @@ def _says_nothing_of_its_mount(state: SecretState) -> bool:
 def _custom(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What the custom metadata says, as fields of SecretState."""
     custom = _mapping(metadata.get("custom_metadata"))
-    rest = marks.others(custom)
+    rest = ownership.others(custom)
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:12] if rest else ""
     return {
         "metadata_digest": digest,
-        "mark": marks.parse_mark(custom),
-        "managed_by": str(custom.get(marks.MANAGED_BY, "")),
+        "ownership": ownership.parse_ownership(custom),
+        "managed_by": str(custom.get(ownership.MANAGED_BY, "")),
     }
 
 

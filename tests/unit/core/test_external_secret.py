@@ -168,7 +168,7 @@ SYNCED = {"syncedResourceVersion": "1-abc", "refreshTime": "2025-01-01T00:00:00Z
     ],
 )
 def test_who_is_deaf_to_a_force_sync(spec: dict[str, Any], status: dict[str, Any], deaf: bool) -> None:
-    assert external_secret("a", spec=spec, status=status).deaf is deaf
+    assert external_secret("a", spec=spec, status=status).ignores_force_sync is deaf
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
-from vaultsync.kube.informers import Listener, Watches
+from vaultsync.kube.informer_manager import Listener, Watches
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
 from vaultsync.runtime.lifecycle import Stop, report_callback

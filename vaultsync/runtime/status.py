@@ -17,7 +17,7 @@ from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget
 from vaultsync.core.annotations import EventReason, Result
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.informers import RESOURCES, Watches
+from vaultsync.kube.informer_manager import RESOURCES, Watches
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Figures
 from vaultsync.vault.audit import Audit

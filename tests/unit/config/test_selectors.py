@@ -24,7 +24,7 @@ from vaultsync.core.errors import KubeNotFound
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, connect
-from vaultsync.kube.informers import Watches
+from vaultsync.kube.informer_manager import Watches
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
 from vaultsync.kube.client import connect
-from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.kube.informer_manager import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
 from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop

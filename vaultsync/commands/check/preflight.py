@@ -52,7 +52,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.generation.rules import PolicyRule
 from vaultsync.kube.client import KubeClient, NoKubeConfig
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
-from vaultsync.kube.informers import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream

@@ -84,7 +84,7 @@ class _Place(NamedTuple):
 
 
 class Orphans(Listing):
-    """Takes in what is listed (a kube.informer_manager.Listener), then walks Vault.
+    """Takes in what is listed (a kube.informer_manager.EventHandler), then walks Vault.
 
     Args:
         index: to be filled with every ExternalSecret of the cluster.

@@ -5,7 +5,7 @@ from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 
 
 class Listing:
-    """A kube.informer_manager.Listener that fills an index.
+    """A kube.informer_manager.EventHandler that fills an index.
 
     Args:
         index: to be filled.

@@ -16,7 +16,7 @@ from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
-from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.measure import Histogram
 
 GRAVEST = tuple(Refusal)
@@ -27,12 +27,12 @@ class Writer(Protocol):
     """What a pass writes on ExternalSecrets; kube.external_secrets.ExternalSecretWriter documents it."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
     ) -> None: ...
 
 
 class Recorder(Protocol):
-    """Takes Kubernetes Events; kube.events.Recorder documents it."""
+    """Takes Kubernetes Events; kube.events.EventRecorder documents it."""
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
@@ -117,7 +117,7 @@ class Syncer:
         synced.tokens.update((reading.name, reading.token) for reading in readings)
         synced.pending = {}
 
-    def _report(self, entry: Entry, synced: Synced) -> Report | None:
+    def _report(self, entry: Entry, synced: Synced) -> CreatedCondition | None:
         for path in synced.successes.keys() - entry.references.keys():
             del synced.successes[path]
         for key in synced.failures.keys() - entry.references.keys() - entry.prefixes:
@@ -133,13 +133,18 @@ class Syncer:
             problem,
             [(failure.message, failure.reason) for failure in failures],
             "; ".join(synced.successes.values()),
-            before=synced.said or entry.object.reported,
+            before=synced.said or entry.object.created_condition,
             all_there=all_there,
             wanted=choice is SeedChoice.WANTED,
         )
 
     async def _write(
-        self, entry: Entry, synced: Synced, readings: list[Reading], found: dict[str, str], report: Report | None
+        self,
+        entry: Entry,
+        synced: Synced,
+        readings: list[Reading],
+        found: dict[str, str],
+        report: CreatedCondition | None,
     ) -> ConditionNotWritten | None:
         """Write, then record and log what was written; returns the error if only the report was not."""
         started = time.monotonic()

@@ -14,7 +14,7 @@ from vaultsync.controller.index import Entry
 from vaultsync.controller.unconfirmed import UnconfirmedWrite
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.events import VaultEvent
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.vault_state import SENT_WITHIN, SecretState, same_fingerprint
@@ -121,7 +121,7 @@ class Synced:
     failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
     blocked: Refusal | None = None
     successes: dict[VaultPath, str] = field(default_factory=dict)
-    said: Report | None = None
+    said: CreatedCondition | None = None
     pending: dict[str, str] = field(default_factory=dict)
     changed_at: float = float("-inf")
     held_since: float = float("-inf")

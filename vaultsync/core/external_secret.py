@@ -75,7 +75,7 @@ class FindRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CreatedCondition:
     """What is said about an ExternalSecret, as the condition `Created` or as annotations."""
 
     ok: bool
@@ -100,7 +100,7 @@ class ExternalSecret:
         conditions: status.conditions as they are.
         ready: what external-secrets says of it, None where it has said nothing yet.
         synced_version: status.syncedResourceVersion, another one after each refresh that a change has caused.
-        reported: what was last said on the object.
+        created_condition: the condition `Created`, or the annotations in its place; None if it has neither.
     """
 
     name: ObjectName
@@ -117,7 +117,7 @@ class ExternalSecret:
     conditions: tuple[Json, ...]
     ready: bool | None
     synced_version: str
-    reported: Report | None
+    created_condition: CreatedCondition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         conditions=tuple(conditions),
         ready=next((one.get("status") == "True" for one in conditions if one.get("type") == "Ready"), None),
         synced_version=_text(status, "syncedResourceVersion"),
-        reported=_report(given, own),
+        created_condition=_report(given, own),
     )
 
 
@@ -328,11 +328,13 @@ def _ignores_force_sync(spec: Json, status: Json) -> bool:
     return policy == "Periodic" and never
 
 
-def _report(given: Mapping[str, str], condition: Json | None) -> Report | None:
+def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:
     if condition is not None:
-        return Report(condition.get("status") == "True", _text(condition, "reason"), _text(condition, "message"))
+        return CreatedCondition(
+            condition.get("status") == "True", _text(condition, "reason"), _text(condition, "message")
+        )
     status, _, reason = given.get(annotations.CREATED, "").partition(" ")
-    return Report(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
+    return CreatedCondition(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
 
 
 def _versions(annotation: str | None) -> Mapping[str, str]:

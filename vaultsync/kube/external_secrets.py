@@ -8,7 +8,7 @@ from typing import Any
 
 from vaultsync.core import annotations
 from vaultsync.core.errors import ConditionNotWritten, KubeDenied, KubeNotFound, VaultsyncError
-from vaultsync.core.external_secret import ExternalSecret, Json, Report, parse_external_secret
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, Json, parse_external_secret
 from vaultsync.kube.client import KubeClient
 
 SERVED_VERSIONS = ("v1", "v1beta1")
@@ -16,7 +16,7 @@ SERVED_VERSIONS = ("v1", "v1beta1")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedVersion:
     """What the API server serves.
 
     Attributes:
@@ -28,7 +28,7 @@ class Served:
     takes_condition: bool
 
 
-async def served(client: KubeClient) -> Served | None:
+async def served(client: KubeClient) -> ServedVersion | None:
     """The best version of external-secrets.io that the API server serves, None where it serves none of ours."""
     try:
         group = await client.get(f"/apis/{annotations.GROUP}")
@@ -36,7 +36,7 @@ async def served(client: KubeClient) -> Served | None:
         return None
     known = {version.get("version") for version in group.get("versions") or () if isinstance(version, dict)}
     version = next((version for version in SERVED_VERSIONS if version in known), None)
-    return Served(version, await takes_condition(client, version)) if version else None
+    return ServedVersion(version, await takes_condition(client, version)) if version else None
 
 
 async def takes_condition(client: KubeClient, version: str) -> bool:
@@ -73,10 +73,10 @@ class ExternalSecretWriter:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self.takes_condition = False
-        """As Served says; until then annotations are written."""
+        """As ServedVersion says; until then annotations are written."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], report: CreatedCondition | None
     ) -> None:
         """Write what has changed, annotations (and with them the force-sync) first.
 
@@ -107,7 +107,7 @@ class ExternalSecretWriter:
         body = {"metadata": {"annotations": annotations}}
         return await self._client.merge_patch(_path(external_secret), body)
 
-    async def _set_condition(self, external_secret: ExternalSecret, report: Report) -> None:
+    async def _set_condition(self, external_secret: ExternalSecret, report: CreatedCondition) -> None:
         others = [one for one in external_secret.conditions if one.get("type") != annotations.CONDITION_TYPE]
         own = [one for one in external_secret.conditions if one.get("type") == annotations.CONDITION_TYPE]
         body = {
@@ -118,7 +118,7 @@ class ExternalSecretWriter:
         await self._client.merge_patch(_path(external_secret) + "/status", body)
 
 
-def _condition(report: Report, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _condition(report: CreatedCondition, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The condition; its time is that of the last change of status, as Kubernetes' API conventions ask."""
     status, now = str(report.ok), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     since = next((one.get("lastTransitionTime") for one in before if one.get("status") == status), None)
@@ -131,7 +131,7 @@ def _condition(report: Report, before: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def _as_annotations(report: Report) -> dict[str, str | None]:
+def _as_annotations(report: CreatedCondition) -> dict[str, str | None]:
     if report.is_withdrawal:
         return {annotations.CREATED: None, annotations.MESSAGE: None}
     return {annotations.CREATED: f"{report.ok} {report.reason}", annotations.MESSAGE: report.message}

@@ -32,8 +32,8 @@ from vaultsync.core.fence import Fence
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
-from vaultsync.kube.informer_manager import Listener, Watches
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, ServedVersion, served
+from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
 from vaultsync.runtime.lifecycle import Stop, report_callback
@@ -229,7 +229,7 @@ async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
 
 
 @asynccontextmanager
-async def _listed(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
+async def _listed(settings: Settings, listener: EventHandler, selection: Selection) -> AsyncIterator[None]:
     """Have the listener told once of what is selected.
 
     Raises:
@@ -243,7 +243,7 @@ async def _listed(settings: Settings, listener: Listener, selection: Selection) 
             if found is None:
                 raise SurveyFailed(NOT_SERVED)
             async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+                await InformerManager(tasks, kube, found.version, selection, listener, once=True).start()
         finally:
             await kube.close()
         yield
@@ -277,8 +277,8 @@ class App:
         self._stop = stop
         self._identity = identity
         self._index = wiring.index(settings)
-        self._served: Served | None = None
-        self._watches: Watches | None = None
+        self._served: ServedVersion | None = None
+        self._watches: InformerManager | None = None
         self._label = wiring.leader_label(settings, kube)
         self.term = Term(settings, kube, self._index, stop)
         self._metrics = Metrics(self._figures)
@@ -356,7 +356,7 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = wiring.selection(self._settings)
-            self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, _ToTerm(self))
             self._tell_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -366,7 +366,7 @@ class App:
             while True:
                 await self._serve()
 
-    async def _wait_for_external_secrets(self) -> Served:
+    async def _wait_for_external_secrets(self) -> ServedVersion:
         said = ""
         for wait in backoff(0.1, 10.0):
             try:
@@ -430,29 +430,29 @@ class _ToTerm:
         self._app = app
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_changed(external_secret)
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_removed(external_secret)
 
     def store_changed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_changed(store)
 
     def store_removed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_removed(store)
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_changed(namespace)
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_removed(namespace)
 
     def kube_is_back(self) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.kube_is_back()

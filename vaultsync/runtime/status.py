@@ -17,7 +17,7 @@ from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget
 from vaultsync.core.annotations import EventReason, Result
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.informer_manager import RESOURCES, Watches
+from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Figures
 from vaultsync.vault.audit import Audit
@@ -54,7 +54,7 @@ class Status:
     stream: EventStream
     audit: Audit
     sources: Sources
-    watches: Watches | None = None
+    watches: InformerManager | None = None
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True
 

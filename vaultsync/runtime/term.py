@@ -27,7 +27,7 @@ from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
 from vaultsync.kube.election import Release, boottime
-from vaultsync.kube.events import Recorder
+from vaultsync.kube.events import EventRecorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import parts as wiring
@@ -70,7 +70,7 @@ class Term:
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence)
-        self._recorder = Recorder(self._kube)
+        self._recorder = EventRecorder(self._kube)
         ledger = Ledger()
         loop = asyncio.get_running_loop()
         budget = Budget(settings.seed_budget, loop.time)

@@ -51,8 +51,8 @@ from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.generation.rules import PolicyRule
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
-from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
+from vaultsync.kube.external_secrets import SERVED_VERSIONS, ServedVersion, takes_condition
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, InformerManager
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
@@ -240,7 +240,7 @@ class Checkup:
         else:
             await self._list(client, best.version)
 
-    async def _served(self, client: KubeClient) -> Served | None:
+    async def _served(self, client: KubeClient) -> ServedVersion | None:
         """What of external-secrets.io is served; None where it is of no use."""
         try:
             found = await access.resources(client, SERVED_VERSIONS)
@@ -252,7 +252,7 @@ class Checkup:
         if line.mark is not Mark.OK:
             return None
         version = next(version for version in SERVED_VERSIONS if version in found)
-        return Served(version, await takes_condition(client, version))
+        return ServedVersion(version, await takes_condition(client, version))
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""
@@ -290,7 +290,7 @@ class Checkup:
     async def _list(self, client: KubeClient, version: str) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, client, version, self._asking.selection, self._survey, once=True).start()
+                await InformerManager(tasks, client, version, self._asking.selection, self._survey, once=True).start()
         except* VaultsyncError as errors:
             self._unlisted, self._no_list = Name.STORES, first_reason(errors)
 

@@ -16,7 +16,7 @@ from vaultsync.commands.snapshot import Listing
 from vaultsync.controller.evaluate import Assessment, Assessor, Looks, empty_listing
 from vaultsync.controller.external_secret_reconciler import may_force
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.ledger import Ledger, news
+from vaultsync.controller.path_state import Ledger, news
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Reference, SeedChoice, SeedMode

@@ -16,7 +16,7 @@ from loguru import logger
 from vaultsync.controller.external_secret_reconciler import Syncer
 from vaultsync.controller.failure_scopes import FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.ledger import NEVER, Ledger
+from vaultsync.controller.path_state import NEVER, Ledger
 from vaultsync.controller.own_writes import OwnWrites
 from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.workqueue import Lane, WorkQueue

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths

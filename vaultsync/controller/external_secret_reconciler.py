@@ -10,7 +10,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.ledger import NEVER, Awaited, Ledger, Reading, Synced, hold, news
+from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from vaultsync.controller.ledger import Ledger, Unmarked
+from vaultsync.controller.path_state import Ledger, Unmarked
 from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (

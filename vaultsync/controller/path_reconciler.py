@@ -15,10 +15,10 @@ from pydantic import SecretStr
 
 from vaultsync.controller.evaluate import Assessor, Looks, empty_listing, wanting
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.ledger import Failure, Ledger, Unmarked
+from vaultsync.controller.path_state import Failure, Ledger, Unmarked
 from vaultsync.controller.ownership_writer import Marker
 from vaultsync.controller.seed_budget import Budget
-from vaultsync.controller.unconfirmed import LATE, UnconfirmedWrite, Verdict
+from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
 from vaultsync.core.errors import (

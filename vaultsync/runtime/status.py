@@ -12,7 +12,7 @@ from vaultsync import __version__
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import Syncer
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget
 from vaultsync.core.annotations import EventReason, Result

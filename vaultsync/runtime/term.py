@@ -17,7 +17,7 @@ from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import Syncer
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, Marker
 from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget

@@ -16,7 +16,7 @@ from vaultsync.commands import output as tables
 from vaultsync.commands.help_text import in_words
 from vaultsync.commands.planner import Action, Explained, Finding, Summary, Survey, summarise
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.ownership_writer import Marker
 from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget

@@ -40,7 +40,7 @@ from vaultsync.controller.controller import (
 from vaultsync.controller.external_secret_reconciler import Syncer
 from vaultsync.controller.failure_scopes import LONGEST_ABSENCE
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.controller.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.controller.path_state import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.controller.ownership_writer import Marker
 from vaultsync.controller.path_reconciler import Reconciler
 from vaultsync.controller.seed_budget import Budget

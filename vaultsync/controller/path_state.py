@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from vaultsync.controller.index import Entry
-from vaultsync.controller.unconfirmed import UnconfirmedWrite
+from vaultsync.controller.unconfirmed_write import UnconfirmedWrite
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report

@@ -79,7 +79,7 @@ def next_ownership(before: SecretState, made: Ownership, *, rotated: bool) -> Ow
         rotated: nothing of what was vaultsync's before is left as it was.
     """
     old = before.ownership
-    if old is not None:  # other vaultsyncs, for other objects, may have answered those
+    if old is not None:  # other vaultsyncs, for other objects, may have rotation_ids those
         rest = (request for request in old.rotation_ids if request not in made.rotation_ids)
         made = replace(made, rotation_ids=(*made.rotation_ids, *rest)[:MAX_ROTATION_IDS])
     if not before.exists:

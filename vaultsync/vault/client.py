@@ -44,7 +44,7 @@ from vaultsync.vault import transport
 from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
-from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
+from vaultsync.vault.mount_cache import FRESH_SECONDS, MAX_AGE, MountCache
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
 from vaultsync.vault.responses import content, counted
 from vaultsync.vault.transport import Answer

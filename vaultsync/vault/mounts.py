@@ -1,0 +1,113 @@
+"""Finds the KV mount of a path. Runs in the threads of the requester.
+
+https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected
+from vaultsync.core.paths import Mount, VaultPath, guessed_mount
+from vaultsync.core.untrusted import mapping
+from vaultsync.vault.mount_cache import MountCache
+from vaultsync.vault.requester import Requester
+
+T = TypeVar("T")
+
+MOUNTS: Final = "sys/internal/ui/mounts"
+MAX_AGE: Final = 60.0
+"""Seconds after which Vault is asked for a mount again, at its next use: no event reports that a mount was upgraded,
+moved, or disabled and enabled again."""
+FRESH_SECONDS: Final = 0.25
+"""The age that is allowed before a write that could create something at the wrong place, and after Vault has refused
+a request: many such requests in a row ask for their mount at most four times a second."""
+
+
+class Mounts:
+    """The KV mounts that the token can see."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+        self.cache = MountCache()
+
+    def find(self, path: VaultPath, kv: int) -> Mount:
+        """The mount of a path; the likely one if the token may not read it, as the next request brings Vault's reason.
+
+        Args:
+            path: the secret.
+            kv: the KV version that the store of its readers names.
+
+        Raises:
+            VaultRejected: the path is in no KV mount.
+        """
+        return self._find(path, kv, MAX_AGE)
+
+    def find_fresh(self, path: VaultPath, kv: int) -> Mount:
+        """The same, at most FRESH_SECONDS old."""
+        return self._find(path, kv, FRESH_SECONDS)
+
+    def use(self, path: VaultPath, kv: int, call: Callable[[Mount], T]) -> T:
+        """Send requests for a path to its mount; again if Vault refuses them and the mount has changed."""
+        mount = self.find(path, kv)
+        try:
+            return call(mount)
+        except RedirectRefused:
+            raise
+        except (VaultDenied, VaultRejected) as error:
+            refused = error
+        fresh = self.find_fresh(path, kv)
+        if fresh == mount:
+            raise refused
+        return call(fresh)
+
+    def all_v2(self, namespace: str) -> dict[str, Mount]:
+        """The KV v2 mounts in a Vault namespace, by accessor."""
+        response = self._requester.request("get", MOUNTS, namespace)
+        found = {}
+        for path, value in mapping(mapping(response.get("data")).get("secret")).items():
+            mount = mapping(value)
+            if mount.get("type") == "kv" and mapping(mount.get("options")).get("version") == "2":
+                found[str(mount.get("accessor") or f"{namespace}/{path}")] = Mount(path.strip("/") + "/", 2)
+        return found
+
+    def _find(self, path: VaultPath, kv: int, max_age: float) -> Mount:
+        return self.cache.resolve(path, max_age, lambda: self._request(path)) or guessed_mount(path.path, kv)
+
+    def _request(self, path: VaultPath) -> Mount | None:
+        try:
+            response = self._requester.request("get", f"{MOUNTS}/{path.path}", path.namespace)
+        except VaultDenied:
+            return None
+        data = mapping(response.get("data"))
+        if data.get("type") not in ("kv", "generic"):
+            raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
+        version = mapping(data.get("options")).get("version")
+        mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1)
+        if inner := self._inner_namespace(path, mount.path, data.get("accessor")):
+            raise VaultRejected(
+                f"{path} is in the Vault namespace {inner}, which its path names: "
+                "name it in the store's spec.provider.vault.namespace instead"
+            )
+        if not path.path.startswith(mount.path):
+            raise VaultRejected(f"{path} is in no mount now: Vault is moving it to {mount.path[:200]}")
+        return mount
+
+    def _inner_namespace(self, path: VaultPath, mount: str, accessor: object) -> str:
+        """The Vault namespace that the path itself names, "" where the path begins with the mount.
+
+        Vault accepts both spellings, and returns the path of such a mount from the root on: only the accessor
+        distinguishes it from a mount with slashes (OpenBao 2.7.2). Change sources and VAULTSYNC_SEED_PATHS name the
+        Vault namespace separately.
+        """
+        within = mount if path.path.startswith(mount) else mount.removeprefix(f"{path.namespace}/")
+        names = within.strip("/").split("/")
+        for depth in range(len(names) - 1 if accessor else 0, 0, -1):  # innermost first: its parents return the same
+            namespace = "/".join(filter(None, (path.namespace, *names[:depth])))
+            inner = path.path.removeprefix("/".join(names[:depth]) + "/")
+            try:
+                response = self._requester.request("get", f"{MOUNTS}/{inner}", namespace)
+            except (VaultDenied, VaultRejected):
+                continue  # no such namespace
+            if mapping(response.get("data")).get("accessor") == accessor:
+                return namespace
+        return ""

@@ -1,70 +1,13 @@
-"""What vaultsync writes on ExternalSecrets, and which version of them is served."""
+"""Writes on ExternalSecrets: annotations and the condition `Created`. Decides nothing."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from vaultsync.core import annotations
-from vaultsync.core.errors import ConditionNotWritten, KubeDenied, KubeNotFound, VaultsyncError
+from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, Json, parse_external_secret
 from vaultsync.kube.client import KubeClient
-
-SERVED_VERSIONS = ("v1", "v1beta1")
-"""Those that vaultsync understands, best first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedVersion:
-    """What the API server serves.
-
-    Attributes:
-        version: of external-secrets.io.
-        takes_condition: its ExternalSecret allows the condition `Created`; v1 of external-secrets 0.17 on does not.
-    """
-
-    version: str
-    takes_condition: bool
-
-
-async def served(client: KubeClient) -> ServedVersion | None:
-    """The best version of external-secrets.io that the API server serves, None where it serves none of ours."""
-    try:
-        group = await client.get(f"/apis/{annotations.GROUP}")
-    except KubeNotFound:
-        return None
-    known = {version.get("version") for version in group.get("versions") or () if isinstance(version, dict)}
-    version = next((version for version in SERVED_VERSIONS if version in known), None)
-    return ServedVersion(version, await takes_condition(client, version)) if version else None
-
-
-async def takes_condition(client: KubeClient, version: str) -> bool:
-    """Whether a served version's ExternalSecret allows the condition `Created`.
-
-    As the published schema says, which comes a moment after the CRD does; without it, annotations always work.
-    """
-    for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
-        takes = await _schema_takes_condition(client, version)
-        if takes is not None:
-            return takes
-        await asyncio.sleep(wait)
-    return False
-
-
-async def _schema_takes_condition(client: KubeClient, version: str) -> bool | None:
-    """None: not published (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
-    try:
-        document = await client.get(f"/openapi/v3/apis/{annotations.GROUP}/{version}")
-        schema: Any = document["components"]["schemas"][
-            f"io.{annotations.GROUP.split('.')[0]}.{version}.ExternalSecret"
-        ]
-        condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
-        return annotations.CONDITION_TYPE in condition["type"].get("enum", (annotations.CONDITION_TYPE,))
-    except KubeDenied:
-        return False
-    except (KeyError, TypeError, AttributeError, KubeNotFound):
-        return None
 
 
 class ExternalSecretWriter:
@@ -73,7 +16,7 @@ class ExternalSecretWriter:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self.takes_condition = False
-        """As ServedVersion says; until then annotations are written."""
+        """See discovery.ServedVersion; until then annotations are written."""
 
     async def write(
         self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], report: CreatedCondition | None

@@ -31,8 +31,8 @@ from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.discovery import SUPPORTED_VERSIONS, ServedVersion, discover
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, ServedVersion, served
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
@@ -43,7 +43,7 @@ from vaultsync.runtime.term import Term, spare_collection
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 
-NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
+NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SUPPORTED_VERSIONS)}: install external-secrets' CRDs"
 NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
 FIRST_RESTART, LONGEST_RESTART = 1.0, 60.0
 """Seconds before the lists of Kubernetes are made anew, where a resource was not served any more."""
@@ -239,7 +239,7 @@ async def _listed(settings: Settings, listener: EventHandler, selection: Selecti
     try:
         kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
         try:
-            found = await served(kube)
+            found = await discover(kube)
             if found is None:
                 raise SurveyFailed(NOT_SERVED)
             async with asyncio.TaskGroup() as tasks:
@@ -370,7 +370,7 @@ class App:
         said = ""
         for wait in backoff(0.1, 10.0):
             try:
-                found = await served(self._kube)
+                found = await discover(self._kube)
                 reason = self.term.status.unserved = NOT_SERVED
             except VaultsyncError as error:
                 found, reason = None, str(error)

@@ -28,8 +28,9 @@ from vaultsync.core.errors import (
 from vaultsync.core.external_secret import CreatedCondition
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
+from vaultsync.kube.discovery import ServedVersion, discover
 from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, EventRecorder, SpamFilter
-from vaultsync.kube.external_secrets import ExternalSecretWriter, ServedVersion, served
+from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.informer import Informer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -523,7 +524,9 @@ def test_the_best_served_version(versions: list[str] | None, best: str | None) -
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == (ServedVersion(best, takes_condition=False) if best else None)
+            assert await discover(client, waits=(0.0, 0.0)) == (
+                ServedVersion(best, takes_condition=False) if best else None
+            )
 
     run(main())
 
@@ -550,7 +553,7 @@ def test_whether_the_crd_takes_the_condition(schema: object, takes: bool) -> Non
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == ServedVersion("v1", takes)
+            assert await discover(client, waits=(0.0, 0.0)) == ServedVersion("v1", takes)
 
     run(main())
 

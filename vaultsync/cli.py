@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from vaultsync import __version__
 from vaultsync.commands.check.report import is_red, removed_settings, right_settings, wrong_settings
 from vaultsync.commands.help_text import vocabulary
-from vaultsync.commands.policy import parse_mounts, policy
+from vaultsync.commands.vault_policy import parse_mounts, policy
 from vaultsync.config.auth import ROLE, Auth
 from vaultsync.config.selection import is_namespace
 from vaultsync.config.settings import LOGIN, PREFIX, Settings, explain, removed_variables, variable
@@ -28,7 +28,7 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.runtime import logging
 
 if TYPE_CHECKING:
-    from vaultsync.commands.orphans import Orphan
+    from vaultsync.commands.orphan_finder import Orphan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_BUG: Final = 70

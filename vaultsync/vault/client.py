@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from vaultsync.commands.check.audit_devices import SYS_AUDIT
 from vaultsync.commands.check.report import Health
-from vaultsync.commands.policy import CAPABILITIES
+from vaultsync.commands.vault_policy import CAPABILITIES
 from vaultsync.core import ownership as marks
 from vaultsync.core.errors import (
     NotLeading,

@@ -1,0 +1,97 @@
+"""`vaultsync orphans`: list what no ExternalSecret reads any more, and delete it if the operator agrees."""
+
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+from vaultsync.commands import console, exit_codes, output
+from vaultsync.commands.orphan_finder import Found, Orphan, Orphans
+from vaultsync.commands.snapshot import SnapshotFailed, list_once, run_once, vault_session
+from vaultsync.config.selection import Selection
+from vaultsync.config.settings import Settings
+from vaultsync.core.errors import KubeDenied
+from vaultsync.core.paths import clean_namespace
+from vaultsync.runtime import logging, parts
+
+QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
+NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
+
+
+def execute(arguments: Namespace) -> int:
+    """List and delete; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    delete, sure = arguments.delete, arguments.yes
+    if sure and not delete:
+        raise exit_codes.UsageError("--yes is for --delete")
+    if delete and not sure and not (sys.stdin and sys.stdin.isatty()):
+        raise exit_codes.UsageError("--delete asks on a terminal, and there is none: --yes asks no question")
+    settings = console.load_settings()
+    if settings is None:
+        return exit_codes.USAGE
+    if delete and settings.dry_run:
+        console.say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
+        return exit_codes.USAGE
+    logging.configure(settings.log_format, "WARNING")
+    found = run_once(_find(settings))
+    console.say(*output.gaps(found))
+    as_json = arguments.output == "json"
+    is_read = console.write(output.orphans_json(found) if as_json else output.orphans_table(found, datetime.now(UTC)))
+    is_done = True
+    if delete and found.orphans:
+        agreed = is_read and (sure or _agrees(found.orphans))
+        is_done = agreed and run_once(_delete(settings, found.orphans))
+    return console.leave(0 if is_done and not found.refused else exit_codes.FAILED)
+
+
+def _agrees(orphans: Sequence[Orphan]) -> bool:
+    count = "path" if len(orphans) == 1 else f"{len(orphans)} paths"
+    print(QUESTION.format(count), end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+        print(file=sys.stderr)
+    if answer.strip() == "yes":
+        return True
+    console.say("nothing is deleted")
+    return False
+
+
+async def _find(settings: Settings) -> Found:
+    async with _listed_cluster(settings) as orphans:
+        return await orphans.find()
+
+
+async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
+    """Soft-delete those that have not changed since; returns whether all are deleted."""
+    deleted = 0
+    try:
+        async with _listed_cluster(settings) as orphans, aclosing(orphans.delete(chosen)) as results:
+            async for orphan, why in results:
+                deleted += not why
+                if why:
+                    console.say(output.left_alone(orphan, why))
+    finally:
+        console.say(f"deleted {deleted} of {len(chosen)}")
+    return deleted == len(chosen)
+
+
+@asynccontextmanager
+async def _listed_cluster(settings: Settings) -> AsyncIterator[Orphans]:
+    """List all ExternalSecrets of the cluster, whatever the settings select.
+
+    Raises:
+        NoKubeConfig: there is no Kubernetes configuration.
+        SnapshotFailed: a request failed.
+    """
+    async with vault_session(settings) as vault:
+        found = Orphans(parts.index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+        try:
+            async with list_once(settings, found, Selection()):
+                yield found
+        except SnapshotFailed as error:
+            if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
+                raise SnapshotFailed(f"{NOT_ALL}: {error}") from error
+            raise

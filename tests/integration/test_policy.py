@@ -210,11 +210,11 @@ class Probes:
         assert (await self._login.look_up()).renewable
 
     async def _renew(self) -> None:
-        assert (await self._login.renew()).ttl > 0
+        assert (await self._login.api.renew(self._login.token)).ttl > 0
 
     async def _revoke(self) -> None:
         """Once: of another token, as this one is needed."""
-        await self._spare.revoke()
+        await self._spare.api.revoke(self._spare.token)
 
     async def _capabilities(self) -> None:
         found = await self._client.capabilities([CAPABILITIES, "sys/mounts"], "")

@@ -11,6 +11,7 @@ from vaultsync.kube.client import KubeClient
 
 SUPPORTED_VERSIONS: Final = ("v1", "v1beta1")
 """In order of preference."""
+NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SUPPORTED_VERSIONS)}: install external-secrets' CRDs"
 SCHEMA_WAITS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to read the schema, which the API server publishes a moment after the CRD."""
 

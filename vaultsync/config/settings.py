@@ -30,7 +30,8 @@ from vaultsync.core.paths import unsafe_reason
 from vaultsync.core.rotate import AGES, is_age
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import NO_RULES, Rules, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
 from vaultsync.kube.leader_label import is_pod_name
 from vaultsync.vault.auth_methods import (
     SERVICE_ACCOUNT_TOKEN,

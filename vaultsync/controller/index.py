@@ -25,7 +25,9 @@ from vaultsync.core.external_secret import (
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
 from vaultsync.core.rotate import NO_ROTATION, RotationError, RotationSpec, parse_rotation
-from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import RuleError
 
 Key = VaultPath | FindPrefix | ObjectName
 """What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""

@@ -38,9 +38,10 @@ from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rotate import next_ownership
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.generate import encode, generate
+from vaultsync.generation.encoding import encode
+from vaultsync.generation.generate import generate
 from vaultsync.generation.plan import PropertyPlan
-from vaultsync.generation.rules import KeyPairRule, PolicyRule
+from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 SHORTLY = 0.01
@@ -213,7 +214,7 @@ class PathReconciler:
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
-            if isinstance(rule, PolicyRule)
+            if isinstance(rule, PasswordPolicyRule)
         }
         if any(isinstance(rule, KeyPairRule) for rule in rules.values()):  # takes long
             made = await asyncio.to_thread(generate, rules, fetched)

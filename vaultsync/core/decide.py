@@ -18,9 +18,9 @@ from vaultsync.core.ownership import MAX_ROTATION_IDS
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.rotate import NO_ROTATION, RotationSpec, due_at
 from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
-from vaultsync.generation.generate import Encoding
+from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.plan import PropertyPlan, PropertyRequest, differing, plan
-from vaultsync.generation.rules import NO_RULES, Rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
 
 
 class SeedMode(Enum):
@@ -230,8 +230,8 @@ def decide(
         if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in forbidden
     ]
     requests = [request for reader in granted for request in _requests(state, reader)]
-    names_of_wanting = {reader.name for reader in wanting}
-    problems += [problem for problem in _differences(requests) if problem.reader in names_of_wanting]
+    names_of_wanting = {str(reader.name): reader.name for reader in wanting}
+    problems += _differences(requests, names_of_wanting)
     missing = frozenset(request.property for request in requests if _lacks(state, request.property))
     asked = missing & {request.property for request in requests if request.reader in names_of_wanting}
     if not asked:
@@ -242,7 +242,7 @@ def decide(
     planned = plan(requests, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults.rules)
     problems += [
         Problem(
-            request.reader,
+            names_of_wanting[request.reader],
             f"{request.field}: {logical(state.mount, path.path)}: {planned.impossible[request.property]}",
             field=request.field,
         )
@@ -377,13 +377,15 @@ def _requests(state: SecretState, reader: Reader) -> Iterable[PropertyRequest]:
         if reference.metadata or _obstacle(state, reference):
             continue
         for name in (reference.property,) if reference.property else reader.rules.named:
-            yield PropertyRequest(reader.name, reference.field, name, reference.encoding, reader.rules)
+            yield PropertyRequest(str(reader.name), reference.field, name, reference.encoding, reader.rules)
 
 
-def _differences(requests: Sequence[PropertyRequest]) -> Iterable[Problem]:
+def _differences(requests: Sequence[PropertyRequest], names: Mapping[str, ObjectName]) -> Iterable[Problem]:
     for request, older in differing(requests):
+        if request.reader not in names:
+            continue
         yield Problem(
-            request.reader,
+            names[request.reader],
             f"{request.field}: annotation {annotations.GENERATE} has a rule for {request.property!r} other than that "
             f"of {older}, which is older: its rule counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,

@@ -27,7 +27,7 @@ from vaultsync.core.rotate import (
     parse_rotation,
 )
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.rule_parser import parse_rules
 
 HERE = path("secret/data/a")
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")

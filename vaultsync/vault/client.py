@@ -25,6 +25,7 @@ from vaultsync.commands.check.audit_devices import SYS_AUDIT
 from vaultsync.commands.check.report import Health
 from vaultsync.commands.policy import CAPABILITIES
 from vaultsync.core import ownership as marks
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -37,7 +38,6 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.fence import Fence
-from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, unsendable_reason, v2_path
 from vaultsync.core.vault_state import SecretState, parse_time
 from vaultsync.vault import transport
@@ -93,10 +93,13 @@ class VaultClient:
         login: has the token; is told when Vault refuses it.
         fence: stands before what writes, which raises NotLeading where it is closed. A write that was sent before and
             arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+        count_request: counts each request.
         waits: a request waits for its turn, however long that takes; without, VaultThrottled is raised.
     """
 
-    def __init__(self, login: Login, fence: Fence | None = None, *, waits: bool = False) -> None:
+    def __init__(
+        self, login: Login, fence: Fence | None = None, count_request: CountRequest = ignore, *, waits: bool = False
+    ) -> None:
         self._login = login
         self._fence = fence
         self._waits = waits
@@ -112,8 +115,8 @@ class VaultClient:
         self._clock = ServerClock()
         self._is_clustered = True
         self._clustered_until = float("-inf")
-        self.requests = Requests()
-        self._failures = Failures(login.access, self.requests, login.redirects)
+        self._count_request = count_request
+        self._failures = Failures(login.access, count_request, login.redirects)
         self._limiter = RateLimiter(time.monotonic)
         self._free = asyncio.Semaphore(THREADS)
 
@@ -558,7 +561,7 @@ class VaultClient:
             answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return counted(send, self._login.access.address, method.upper(), self.requests)
+        return counted(send, self._login.access.address, method.upper(), self._count_request)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:

@@ -24,12 +24,13 @@ from tests.testbed.identity import DEPLOY, POLICY, PROJECT
 from tests.testbed.testbed import Testbed
 from tests.testbed.vault import VaultRoot
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync.commands.policy import CAPABILITIES, policy
+from vaultsync.commands.policy import policy
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault.api import CAPABILITIES
 from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login

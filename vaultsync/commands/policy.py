@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 
 from vaultsync.core.paths import Mount, unsafe_reason
 from vaultsync.core.seed_paths import VARIABLE, Pattern, Pieces, SeedPaths, Shape
+from vaultsync.vault.api import CAPABILITIES
 
 DEFAULT_MOUNTS: Final = (Mount("secret/", 2),)
-CAPABILITIES: Final = "sys/capabilities-self"
 STAND_IN: Final = "vaultsync-check"
 """In place of a name that is not known yet; nothing is ever written there."""
 

@@ -13,14 +13,14 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.ledger import NEVER, Ledger
 from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.own_writes import OwnWrites
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.workqueue import Lane, WorkQueue
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import NEVER, Ledger
+from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
@@ -78,8 +78,8 @@ class Controller:
         self,
         index: Index,
         ledger: Ledger,
-        reconciler: Reconciler,
-        syncer: Syncer,
+        reconciler: PathReconciler,
+        syncer: ExternalSecretReconciler,
         resync: float,
         metrics: ControllerMetrics,
     ) -> None:
@@ -90,7 +90,7 @@ class Controller:
         self._resync = resync
         self._metrics = metrics
         self._queue: WorkQueue[Key] = WorkQueue(
-            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
+            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: LOOKS_AT_ONCE}
         )
         self._scopes = FailureScopes(self._queue.add)
         self.on_rescan: Callable[[], None] = _nothing
@@ -130,7 +130,7 @@ class Controller:
         entry = self._index.entry(external_secret.name)
         self._index.remove(external_secret.name)
         if entry is not None:
-            self._add({external_secret.name, *entry.references, *entry.prefixes}, Lane.RESYNC)
+            self._add({external_secret.name, *entry.references, *entry.prefixes}, Priority.RESYNC)
 
     def store_changed(self, store: Store) -> None:
         """From the informer."""
@@ -203,7 +203,7 @@ class Controller:
             self._hinted.popitem(last=False)
         due = self._hinted.setdefault(path, now)
         if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
-            self._queue.add(path, Lane.URGENT)
+            self._queue.add(path, Priority.URGENT)
             return
         if due < now:
             due = self._hinted[path] = due + HINT_SPACING
@@ -215,13 +215,13 @@ class Controller:
         self._own_writes.clear()
         self._ledger.watching_since = datetime.now(UTC)
         self._ledger.touch_all_unversioned()
-        self.vault_lets_in()
-        self.look_at_everything()
+        self.vault_logged_in()
+        self.enqueue_all()
 
-    def vault_lets_in(self) -> None:
+    def vault_logged_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
         self._scopes.close()
-        self._queue.hasten()
+        self._queue.requeue_now()
 
     def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
         """From an audit device: entries may have been missed. A rescan follows, but not more often than a limit.
@@ -257,7 +257,7 @@ class Controller:
         if alone:
             self.vault_connected()
         else:
-            self.look_at_everything()
+            self.enqueue_all()
 
     def mounts_changed(self, change: MountChange) -> None:
         """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
@@ -276,24 +276,24 @@ class Controller:
         self.on_rescan()
         for path in self._index.paths():
             if any(change.covers(path.namespace, path.path) for change in changes):
-                self._queue.add(path, Lane.RESYNC)
+                self._queue.add(path, Priority.RESYNC)
         for prefix in self._index.prefixes():
             if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
-                self._queue.add(prefix, Lane.RESYNC)
+                self._queue.add(prefix, Priority.RESYNC)
 
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._scopes.kube_is_back()
-        self._queue.hasten()
+        self._scopes.kube_reconnected()
+        self._queue.requeue_now()
 
-    def look_at_everything(self) -> None:
+    def enqueue_all(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self._metrics.resyncs.inc()
         self.on_rescan()
         for path in self._index.paths():
-            self._queue.add(path, Lane.RESYNC)
+            self._queue.add(path, Priority.RESYNC)
         for prefix in self._index.prefixes():
-            self._queue.add(prefix, Lane.RESYNC)
+            self._queue.add(prefix, Priority.RESYNC)
 
     # -- the poll
 
@@ -327,7 +327,7 @@ class Controller:
 
     def poll(self, key: VaultPath | FindPrefix) -> None:
         """Look at the path or listing, behind whatever is urgent."""
-        self._queue.add(key, Lane.RESYNC)
+        self._queue.add(key, Priority.RESYNC)
 
     # -- tasks
 
@@ -336,7 +336,7 @@ class Controller:
         while True:
             await asyncio.sleep(jittered(self._resync))
             logger.info("resync", paths=sum(1 for _ in self._index.paths()))
-            self.look_at_everything()
+            self.enqueue_all()
 
     async def work(self) -> None:
         """Passes over all that is known so far and the queue's keys, WORKERS at a time, until cancelled.
@@ -346,16 +346,16 @@ class Controller:
         self._works = True
         self._started = time.monotonic()
         for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
-            self._add({*keys}, Lane.RESYNC)
+            self._add({*keys}, Priority.RESYNC)
         self._see_whether_caught_up()
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
                 await free.acquire()
-                key, lane = await self._queue.get()
-                passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
+                key, priority = await self._queue.get()
+                passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
 
-    def begin_no_more(self) -> None:
+    def stop_starting(self) -> None:
         """Begin no further pass: the process stops."""
         self._queue.close()
 
@@ -370,8 +370,8 @@ class Controller:
             duration_ms=round((time.monotonic() - self._started) * 1000, 1),
         )
 
-    async def _one_pass(self, key: Key, lane: Lane) -> None:
-        if not self._scopes.admit(key, lane):
+    async def _one_pass(self, key: Key, priority: Priority) -> None:
+        if not self._scopes.admit(key, priority):
             self._queue.done(key)
             return
         follow: set[Key] = set()
@@ -402,7 +402,7 @@ class Controller:
         self._metrics.reconciles.labels(KINDS[type(key)], result).inc()
         if isinstance(key, VaultPath):
             self._follow_deferred(key)
-        self._add(follow, self._lane_of_readers(follow, lane))
+        self._add(follow, self._priority_of_readers(follow, priority))
         if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
         self._see_whether_caught_up()
@@ -425,13 +425,13 @@ class Controller:
             return set(), 0.0 if self._waits_for_paths(key) else await self._syncer.external_secret(key)
         return await self._reconciler.listing(key), 0.0
 
-    def _lane_of_readers(self, keys: set[Key], lane: Lane) -> Lane:
+    def _priority_of_readers(self, keys: set[Key], priority: Priority) -> Priority:
         """Urgent after what somebody has written. What vaultsync made follows later: all values first, then readers."""
         names = (key for key in keys if isinstance(key, ObjectName))
         entries = (entry for entry in map(self._index.entry, names) if entry is not None)
-        if lane is Lane.URGENT and not any(self._ledger.synced(entry.object).seeded for entry in entries):
-            return lane
-        return max(lane, Lane.READERS)
+        if priority is Priority.URGENT and not any(self._ledger.synced(entry.object).seeded for entry in entries):
+            return priority
+        return max(priority, Priority.READERS)
 
     def _tell_heard(self, names: Iterable[ObjectName], at: float) -> None:
         """Have the time from the event to their force-sync measured."""
@@ -470,11 +470,11 @@ class Controller:
             told |= self._reconciler.report(failing, error)
         return told
 
-    def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
+    def _add(self, keys: set[Key], priority: Priority = Priority.NORMAL) -> None:
         if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue
             return
         for key in keys:
-            self._queue.add(key, lane)
+            self._queue.add(key, priority)
 
 
 def _nothing() -> None:

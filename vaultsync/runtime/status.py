@@ -10,7 +10,7 @@ from typing import Final
 
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.core.annotations import Result
 from vaultsync.kube.informers import RESOURCES, Watches
 from vaultsync.runtime.health import Part

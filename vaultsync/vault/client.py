@@ -21,9 +21,6 @@ from urllib.parse import quote
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.commands.check.audit_devices import SYS_AUDIT
-from vaultsync.commands.check.report import Health
-from vaultsync.commands.policy import CAPABILITIES
 from vaultsync.core import ownership as marks
 from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
@@ -41,6 +38,7 @@ from vaultsync.core.fence import Fence
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, guessed_mount, unsendable_reason, v2_path
 from vaultsync.core.vault_state import SecretState, parse_time
 from vaultsync.vault import transport
+from vaultsync.vault.api import CAPABILITIES, SYS_AUDIT, Health
 from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from vaultsync.commands.check.report import LOOK_UP, Health
 from vaultsync.core.callbacks import CountRequest
 from vaultsync.core.errors import (
     RedirectRefused,
@@ -22,6 +21,7 @@ from vaultsync.core.errors import (
     VaultUntrusted,
 )
 from vaultsync.vault import transport
+from vaultsync.vault.api import LOOK_UP, Health
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import counted
 from vaultsync.vault.transport import Answer, VaultAccess

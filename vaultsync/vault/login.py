@@ -17,7 +17,6 @@ import hvac
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.commands.check.report import LOOK_UP, Token
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
     NoCredential,
@@ -28,6 +27,7 @@ from vaultsync.core.errors import (
     VaultUnavailable,
 )
 from vaultsync.vault import transport
+from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.auth_methods import Credential, Issuer, Method, TokenMethod
 from vaultsync.vault.responses import ask
 from vaultsync.vault.transport import Answer, VaultAccess

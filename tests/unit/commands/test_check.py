@@ -24,13 +24,14 @@ from vaultsync.commands import output as tables
 from vaultsync.commands.check import report as check
 from vaultsync.commands.check.audit_devices import AuditDevice
 from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leading, questions, rights
-from vaultsync.commands.check.report import AuditFile, Health, Hearing, Line, Mark, Name, Stream, Token
+from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
 from vaultsync.commands.check.setup import OWN, Account, Missing, script
 from vaultsync.commands.policy import Asked, asked, policy, stand_ins
 from vaultsync.config.auth import Auth, Way
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
+from vaultsync.vault.api import Health, Token
 from vaultsync.vault.auth_methods import Credential, KubernetesMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login

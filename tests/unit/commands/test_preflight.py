@@ -23,6 +23,7 @@ from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault.api import Token
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 
@@ -240,7 +241,7 @@ def test_without_a_checkup_all_is_missing() -> None:
 
 
 def test_what_is_fine_is_not_missing() -> None:
-    token = check.Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
+    token = Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
     found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
     by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
@@ -267,7 +268,7 @@ def test_the_rights_in_the_own_namespace_go_by_the_settings(
 
 
 def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:
-    token = check.Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
+    token = Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
     lacks = Line(Name.POLICY, Mark.FAILED, "may not", "write it", "kv/")
     found = missing(asking(), Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.policy_name, found.login) == ("vaultsync", True)

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from tests.unit.build import eventually, live, logged, path, run
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
-from vaultsync.commands.check.report import Token
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
 from vaultsync.vault import login as module
+from vaultsync.vault.api import Token
 from vaultsync.vault.auth_methods import AppRoleMethod, Credential, JwtMethod, KubernetesMethod, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login

@@ -20,8 +20,8 @@ from vaultsync.config.audit_address import (
     parse_audit_address,
 )
 from vaultsync.core.durations import parse_duration
+from vaultsync.vault.api import SYS_AUDIT
 
-SYS_AUDIT: Final = "sys/audit"
 NEEDED: Final = frozenset({"read", "sudo"})
 """The capabilities that reading sys/audit takes."""
 LONGEST_TIMEOUT: Final = 0.1

@@ -13,11 +13,10 @@ from typing import Final
 from vaultsync.commands.check import access, audit_devices
 from vaultsync.commands.check import report as check
 from vaultsync.commands.check.rbac import LEASE, Question, Right, leading, questions, rights
-from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream, Token
+from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
 from vaultsync.commands.check.setup import AUDIENCE, OWN, Account, Missing
 from vaultsync.commands.planner import Explained, Survey
 from vaultsync.commands.policy import (
-    CAPABILITIES,
     DEFAULT_MOUNTS,
     STAND_IN,
     Asked,
@@ -53,6 +52,7 @@ from vaultsync.generation.rules import PolicyRule
 from vaultsync.kube.client import KubeClient, NoKubeConfig
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
 from vaultsync.kube.informers import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
+from vaultsync.vault.api import CAPABILITIES, LOOK_UP, POLICY_NAME, SYS_AUDIT, Token
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
@@ -355,7 +355,7 @@ class Checkup:
         if self._found.token is None:
             return [*lines, check.not_asked(Name.AUDIT, Name.LOGIN)]
         try:
-            path = audit_devices.SYS_AUDIT
+            path = SYS_AUDIT
             granted = (await self._vault.capabilities([path], namespace))[path]
             if "root" not in granted and not granted >= audit_devices.NEEDED:  # a refusal would alarm who reads the log
                 return [*lines, audit_devices.unread()]
@@ -497,7 +497,7 @@ class Checkup:
     def _own(self, token: Token) -> list[Asked]:
         """What is asked of Vault itself, and what would let the token give itself more."""
         wanted = {
-            check.LOOK_UP: ("read", True),
+            LOOK_UP: ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
             "auth/token/revoke-self": ("update", self._login.issues),
             CAPABILITIES: ("update", True),
@@ -510,7 +510,7 @@ class Checkup:
             Asked(path, frozenset({one}) if is_needed else nothing, frozenset({one}))
             for path, (one, is_needed) in wanted.items()
         ]
-        forbidden = (f"sys/policies/acl/{token.policy or check.POLICY}", "auth/token/create")
+        forbidden = (f"sys/policies/acl/{token.policy or POLICY_NAME}", "auth/token/create")
         return own + [Asked(path, nothing, nothing) for path in forbidden]
 
     def _password_policies(self) -> frozenset[str]:
@@ -604,7 +604,7 @@ def missing(asking: Asking, found: Checked) -> Missing:
     """
     account = Account.of(found.user)
     token = found.token
-    name = (token.policy if token else "") or check.POLICY
+    name = (token.policy if token else "") or POLICY_NAME
     grants = not found.is_fine(Name.POLICY)
     way, is_other = asking.way, grants and token is not None and not token.policy
     streams = asking.streams and (not found.version or check.offers_stream(found.version))

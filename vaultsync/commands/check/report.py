@@ -12,12 +12,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.commands.check.rbac import Question, Right
-from vaultsync.commands.policy import CAPABILITIES, Asked, command
+from vaultsync.commands.policy import Asked, command
 from vaultsync.config.audit_address import ENABLE
 from vaultsync.config.auth import Auth, Way, make_token
 from vaultsync.core import annotations
 from vaultsync.core.durations import age
 from vaultsync.core.paths import Mount
+from vaultsync.vault.api import CAPABILITIES, LOOK_UP, POLICY_NAME, Health, Token
 
 SHOWN: Final = 3
 """Names of one kind in one line; of the rest their number."""
@@ -25,10 +26,7 @@ LONGEST: Final = 300
 """Characters of what others wrote, in one line."""
 SERVICE_ACCOUNT: Final = "system:serviceaccount:vaultsync:vaultsync"
 """Whom deploy/base gives the rights."""
-POLICY: Final = "vaultsync"
-"""The Vault policy's name, unless the token has one of a longer name."""
 SETUP: Final = "`vaultsync check --print-setup`"
-LOOK_UP: Final = "auth/token/lookup-self"
 _SET_UP: Final = f"{SETUP} prints what makes {{}}, the role and its policy"
 
 
@@ -74,47 +72,6 @@ class Line:
     found: str
     fix: str = ""
     of: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a Vault node is."""
-
-    initialized: bool
-    sealed: bool
-    standby: bool
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A Vault token; times in seconds, 0 for none.
-
-    Attributes:
-        ttl: what is left of its life; 0: endless.
-        period: it can be renewed for ever, by so much each time.
-        max_ttl: it ends at this age in spite of renewals.
-        uses: it ends after so many requests.
-    """
-
-    policies: tuple[str, ...]
-    ttl: float
-    renewable: bool
-    period: float
-    max_ttl: float
-    orphan: bool
-    uses: int
-
-    @property
-    def is_root(self) -> bool:
-        """Whether it may do everything."""
-        return "root" in self.policies
-
-    @property
-    def policy(self) -> str:
-        """The policy of its that is vaultsync's by its name, "" where none is: no other may be written."""
-        own = [policy for policy in self.policies if POLICY in policy]
-        return own[0] if len(own) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +270,7 @@ def no_credential(problem: str, way: Way) -> Line:
         name = "VAULTSYNC_VAULT_JWT_FILE"
         fix = f"name a file with the ServiceAccount's token in {name}, as deploy/base does; {_SET_UP.format(way.at)}"
     else:
-        fix = f"write a token there, such as of {make_token(POLICY)}: {SETUP} prints how, and its policy"
+        fix = f"write a token there, such as of {make_token(POLICY_NAME)}: {SETUP} prints how, and its policy"
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
@@ -331,7 +288,7 @@ def no_login(problem: str, way: Way) -> Line:
         reads = (f"`vault read {shlex.quote(path)}`" for path in (way.role_at, f"{way.at}/config"))
         fix = f"have {way.role_at} take {shown}: {_SET_UP.format(way.at)}; what is there, {' and '.join(reads)} tell"
     else:
-        fix = f"have {way.holding(POLICY)}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
+        fix = f"have {way.holding(POLICY_NAME)}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
@@ -353,7 +310,7 @@ def login(token: Token, way: Way) -> Line:
         token: of which Vault has told.
         way: how it logs in.
     """
-    make = f"have {way.holding(token.policy or POLICY)}"
+    make = f"have {way.holding(token.policy or POLICY_NAME)}"
     if token.is_root:
         return Line(Name.LOGIN, Mark.FAILED, "a root token, which may read every value", make)
     if way.issues:
@@ -430,8 +387,8 @@ def mend_policy(mounts: Sequence[Mount], token: Token, way: Way, *, streams: boo
         streams: whether this Vault has an event stream, and so knows the word `subscribe`.
     """
     source = "" if streams else "VAULTSYNC_SOURCE=poll "
-    write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY)} -"
-    return write if token.policy else f"{write}, and have {way.holding(POLICY)}"
+    write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY_NAME)} -"
+    return write if token.policy else f"{write}, and have {way.holding(POLICY_NAME)}"
 
 
 def _on_paths(found: Mapping[str, frozenset[str]]) -> str:

@@ -6,6 +6,8 @@ from typing import Final
 LOOK_UP: Final = "auth/token/lookup-self"
 CAPABILITIES: Final = "sys/capabilities-self"
 SYS_AUDIT: Final = "sys/audit"
+LEADER: Final = "sys/leader"
+"""https://developer.hashicorp.com/vault/api-docs/system/leader: every node answers it itself, without a token."""
 POLICY_NAME: Final = "vaultsync"
 """The name of vaultsync's Vault policy; a policy whose name contains it counts as vaultsync's, too."""
 

@@ -19,8 +19,8 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault import stream
-from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.stream import EventStream, stream_uri
+from vaultsync.vault.writes import OwnWrite
 
 
 def frame(number: int = 1) -> str:

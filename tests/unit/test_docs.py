@@ -19,6 +19,8 @@ PROJECT = Path(__file__).parents[2]
 DOCS = sorted((PROJECT / "docs").glob("*.md"))
 MANUAL = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *DOCS]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SETTINGS = {variable(name) for name in Settings.model_fields}
+VARIABLE = re.compile(r"(?<![A-Z_])VAULT(?:SYNC)?_[A-Z_]*[A-Z]")
 TROUBLESHOOTING = PROJECT / "docs" / "troubleshooting.md"
 each_page = pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
 
@@ -71,13 +73,20 @@ def test_every_picture_has_a_text() -> None:
 @each_page
 def test_it_names_only_settings_annotations_and_targets_that_there_are(page: Path) -> None:
     text = page.read_text()
-    settings = {variable(name) for name in Settings.model_fields}
     removed = {*REMOVED} if page.name == "CHANGELOG.md" else set()
-    assert set(re.findall(r"VAULTSYNC_[A-Z_]*[A-Z]", text)) <= settings | removed
+    assert {*VARIABLE.findall(text)} <= SETTINGS | removed
     assert set(re.findall(r"vaultsync\.io/[a-z-]+", text)) <= {*names.READ_ANNOTATIONS, names.LEADER_LABEL}
     phony = re.search(r"^\.PHONY:(.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(phony.group(1).split())
+
+
+def test_manifests_and_messages_name_only_settings_that_there_are() -> None:
+    kinds = ("deploy/**/*.yaml", "deploy/**/*.txt", "deploy/**/*.tpl", "deploy/**/*.json", "deploy/**/*.hcl")
+    named = {name for kind in kinds for file in PROJECT.glob(kind) for name in VARIABLE.findall(file.read_text())}
+    assert named - SETTINGS == {"VAULTSYNC_PORT"}  # which Kubernetes would set
+    said = (name for file in PROJECT.glob("vaultsync/**/*.py") for name in VARIABLE.findall(file.read_text()))
+    assert {name for name in said if name.startswith("VAULTSYNC_")} <= SETTINGS | {*REMOVED}
 
 
 def test_every_reason_is_explained() -> None:

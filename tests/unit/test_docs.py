@@ -91,6 +91,16 @@ def test_manifests_and_messages_name_only_settings_that_there_are() -> None:
     assert {name for name in said if name.startswith("VAULTSYNC_")} <= SETTINGS | {*REMOVED}
 
 
+@each_page
+def test_its_commands_read_the_logs_of_every_replica(page: Path) -> None:
+    """`logs deploy/vaultsync` reads one pod's; with a selector kubectl shows the last 10 lines without `--tail`."""
+    deployment = yaml.safe_load((PROJECT / "deploy" / "base" / "deployment.yaml").read_text())
+    [(label, value)] = deployment["spec"]["template"]["metadata"]["labels"].items()
+    read = re.findall(r"kubectl -n vaultsync logs .*", page.read_text())
+    reads_all = f"kubectl -n vaultsync logs -l {label}={value} --tail=-1"
+    assert [line for line in read if not line.startswith(reads_all)] == []
+
+
 def test_every_reason_is_explained() -> None:
     text = TROUBLESHOOTING.read_text()
     headings = set(re.findall(r"^### `(\w+)`$", text, re.MULTILINE))

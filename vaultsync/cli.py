@@ -66,7 +66,8 @@ ORPHANS_QUESTION: Final = "Delete the latest version of the {} above? The values
 POLICY: Final = """Prints the smallest Vault policy for the settings of `vaultsync run`, for `vault policy write`.
 It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS, VAULTSYNC_SOURCE and VAULT_NAMESPACE, and asks
 nobody: neither Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount":
-name yours.
+name yours. OpenBao, and Vault before 1.15, refuse what it grants for the event stream (`subscribe`): with
+VAULTSYNC_SOURCE=audit or poll it leaves that out.
 
 exit codes: 0 printed, 2 a wrong argument or setting
 """

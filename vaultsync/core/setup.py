@@ -36,8 +36,8 @@ _HEAD: Final = """\
 # and Vault (KUBECONFIG, VAULT_TOKEN). It may be run again; nothing is deleted."""
 _NOTHING: Final = "# Nothing is missing."
 _AUDIT: Final = f"""\
-# Once vaultsync runs: have Vault send it each change, by UDP, which can't block Vault. Vault refuses a request that
-# none of its audit devices can log: have another one beside it, such as a file.
+# Once vaultsync runs: have Vault send it each change, by UDP, which can't block Vault with this write_timeout and an IP
+# address. Vault refuses a request that none of its audit devices can log: have another one beside it, such as a file.
 #   {FILE}
 #   {ENABLE}"""
 _DEVICES: Final = """\

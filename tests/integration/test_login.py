@@ -405,9 +405,7 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_revoked_at_rest_is_noticed_by_the_next_renewal(
-    place: Place, vaultsync: VaultsyncFactory, ways: Ways
-) -> None:
+def test_revoked_at_rest_is_noticed_by_the_next_renewal(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     """There is nothing to make, and so nothing to mark a while later. The stream's own check may come first.
 
     Vault tells nothing in its event stream any more, and does not close it.

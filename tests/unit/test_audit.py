@@ -635,6 +635,19 @@ def test_with_a_certificate_only_tls_is_heard(certificate: Path, file: str, key:
     receiving(test, certificate=str(certificate / file), key=key and str(certificate / key))
 
 
+def test_a_tls_listener_for_other_machines_is_not_warned_of(certificate: Path) -> None:
+    """Vault's device speaks no TLS: it sends to a tunnel on its own machine."""
+
+    async def main() -> None:
+        made = only_started(AuditAccess(f":{unused_port()}", certificate=str(certificate / "both.pem")))
+        await made.start()
+        await made.stop()
+
+    with logged("WARNING") as lines:
+        run(main())
+    assert lines == []
+
+
 @pytest.mark.parametrize(("file", "key"), [("none.pem", ""), ("cert.pem", ""), ("key.pem", "cert.pem")])
 def test_a_certificate_that_is_none_is_an_error(certificate: Path, file: str, key: str) -> None:
     access = AuditAccess("127.0.0.1:0", certificate=str(certificate / file), key=key and str(certificate / key))

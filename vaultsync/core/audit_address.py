@@ -53,6 +53,14 @@ class AuditAddress:
         except ValueError:
             return False
 
+    def can_block(self, *, has_tls: bool = False) -> bool:
+        """Whether a device that sends here has Vault wait while this can't be reached: by TCP, from another machine.
+
+        Args:
+            has_tls: whether it takes TLS alone. Vault's device speaks none, so it sends to a tunnel on its own machine.
+        """
+        return self.transport is Transport.TCP and not self.is_loopback and not has_tls
+
     def __str__(self) -> str:
         if self.transport is Transport.UNIX:
             return f"unix:{self.path}"

@@ -66,9 +66,7 @@ class AuditDevice:
     def can_block(self) -> bool:
         """Whether Vault waits for another machine: TCP that does not end on this one."""
         address = self.address
-        if address is None or address.transport is not Transport.TCP:
-            return False
-        return not self.is_on_loopback
+        return address is not None and address.can_block() and not self.is_on_loopback
 
     @property
     def is_on_loopback(self) -> bool:
@@ -188,9 +186,9 @@ def unread(reason: str = "") -> Line:
 
 
 def listening(hearing: Hearing) -> list[Line]:
-    """Whether vaultsync itself listens for what can block Vault. TLS is for a tunnel that Vault reaches on loopback."""
+    """Whether vaultsync itself listens for what can block Vault."""
     listen = listener(hearing)
-    if listen is None or listen.transport is not Transport.TCP or listen.is_loopback or hearing.has_tls:
+    if listen is None or not listen.can_block(has_tls=hearing.has_tls):
         return []
     udp = AuditAddress(Transport.UDP, listen.host, listen.port)
     found = f"takes entries by TCP from other machines ({listen}): Vault waits while vaultsync can't be reached"

@@ -140,7 +140,7 @@ class Audit:
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
         self.canary.request()  # one that was sent before could not arrive
-        if address.transport is Transport.TCP and not address.is_loopback:
+        if address.can_block(has_tls=bool(self._access.certificate)):
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
                 "when packets are dropped. Use UDP",

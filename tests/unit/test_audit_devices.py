@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultsync.core.audit_address import parse_audit_address
-from vaultsync.core.audit_devices import AuditDevice, devices, listening, parse_devices, unread
+from vaultsync.core.audit_devices import AuditDevice, devices, enable, listening, parse_devices, unread
 from vaultsync.core.check import Hearing, Mark
 
 UDP = "udp:0.0.0.0:8220"
@@ -193,6 +193,7 @@ def test_a_device_that_names_the_service_gets_its_address() -> None:
     [
         ("unix:/run/vaultsync/audit", "address=/run/vaultsync/audit socket_type=unix"),
         ("tcp:127.0.0.1:8220", "address=127.0.0.1:8220 socket_type=tcp"),
+        ("udp:127.0.0.1:8220", "address=127.0.0.1:8220 socket_type=udp"),
         ("udp:0.0.0.0:8220", "address=192.0.2.1:1 socket_type=udp write_timeout=10ms"),
     ],
 )
@@ -219,5 +220,30 @@ def test_an_address_that_is_a_name_is_mended_by_an_ip_address(transport: str, na
 
 def test_beside_vault_no_address_has_to_be_filled_in() -> None:
     line = devices(hearing("unix:/run/audit"), [FILE, sends_to("vaultsync.example:9000")])[0]
-    assert line.fix.startswith("vault audit disable vaultsync && vault audit enable -path=vaultsync socket address=/run/")
+    assert " socket address=/run/audit socket_type=unix # " in line.fix
     assert "IP" not in line.fix
+
+
+SERVICE = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
+
+
+@pytest.mark.parametrize(
+    ("listen", "receiver"),
+    [
+        ("", f'address="{SERVICE}:8220" socket_type=udp write_timeout=10ms'),
+        ("udp:0.0.0.0:9220", f'address="{SERVICE}:9220" socket_type=udp write_timeout=10ms'),
+        ("udp:127.0.0.1:9220", "address=127.0.0.1:9220 socket_type=udp"),
+        ("tcp:127.0.0.1:9220", "address=127.0.0.1:9220 socket_type=tcp"),
+        ("unix:/run/audit", "address=/run/audit socket_type=unix"),
+    ],
+)
+def test_a_device_is_enabled_as_vaultsync_listens(listen: str, receiver: str) -> None:
+    command, _, remark = enable(hearing(listen)).partition(" # ")
+    assert command == f"vault audit enable -path=vaultsync socket {receiver}"
+    assert ("outside the cluster" in remark) == ("kubectl" in receiver)
+    if listen:
+        assert devices(hearing(listen), [FILE])[0].fix == enable(hearing(listen))
+
+
+def test_a_listener_with_tls_gets_a_device_that_sends_to_a_proxy_on_vaults_machine() -> None:
+    assert "address=127.0.0.1:PORT socket_type=tcp" in enable(hearing("0.0.0.0:8220", has_tls=True))

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
 
-from vaultsync.core.audit_address import ENABLE, SERVICE_IP, WRITE_TIMEOUT, AuditAddress, Transport, parse_audit_address
+from vaultsync.core.audit_address import (
+    PORT,
+    SERVICE_IP,
+    WRITE_TIMEOUT,
+    AuditAddress,
+    Transport,
+    enable_to_service,
+    parse_audit_address,
+)
 from vaultsync.core.check import Hearing, Line, Mark, Name, cut, some
 from vaultsync.core.durations import parse_duration
 
@@ -29,6 +37,10 @@ _NOT_READABLE: Final = (
 )
 _THIS_MACHINE: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104 — where Vault dials them
 _SERVICE_NAME: Final = re.compile(r"vaultsync-audit\.([a-z0-9-]{1,63})(?:\.svc(?:\.cluster\.local)?)?\.?:(\d+)")
+_TO_TUNNEL: Final = (
+    "vault audit enable -path=vaultsync socket address=127.0.0.1:PORT socket_type=tcp # PORT is that of the TLS proxy "
+    "on Vault's machine, which connects to vaultsync"
+)
 _KEPT: Final = ("hmac_accessor", "elide_list_responses")
 """Options that a new device gets from the old one. The others change what arrives, or where."""
 
@@ -181,7 +193,7 @@ class AuditDevice:
 
 def _is_beside_vault(listen: AuditAddress | None) -> bool:
     """Whether vaultsync listens where only its own machine reaches it."""
-    return listen is not None and listen.is_loopback and listen.transport is not Transport.UDP
+    return listen is not None and listen.is_loopback
 
 
 def parse_devices(listed: Mapping[str, Any]) -> tuple[AuditDevice, ...]:
@@ -215,6 +227,22 @@ def unread(reason: str = "") -> Line:
     return Line(Name.AUDIT, Mark.NOT_ASKED, found)
 
 
+def enable(hearing: Hearing) -> str:
+    """The command that enables a device which delivers to the vaultsync of these settings, and who needs another one.
+
+    Args:
+        hearing: where nothing is set, it is for the address that deploy/base sets.
+    """
+    listen = listener(hearing)
+    if listen is None and hearing.file:
+        return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
+    if _is_beside_vault(listen):
+        return AuditDevice("vaultsync", "socket").enable(listen)
+    if listen is not None and listen.transport is Transport.TCP and hearing.has_tls:
+        return _TO_TUNNEL
+    return enable_to_service(listen.port if listen is not None else PORT)
+
+
 def listening(hearing: Hearing) -> list[Line]:
     """Whether vaultsync itself listens for what can block Vault."""
     listen = listener(hearing)
@@ -223,7 +251,7 @@ def listening(hearing: Hearing) -> list[Line]:
     udp = AuditAddress(Transport.UDP, listen.host, listen.port)
     found = f"takes entries by TCP from other machines ({listen}): Vault waits while vaultsync can't be reached"
     fix = f"VAULTSYNC_AUDIT_LISTEN={udp}, UDP for that port in Service, container and NetworkPolicy, and in Vault: "
-    return [Line(Name.AUDIT, Mark.WARNING, found, fix + ENABLE, "VAULTSYNC_AUDIT_LISTEN")]
+    return [Line(Name.AUDIT, Mark.WARNING, found, fix + enable_to_service(listen.port), "VAULTSYNC_AUDIT_LISTEN")]
 
 
 def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[Line]:
@@ -282,21 +310,11 @@ def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
         yield f"it sends by {address.transport.value}, and vaultsync listens at {listen}"
 
 
-def _enable(hearing: Hearing) -> str:
-    """The command that enables a device which delivers to vaultsync."""
-    listen = listener(hearing)
-    if listen is None:
-        return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
-    if listen.is_loopback and listen.transport is not Transport.UDP:
-        return AuditDevice("vaultsync", "socket").enable(listen)
-    return ENABLE
-
-
 def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> Line:
     number = f"{len(found)} device{'' if len(found) == 1 else 's'}"
     if not ours and (hearing.listen or hearing.file):
         at = hearing.listen or hearing.file
-        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", _enable(hearing))
+        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", enable(hearing))
     if len(found) == 1 and ours:
         alone = f"{cut(ours[0].path)}/ is the only device: Vault refuses each request that it can't log there"
         return Line(Name.AUDIT, Mark.WARNING, alone, FILE)

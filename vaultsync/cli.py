@@ -337,10 +337,11 @@ def _print_setup() -> int:
             _say(_one_line(error))
             return EXIT_USAGE
         given = {name: value for name, value in NOT_SET.items() if {name, PREFIX + name.upper()} & wrong}
-        made, asks = _settings({**given, "audit_listen": NOT_ASKED["audit_listen"]}), False
+        listens = bool(os.environ.get(f"{PREFIX}AUDIT_LISTEN"))
+        made, asks = _settings(given if listens else {**given, "audit_listen": NOT_ASKED["audit_listen"]}), False
         if made is None:
             return EXIT_USAGE
-        settings = made
+        settings = made if listens else made.model_copy(update={"audit_listen": ""})
     _prepare(settings, "CRITICAL")
     from vaultsync import app
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.build import logged, login, run_ahead
 from vaultsync.config.audit_access import AuditAccess
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
@@ -30,7 +31,7 @@ class Stream(EventStream):
     runs = False
 
     def __init__(self) -> None:
-        super().__init__(login(), nothing, nothing)
+        super().__init__(login(), nothing, nothing, Metrics())
 
     async def run(self) -> None:
         self.runs = True
@@ -55,7 +56,7 @@ class Device(Audit):
     def __init__(self, *, is_configured: bool) -> None:
         nobody: Any = nothing  # its canaries are not sent
         access = AuditAccess("127.0.0.1:1" if is_configured else "")
-        super().__init__(access, 300.0, nobody, nobody, nothing, nothing)
+        super().__init__(access, 300.0, nobody, nobody, nothing, nothing, Metrics())
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -311,6 +312,35 @@ def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
         assert f"VAULTSYNC_SOURCE is {wanted.value}" in made.lines[0]
 
     scene(test, wanted)
+
+
+def test_the_reason_tells_how_the_audit_device_is() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
+        assert "Vault offers its event stream; whether the audit device delivers is not known yet" in made.lines[-1]
+        made.device.comes()
+        made.stream.goes("Vault returned 403", refused=True)
+        await made.after(0.1, AUDIT)
+        assert "Vault returned 403; the audit device delivers" in made.lines[-1]
+        made.device._was_silent = True
+        made.device.goes()
+        await made.after(GRACE_SECONDS + 0.1, POLL)
+        assert "Vault returned 403; the audit device does not deliver" in made.lines[-1]
+
+    scene(test)
+
+
+@pytest.mark.parametrize(("wanted", "says"), [(AUTO, True), (EVENTS, False)])
+def test_the_reason_tells_that_no_audit_device_is_configured_where_one_could_be_taken(
+    wanted: Source, says: bool
+) -> None:
+    async def test(made: Scene) -> None:
+        made.stream.goes("Vault returned 404", refused=True)
+        await made.after(0.1, POLL if wanted is AUTO else EVENTS)
+        assert ("; no audit device is configured" in made.lines[0]) is says
+
+    scene(test, wanted, listens=False)
 
 
 @pytest.mark.parametrize("heard", [True, False])

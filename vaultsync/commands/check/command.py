@@ -20,6 +20,7 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import connect
 from vaultsync.runtime import logging, parts
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 
@@ -63,10 +64,14 @@ def _print_setup() -> int:
             console.say(console.one_line(error))
             return exit_codes.USAGE
         given = {name: value for name, value in PLACEHOLDERS.items() if {name, PREFIX + name.upper()} & wrong}
-        replaced, asks = console.load_settings({**given, "audit_listen": "unix:/not-asked"}), False
+        listens = bool(os.environ.get(f"{PREFIX}AUDIT_LISTEN"))
+        replaced, asks = (
+            console.load_settings(given if listens else {**given, "audit_listen": "unix:/not-asked"}),
+            False,
+        )
         if replaced is None:
             return exit_codes.USAGE
-        settings = replaced
+        settings = replaced if listens else replaced.model_copy(update={"audit_listen": ""})
     logging.configure(settings.log_format, "CRITICAL")
     found = asyncio.run(check(settings)) if asks else Checked()
     try:
@@ -88,7 +93,7 @@ async def check(settings: Settings) -> Checked:
     """
     login = parts.login(settings)
     vault, index = VaultClient(login, waits=True), parts.index(settings)
-    stream = EventStream(login, ignore, ignore)
+    stream = EventStream(login, ignore, ignore, Metrics())
     survey = Survey(index, vault, parts.seed_paths(settings), settings.seed)
     try:
         checkup = Checkup(_asking(settings), login, vault, stream, index, survey)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from vaultsync.commands import console, exit_codes, vault_policy
 from vaultsync.config.auth import Auth
 from vaultsync.config.settings import LOGIN, Settings
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.seed_paths import SeedPaths
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {

@@ -24,10 +24,9 @@ from vaultsync.config.audit_address import Transport, parse_audit_address
 from vaultsync.config.auth import Auth
 from vaultsync.config.selection import is_label_selector, is_namespace
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import AGES, SeedMode, is_age
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.paths import unsafe_reason
-from vaultsync.core.rotate import AGES, is_age
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.generation.rule_parser import parse_rules

@@ -10,8 +10,11 @@ from typing import Protocol
 
 from vaultsync.controller.index import Index
 from vaultsync.controller.path_state import Ledger
-from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
+from vaultsync.core.annotation_parser import SeedChoice
+from vaultsync.core.decide import Decision, decide
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
+from vaultsync.core.reader import Reader
+from vaultsync.core.seed import History
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import ABSENT, SecretState
 

@@ -12,9 +12,9 @@ from vaultsync.controller.index import Entry, Index
 from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
 from vaultsync.core import annotations
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
-from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 

@@ -20,8 +20,9 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import Failure, Ledger, PendingOwnership
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
-from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
+from vaultsync.core.decide import NOTHING, Decision
 from vaultsync.core.errors import (
     BudgetSpent,
     NotLeading,
@@ -36,7 +37,9 @@ from vaultsync.core.errors import (
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
-from vaultsync.core.rotate import next_ownership
+from vaultsync.core.reader import Problem, Reader
+from vaultsync.core.rotate import Rotation, next_ownership
+from vaultsync.core.seed import Seed
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.encoding import encode

@@ -20,7 +20,7 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store

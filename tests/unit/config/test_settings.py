@@ -18,7 +18,7 @@ from vaultsync.commands import help_text as words
 from vaultsync.commands.console import one_line
 from vaultsync.config.settings import Settings, explain, variable
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.generation import rule_parser
 from vaultsync.kube.client import NoKubeConfig, connect

@@ -45,7 +45,7 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
     ConditionNotWritten,

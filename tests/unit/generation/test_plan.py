@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, gone, live, path, reader, reference
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.decide import Defaults, Reader, SeedChoice, decide
+from vaultsync.core.decide import Defaults, decide
 from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.reader import Reader
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.generate import generate

@@ -28,7 +28,7 @@ from vaultsync.commands.vault_policy import (
 from vaultsync.config.auth import Way
 from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import (
     KubeDenied,
     KubeNotFound,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vaultsync import __version__
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
@@ -23,7 +24,7 @@ from vaultsync.runtime.metrics import Figures
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import Sources
 from vaultsync.vault.stream import EventStream
 
 WATCHED: Final = "watched"
@@ -60,7 +61,10 @@ class Status:
 
     def figures(self) -> Figures:
         """What there is to tell Prometheus."""
-        last_events = {Source.EVENTS.value: self.stream.last_event, Source.AUDIT.value: self.audit.last_event}
+        last_events = {
+            ChangeSource.EVENTS.value: self.stream.last_event,
+            ChangeSource.AUDIT.value: self.audit.last_event,
+        }
         return Figures(
             version=__version__,
             leading=self.is_leading(),
@@ -87,8 +91,8 @@ class Status:
             audit_connected=self.audit.is_connected,
             audit_lost=self.audit.lost,
             canaries=self.audit.canary.results,
-            sources={one.value: one is self.sources.current for one in Source if one is not Source.AUTO},
-            events={Source.EVENTS.value: self.stream.events, Source.AUDIT.value: self.audit.events},
+            sources={one.value: one is self.sources.current for one in ChangeSource if one is not ChangeSource.AUTO},
+            events={ChangeSource.EVENTS.value: self.stream.events, ChangeSource.AUDIT.value: self.audit.events},
             last_events={source: at for source, at in last_events.items() if at is not None},
             events_not_understood=self.stream.not_understood,
             vault_reachable=not self._vault_trouble(),
@@ -118,7 +122,9 @@ class Status:
         current = self.sources.current
         if current is None:
             return Part("source", "not chosen yet", is_well=False)
-        heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_connected}.get(current, True)
+        heard = {ChangeSource.EVENTS: self.stream.is_connected, ChangeSource.AUDIT: self.audit.is_connected}.get(
+            current, True
+        )
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
 
     def _vault_trouble(self) -> str:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.build import eventually, external_secret, namespace, path, run, store
 from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import KINDS
 from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (
@@ -28,7 +29,6 @@ from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.kube.informers import RESOURCES
 from vaultsync.runtime.metrics import Figures, Metrics
 from vaultsync.vault.canary import CanaryResult
-from vaultsync.vault.source_selector import Source
 
 NOTHING = Figures(
     version="1.2.3",
@@ -68,7 +68,7 @@ ENUMS: dict[str, set[str]] = {
     "kind": set(KINDS.values()),
     "result": {*Result, *(result.value for result in CanaryResult)},
     "reason": set(Refusal),
-    "source": {source.value for source in Source},
+    "source": {source.value for source in ChangeSource},
     "resource": set(RESOURCES),
     "method": {"GET", "LIST", "POST", "PATCH", "WATCH"},
     "code": {"none", "other", *map(str, CODES)},

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.build import run
 from tests.unit.servers import unused_port
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
@@ -17,7 +18,6 @@ from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
 from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
-from vaultsync.vault.source_selector import Source
 
 KUBECONFIG = """
 apiVersion: v1
@@ -117,11 +117,11 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
         status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
         assert told(status)["vault"].is_well
-        for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
+        for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
             status.sources._current = source
             assert told(status)["source"] == Part("source", says)
         assert status.figures().sources == {"events": False, "audit": False, "poll": True}
-        status.sources._current = Source.AUDIT
+        status.sources._current = ChangeSource.AUDIT
         assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
 
     with_status(kubeconfig, test)

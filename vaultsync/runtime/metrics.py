@@ -112,9 +112,9 @@ class Metrics:
 
         # -- sources of changes
         self.source = gauge("vaultsync_source", "1 for the active source of changes in Vault, else 0.", ["source"])
-        _add_zeros(self.source, (ChangeSource.EVENTS.value, Source.AUDIT.value, Source.POLL.value))
+        _add_zeros(self.source, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value, ChangeSource.POLL.value))
         self.events = counter("vaultsync_events", "Changes in Vault that the source reported.", ["source"])
-        _add_zeros(self.events, (ChangeSource.EVENTS.value, Source.AUDIT.value))
+        _add_zeros(self.events, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value))
         self.last_event_timestamp = gauge(
             "vaultsync_last_event_timestamp_seconds",
             "Unix time of the last change in Vault that the source reported; absent before the first one.",

@@ -17,7 +17,7 @@ from loguru import logger
 from vaultsync import __version__
 from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
 from vaultsync.commands.check.report import Hearing
-from vaultsync.commands.check.setup import script
+from vaultsync.commands.check.setup_script import script
 from vaultsync.commands.orphans import Found, Orphan, Orphans
 from vaultsync.commands.planner import Explained, Survey
 from vaultsync.config.auth import Way

@@ -14,7 +14,7 @@ from vaultsync.commands.check import access, audit_devices
 from vaultsync.commands.check import report as check
 from vaultsync.commands.check.rbac import LEASE, Question, Right, leading, questions, rights
 from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
-from vaultsync.commands.check.setup import AUDIENCE, OWN, Account, Missing
+from vaultsync.commands.check.setup_script import AUDIENCE, OWN, Account, Missing
 from vaultsync.commands.planner import Explained, Survey
 from vaultsync.commands.policy import (
     DEFAULT_MOUNTS,

@@ -25,7 +25,7 @@ from vaultsync.commands.check import report as check
 from vaultsync.commands.check.audit_devices import AuditDevice
 from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
-from vaultsync.commands.check.setup import OWN, Account, Missing, script
+from vaultsync.commands.check.setup_script import OWN, Account, Missing, script
 from vaultsync.commands.policy import Asked, asked, policy, stand_ins
 from vaultsync.config.auth import Auth, Way
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
@@ -37,7 +37,7 @@ from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = Path(__file__).parents[4] / "deploy"
 HERE = "http://vault.test:8200"
 FIX = "vaultsync policy | vault policy write vaultsync -"
 GOOD = Token(("default", "vaultsync"), 3600.0, True, 86400.0, 0.0, True, 0)

@@ -15,7 +15,7 @@ from typing import Final
 from loguru import logger
 
 from vaultsync import __version__
-from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
+from vaultsync.commands.check.preflight import Asking, CheckReport, Preflight, missing
 from vaultsync.commands.check.report import Hearing
 from vaultsync.commands.check.setup_script import script
 from vaultsync.commands.orphans import Found, Orphan, Orphans
@@ -97,7 +97,7 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
             return await made.explain(only)
 
 
-async def check(settings: Settings) -> Checked:
+async def check(settings: Settings) -> CheckReport:
     """Ask Kubernetes and Vault for all that `run` needs. Writes to neither.
 
     Args:
@@ -111,7 +111,7 @@ async def check(settings: Settings) -> Checked:
     stream = EventStream(login, _nothing, _nothing)
     survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
     try:
-        made = Checkup(_asking(settings), login, vault, stream, index, survey)
+        made = Preflight(_asking(settings), login, vault, stream, index, survey)
         return await made.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
     finally:
         await login.close()
@@ -128,7 +128,7 @@ async def setup(settings: Settings, *, asks: bool) -> str:
     Raises:
         ValueError: a glob of VAULTSYNC_SEED_PATHS is for none of the mounts.
     """
-    found = await check(settings) if asks else Checked()
+    found = await check(settings) if asks else CheckReport()
     return script(missing(_asking(settings), found))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vaultsync.commands.check.rbac import Question
+from vaultsync.commands.check.rbac import AccessReview
 from vaultsync.core import annotations
 from vaultsync.core.errors import KubeDenied, KubeNotFound
 from vaultsync.kube.client import KubeClient
@@ -31,7 +31,7 @@ async def user(client: KubeClient) -> str:
     return str(_mapping(_mapping(told.get("status")).get("userInfo")).get("username", ""))
 
 
-async def may(client: KubeClient, question: Question) -> bool:
+async def may(client: KubeClient, question: AccessReview) -> bool:
     """Whether it would be allowed (https://kubernetes.io/docs/reference/access-authn-authz/authorization/)."""
     resource, _, subresource = question.resource.partition("/")
     attributes = {

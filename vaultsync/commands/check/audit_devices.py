@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
 
-from vaultsync.commands.check.report import Hearing, Line, Mark, Name, cut, some
+from vaultsync.commands.check.report import Check, CheckResult, Hearing, Status, cut, some
 from vaultsync.config.audit_address import (
     ENABLE,
     SERVICE_IP,
@@ -184,17 +184,17 @@ def listener(hearing: Hearing) -> AuditAddress | None:
     return parse_audit_address(hearing.listen) if hearing.listen else None
 
 
-def unread(reason: str = "") -> Line:
+def unread(reason: str = "") -> CheckResult:
     """The devices could not be listed: that is no failure, as few tokens may.
 
     Args:
         reason: Vault's answer, "" if the token lacks the capabilities.
     """
     found = f"needs {_NOT_READABLE}" + (f" ({cut(reason)})" if reason else "")
-    return Line(Name.AUDIT, Mark.NOT_ASKED, found)
+    return CheckResult(Check.AUDIT, Status.NOT_ASKED, found)
 
 
-def listening(hearing: Hearing) -> list[Line]:
+def listening(hearing: Hearing) -> list[CheckResult]:
     """Whether vaultsync itself listens for what can block Vault. TLS is for a tunnel that Vault reaches on loopback."""
     listen = listener(hearing)
     if listen is None or listen.transport is not Transport.TCP or listen.is_loopback or hearing.has_tls:
@@ -202,10 +202,10 @@ def listening(hearing: Hearing) -> list[Line]:
     udp = AuditAddress(Transport.UDP, listen.host, listen.port)
     found = f"takes entries by TCP from other machines ({listen}): Vault waits while vaultsync can't be reached"
     fix = f"VAULTSYNC_AUDIT_LISTEN={udp}, UDP for that port in Service, container and NetworkPolicy, and in Vault: "
-    return [Line(Name.AUDIT, Mark.WARNING, found, fix + ENABLE, "VAULTSYNC_AUDIT_LISTEN")]
+    return [CheckResult(Check.AUDIT, Status.WARNING, found, fix + ENABLE, "VAULTSYNC_AUDIT_LISTEN")]
 
 
-def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[Line]:
+def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[CheckResult]:
     """One line for each device that is wrong, and one for all of them.
 
     Args:
@@ -216,22 +216,22 @@ def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[Line]:
     return [*lines, _all(hearing, found, [device for device in found if device.is_for(hearing)])]
 
 
-def _line(hearing: Hearing, device: AuditDevice) -> Line | None:
+def _line(hearing: Hearing, device: AuditDevice) -> CheckResult | None:
     of = f"{cut(device.path)}/"
     if device.can_block:
         address = cut(device.options.get("address", ""))
         found = f"sends by TCP to {address}: while that can't be reached, each request of each client of Vault waits"
         if device.is_for(hearing) or not hearing.listen:
-            return Line(Name.AUDIT, Mark.FAILED, found, f"{device.again(listener(hearing))} # {DECLARED}", of)
+            return CheckResult(Check.AUDIT, Status.FAILED, found, f"{device.again(listener(hearing))} # {DECLARED}", of)
         fix = "send to that receiver, which is not vaultsync's, by UDP, or from a file by an agent"
-        return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
+        return CheckResult(Check.AUDIT, Status.WARNING, found, fix, of)
     problems = [*_problems(hearing, device)] if device.is_for(hearing) else []
     if not problems:
         return None
     found, fix = "; ".join(problems), f"{device.again(listener(hearing))} # {DECLARED}"
     if device.kind == "file":
         fix = f"disable and enable it without these options; {DECLARED}"
-    return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
+    return CheckResult(Check.AUDIT, Status.WARNING, found, fix, of)
 
 
 def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
@@ -264,13 +264,13 @@ def _enable(hearing: Hearing) -> str:
     return ENABLE
 
 
-def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> Line:
+def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> CheckResult:
     number = f"{len(found)} device{'' if len(found) == 1 else 's'}"
     if not ours and (hearing.listen or hearing.file):
         at = hearing.listen or hearing.file
-        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", _enable(hearing))
+        return CheckResult(Check.AUDIT, Status.WARNING, f"{number}, none of which writes to {at}", _enable(hearing))
     if len(found) == 1 and ours:
         alone = f"{cut(ours[0].path)}/ is the only device: Vault refuses each request that it can't log there"
-        return Line(Name.AUDIT, Mark.WARNING, alone, FILE)
+        return CheckResult(Check.AUDIT, Status.WARNING, alone, FILE)
     delivers = f"; {some([f'{device.path}/' for device in ours])} for vaultsync" if ours else ""
-    return Line(Name.AUDIT, Mark.OK, number + delivers)
+    return CheckResult(Check.AUDIT, Status.OK, number + delivers)

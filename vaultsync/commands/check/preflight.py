@@ -12,9 +12,9 @@ from typing import Final
 
 from vaultsync.commands.check import access, audit_devices
 from vaultsync.commands.check import report as check
-from vaultsync.commands.check.rbac import LEASE, Question, Right, leading, questions, rights
-from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
-from vaultsync.commands.check.setup_script import AUDIENCE, OWN, Account, Missing
+from vaultsync.commands.check.rbac import LEASE, AccessReview, RbacRule, leading, questions, rights
+from vaultsync.commands.check.report import AuditFile, Check, CheckResult, Hearing, Status, Stream
+from vaultsync.commands.check.setup_script import AUDIENCE, OWN_ACCOUNT, ServiceAccount, SetupPlan
 from vaultsync.commands.planner import Explained, Survey
 from vaultsync.commands.policy import (
     DEFAULT_MOUNTS,
@@ -112,7 +112,7 @@ class Asking:
 
 
 @dataclass(slots=True)
-class Checked:
+class CheckReport:
     """What was found; what is not known is as if nothing were there.
 
     Attributes:
@@ -124,20 +124,20 @@ class Checked:
         unasked: the Namespace of an ExternalSecret that could be seeded, where nobody asks for it.
     """
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[CheckResult] = field(default_factory=list)
     user: str = ""
     mounts: tuple[Mount, ...] = ()
     token: Token | None = None
     version: str = ""
     unasked: str = ""
 
-    def is_fine(self, name: Name) -> bool:
+    def is_fine(self, name: Check) -> bool:
         """Whether all checks of that name came out well."""
-        marks = {line.mark for line in self.lines if line.check is name}
-        return marks == {Mark.OK}
+        marks = {line.status for line in self.lines if line.check is name}
+        return marks == {Status.OK}
 
 
-class Checkup:
+class Preflight:
     """One run of all checks.
 
     Args:
@@ -164,8 +164,8 @@ class Checkup:
         self._stream = stream
         self._index = index
         self._survey = survey
-        self._found = Checked()
-        self._no_mounts: list[Line] = []
+        self._found = CheckReport()
+        self._no_mounts: list[CheckResult] = []
         """Of the paths that are in no mount of KV."""
         self._is_told = False
         """Whether Vault tells the token what it may do."""
@@ -174,7 +174,7 @@ class Checkup:
         self._no_list = ""
         """Why they could not be listed, though that is allowed."""
 
-    async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> Checked:
+    async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> CheckReport:
         """Ask everything.
 
         Args:
@@ -186,7 +186,7 @@ class Checkup:
         try:
             uses = await self._uses()
         except VaultUnavailable as error:  # it did answer a moment ago
-            self._add(Line(Name.VAULT, Mark.FAILED, check.cut(str(error)), check.AGAIN))
+            self._add(CheckResult(Check.VAULT, Status.FAILED, check.cut(str(error)), check.AGAIN))
             self._found.token = None
         self._found.mounts = tuple(sorted({mount for _, mount in uses})) if self._found.token else self._guessed()
         await self._source()
@@ -196,7 +196,7 @@ class Checkup:
         await self._external_secrets()
         return self._found
 
-    def _add(self, *lines: Line) -> None:
+    def _add(self, *lines: CheckResult) -> None:
         self._found.lines += lines
 
     # -- Kubernetes
@@ -215,12 +215,12 @@ class Checkup:
             await client.close()
 
     def _no_kubernetes(self, problem: str, fix: str) -> None:
-        self._unlisted = Name.KUBERNETES
+        self._unlisted = Check.KUBERNETES
         self._add(check.no_kubernetes(problem, fix))
         told = {line.check for line in self._found.lines}
-        self._none_of(*(name for name in (Name.CRDS, Name.PERMISSION) if name not in told))
+        self._none_of(*(name for name in (Check.CRDS, Check.PERMISSION) if name not in told))
 
-    def _none_of(self, *names: Name) -> None:
+    def _none_of(self, *names: Check) -> None:
         self._add(*(check.not_asked(name, self._unlisted) for name in names))
 
     async def _ask_kubernetes(self, client: KubeClient) -> None:
@@ -234,9 +234,9 @@ class Checkup:
         best = await self._served(client)
         unlistable = await self._permissions(client, takes_condition=best is None or best.takes_condition)
         if best is None:
-            self._unlisted = Name.CRDS
+            self._unlisted = Check.CRDS
         elif unlistable:
-            self._unlisted = f"{Name.PERMISSION} {unlistable}"
+            self._unlisted = f"{Check.PERMISSION} {unlistable}"
         else:
             await self._list(client, best.version)
 
@@ -245,11 +245,11 @@ class Checkup:
         try:
             found = await access.resources(client, SERVED_VERSIONS)
         except KubeDenied as error:
-            self._add(Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY))
+            self._add(CheckResult(Check.CRDS, Status.FAILED, check.cut(str(error)), NO_DISCOVERY))
             return None
         line = check.crds(found, SERVED_VERSIONS, (EXTERNAL_SECRETS, STORES, CLUSTER_STORES))
         self._add(line)
-        if line.mark is not Mark.OK:
+        if line.status is not Status.OK:
             return None
         version = next(version for version in SERVED_VERSIONS if version in found)
         return Served(version, await takes_condition(client, version))
@@ -274,7 +274,7 @@ class Checkup:
                 unlistable = unlistable or right.resource
         return unlistable
 
-    async def _selected(self, client: KubeClient, right: Right) -> Sequence[str]:
+    async def _selected(self, client: KubeClient, right: RbacRule) -> Sequence[str]:
         """The names of the only namespaces in which a right is used, none where it is used in all or can't be told."""
         selection = self._asking.selection
         if right.namespace:
@@ -292,7 +292,7 @@ class Checkup:
             async with asyncio.TaskGroup() as tasks:
                 await Watches(tasks, client, version, self._asking.selection, self._survey, once=True).start()
         except* VaultsyncError as errors:
-            self._unlisted, self._no_list = Name.STORES, first_reason(errors)
+            self._unlisted, self._no_list = Check.STORES, first_reason(errors)
 
     # -- Vault
 
@@ -302,13 +302,13 @@ class Checkup:
             health = await self._vault.health()
         except (VaultUnavailable, RedirectRefused) as error:
             self._add(check.no_vault(address, str(error), untrusted=isinstance(error, VaultUntrusted)))
-            self._add(check.not_asked(Name.LOGIN, Name.VAULT))
+            self._add(check.not_asked(Check.LOGIN, Check.VAULT))
             return
         self._found.version = health.version
         line = check.vault(address, health)
         self._add(line)
-        if line.mark is Mark.FAILED:
-            self._add(check.not_asked(Name.LOGIN, Name.VAULT))
+        if line.status is Status.FAILED:
+            self._add(check.not_asked(Check.LOGIN, Check.VAULT))
             return
         await self._log_in(self._asking.way)
 
@@ -341,19 +341,19 @@ class Checkup:
     async def _source(self) -> None:
         token = self._found.token
         if token is None:
-            self._add(check.not_asked(Name.SOURCE, Name.LOGIN))
+            self._add(check.not_asked(Check.SOURCE, Check.LOGIN))
             return
         stream = await self._try_stream() if self._asking.streams else Stream(connected=False)
         file = await self._try_file(self._asking.hearing.file) if self._asking.hearing.file else AuditFile()
         version = self._found.version
         self._add(check.source(self._asking.hearing, stream, file, version, self._policy_fix(token)))
 
-    async def _audit(self) -> list[Line]:
+    async def _audit(self) -> list[CheckResult]:
         """Whether an audit device can block Vault, as far as the token may list them."""
         hearing, namespace = self._asking.hearing, self._asking.vault_namespace
         lines = audit_devices.listening(hearing)
         if self._found.token is None:
-            return [*lines, check.not_asked(Name.AUDIT, Name.LOGIN)]
+            return [*lines, check.not_asked(Check.AUDIT, Check.LOGIN)]
         try:
             path = SYS_AUDIT
             granted = (await self._vault.capabilities([path], namespace))[path]
@@ -398,10 +398,10 @@ class Checkup:
 
     def _stores(self) -> None:
         if self._no_list:
-            self._add(Line(Name.STORES, Mark.FAILED, check.cut(self._no_list), check.AGAIN))
+            self._add(CheckResult(Check.STORES, Status.FAILED, check.cut(self._no_list), check.AGAIN))
             return
         if self._unlisted:
-            self._none_of(Name.STORES)
+            self._none_of(Check.STORES)
             return
         others = {}
         ours = 0
@@ -466,7 +466,7 @@ class Checkup:
     async def _policies(self, uses: Uses) -> None:
         token = self._found.token
         if token is None or token.is_root:
-            self._add(check.not_asked(Name.POLICY, Name.LOGIN))
+            self._add(check.not_asked(Check.POLICY, Check.LOGIN))
             return
         asking, fix = self._asking, self._policy_fix(token)
         self._add(await self._policy(asking.vault_namespace, check.OF_ITS_OWN, self._own(token), fix))
@@ -476,19 +476,21 @@ class Checkup:
                 wanted = self._wanted(namespace, mount, paths)
                 self._add(await self._policy(namespace, place, wanted, fix, len(paths)))
             else:
-                self._add(check.not_asked(Name.POLICY, f"{Name.POLICY} {check.OF_ITS_OWN}", place))
+                self._add(check.not_asked(Check.POLICY, f"{Check.POLICY} {check.OF_ITS_OWN}", place))
         self._add(*self._no_mounts[: check.SHOWN])
         if self._unlisted:
-            self._add(check.not_asked(Name.POLICY, self._unlisted, "mounts"))
+            self._add(check.not_asked(Check.POLICY, self._unlisted, "mounts"))
 
-    async def _policy(self, namespace: str, place: str, wanted: Sequence[Asked], fix: str, in_all: int = 0) -> Line:
+    async def _policy(
+        self, namespace: str, place: str, wanted: Sequence[Asked], fix: str, in_all: int = 0
+    ) -> CheckResult:
         granted: dict[str, frozenset[str]] = {}
         paths = [one.path for one in wanted]
         try:
             for start in range(0, len(paths), BATCH):
                 granted |= await self._vault.capabilities(paths[start : start + BATCH], namespace)
         except VaultFailure as error:
-            return Line(Name.POLICY, Mark.FAILED, check.cut(str(error)), check.AGAIN, place)
+            return CheckResult(Check.POLICY, Status.FAILED, check.cut(str(error)), check.AGAIN, place)
         except VaultsyncError as error:
             return check.policy_unknown(place, str(error), fix)
         self._is_told = True
@@ -540,7 +542,7 @@ class Checkup:
 
     async def _external_secrets(self) -> None:
         if self._unlisted or self._found.token is None:
-            self._add(check.not_asked(Name.EXTERNAL_SECRETS, self._unlisted or Name.LOGIN))
+            self._add(check.not_asked(Check.EXTERNAL_SECRETS, self._unlisted or Check.LOGIN))
             return
         explained: list[Explained] = []
         failed = ""
@@ -549,7 +551,7 @@ class Checkup:
         except* VaultsyncError as errors:
             failed = first_reason(errors)
         if failed:
-            self._add(Line(Name.EXTERNAL_SECRETS, Mark.FAILED, check.cut(failed), check.AGAIN))
+            self._add(CheckResult(Check.EXTERNAL_SECRETS, Status.FAILED, check.cut(failed), check.AGAIN))
             return
         reading = [one for one in explained if self._reads(one)]
         wanted = [one for one in reading if one.choice is SeedChoice.WANTED]
@@ -578,11 +580,11 @@ class Checkup:
         return ""
 
 
-async def _refused(client: KubeClient, asked: Sequence[Question]) -> list[Question]:
+async def _refused(client: KubeClient, asked: Sequence[AccessReview]) -> list[AccessReview]:
     """Those that are answered with no."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def is_refused(question: Question) -> bool:
+    async def is_refused(question: AccessReview) -> bool:
         async with gate:
             return not await access.may(client, question)
 
@@ -590,7 +592,7 @@ async def _refused(client: KubeClient, asked: Sequence[Question]) -> list[Questi
     return [question for question, no in zip(asked, answers, strict=True) if no]
 
 
-def missing(asking: Asking, found: Checked) -> Missing:
+def missing(asking: Asking, found: CheckReport) -> SetupPlan:
     """What --print-setup sets up: all that did not come out well, or was not asked, and is one's own.
 
     A person's rights in Kubernetes say nothing of those of vaultsync: they are all set up.
@@ -602,36 +604,36 @@ def missing(asking: Asking, found: Checked) -> Missing:
     Raises:
         ValueError: a glob of VAULTSYNC_SEED_PATHS is for none of the mounts.
     """
-    account = Account.of(found.user)
+    account = ServiceAccount.of(found.user)
     token = found.token
     name = (token.policy if token else "") or POLICY_NAME
-    grants = not found.is_fine(Name.POLICY)
+    grants = not found.is_fine(Check.POLICY)
     way, is_other = asking.way, grants and token is not None and not token.policy
     streams = asking.streams and (not found.version or check.offers_stream(found.version))
     mounts = found.mounts or DEFAULT_MOUNTS
-    return Missing(
-        account=account or OWN,
-        crds=bool(found.lines) and not found.is_fine(Name.CRDS) and found.is_fine(Name.KUBERNETES),
+    return SetupPlan(
+        account=account or OWN_ACCOUNT,
+        crds=bool(found.lines) and not found.is_fine(Check.CRDS) and found.is_fine(Check.KUBERNETES),
         # all of them: another version of external-secrets may take the condition
         rights=()
-        if account and found.is_fine(Name.PERMISSION)
+        if account and found.is_fine(Check.PERMISSION)
         else (*rights(writes=asking.writes, takes_condition=True), *_leading(asking, account)),
         namespaces=asking.selection.namespaces,
         policy=policy(asking.seed_paths, mounts, seeds=asking.seeds, streams=streams) if grants else "",
         policy_name=name,
         way=way,
-        login=not found.is_fine(Name.LOGIN) or (is_other and not way.issues),
+        login=not found.is_fine(Check.LOGIN) or (is_other and not way.issues),
         is_other=is_other,
         audience="" if account and not way.jwt_file else AUDIENCE,
-        audit=not found.is_fine(Name.SOURCE),
-        devices=[line.fix for line in found.lines if line.check is Name.AUDIT and line.mark is Mark.FAILED],
+        audit=not found.is_fine(Check.SOURCE),
+        devices=[line.fix for line in found.lines if line.check is Check.AUDIT and line.status is Status.FAILED],
         seeded=found.unasked or ("" if found.lines else "NAMESPACE"),
         address=asking.address if found.lines else "",
         vault_namespace=asking.vault_namespace,
     )
 
 
-def _leading(asking: Asking, account: Account | None) -> tuple[Right, ...]:
+def _leading(asking: Asking, account: ServiceAccount | None) -> tuple[RbacRule, ...]:
     """The rights in its own namespace. A person's shell does not have what deploy/base sets in the pod."""
     if account:
         return leading(asking.lease, labels=asking.labels)

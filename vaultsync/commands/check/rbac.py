@@ -11,7 +11,7 @@ from vaultsync.core.annotations import GROUP
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class RbacRule:
     """Verbs on one resource.
 
     Attributes:
@@ -37,7 +37,7 @@ class Right:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Question:
+class AccessReview:
     """One verb on one resource, as RBAC is asked: in a namespace ("": in all of them), on an object ("": on any)."""
 
     group: str
@@ -55,13 +55,13 @@ _READ: Final = ("list", "watch")
 _INFORMERS: Final = "what the informers read"
 _PATCH: Final = "patch"
 
-RIGHTS: Final = (
-    Right(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True, "force-sync and vaultsync's own annotations"),
-    Right(GROUP, STATUS, (_PATCH,), True, "the condition Created, where the served CRD takes it"),
-    Right(GROUP, "secretstores", _READ, True, _INFORMERS),
-    Right(GROUP, "clustersecretstores", _READ, False, _INFORMERS),
-    Right("", NAMESPACES, _READ, False, _INFORMERS),
-    Right("", "events", ("create", _PATCH), True, "what `kubectl describe externalsecret` shows"),
+RBAC_RULES: Final = (
+    RbacRule(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True, "force-sync and vaultsync's own annotations"),
+    RbacRule(GROUP, STATUS, (_PATCH,), True, "the condition Created, where the served CRD takes it"),
+    RbacRule(GROUP, "secretstores", _READ, True, _INFORMERS),
+    RbacRule(GROUP, "clustersecretstores", _READ, False, _INFORMERS),
+    RbacRule("", NAMESPACES, _READ, False, _INFORMERS),
+    RbacRule("", "events", ("create", _PATCH), True, "what `kubectl describe externalsecret` shows"),
 )
 """All that are ever used on what is watched, as the ClusterRole of deploy/base grants them."""
 
@@ -69,21 +69,21 @@ LEASE: Final = "vaultsync/vaultsync"
 """VAULTSYNC_LEASE of deploy/base."""
 
 
-def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
+def rights(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ...]:
     """Those that are used.
 
     Args:
         writes: not in a dry run.
         takes_condition: whether the served CRD allows the condition `Created`.
     """
-    left = RIGHTS if takes_condition else tuple(right for right in RIGHTS if right.resource != STATUS)
+    left = RBAC_RULES if takes_condition else tuple(right for right in RBAC_RULES if right.resource != STATUS)
     if writes:
         return left
     reads = ((right, tuple(verb for verb in right.verbs if verb in _READ)) for right in left)
     return tuple(replace(right, verbs=verbs, why=_INFORMERS) for right, verbs in reads if verbs)
 
 
-def leading(lease: str, *, labels: bool) -> tuple[Right, ...]:
+def leading(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
     """Those by which one of several replicas leads, as the Role of deploy/base grants them.
 
     Args:
@@ -95,16 +95,16 @@ def leading(lease: str, *, labels: bool) -> tuple[Right, ...]:
     namespace, _, name = lease.partition("/")
     elects = "by which Lease one of the replicas leads"
     found = (
-        Right("coordination.k8s.io", "leases", ("create",), True, elects, namespace),  # no name can limit that
-        Right("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, elects, namespace, name),
+        RbacRule("coordination.k8s.io", "leases", ("create",), True, elects, namespace),  # no name can limit that
+        RbacRule("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, elects, namespace, name),
     )
-    label = Right(
+    label = RbacRule(
         "", "pods", (_PATCH,), True, "the leader's label, which the Service of the audit port selects", namespace
     )
     return (*found, label) if labels else found
 
 
-def questions(right: Right, namespaces: Sequence[str]) -> list[Question]:
+def questions(right: RbacRule, namespaces: Sequence[str]) -> list[AccessReview]:
     """What is to be asked about a right.
 
     Args:
@@ -116,4 +116,4 @@ def questions(right: Right, namespaces: Sequence[str]) -> list[Question]:
         places = [(name, "") for name in namespaces]
     elif namespaces and right.resource == NAMESPACES:  # each is listed and watched by its name alone
         places = [("", name) for name in namespaces]
-    return [Question(right.group, right.resource, verb, *place) for verb in right.verbs for place in places]
+    return [AccessReview(right.group, right.resource, verb, *place) for verb in right.verbs for place in places]

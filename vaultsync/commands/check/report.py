@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from vaultsync.commands.check.rbac import Question, Right
+from vaultsync.commands.check.rbac import AccessReview, RbacRule
 from vaultsync.commands.policy import Asked, command
 from vaultsync.config.audit_address import ENABLE
 from vaultsync.config.auth import Auth, Way, make_token
@@ -30,7 +30,7 @@ SETUP: Final = "`vaultsync check --print-setup`"
 _SET_UP: Final = f"{SETUP} prints what makes {{}}, the role and its policy"
 
 
-class Mark(StrEnum):
+class Status(StrEnum):
     """How a check came out."""
 
     OK = "ok"
@@ -41,7 +41,7 @@ class Mark(StrEnum):
     """Something before it has to be mended first."""
 
 
-class Name(StrEnum):
+class Check(StrEnum):
     """The checks, in the order in which they are made."""
 
     SETTINGS = "settings"
@@ -58,20 +58,20 @@ class Name(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One check.
 
     Attributes:
-        of: which of its kind, such as a resource or a mount; "" where there is one alone.
+        subject: the resource, mount or setting that was checked; "" where there is one alone.
         found: what is so.
         fix: what mends it, "" where nothing is to be done.
     """
 
-    check: Name
-    mark: Mark
+    check: Check
+    status: Status
     found: str
     fix: str = ""
-    of: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,41 +120,41 @@ class Hearing:
     has_tls: bool = False
 
 
-def is_red(lines: Sequence[Line]) -> bool:
+def is_red(lines: Sequence[CheckResult]) -> bool:
     """Whether something has to be mended."""
-    return any(line.mark is Mark.FAILED for line in lines)
+    return any(line.status is Status.FAILED for line in lines)
 
 
-def not_asked(check: Name, because: str, of: str = "") -> Line:
+def not_asked(check: Check, because: str, of: str = "") -> CheckResult:
     """It could not be asked.
 
     Args:
         check: which.
         because: what has to be mended first.
-        of: as in Line.
+        of: as in CheckResult.
     """
-    return Line(check, Mark.NOT_ASKED, f"needs {because}", of=of)
+    return CheckResult(check, Status.NOT_ASKED, f"needs {because}", subject=of)
 
 
 # -- settings
 
 
-def right_settings() -> Line:
+def right_settings() -> CheckResult:
     """All are valid."""
-    return Line(Name.SETTINGS, Mark.OK, "all are valid")
+    return CheckResult(Check.SETTINGS, Status.OK, "all are valid")
 
 
-def removed_settings(removed: Mapping[str, str]) -> list[Line]:
+def removed_settings(removed: Mapping[str, str]) -> list[CheckResult]:
     """Variables that are set, and that this version does not know any more.
 
     Args:
         removed: what to do, by variable.
     """
     found = "has no effect any more"
-    return [Line(Name.SETTINGS, Mark.WARNING, found, fix, name) for name, fix in removed.items()]
+    return [CheckResult(Check.SETTINGS, Status.WARNING, found, fix, name) for name, fix in removed.items()]
 
 
-def wrong_settings(problems: Sequence[tuple[str, str]]) -> list[Line]:
+def wrong_settings(problems: Sequence[tuple[str, str]]) -> list[CheckResult]:
     """Some are wrong, and nothing else is asked.
 
     Args:
@@ -162,26 +162,30 @@ def wrong_settings(problems: Sequence[tuple[str, str]]) -> list[Line]:
     """
     help = "vaultsync run --help tells what is right"
     lines = [
-        Line(Name.SETTINGS, Mark.FAILED, what, f"set {name}: {help}" if name else f"change one of them: {help}", name)
+        CheckResult(
+            Check.SETTINGS, Status.FAILED, what, f"set {name}: {help}" if name else f"change one of them: {help}", name
+        )
         for name, what in problems
     ]
-    return lines + [not_asked(name, Name.SETTINGS) for name in Name if name is not Name.SETTINGS]
+    return lines + [not_asked(name, Check.SETTINGS) for name in Check if name is not Check.SETTINGS]
 
 
 # -- Kubernetes
 
 
-def no_kubernetes(problem: str, fix: str) -> Line:
+def no_kubernetes(problem: str, fix: str) -> CheckResult:
     """There is no speaking to it."""
-    return Line(Name.KUBERNETES, Mark.FAILED, cut(problem), fix)
+    return CheckResult(Check.KUBERNETES, Status.FAILED, cut(problem), fix)
 
 
-def kubernetes(server: str, version: str, user: str) -> Line:
+def kubernetes(server: str, version: str, user: str) -> CheckResult:
     """It answers."""
-    return Line(Name.KUBERNETES, Mark.OK, f"{version} at {server}, as {user or 'a user whose name it does not tell'}")
+    return CheckResult(
+        Check.KUBERNETES, Status.OK, f"{version} at {server}, as {user or 'a user whose name it does not tell'}"
+    )
 
 
-def crds(served: Mapping[str, frozenset[str]], known: Sequence[str], kinds: Sequence[str]) -> Line:
+def crds(served: Mapping[str, frozenset[str]], known: Sequence[str], kinds: Sequence[str]) -> CheckResult:
     """Whether external-secrets is installed.
 
     Args:
@@ -193,14 +197,14 @@ def crds(served: Mapping[str, frozenset[str]], known: Sequence[str], kinds: Sequ
     best = next((version for version in known if version in served), None)
     if best is None:
         others = f" but in {', '.join(sorted(served))}" if served else ""
-        return Line(Name.CRDS, Mark.FAILED, f"{annotations.GROUP} is not served{others}", fix)
+        return CheckResult(Check.CRDS, Status.FAILED, f"{annotations.GROUP} is not served{others}", fix)
     missing = [kind for kind in kinds if kind not in served[best]]
     if missing:
-        return Line(Name.CRDS, Mark.FAILED, f"{annotations.GROUP}/{best} has no {', '.join(missing)}", fix)
-    return Line(Name.CRDS, Mark.OK, f"{annotations.GROUP}/{best} (served: {', '.join(sorted(served))})")
+        return CheckResult(Check.CRDS, Status.FAILED, f"{annotations.GROUP}/{best} has no {', '.join(missing)}", fix)
+    return CheckResult(Check.CRDS, Status.OK, f"{annotations.GROUP}/{best} (served: {', '.join(sorted(served))})")
 
 
-def permission(right: Right, refused: Sequence[Question], user: str, *, by_namespace: bool) -> Line:
+def permission(right: RbacRule, refused: Sequence[AccessReview], user: str, *, by_namespace: bool) -> CheckResult:
     """Whether RBAC grants a right.
 
     Args:
@@ -210,17 +214,17 @@ def permission(right: Right, refused: Sequence[Question], user: str, *, by_names
         by_namespace: whether it was asked for some namespaces alone.
     """
     if not refused:
-        return Line(Name.PERMISSION, Mark.OK, ", ".join(right.verbs), of=right.label)
+        return CheckResult(Check.PERMISSION, Status.OK, ", ".join(right.verbs), subject=right.label)
     verbs = [verb for verb in right.verbs if any(one.verb == verb for one in refused)]
     places = sorted({one.namespace or one.name for one in refused} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
-    return Line(Name.PERMISSION, Mark.FAILED, found, _rbac(user, by_namespace=by_namespace), right.label)
+    return CheckResult(Check.PERMISSION, Status.FAILED, found, _rbac(user, by_namespace=by_namespace), right.label)
 
 
-def permission_unknown(right: Right, problem: str) -> Line:
+def permission_unknown(right: RbacRule, problem: str) -> CheckResult:
     """The API server does not say: that is no refusal."""
     fix = "bind the ClusterRole system:basic-user, which lets everybody ask for their own rights"
-    return Line(Name.PERMISSION, Mark.WARNING, cut(problem), fix, right.label)
+    return CheckResult(Check.PERMISSION, Status.WARNING, cut(problem), fix, right.label)
 
 
 def _rbac(user: str, *, by_namespace: bool) -> str:
@@ -233,7 +237,7 @@ def _rbac(user: str, *, by_namespace: bool) -> str:
 # -- Vault
 
 
-def no_vault(address: str, problem: str, *, untrusted: bool) -> Line:
+def no_vault(address: str, problem: str, *, untrusted: bool) -> CheckResult:
     """It gives no usable answer.
 
     Args:
@@ -244,20 +248,24 @@ def no_vault(address: str, problem: str, *, untrusted: bool) -> Line:
     fix = f"set VAULT_ADDR to Vault's address, http or https as Vault listens, and let {address} be reached from here"
     if untrusted:
         fix = "set VAULT_CACERT to a PEM file with the CA that signed Vault's certificate, VAULT_ADDR to a name in that"
-    return Line(Name.VAULT, Mark.FAILED, cut(problem), fix)
+    return CheckResult(Check.VAULT, Status.FAILED, cut(problem), fix)
 
 
-def vault(address: str, health: Health) -> Line:
+def vault(address: str, health: Health) -> CheckResult:
     """It answers, and is of use or not."""
     if not health.initialized:
-        return Line(Name.VAULT, Mark.FAILED, f"{address} is not initialised", "vault operator init, and unseal")
+        return CheckResult(
+            Check.VAULT, Status.FAILED, f"{address} is not initialised", "vault operator init, and unseal"
+        )
     if health.sealed:
-        return Line(Name.VAULT, Mark.FAILED, f"{address} is sealed", f"VAULT_ADDR={address} vault operator unseal")
+        return CheckResult(
+            Check.VAULT, Status.FAILED, f"{address} is sealed", f"VAULT_ADDR={address} vault operator unseal"
+        )
     role = "standby" if health.standby else "active"
-    return Line(Name.VAULT, Mark.OK, f"{health.version} at {address}, unsealed, {role}")
+    return CheckResult(Check.VAULT, Status.OK, f"{health.version} at {address}, unsealed, {role}")
 
 
-def no_credential(problem: str, way: Way) -> Line:
+def no_credential(problem: str, way: Way) -> CheckResult:
     """What it logs in with can't be read.
 
     Args:
@@ -271,10 +279,10 @@ def no_credential(problem: str, way: Way) -> Line:
         fix = f"name a file with the ServiceAccount's token in {name}, as deploy/base does; {_SET_UP.format(way.at)}"
     else:
         fix = f"write a token there, such as of {make_token(POLICY_NAME)}: {SETUP} prints how, and its policy"
-    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
+    return CheckResult(Check.LOGIN, Status.FAILED, cut(problem), fix)
 
 
-def no_login(problem: str, way: Way) -> Line:
+def no_login(problem: str, way: Way) -> CheckResult:
     """Vault does not take what it logs in with.
 
     Args:
@@ -289,10 +297,10 @@ def no_login(problem: str, way: Way) -> Line:
         fix = f"have {way.role_at} take {shown}: {_SET_UP.format(way.at)}; what is there, {' and '.join(reads)} tell"
     else:
         fix = f"have {way.holding(POLICY_NAME)}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
-    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
+    return CheckResult(Check.LOGIN, Status.FAILED, cut(problem), fix)
 
 
-def no_look_up(problem: str, way: Way) -> Line:
+def no_look_up(problem: str, way: Way) -> CheckResult:
     """It has logged in, and the token may not look at itself.
 
     Args:
@@ -300,10 +308,10 @@ def no_look_up(problem: str, way: Way) -> Line:
         way: how it logs in.
     """
     fix = f"grant `read` on {LOOK_UP} by the policy that {way.role_at} gives: {SETUP} prints it"
-    return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
+    return CheckResult(Check.LOGIN, Status.FAILED, cut(problem), fix)
 
 
-def login(token: Token, way: Way) -> Line:
+def login(token: Token, way: Way) -> CheckResult:
     """The token is valid; whether it is one to live with.
 
     Args:
@@ -312,10 +320,10 @@ def login(token: Token, way: Way) -> Line:
     """
     make = f"have {way.holding(token.policy or POLICY_NAME)}"
     if token.is_root:
-        return Line(Name.LOGIN, Mark.FAILED, "a root token, which may read every value", make)
+        return CheckResult(Check.LOGIN, Status.FAILED, "a root token, which may read every value", make)
     if way.issues:
         life = f"it ends in {age(token.ttl)}, and vaultsync renews or replaces it" if token.ttl else "it does not end"
-        return Line(Name.LOGIN, Mark.OK, f"policies {', '.join(token.policies)}; {life}")
+        return CheckResult(Check.LOGIN, Status.OK, f"policies {', '.join(token.policies)}; {life}")
     weak = []
     if token.uses:
         weak.append(f"ends after {token.uses} more requests")
@@ -328,8 +336,8 @@ def login(token: Token, way: Way) -> Line:
     life = f"it ends in {age(token.ttl)}, and vaultsync renews it" if token.ttl else "it does not end"
     held = f"policies {', '.join(token.policies)}"
     if weak:
-        return Line(Name.LOGIN, Mark.WARNING, f"{held}; the token {', and '.join(weak)}", make)
-    return Line(Name.LOGIN, Mark.OK, f"{held}; {life}")
+        return CheckResult(Check.LOGIN, Status.WARNING, f"{held}; the token {', and '.join(weak)}", make)
+    return CheckResult(Check.LOGIN, Status.OK, f"{held}; {life}")
 
 
 OF_ITS_OWN: Final = "sys/ and auth/"
@@ -343,7 +351,7 @@ def policy(
     fix: str,
     paths: int,
     in_all: int,
-) -> Line:
+) -> CheckResult:
     """Whether the token may do what is needed in one mount, or of Vault itself, and no more.
 
     Args:
@@ -356,25 +364,25 @@ def policy(
     """
     missing = {one.path: lacks for one in wanted if (lacks := one.needed - granted[one.path])}
     if missing:
-        return Line(Name.POLICY, Mark.FAILED, f"may not {_on_paths(missing)}", fix, place)
+        return CheckResult(Check.POLICY, Status.FAILED, f"may not {_on_paths(missing)}", fix, place)
     excess = {one.path: more for one in wanted if (more := granted[one.path] - one.most)}
     if excess:
         found = f"all that is needed, but it may also {_on_paths(excess)}"
-        return Line(Name.POLICY, Mark.WARNING, found, fix, place)
+        return CheckResult(Check.POLICY, Status.WARNING, found, fix, place)
     some_of = f"{paths} of " if paths < in_all else ""
     used = f" (asked for {some_of}{in_all} path{'' if in_all == 1 else 's'} in use)" if in_all else ""
-    return Line(Name.POLICY, Mark.OK, f"all that is needed, and no more{used}", of=place)
+    return CheckResult(Check.POLICY, Status.OK, f"all that is needed, and no more{used}", subject=place)
 
 
-def policy_unknown(place: str, problem: str, fix: str) -> Line:
+def policy_unknown(place: str, problem: str, fix: str) -> CheckResult:
     """Vault does not say what the token may do: that is no reason why it should not be enough."""
-    return Line(Name.POLICY, Mark.WARNING, cut(problem), f"grant `update` on {CAPABILITIES}: {fix}", place)
+    return CheckResult(Check.POLICY, Status.WARNING, cut(problem), f"grant `update` on {CAPABILITIES}: {fix}", place)
 
 
-def no_mount(path: str, problem: str) -> Line:
+def no_mount(path: str, problem: str) -> CheckResult:
     """A path that is read, or the path of a store, is in no mount of KV."""
     fix = "name a mount of KV in the store's spec.provider.vault.path, and its version in spec.provider.vault.version"
-    return Line(Name.POLICY, Mark.FAILED, cut(problem), fix, cut(path))
+    return CheckResult(Check.POLICY, Status.FAILED, cut(problem), fix, cut(path))
 
 
 def mend_policy(mounts: Sequence[Mount], token: Token, way: Way, *, streams: bool) -> str:
@@ -420,7 +428,7 @@ def knows_subscribe(version: str) -> bool:
     return number is not None and offers_stream(version) and (int(number[1]), int(number[2])) >= (1, 15)
 
 
-def source(hearing: Hearing, stream: Stream, file: AuditFile, version: str, policy_fix: str) -> Line:
+def source(hearing: Hearing, stream: Stream, file: AuditFile, version: str, policy_fix: str) -> CheckResult:
     """Which source tells of changes, and why.
 
     Args:
@@ -434,25 +442,29 @@ def source(hearing: Hearing, stream: Stream, file: AuditFile, version: str, poli
     chosen = f"as VAULTSYNC_SOURCE is {hearing.wanted}"
     poll = f"the poll, every {age(hearing.interval)}"
     if hearing.wanted == "poll":
-        return Line(Name.SOURCE, Mark.OK, f"{poll}, {chosen}")
+        return CheckResult(Check.SOURCE, Status.OK, f"{poll}, {chosen}")
     if hearing.wanted == "audit":
-        bad = Mark.FAILED if file.problem and not hearing.listen else Mark.WARNING
-        return Line(Name.SOURCE, bad if weak else Mark.OK, f"{audit}, {chosen}", weak)
+        bad = Status.FAILED if file.problem and not hearing.listen else Status.WARNING
+        return CheckResult(Check.SOURCE, bad if weak else Status.OK, f"{audit}, {chosen}", weak)
     if stream.connected:
         found = "the event stream, as Vault offers it"
         if audit and not weak:
-            return Line(Name.SOURCE, Mark.OK, f"{found}; of deletions, which that tells to root tokens alone, {audit}")
+            return CheckResult(
+                Check.SOURCE, Status.OK, f"{found}; of deletions, which that tells to root tokens alone, {audit}"
+            )
         late = f"{found}; deletions, which that tells to root tokens alone, are healed late: "
-        return Line(Name.SOURCE, Mark.WARNING, late + (audit or "there is no audit device"), weak or AUDIT_FIX)
+        return CheckResult(
+            Check.SOURCE, Status.WARNING, late + (audit or "there is no audit device"), weak or AUDIT_FIX
+        )
     could = offers_stream(version)
     away = f"no event stream: {cut(stream.reason)}" if could else f"Vault {version} has no event stream"
     mend = policy_fix if could and stream.refused else "let a websocket from here through to Vault" if could else ""
     if hearing.wanted == "events":
-        return Line(Name.SOURCE, Mark.FAILED, f"{away}, and {chosen}", mend or "set VAULTSYNC_SOURCE=auto")
+        return CheckResult(Check.SOURCE, Status.FAILED, f"{away}, and {chosen}", mend or "set VAULTSYNC_SOURCE=auto")
     if audit and not weak:
-        return Line(Name.SOURCE, Mark.WARNING if mend else Mark.OK, f"{audit}; {away}", mend)
+        return CheckResult(Check.SOURCE, Status.WARNING if mend else Status.OK, f"{audit}; {away}", mend)
     found = f"{poll}; {away}; and {audit or 'there is no audit device'}"
-    return Line(Name.SOURCE, Mark.WARNING, found, mend or weak or AUDIT_FIX)
+    return CheckResult(Check.SOURCE, Status.WARNING, found, mend or weak or AUDIT_FIX)
 
 
 def _audit(hearing: Hearing, file: AuditFile) -> tuple[str, str]:
@@ -477,7 +489,7 @@ def _audit(hearing: Hearing, file: AuditFile) -> tuple[str, str]:
 # -- stores and ExternalSecrets
 
 
-def stores(ours: Sequence[str], in_all: int, others: Mapping[str, str]) -> Line:
+def stores(ours: Sequence[str], in_all: int, others: Mapping[str, str]) -> CheckResult:
     """How many stores are in this Vault.
 
     Args:
@@ -493,20 +505,24 @@ def stores(ours: Sequence[str], in_all: int, others: Mapping[str, str]) -> Line:
     found = f"{in_all} in this Vault"
     if alike:
         found += f"; {len(alike)} in what may be this Vault by another address: {some(list(alike))}"
-        return Line(Name.STORES, Mark.WARNING if in_all else Mark.FAILED, found, fix)
+        return CheckResult(Check.STORES, Status.WARNING if in_all else Status.FAILED, found, fix)
     if others:
         found += f", {len(others)} in another: {some(list(others))}"
-        return Line(Name.STORES, Mark.OK, found) if in_all else Line(Name.STORES, Mark.FAILED, found, fix)
+        return (
+            CheckResult(Check.STORES, Status.OK, found)
+            if in_all
+            else CheckResult(Check.STORES, Status.FAILED, found, fix)
+        )
     if in_all:
-        return Line(Name.STORES, Mark.OK, found)
+        return CheckResult(Check.STORES, Status.OK, found)
     where = f"create a SecretStore or ClusterSecretStore with spec.provider.vault.server {ours[0]}"
-    return Line(Name.STORES, Mark.WARNING, "there is no store of Vault among what the settings select", where)
+    return CheckResult(Check.STORES, Status.WARNING, "there is no store of Vault among what the settings select", where)
 
 
 AGAIN: Final = "ask again; vaultsync itself goes on trying"
 
 
-def external_secrets(reading: int, wanted: int, blocked: Sequence[tuple[str, str]], unasked: str) -> Line:
+def external_secrets(reading: int, wanted: int, blocked: Sequence[tuple[str, str]], unasked: str) -> CheckResult:
     """The first ExternalSecret that is blocked.
 
     Args:
@@ -520,11 +536,11 @@ def external_secrets(reading: int, wanted: int, blocked: Sequence[tuple[str, str
         name, reason = blocked[0]
         rest = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
         fix = f"vaultsync explain {name}" + (", and of all: vaultsync plan" if rest else "")
-        return Line(Name.EXTERNAL_SECRETS, Mark.FAILED, f"{name} is blocked{rest}: {cut(reason)}", fix)
+        return CheckResult(Check.EXTERNAL_SECRETS, Status.FAILED, f"{name} is blocked{rest}: {cut(reason)}", fix)
     if unasked:
         fix = f"kubectl annotate namespace {unasked} {annotations.SEED}=true"
-        return Line(Name.EXTERNAL_SECRETS, Mark.WARNING, f"{count}: none asks for it", fix)
-    return Line(Name.EXTERNAL_SECRETS, Mark.OK, f"{count}; none is blocked")
+        return CheckResult(Check.EXTERNAL_SECRETS, Status.WARNING, f"{count}: none asks for it", fix)
+    return CheckResult(Check.EXTERNAL_SECRETS, Status.OK, f"{count}; none is blocked")
 
 
 def resembles(one: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from vaultsync.commands.check.audit_devices import FILE
-from vaultsync.commands.check.rbac import NAMESPACES, Right
+from vaultsync.commands.check.rbac import NAMESPACES, RbacRule
 from vaultsync.config.audit_address import ENABLE
 from vaultsync.config.auth import MOUNTED, Auth, Way, make_token
 from vaultsync.core import annotations
@@ -85,14 +85,14 @@ _CRDS: Final = "# external-secrets is missing: https://external-secrets.io/lates
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ServiceAccount:
     """A ServiceAccount."""
 
     namespace: str
     name: str
 
     @classmethod
-    def of(cls, user: str) -> "Account | None":
+    def of(cls, user: str) -> "ServiceAccount | None":
         """By the name under which the API server knows it, None for anybody else."""
         kind, _, rest = user.partition("system:serviceaccount:")
         namespace, colon, name = rest.partition(":")
@@ -104,12 +104,12 @@ class Account:
         return f"system:serviceaccount:{self.namespace}:{self.name}"
 
 
-OWN: Final = Account(NAMESPACE, "vaultsync")
+OWN_ACCOUNT: Final = ServiceAccount(NAMESPACE, "vaultsync")
 """The one of deploy/base."""
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class SetupPlan:
     """What is to be set up.
 
     Attributes:
@@ -129,9 +129,9 @@ class Missing:
         address, vault_namespace: VAULT_ADDR and VAULT_NAMESPACE, "" where they are not set.
     """
 
-    account: Account = OWN
+    account: ServiceAccount = OWN_ACCOUNT
     crds: bool = False
-    rights: Sequence[Right] = ()
+    rights: Sequence[RbacRule] = ()
     namespaces: Sequence[str] = ()
     policy: str = ""
     policy_name: str = "vaultsync"
@@ -146,13 +146,13 @@ class Missing:
     vault_namespace: str = ""
 
 
-def script(missing: Missing) -> str:
+def script(missing: SetupPlan) -> str:
     """The commands."""
     parts = [part for part in _parts(missing) if part]
     return "\n\n".join([_HEAD, *(["set -eu", *parts] if parts else [_NOTHING])]) + "\n"
 
 
-def _parts(missing: Missing) -> Iterator[str]:
+def _parts(missing: SetupPlan) -> Iterator[str]:
     yield _CRDS if missing.crds else ""
     if missing.rights:
         yield "# In Kubernetes: who vaultsync is, and its rights\n" + _apply(_manifests(missing))
@@ -176,7 +176,7 @@ def _parts(missing: Missing) -> Iterator[str]:
         )
 
 
-def _to_vault(missing: Missing) -> str:
+def _to_vault(missing: SetupPlan) -> str:
     """Which Vault it is, unless the shell says otherwise: an admin may reach it by another address."""
     given = {"VAULT_ADDR": missing.address, "VAULT_NAMESPACE": missing.vault_namespace}
     lines = [f': "${{{name}:={_in_quotes(value)}}}"; export {name}' for name, value in given.items() if value]
@@ -188,7 +188,7 @@ def _in_quotes(text: str) -> str:
     return "".join(f"\\{char}" if char in '\\"$`}' else char for char in text)
 
 
-def _login(missing: Missing) -> Iterator[str]:
+def _login(missing: SetupPlan) -> Iterator[str]:
     way = missing.way
     if way.auth is Auth.TOKEN:
         yield _token(missing)
@@ -210,7 +210,7 @@ def _login(missing: Missing) -> Iterator[str]:
         yield _ids(missing)
 
 
-def _bounds(missing: Missing) -> list[str]:
+def _bounds(missing: SetupPlan) -> list[str]:
     """Who may log in by the role."""
     account, audience = missing.account, missing.audience
     if missing.way.auth is Auth.KUBERNETES:
@@ -222,7 +222,7 @@ def _bounds(missing: Missing) -> list[str]:
     return []
 
 
-def _token(missing: Missing) -> str:
+def _token(missing: SetupPlan) -> str:
     kept = [_Kept("token", "token", missing.way.token_file)]
     return "\n".join(
         [
@@ -233,7 +233,7 @@ def _token(missing: Missing) -> str:
     )
 
 
-def _ids(missing: Missing) -> str:
+def _ids(missing: SetupPlan) -> str:
     way, name = missing.way, "secret-id"
     kept = [_Kept("role-id", "role_id", way.role_id_file), _Kept(name, "secret_id", way.secret_id_file)]
     if kept[1].is_here:
@@ -272,7 +272,7 @@ def _place(kept: Sequence[_Kept], holder: str) -> str:
     return " and ".join(files if len(files) == len(kept) else [*files, f"the Secret {holder}"])
 
 
-def _put(missing: Missing, holder: str, kept: Sequence[_Kept]) -> list[str]:
+def _put(missing: SetupPlan, holder: str, kept: Sequence[_Kept]) -> list[str]:
     """The commands that write it there: no argument of a command holds it, which others could see."""
     lines = [f'(umask 077; printf %s "${one.variable}" >{shlex.quote(one.file)})' for one in kept if one.is_here]
     coded = [f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')" for one in kept if not one.is_here]
@@ -287,7 +287,7 @@ def _apply(manifests: Sequence[Mapping[str, Any]]) -> str:
     return f"kubectl apply --server-side --force-conflicts -f - <<'{END}'\n{text}{END}"
 
 
-def _manifests(missing: Missing) -> list[Mapping[str, Any]]:
+def _manifests(missing: SetupPlan) -> list[Mapping[str, Any]]:
     """Those of deploy/base, or of deploy/namespaced, without the Deployment."""
     account, rights = missing.account, [right for right in missing.rights if not right.namespace]
     found: list[Mapping[str, Any]] = [
@@ -317,7 +317,7 @@ def _role(kind: str, metadata: Mapping[str, str], rules: Sequence[Mapping[str, A
     return _object(f"{RBAC}/v1", kind, metadata, rules=list(rules))
 
 
-def _rule(right: Right, namespaces: Sequence[str] = ()) -> dict[str, Any]:
+def _rule(right: RbacRule, namespaces: Sequence[str] = ()) -> dict[str, Any]:
     rule: dict[str, Any] = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
     if right.name:
         rule["resourceNames"] = [right.name]
@@ -326,7 +326,7 @@ def _rule(right: Right, namespaces: Sequence[str] = ()) -> dict[str, Any]:
     return rule
 
 
-def _binding(kind: str, role: str, account: Account, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _binding(kind: str, role: str, account: ServiceAccount, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Of a role of that kind, in the namespace of the metadata or, without one, in all."""
     return _object(
         f"{RBAC}/v1",

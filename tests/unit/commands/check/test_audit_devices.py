@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultsync.commands.check.audit_devices import AuditDevice, devices, listening, parse_devices, unread
-from vaultsync.commands.check.report import Hearing, Mark
+from vaultsync.commands.check.report import Hearing, Status
 from vaultsync.config.audit_address import parse_audit_address
 
 UDP = "udp:0.0.0.0:8220"
@@ -24,8 +24,8 @@ def sends_to(address: str, socket_type: str = "tcp", path: str = "vaultsync", **
     return AuditDevice(path, "socket", {"address": address, "write_timeout": "10ms", **more, **options})
 
 
-def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
-    return {line.of: line.mark for line in devices(hearing(listen), found)}
+def marked(listen: str, *found: AuditDevice) -> dict[str, Status]:
+    return {line.subject: line.status for line in devices(hearing(listen), found)}
 
 
 @pytest.mark.parametrize(
@@ -49,32 +49,32 @@ def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
 def test_tcp_to_another_machine_can_block_vault(address: str, socket_type: str, blocks: bool) -> None:
     device = sends_to(address, socket_type)
     assert device.can_block == blocks
-    assert (marked(UDP, device, FILE).get("vaultsync/") is Mark.FAILED) == blocks
+    assert (marked(UDP, device, FILE).get("vaultsync/") is Status.FAILED) == blocks
 
 
 @pytest.mark.parametrize(
     ("listen", "address", "path", "mark"),
     [
-        (UDP, "10.1.2.3:8220", "a", Mark.FAILED),  # its port
-        (UDP, "10.1.2.3:9000", "vaultsync-west", Mark.FAILED),
-        (UDP, "vaultsync.example:9000", "a", Mark.FAILED),
-        (UDP, "siem.example:9000", "a", Mark.WARNING),
-        ("", "siem.example:9000", "a", Mark.FAILED),  # whose it is, can't be told
+        (UDP, "10.1.2.3:8220", "a", Status.FAILED),  # its port
+        (UDP, "10.1.2.3:9000", "vaultsync-west", Status.FAILED),
+        (UDP, "vaultsync.example:9000", "a", Status.FAILED),
+        (UDP, "siem.example:9000", "a", Status.WARNING),
+        ("", "siem.example:9000", "a", Status.FAILED),  # whose it is, can't be told
     ],
 )
-def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Mark) -> None:
+def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Status) -> None:
     assert marked(listen, sends_to(address, path=path), FILE)[f"{path}/"] is mark
 
 
 def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
     [line] = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp")])
-    assert (line.mark, line.found, line.fix) == (Mark.OK, "2 devices; vaultsync/ for vaultsync", "")
+    assert (line.status, line.found, line.fix) == (Status.OK, "2 devices; vaultsync/ for vaultsync", "")
     [line] = devices(hearing("", "/vault/logs/audit.log"), [FILE, AuditDevice("syslog", "syslog")])
-    assert (line.mark, line.found) == (Mark.OK, "2 devices; file/ for vaultsync")
+    assert (line.status, line.found) == (Status.OK, "2 devices; file/ for vaultsync")
     [line] = devices(hearing("unix:/run/a"), [FILE, sends_to("/run/a", "unix", "a")])
-    assert (line.mark, line.found) == (Mark.OK, "2 devices; a/ for vaultsync")
+    assert (line.status, line.found) == (Status.OK, "2 devices; a/ for vaultsync")
     [line] = devices(hearing(""), [])
-    assert (line.mark, line.found) == (Mark.OK, "0 devices")
+    assert (line.status, line.found) == (Status.OK, "0 devices")
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,24 @@ def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
 )
 def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict[str, str], words: str) -> None:
     first, _ = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp", **options)])
-    assert (first.of, first.mark) == ("vaultsync/", Mark.WARNING)
+    assert (first.subject, first.status) == ("vaultsync/", Status.WARNING)
     assert words in first.found
     assert "socket_type=udp" in first.fix
     [(name, value)] = options.items()
     assert f"{name}={value} " not in first.fix.partition("#")[0]
     other = sends_to("siem.example:9000", "udp", "siem", **options)
-    assert [line.of for line in devices(hearing(), [FILE, other])] == [""]
+    assert [line.subject for line in devices(hearing(), [FILE, other])] == [""]
     if "write_timeout" in options:  # of a socket alone
         return
     file = AuditDevice("file", "file", {"file_path": "/a", **options})
     first, _ = devices(hearing("", "/a"), [file, AuditDevice("syslog", "syslog")])
-    assert (first.of, first.mark) == ("file/", Mark.WARNING)
+    assert (first.subject, first.status) == ("file/", Status.WARNING)
 
 
 @pytest.mark.parametrize("value", ["false", "False", "0", "f"])
 def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
-    assert [line.mark for line in devices(hearing(), [FILE, sends_to("192.0.2.1:8220", "udp", log_raw=value)])] == [
-        Mark.OK
+    assert [line.status for line in devices(hearing(), [FILE, sends_to("192.0.2.1:8220", "udp", log_raw=value)])] == [
+        Status.OK
     ]
 
 
@@ -168,7 +168,7 @@ def test_a_device_is_read_from_vaults_answer() -> None:
 
 
 def test_tls_is_for_a_tunnel_and_no_reason_to_warn() -> None:
-    assert [line.mark for line in listening(hearing("0.0.0.0:8220"))] == [Mark.WARNING]
+    assert [line.status for line in listening(hearing("0.0.0.0:8220"))] == [Status.WARNING]
     assert listening(hearing("0.0.0.0:8220", has_tls=True)) == []
 
 

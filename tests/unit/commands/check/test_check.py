@@ -23,9 +23,9 @@ from vaultsync.cli import main
 from vaultsync.commands import output as tables
 from vaultsync.commands.check import report as check
 from vaultsync.commands.check.audit_devices import AuditDevice
-from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leading, questions, rights
-from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
-from vaultsync.commands.check.setup_script import OWN, Account, Missing, script
+from vaultsync.commands.check.rbac import LEASE, RBAC_RULES, AccessReview, RbacRule, leading, questions, rights
+from vaultsync.commands.check.report import AuditFile, Check, CheckResult, Hearing, Status, Stream
+from vaultsync.commands.check.setup_script import OWN_ACCOUNT, ServiceAccount, SetupPlan, script
 from vaultsync.commands.policy import Asked, asked, policy, stand_ins
 from vaultsync.config.auth import Auth, Way
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
@@ -63,7 +63,7 @@ def granted(rules: list[dict[str, Any]]) -> Rules:
     }
 
 
-def used(listed: tuple[Right, ...]) -> Rules:
+def used(listed: tuple[RbacRule, ...]) -> Rules:
     return {(right.group, right.resource, verb) for right in listed for verb in right.verbs}
 
 
@@ -87,13 +87,13 @@ def by_name(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 def test_the_rights_are_those_of_the_shipped_cluster_role() -> None:
     [role] = shipped("base/clusterrole.yaml", "ClusterRole")
-    assert used(RIGHTS) == granted(role["rules"])
-    assert len(used(RIGHTS)) == sum(len(right.verbs) for right in RIGHTS)
+    assert used(RBAC_RULES) == granted(role["rules"])
+    assert len(used(RBAC_RULES)) == sum(len(right.verbs) for right in RBAC_RULES)
 
 
 def test_the_rights_outside_of_namespaces_are_those_of_the_namespaced_role() -> None:
     [role] = shipped("namespaced/cluster.yaml", "ClusterRole")
-    assert used(tuple(right for right in RIGHTS if not right.in_namespaces)) == granted(role["rules"])
+    assert used(tuple(right for right in RBAC_RULES if not right.in_namespaces)) == granted(role["rules"])
 
 
 def test_the_rights_in_the_own_namespace_are_those_of_the_shipped_role() -> None:
@@ -113,31 +113,31 @@ def test_only_who_leads_by_a_lease_has_use_for_them() -> None:
 def test_they_are_asked_about_by_name_in_their_namespace_alone() -> None:
     for watched in ((), ("shop", "web")):
         found = [question for right in leading("a/b", labels=True) for question in questions(right, watched)]
-        assert found[0] == Question("coordination.k8s.io", "leases", "create", "a")
-        assert found[1] == Question("coordination.k8s.io", "leases", "get", "a", "b")
-        assert found[-1] == Question("", "pods", "patch", "a")
+        assert found[0] == AccessReview("coordination.k8s.io", "leases", "create", "a")
+        assert found[1] == AccessReview("coordination.k8s.io", "leases", "get", "a", "b")
+        assert found[-1] == AccessReview("", "pods", "patch", "a")
         assert len(found) == 6
 
 
 def test_less_is_used_in_a_dry_run_and_without_the_condition() -> None:
-    assert rights(writes=True, takes_condition=True) == RIGHTS
-    assert used(RIGHTS) - used(rights(writes=True, takes_condition=False)) == {
+    assert rights(writes=True, takes_condition=True) == RBAC_RULES
+    assert used(RBAC_RULES) - used(rights(writes=True, takes_condition=False)) == {
         ("external-secrets.io", "externalsecrets/status", "patch")
     }
     dry = rights(writes=False, takes_condition=True)
     assert {verb for right in dry for verb in right.verbs} == {"list", "watch"}
-    assert used(dry) == {one for one in used(RIGHTS) if one[2] in ("list", "watch")}
+    assert used(dry) == {one for one in used(RBAC_RULES) if one[2] in ("list", "watch")}
 
 
 def test_each_namespace_is_asked_about_by_name() -> None:
-    by_resource = {right.resource: questions(right, ("shop", "web")) for right in RIGHTS}
+    by_resource = {right.resource: questions(right, ("shop", "web")) for right in RBAC_RULES}
     assert by_resource["events"][:2] == [
-        Question("", "events", "create", "shop"),
-        Question("", "events", "create", "web"),
+        AccessReview("", "events", "create", "shop"),
+        AccessReview("", "events", "create", "web"),
     ]
-    assert by_resource["namespaces"][0] == Question("", "namespaces", "list", "", "shop")
-    assert by_resource["clustersecretstores"][0] == Question("external-secrets.io", "clustersecretstores", "list")
-    assert all(question.namespace == "" for right in RIGHTS for question in questions(right, ()))
+    assert by_resource["namespaces"][0] == AccessReview("", "namespaces", "list", "", "shop")
+    assert by_resource["clustersecretstores"][0] == AccessReview("external-secrets.io", "clustersecretstores", "list")
+    assert all(question.namespace == "" for right in RBAC_RULES for question in questions(right, ()))
 
 
 # -- what is printed to set up
@@ -153,7 +153,7 @@ def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_printed_manifests_are_those_of_deploy_base() -> None:
-    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING))))
+    found = manifests(script(SetupPlan(rights=(*RBAC_RULES, *LEADING))))
     for kind, file in {
         "ClusterRoleBinding": "clusterrolebinding",
         "ServiceAccount": "serviceaccount",
@@ -171,11 +171,11 @@ def test_the_printed_manifests_are_those_of_deploy_base() -> None:
 
 
 def test_the_printed_manifests_for_namespaces_are_those_of_deploy_namespaced() -> None:
-    found = manifests(script(Missing(rights=RIGHTS, namespaces=("team-a",))))
+    found = manifests(script(SetupPlan(rights=RBAC_RULES, namespaces=("team-a",))))
     assert of_kind(found, "RoleBinding") == shipped("namespaced/rolebinding.yaml", "RoleBinding")
     whole, outside = of_kind(found, "ClusterRole")
     [role] = shipped("namespaced/cluster.yaml", "ClusterRole")
-    assert granted(whole["rules"]) == used(RIGHTS)
+    assert granted(whole["rules"]) == used(RBAC_RULES)
     assert outside["metadata"] == role["metadata"]
     assert granted(outside["rules"]) == granted(role["rules"])
     names = [rule["resourceNames"] for rule in (*outside["rules"], *role["rules"]) if "resourceNames" in rule]
@@ -183,7 +183,7 @@ def test_the_printed_manifests_for_namespaces_are_those_of_deploy_namespaced() -
 
 
 def test_a_watched_namespace_that_is_its_own_has_two_bindings() -> None:
-    found = manifests(script(Missing(rights=(*RIGHTS, *LEADING), namespaces=("team-a", "vaultsync"))))
+    found = manifests(script(SetupPlan(rights=(*RBAC_RULES, *LEADING), namespaces=("team-a", "vaultsync"))))
     bound = {
         (one["metadata"]["namespace"], one["metadata"]["name"]): one["roleRef"]["kind"]
         for one in of_kind(found, "RoleBinding")
@@ -196,8 +196,8 @@ def test_a_watched_namespace_that_is_its_own_has_two_bindings() -> None:
 
 
 def test_what_is_there_is_not_printed() -> None:
-    assert script(Missing()).endswith("# Nothing is missing.\n")
-    text = script(Missing(login=True, policy_name="vaultsync-2"))
+    assert script(SetupPlan()).endswith("# Nothing is missing.\n")
+    text = script(SetupPlan(login=True, policy_name="vaultsync-2"))
     assert "policy write" not in text
     assert "kubectl apply -f" not in text
     assert "-policy=vaultsync-2 " in text
@@ -206,11 +206,11 @@ def test_what_is_there_is_not_printed() -> None:
 @pytest.mark.parametrize(
     "missing",
     [
-        Missing(),
-        Missing(audit=True, devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
-        Missing(
-            rights=(*RIGHTS, *LEADING),
-            account=Account("x", "y"),
+        SetupPlan(),
+        SetupPlan(audit=True, devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
+        SetupPlan(
+            rights=(*RBAC_RULES, *LEADING),
+            account=ServiceAccount("x", "y"),
             namespaces=("shop", "web"),
             policy=policy(SeedPaths.parse(["*/it's/$(id)/`id`/{namespace}/**"]), [Mount("a b'c/", 2)], seeds=True),
             policy_name="vaultsync-'$(id)",
@@ -218,15 +218,15 @@ def test_what_is_there_is_not_printed() -> None:
             address='https://vault/$(id)`id`"}x',
             vault_namespace="team $a",
         ),
-        Missing(login=True, way=Way(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
-        Missing(login=True, way=Way(Auth.APPROLE, 'it"s/$(id)')),
-        Missing(login=True, way=Way(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
-        Missing(login=True, way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
-        Missing(is_other=True, policy="x", way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
+        SetupPlan(login=True, way=Way(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
+        SetupPlan(login=True, way=Way(Auth.APPROLE, 'it"s/$(id)')),
+        SetupPlan(login=True, way=Way(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
+        SetupPlan(login=True, way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
+        SetupPlan(is_other=True, policy="x", way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
     ],
     ids=["nothing", "comments", "all", "kubernetes", "approle", "files", "jwt", "others' role"],
 )
-def test_a_shell_takes_it_and_nothing_in_it_is_run(missing: Missing, tmp_path: Path) -> None:
+def test_a_shell_takes_it_and_nothing_in_it_is_run(missing: SetupPlan, tmp_path: Path) -> None:
     """`kubectl` and `vault` stand in for real ones: they show what they are given."""
     for name in ("kubectl", "vault"):
         program = tmp_path / name
@@ -247,16 +247,16 @@ def test_a_shell_takes_it_and_nothing_in_it_is_run(missing: Missing, tmp_path: P
 @pytest.mark.parametrize(
     ("user", "account"),
     [
-        ("system:serviceaccount:vaultsync:vaultsync", OWN),
-        ("system:serviceaccount:a:b", Account("a", "b")),
+        ("system:serviceaccount:vaultsync:vaultsync", OWN_ACCOUNT),
+        ("system:serviceaccount:a:b", ServiceAccount("a", "b")),
         ("admin", None),
         ("system:node:a", None),
         ("x-system:serviceaccount:a:b", None),
         ("", None),
     ],
 )
-def test_accounts(user: str, account: Account | None) -> None:
-    assert Account.of(user) == account
+def test_accounts(user: str, account: ServiceAccount | None) -> None:
+    assert ServiceAccount.of(user) == account
 
 
 # -- capabilities
@@ -303,8 +303,8 @@ def test_stand_ins(globs: list[str], found: dict[str, bool]) -> None:
 
 def test_every_check_is_not_asked_after_a_wrong_setting() -> None:
     lines = check.wrong_settings([("VAULT_ADDR", "is not set"), ("", "VAULTSYNC_AUDIT_TLS_KEY needs …")])
-    assert [line.of for line in lines if line.mark is Mark.FAILED] == ["VAULT_ADDR", ""]
-    assert [line.check for line in lines if line.mark is Mark.NOT_ASKED] == [*Name][1:]
+    assert [line.subject for line in lines if line.status is Status.FAILED] == ["VAULT_ADDR", ""]
+    assert [line.check for line in lines if line.status is Status.NOT_ASKED] == [*Check][1:]
 
 
 KINDS = ("externalsecrets", "secretstores")
@@ -314,19 +314,23 @@ ALL = frozenset(KINDS)
 @pytest.mark.parametrize(
     ("served", "mark", "found"),
     [
-        ({"v1": ALL, "v1beta1": ALL}, Mark.OK, "external-secrets.io/v1 (served: v1, v1beta1)"),
-        ({"v1alpha1": frozenset(), "v1beta1": ALL}, Mark.OK, "external-secrets.io/v1beta1 (served: v1alpha1, v1beta1)"),
-        ({"v1alpha1": frozenset()}, Mark.FAILED, "external-secrets.io is not served but in v1alpha1"),
-        ({}, Mark.FAILED, "external-secrets.io is not served"),
-        ({"v1": frozenset({"externalsecrets"})}, Mark.FAILED, "external-secrets.io/v1 has no secretstores"),
+        ({"v1": ALL, "v1beta1": ALL}, Status.OK, "external-secrets.io/v1 (served: v1, v1beta1)"),
+        (
+            {"v1alpha1": frozenset(), "v1beta1": ALL},
+            Status.OK,
+            "external-secrets.io/v1beta1 (served: v1alpha1, v1beta1)",
+        ),
+        ({"v1alpha1": frozenset()}, Status.FAILED, "external-secrets.io is not served but in v1alpha1"),
+        ({}, Status.FAILED, "external-secrets.io is not served"),
+        ({"v1": frozenset({"externalsecrets"})}, Status.FAILED, "external-secrets.io/v1 has no secretstores"),
     ],
 )
-def test_crds(served: Mapping[str, frozenset[str]], mark: Mark, found: str) -> None:
+def test_crds(served: Mapping[str, frozenset[str]], mark: Status, found: str) -> None:
     line = check.crds(served, ("v1", "v1beta1"), KINDS)
-    assert (line.mark, line.found, bool(line.fix)) == (mark, found, mark is Mark.FAILED)
+    assert (line.status, line.found, bool(line.fix)) == (mark, found, mark is Status.FAILED)
 
 
-EVENTS = RIGHTS[-1]
+EVENTS = RBAC_RULES[-1]
 
 
 @pytest.mark.parametrize(
@@ -338,13 +342,13 @@ EVENTS = RIGHTS[-1]
     ],
 )
 def test_permissions(user: str, by_namespace: bool, words: str) -> None:
-    assert check.permission(EVENTS, [], user, by_namespace=by_namespace) == Line(
-        Name.PERMISSION, Mark.OK, "create, patch", of="events"
+    assert check.permission(EVENTS, [], user, by_namespace=by_namespace) == CheckResult(
+        Check.PERMISSION, Status.OK, "create, patch", subject="events"
     )
-    everywhere = check.permission(EVENTS, [Question("", "events", "patch")], user, by_namespace=by_namespace)
-    assert (everywhere.mark, everywhere.found) == (Mark.FAILED, "may not patch")
+    everywhere = check.permission(EVENTS, [AccessReview("", "events", "patch")], user, by_namespace=by_namespace)
+    assert (everywhere.status, everywhere.found) == (Status.FAILED, "may not patch")
     assert words in everywhere.fix
-    many = [Question("", "events", verb, f"ns-{number}") for verb in EVENTS.verbs for number in range(9)]
+    many = [AccessReview("", "events", verb, f"ns-{number}") for verb in EVENTS.verbs for number in range(9)]
     told = check.permission(EVENTS, many, user, by_namespace=True).found
     assert told == "may not create, patch in ns-0, ns-1, ns-2 and 6 more"
 
@@ -352,33 +356,33 @@ def test_permissions(user: str, by_namespace: bool, words: str) -> None:
 @pytest.mark.parametrize(
     ("health", "mark", "words"),
     [
-        (Health(True, False, False, "1.15.1"), Mark.OK, f"1.15.1 at {HERE}, unsealed, active"),
-        (Health(True, False, True, "1.15.1"), Mark.OK, "standby"),
-        (Health(True, True, True, "1.15.1"), Mark.FAILED, "is sealed"),
-        (Health(False, True, True, "1.15.1"), Mark.FAILED, "is not initialised"),
+        (Health(True, False, False, "1.15.1"), Status.OK, f"1.15.1 at {HERE}, unsealed, active"),
+        (Health(True, False, True, "1.15.1"), Status.OK, "standby"),
+        (Health(True, True, True, "1.15.1"), Status.FAILED, "is sealed"),
+        (Health(False, True, True, "1.15.1"), Status.FAILED, "is not initialised"),
     ],
 )
-def test_vault(health: Health, mark: Mark, words: str) -> None:
+def test_vault(health: Health, mark: Status, words: str) -> None:
     line = check.vault(HERE, health)
-    assert (line.mark, words in line.found) == (mark, True)
+    assert (line.status, words in line.found) == (mark, True)
 
 
 @pytest.mark.parametrize(
     ("changes", "mark", "words"),
     [
-        ({}, Mark.OK, "policies default, vaultsync; it ends in 1h, and vaultsync renews it"),
-        ({"ttl": 0.0, "renewable": False, "period": 0.0}, Mark.OK, "it does not end"),
-        ({"policies": ("root",), "ttl": 0.0}, Mark.FAILED, "a root token"),
-        ({"renewable": False}, Mark.WARNING, "ends in 1h and can't be renewed"),
-        ({"period": 0.0}, Mark.WARNING, "can't be renewed for ever"),
-        ({"max_ttl": 7200.0}, Mark.WARNING, "explicit_max_ttl"),
-        ({"orphan": False}, Mark.WARNING, "ends with the token that made it"),
-        ({"uses": 5, "orphan": False}, Mark.WARNING, "ends after 5 more requests, and ends with"),
+        ({}, Status.OK, "policies default, vaultsync; it ends in 1h, and vaultsync renews it"),
+        ({"ttl": 0.0, "renewable": False, "period": 0.0}, Status.OK, "it does not end"),
+        ({"policies": ("root",), "ttl": 0.0}, Status.FAILED, "a root token"),
+        ({"renewable": False}, Status.WARNING, "ends in 1h and can't be renewed"),
+        ({"period": 0.0}, Status.WARNING, "can't be renewed for ever"),
+        ({"max_ttl": 7200.0}, Status.WARNING, "explicit_max_ttl"),
+        ({"orphan": False}, Status.WARNING, "ends with the token that made it"),
+        ({"uses": 5, "orphan": False}, Status.WARNING, "ends after 5 more requests, and ends with"),
     ],
 )
-def test_login(changes: dict[str, Any], mark: Mark, words: str) -> None:
+def test_login(changes: dict[str, Any], mark: Status, words: str) -> None:
     line = check.login(replace(GOOD, **changes), Way())
-    assert (line.mark, bool(line.fix)) == (mark, mark is not Mark.OK)
+    assert (line.status, bool(line.fix)) == (mark, mark is not Status.OK)
     assert words in line.found
 
 
@@ -394,7 +398,7 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.auth.value)
 def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
     for changes in ({"renewable": False}, {"period": 0.0}, {"max_ttl": 7200.0}, {"orphan": False}):
         line = check.login(replace(GOOD, **changes), way)
-        assert (line.mark, line.fix) == (Mark.OK, "")
+        assert (line.status, line.fix) == (Status.OK, "")
 
 
 @pytest.mark.parametrize(
@@ -409,7 +413,7 @@ def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
 )
 def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
     root = check.login(replace(GOOD, policies=("root",)), way)
-    assert (root.mark, words in root.fix) == (Mark.FAILED, True)
+    assert (root.status, words in root.fix) == (Status.FAILED, True)
     assert words in check.mend_policy([V2], replace(GOOD, policies=("admin",)), way, streams=True)
     if not way.issues:
         assert words in check.login(replace(GOOD, renewable=False), way).fix
@@ -424,7 +428,7 @@ def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
         check.no_login("Vault returned 403", way),
         check.no_look_up("Vault returned 403", way),
     ):
-        assert line.mark is Mark.FAILED
+        assert line.status is Status.FAILED
         assert check.SETUP in line.fix
         assert "VAULT_TOKEN" not in line.fix
         assert ("VAULTSYNC_VAULT_JWT_FILE" in line.fix) <= (way.auth is not Auth.APPROLE)
@@ -461,19 +465,19 @@ def test_policies() -> None:
         Asked(f"secret/data/{number}", frozenset({"create"}), frozenset({"create", "update"})) for number in range(6)
     ]
 
-    def told(listed: set[str]) -> Line:
+    def told(listed: set[str]) -> CheckResult:
         return check.policy("secret/", wanted, {one.path: frozenset(listed) for one in wanted}, FIX, 6, 9)
 
-    assert told({"create"}) == Line(
-        Name.POLICY, Mark.OK, "all that is needed, and no more (asked for 6 of 9 paths in use)", of="secret/"
+    assert told({"create"}) == CheckResult(
+        Check.POLICY, Status.OK, "all that is needed, and no more (asked for 6 of 9 paths in use)", subject="secret/"
     )
-    assert told({"create", "update"}).mark is Mark.OK
+    assert told({"create", "update"}).status is Status.OK
     less, more = told({"update", "read"}), told({"create", "sudo", "read"})
-    assert (less.mark, less.fix) == (Mark.FAILED, FIX)
+    assert (less.status, less.fix) == (Status.FAILED, FIX)
     assert less.found == (
         "may not create on secret/data/0, create on secret/data/1, create on secret/data/2 and on 3 more"
     )
-    assert more.mark is Mark.WARNING
+    assert more.status is Status.WARNING
     assert more.found.startswith("all that is needed, but it may also read, sudo on secret/data/0, ")
 
 
@@ -502,34 +506,34 @@ READ, SILENT, GONE = AuditFile(grew=True), AuditFile(), AuditFile(problem="No su
 @pytest.mark.parametrize(
     ("wanted", "listen", "file", "stream", "version", "mark", "first", "fix"),
     [
-        ("poll", "", None, AWAY, "2.7.2", Mark.OK, "the poll, every 1m, as VAULTSYNC_SOURCE is poll", ""),
-        ("auto", ":1", None, THERE, "1.15.1", Mark.OK, "the event stream", ""),
-        ("auto", "", READ, THERE, "1.15.1", Mark.OK, "the event stream", ""),
-        ("auto", "", None, THERE, "1.15.1", Mark.WARNING, "the event stream", "set VAULTSYNC_AUDIT_LISTEN"),
-        ("auto", "", GONE, THERE, "1.15.1", Mark.WARNING, "the event stream", "let /audit be read"),
-        ("auto", ":1", None, AWAY, "2.7.2", Mark.OK, "an audit device that writes to :1", ""),
-        ("auto", "", READ, AWAY, "2.7.2", Mark.OK, "the audit file /audit", ""),
-        ("auto", "", SILENT, AWAY, "2.7.2", Mark.WARNING, "the poll, every 1m", "vault audit list"),
-        ("auto", "", None, AWAY, "2.7.2", Mark.WARNING, "the poll, every 1m", "set VAULTSYNC_AUDIT_LISTEN"),
-        ("auto", ":1", None, AWAY, "1.15.1", Mark.WARNING, "an audit device", FIX),
-        ("auto", "", None, AWAY, "1.15.1", Mark.WARNING, "the poll, every 1m", FIX),
-        ("auto", "", None, replace(AWAY, refused=False), "1.15.1", Mark.WARNING, "the poll", "let a websocket"),
-        ("events", "", None, THERE, "1.15.1", Mark.WARNING, "the event stream", "set VAULTSYNC_AUDIT_LISTEN"),
-        ("events", ":1", None, AWAY, "1.15.1", Mark.FAILED, "no event stream: Vault returned 404", FIX),
+        ("poll", "", None, AWAY, "2.7.2", Status.OK, "the poll, every 1m, as VAULTSYNC_SOURCE is poll", ""),
+        ("auto", ":1", None, THERE, "1.15.1", Status.OK, "the event stream", ""),
+        ("auto", "", READ, THERE, "1.15.1", Status.OK, "the event stream", ""),
+        ("auto", "", None, THERE, "1.15.1", Status.WARNING, "the event stream", "set VAULTSYNC_AUDIT_LISTEN"),
+        ("auto", "", GONE, THERE, "1.15.1", Status.WARNING, "the event stream", "let /audit be read"),
+        ("auto", ":1", None, AWAY, "2.7.2", Status.OK, "an audit device that writes to :1", ""),
+        ("auto", "", READ, AWAY, "2.7.2", Status.OK, "the audit file /audit", ""),
+        ("auto", "", SILENT, AWAY, "2.7.2", Status.WARNING, "the poll, every 1m", "vault audit list"),
+        ("auto", "", None, AWAY, "2.7.2", Status.WARNING, "the poll, every 1m", "set VAULTSYNC_AUDIT_LISTEN"),
+        ("auto", ":1", None, AWAY, "1.15.1", Status.WARNING, "an audit device", FIX),
+        ("auto", "", None, AWAY, "1.15.1", Status.WARNING, "the poll, every 1m", FIX),
+        ("auto", "", None, replace(AWAY, refused=False), "1.15.1", Status.WARNING, "the poll", "let a websocket"),
+        ("events", "", None, THERE, "1.15.1", Status.WARNING, "the event stream", "set VAULTSYNC_AUDIT_LISTEN"),
+        ("events", ":1", None, AWAY, "1.15.1", Status.FAILED, "no event stream: Vault returned 404", FIX),
         (
             "events",
             ":1",
             None,
             AWAY,
             "2.7.2",
-            Mark.FAILED,
+            Status.FAILED,
             "Vault 2.7.2 has no event stream",
             "set VAULTSYNC_SOURCE=auto",
         ),
-        ("audit", ":1", None, AWAY, "1.15.1", Mark.OK, "an audit device", ""),
-        ("audit", "", READ, AWAY, "1.15.1", Mark.OK, "the audit file /audit, as VAULTSYNC_SOURCE is audit", ""),
-        ("audit", "", SILENT, AWAY, "1.15.1", Mark.WARNING, "the audit file /audit, in which", "vault audit list"),
-        ("audit", "", GONE, AWAY, "1.15.1", Mark.FAILED, "the audit file /audit can't be read", "let /audit be read"),
+        ("audit", ":1", None, AWAY, "1.15.1", Status.OK, "an audit device", ""),
+        ("audit", "", READ, AWAY, "1.15.1", Status.OK, "the audit file /audit, as VAULTSYNC_SOURCE is audit", ""),
+        ("audit", "", SILENT, AWAY, "1.15.1", Status.WARNING, "the audit file /audit, in which", "vault audit list"),
+        ("audit", "", GONE, AWAY, "1.15.1", Status.FAILED, "the audit file /audit can't be read", "let /audit be read"),
     ],
 )
 def test_sources(
@@ -538,13 +542,13 @@ def test_sources(
     file: AuditFile | None,
     stream: Stream,
     version: str,
-    mark: Mark,
+    mark: Status,
     first: str,
     fix: str,
 ) -> None:
     hearing = Hearing(wanted, listen, "/audit" if file else "", 60.0)
     line = check.source(hearing, stream, file or AuditFile(), version, FIX)
-    assert line.mark is mark
+    assert line.status is mark
     assert line.found.startswith(first)
     assert line.fix.startswith(fix) if fix else not line.fix
 
@@ -571,19 +575,19 @@ def test_addresses_that_look_like_each_other(one: str, other: str, alike: bool) 
 @pytest.mark.parametrize(
     ("in_all", "others", "mark", "words"),
     [
-        (2, {}, Mark.OK, "2 in this Vault"),
-        (0, {}, Mark.WARNING, "there is no store of Vault"),
-        (1, {"SecretStore a/b": "http://else"}, Mark.OK, "1 in this Vault, 1 in another: SecretStore a/b"),
-        (0, {"SecretStore a/b": "http://else"}, Mark.FAILED, "0 in this Vault, 1 in another"),
-        (1, {"SecretStore a/b": "http://vault"}, Mark.WARNING, "1 in what may be this Vault by another address"),
-        (0, {"SecretStore a/b": "http://vault"}, Mark.FAILED, "1 in what may be this Vault by another address"),
+        (2, {}, Status.OK, "2 in this Vault"),
+        (0, {}, Status.WARNING, "there is no store of Vault"),
+        (1, {"SecretStore a/b": "http://else"}, Status.OK, "1 in this Vault, 1 in another: SecretStore a/b"),
+        (0, {"SecretStore a/b": "http://else"}, Status.FAILED, "0 in this Vault, 1 in another"),
+        (1, {"SecretStore a/b": "http://vault"}, Status.WARNING, "1 in what may be this Vault by another address"),
+        (0, {"SecretStore a/b": "http://vault"}, Status.FAILED, "1 in what may be this Vault by another address"),
     ],
 )
-def test_stores(in_all: int, others: dict[str, str], mark: Mark, words: str) -> None:
+def test_stores(in_all: int, others: dict[str, str], mark: Status, words: str) -> None:
     line = check.stores([HERE, "http://known"], in_all, others)
-    assert line.mark is mark
+    assert line.status is mark
     assert words in line.found
-    if others and mark is not Mark.OK:
+    if others and mark is not Status.OK:
         assert line.fix.endswith(f"VAULTSYNC_STORE_SERVERS=http://known,{others['SecretStore a/b']}")
 
 
@@ -596,24 +600,27 @@ def test_stores_of_thousands_are_a_few_words() -> None:
 
 def test_the_first_blocked_external_secret() -> None:
     line = check.external_secrets(9, 5, [("a/b", "x" * 1000), ("a/c", "y")], "")
-    assert (line.mark, line.fix) == (Mark.FAILED, "vaultsync explain a/b, and of all: vaultsync plan")
+    assert (line.status, line.fix) == (Status.FAILED, "vaultsync explain a/b, and of all: vaultsync plan")
     assert line.found.startswith("a/b is blocked (and 1 more): xxx")
     assert len(line.found) < 400
     assert check.external_secrets(9, 5, [("a/b", "x")], "").fix == "vaultsync explain a/b"
     assert check.external_secrets(1, 0, [], "shop").fix == "kubectl annotate namespace shop vaultsync.io/seed=true"
-    assert check.external_secrets(1, 0, [], "").mark is Mark.OK
+    assert check.external_secrets(1, 0, [], "").status is Status.OK
 
 
 # -- what is printed
 
 
 def test_a_line_can_not_break_the_table() -> None:
-    text = tables.check_table([Line(Name.STORES, Mark.WARNING, "a\nb\x1b[31m", "c\td")])
+    text = tables.check_table([CheckResult(Check.STORES, Status.WARNING, "a\nb\x1b[31m", "c\td")])
     assert text == "warning   stores   a\\nb\\x1b[31m. To do: c\\td\n\n0 ok, 0 failed, 1 warning, 0 not asked\n"
 
 
 def test_json_has_the_documented_shape() -> None:
-    lines = [Line(Name.POLICY, Mark.NOT_ASKED, "needs login", of="mounts"), Line(Name.VAULT, Mark.FAILED, "a", "b")]
+    lines = [
+        CheckResult(Check.POLICY, Status.NOT_ASKED, "needs login", subject="mounts"),
+        CheckResult(Check.VAULT, Status.FAILED, "a", "b"),
+    ]
     assert json.loads(tables.check_json(lines)) == {
         "checks": [
             {"check": "policy", "of": "mounts", "mark": "not asked", "found": "needs login", "fix": None},

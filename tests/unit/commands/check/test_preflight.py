@@ -11,9 +11,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from tests.unit.build import external_secret_json, login, run, store_json
 from tests.unit.servers import answer, http_server
 from vaultsync.commands.check import report as check
-from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
-from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
-from vaultsync.commands.check.report import Hearing, Line, Mark, Name
+from vaultsync.commands.check.preflight import Asking, CheckReport, Preflight, missing
+from vaultsync.commands.check.rbac import LEASE, RBAC_RULES, RbacRule, leading
+from vaultsync.commands.check.report import Check, CheckResult, Hearing, Status
 from vaultsync.commands.planner import Survey
 from vaultsync.config.auth import Auth, Way
 from vaultsync.config.selection import Selection
@@ -99,14 +99,14 @@ def asking(address: str = "http://vault.test:8200", namespaces: tuple[str, ...] 
     )
 
 
-def lines(failing: Failing) -> list[Line]:
+def lines(failing: Failing) -> list[CheckResult]:
     return checked(failing)[0].lines
 
 
-def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v2"),)) -> tuple[Checked, list[str]]:
+def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v2"),)) -> tuple[CheckReport, list[str]]:
     """What was found, and the paths that were asked for."""
 
-    async def main() -> tuple[Checked, list[str]]:
+    async def main() -> tuple[CheckReport, list[str]]:
         servers = Servers(failing, stores)
         async with http_server(servers.answer) as address:
             servers.address = address
@@ -121,7 +121,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
 
             try:
                 stream = EventStream(own, lambda: None, lambda _: None)
-                checkup = Checkup(asking(address), own, vault, stream, index, survey)
+                checkup = Preflight(asking(address), own, vault, stream, index, survey)
                 return await checkup.run(connect), servers.asked
             finally:
                 await own.close()
@@ -130,66 +130,68 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
     return run(main())
 
 
-def marks(found: list[Line], mark: Mark) -> list[str]:
-    return [f"{line.check} {line.of}".strip() for line in found if line.mark is mark]
+def marks(found: list[CheckResult], mark: Status) -> list[str]:
+    return [f"{line.check} {line.subject}".strip() for line in found if line.status is mark]
 
 
-REST = [Name.AUDIT, Name.STORES, "policy mounts", Name.EXTERNAL_SECRETS]
+REST = [Check.AUDIT, Check.STORES, "policy mounts", Check.EXTERNAL_SECRETS]
 
 
 def test_a_vault_that_grants_nothing_is_all_that_is_wrong_here() -> None:
     found = lines(lambda _: 0)
-    assert marks(found, Mark.FAILED) == ["policy sys/ and auth/", "policy secret/"]
-    assert marks(found, Mark.NOT_ASKED) + marks(found, Mark.WARNING) == [Name.AUDIT]
+    assert marks(found, Status.FAILED) == ["policy sys/ and auth/", "policy secret/"]
+    assert marks(found, Status.NOT_ASKED) + marks(found, Status.WARNING) == [Check.AUDIT]
 
 
 def test_a_list_that_fails_is_red() -> None:
     found = lines(lambda path: 500 if path == f"{GROUP}/v1/secretstores" else 0)
-    assert Name.STORES in marks(found, Mark.FAILED)
-    assert marks(found, Mark.NOT_ASKED) == [Name.AUDIT, "policy mounts", Name.EXTERNAL_SECRETS]
+    assert Check.STORES in marks(found, Status.FAILED)
+    assert marks(found, Status.NOT_ASKED) == [Check.AUDIT, "policy mounts", Check.EXTERNAL_SECRETS]
 
 
 @pytest.mark.parametrize("where", [USER, GROUP, REVIEWS])
 def test_an_api_server_that_goes_away_is_red_once(where: str) -> None:
     found = lines(lambda path: 503 if path == where else 0)
-    assert marks(found, Mark.FAILED).count(Name.KUBERNETES) == 1
-    told = {USER: [Name.CRDS, Name.PERMISSION], GROUP: [Name.CRDS, Name.PERMISSION], REVIEWS: [Name.PERMISSION]}[where]
-    assert marks(found, Mark.NOT_ASKED) == [*told, *REST]
+    assert marks(found, Status.FAILED).count(Check.KUBERNETES) == 1
+    told = {USER: [Check.CRDS, Check.PERMISSION], GROUP: [Check.CRDS, Check.PERMISSION], REVIEWS: [Check.PERMISSION]}[
+        where
+    ]
+    assert marks(found, Status.NOT_ASKED) == [*told, *REST]
 
 
 def test_who_may_not_ask_for_rights_is_told_so_and_the_rest_goes_on() -> None:
     found = lines(lambda path: 403 if path == REVIEWS else 0)
-    assert len([line for line in found if line.check is Name.PERMISSION]) >= len(RIGHTS) - 1
-    assert marks(found, Mark.NOT_ASKED) == [Name.AUDIT]
-    assert all("system:basic-user" in line.fix for line in found if line.mark is Mark.WARNING)
+    assert len([line for line in found if line.check is Check.PERMISSION]) >= len(RBAC_RULES) - 1
+    assert marks(found, Status.NOT_ASKED) == [Check.AUDIT]
+    assert all("system:basic-user" in line.fix for line in found if line.status is Status.WARNING)
 
 
 @pytest.mark.parametrize("where", [GROUP, f"{GROUP}/v1"])
 def test_who_may_not_ask_what_is_served_is_told_so(where: str) -> None:
     found = lines(lambda path: 403 if path == where else 0)
-    assert Name.CRDS in marks(found, Mark.FAILED)
-    assert marks(found, Mark.NOT_ASKED) == REST
+    assert Check.CRDS in marks(found, Status.FAILED)
+    assert marks(found, Status.NOT_ASKED) == REST
 
 
 def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
     found = lines(lambda path: 404 if path == USER else 0)
-    assert marks(found, Mark.FAILED) == ["policy sys/ and auth/", "policy secret/"]
+    assert marks(found, Status.FAILED) == ["policy sys/ and auth/", "policy secret/"]
 
 
 @pytest.mark.parametrize(
     ("where", "failed", "not_asked"),
     [
-        ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], [Name.AUDIT, "policy secret/"]),
+        ("/v1/sys/capabilities-self", ["policy sys/ and auth/"], [Check.AUDIT, "policy secret/"]),
         (
             "/v1/sys/internal/ui/mounts/secret/data/vaultsync-check",
             ["policy sys/ and auth/", "policy secret/data/vaultsync-check"],
-            [Name.AUDIT],
+            [Check.AUDIT],
         ),
     ],
 )
 def test_what_vault_fails_on_is_red_and_the_rest_goes_on(where: str, failed: list[str], not_asked: list[str]) -> None:
     found = lines(lambda path: 500 if path == where else 0)
-    assert (marks(found, Mark.FAILED), marks(found, Mark.NOT_ASKED)) == (failed, not_asked)
+    assert (marks(found, Status.FAILED), marks(found, Status.NOT_ASKED)) == (failed, not_asked)
 
 
 def test_a_vault_that_goes_away_is_red() -> None:
@@ -201,13 +203,13 @@ def test_a_vault_that_goes_away_is_red() -> None:
         return 500 if gone and path.startswith("/v1/") else 0
 
     found = lines(failing)
-    assert marks(found, Mark.FAILED) == [Name.VAULT]
-    assert marks(found, Mark.NOT_ASKED) == [Name.SOURCE, Name.AUDIT, Name.POLICY, Name.EXTERNAL_SECRETS]
+    assert marks(found, Status.FAILED) == [Check.VAULT]
+    assert marks(found, Status.NOT_ASKED) == [Check.SOURCE, Check.AUDIT, Check.POLICY, Check.EXTERNAL_SECRETS]
 
 
 def test_a_store_in_no_mount_of_kv_is_told() -> None:
     found = lines(lambda path: 400 if "ui/mounts" in path else 0)
-    assert "policy secret/data/vaultsync-check" in marks(found, Mark.FAILED)
+    assert "policy secret/data/vaultsync-check" in marks(found, Status.FAILED)
 
 
 # -- what is to be set up
@@ -226,25 +228,25 @@ def test_while_vault_takes_no_token_the_mounts_are_those_that_stores_seem_to_nam
     assert found.mounts == (Mount("kv1/", 1), Mount("team/kv/", 2))
 
 
-def fine(*more: Line) -> list[Line]:
+def fine(*more: CheckResult) -> list[CheckResult]:
     told = {line.check for line in more}
-    return [*(Line(name, Mark.OK, "") for name in Name if name not in told), *more]
+    return [*(CheckResult(name, Status.OK, "") for name in Check if name not in told), *more]
 
 
 def test_without_a_checkup_all_is_missing() -> None:
-    found = missing(asking(), Checked())
+    found = missing(asking(), CheckReport())
     assert (found.login, found.audit, found.seeded) == (True, True, "NAMESPACE")
-    assert found.rights == (*RIGHTS, *leading(LEASE, labels=True))
+    assert found.rights == (*RBAC_RULES, *leading(LEASE, labels=True))
     assert 'path "secret/data/*"' in found.policy
     assert (found.crds, found.address) == (False, "")
 
 
 def test_what_is_fine_is_not_missing() -> None:
     token = Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
-    found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    found = missing(asking(), CheckReport(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
-    by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
-    assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, labels=True)), "")
+    by_person = missing(asking(), CheckReport(fine(), "admin", token=token, version="1.15.1"))
+    assert (by_person.rights, by_person.policy) == ((*RBAC_RULES, *leading(LEASE, labels=True)), "")
 
 
 @pytest.mark.parametrize(
@@ -258,22 +260,22 @@ def test_what_is_fine_is_not_missing() -> None:
     ],
 )
 def test_the_rights_in_the_own_namespace_go_by_the_settings(
-    user: str, changes: dict[str, Any], own: tuple[Right, ...]
+    user: str, changes: dict[str, Any], own: tuple[RbacRule, ...]
 ) -> None:
     """A pod has settings that are its own; a person's shell lacks them."""
-    lacks = Line(Name.PERMISSION, Mark.FAILED, "may not", "grant it", "events")
-    found = missing(replace(asking(), **changes), Checked(fine(lacks), user))
+    lacks = CheckResult(Check.PERMISSION, Status.FAILED, "may not", "grant it", "events")
+    found = missing(replace(asking(), **changes), CheckReport(fine(lacks), user))
     assert tuple(right for right in found.rights if right.namespace) == own
 
 
 def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:
     token = Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
-    lacks = Line(Name.POLICY, Mark.FAILED, "may not", "write it", "kv/")
-    found = missing(asking(), Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    lacks = CheckResult(Check.POLICY, Status.FAILED, "may not", "write it", "kv/")
+    found = missing(asking(), CheckReport(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.policy_name, found.login) == ("vaultsync", True)
     assert 'path "kv/data/*"' in found.policy
     by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r"))
-    found = missing(by_role, Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
+    found = missing(by_role, CheckReport(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.policy_name, found.login, found.is_other) == ("vaultsync", False, True), "the role may be others' too"
 
 
@@ -289,13 +291,13 @@ def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_tok
 def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jwt_file: str, audience: str) -> None:
     """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
     by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
-    assert missing(by_role, Checked([], user)).audience == audience
+    assert missing(by_role, CheckReport([], user)).audience == audience
 
 
 def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:
     """Such as of a proxy that wants https."""
     found = lines(lambda path: 301 if path == "/v1/sys/health" else 0)
-    (line,) = [line for line in found if line.check is Name.VAULT]
-    assert line.mark is Mark.FAILED
+    (line,) = [line for line in found if line.check is Check.VAULT]
+    assert line.status is Status.FAILED
     assert "the redirect (301)" in line.found
     assert "set VAULT_ADDR to Vault's address" in line.fix

@@ -1,50 +1,47 @@
-"""The shell commands of `vaultsync check --print-setup`, by which an admin of Kubernetes and Vault sets vaultsync up.
+"""The shell script of `vaultsync check --print-setup`, for an admin of Kubernetes and Vault. No I/O.
 
-Pure text, to be read before it is run, and to be run again without harm. Holds nothing secret: the shell makes it, and
-puts it where the settings look for it.
+The script is idempotent and contains no secret: the shell creates secrets, and stores them where the settings expect
+them. Texts from the cluster and from Vault are quoted.
 """
 
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
-from vaultsync.commands.check.audit_devices import FILE
-from vaultsync.commands.check.rbac import NAMESPACES, RbacRule
-from vaultsync.config.audit_address import ENABLE
-from vaultsync.config.auth import MOUNTED, Auth, Way, make_token
+from vaultsync.commands.check.audit_checks import FILE
+from vaultsync.commands.check.rbac import NAMESPACES, RbacRule, ServiceAccount
+from vaultsync.commands.check.setup_plan import SetupPlan
+from vaultsync.config.auth import MOUNTED, Auth, make_token
 from vaultsync.core import annotations
 
-TOKEN_HOLDER: Final = "vaultsync-vault-token"  # noqa: S105 — a name
-"""The Secret where the Deployment of deploy/token looks for the token."""
-APPROLE_HOLDER: Final = "vaultsync-vault-approle"
-"""The Secret where the Deployment of the Helm chart looks for role ID and secret ID."""
-AUDIENCE: Final = "vault"
-"""Of the token that Kubernetes makes for Vault in deploy/base."""
-NAMESPACE: Final = "vaultsync"
+TOKEN_SECRET: Final = "vaultsync-vault-token"  # noqa: S105 — a name
+"""Secret that the Deployment of deploy/token reads."""
+APPROLE_SECRET: Final = "vaultsync-vault-approle"
+"""Secret with role ID and secret ID that the Deployment of the Helm chart reads."""
 ROLE: Final = "vaultsync"
-"""The name of ClusterRole, Role and bindings."""
+"""Name of ClusterRole, Role and bindings."""
 RBAC: Final = "rbac.authorization.k8s.io"
 END: Final = "EOF"
-"""No line of YAML or of a policy is that."""
+"""No line of YAML or of a policy equals it."""
 
 _HEAD: Final = """\
-# What vaultsync needs, by `vaultsync check --print-setup`. Read it, then run it by sh, as an admin of both Kubernetes
-# and Vault (KUBECONFIG, VAULT_TOKEN). It may be run again; nothing is deleted."""
+# Sets up what vaultsync needs; printed by `vaultsync check --print-setup`. Read it, then run it with sh as an admin of
+# both Kubernetes and Vault (KUBECONFIG, VAULT_TOKEN). Running it again does no harm; it deletes nothing."""
 _NOTHING: Final = "# Nothing is missing."
 _AUDIT: Final = f"""\
-# Once vaultsync runs: have Vault send it each change, by UDP, which can't block Vault. Vault refuses a request that
-# none of its audit devices can log: have another one beside it, such as a file.
+# Once vaultsync runs: enable an audit device that sends each change to vaultsync, and that can't block Vault. Vault
+# refuses a request that none of its audit devices can log: have another device beside it, such as a file.
 #   {FILE}
-#   {ENABLE}"""
+#   {{}}"""
 _DEVICES: Final = """\
-# An audit device can block Vault. OpenBao takes this by its configuration, unless that allows it by the API:
+# An audit device can block Vault. In OpenBao, change the configuration unless that allows the API to do it:
 {}"""
 _ENABLE: Final = """\
-# In Vault: the auth method. One that is there stays as it is, with its configuration
+# In Vault: the auth method. An existing one keeps its configuration
 methods=$(vault auth list -format=json)
 case $methods in
 *{found}*) ;;
@@ -53,14 +50,14 @@ case $methods in
   ;;
 esac"""
 _REVIEWER: Final = """
-  # of a Vault in the same cluster; for others: README, Log in to Vault. If this fails, do it by hand before the rest
+  # for a Vault in the same cluster; for others see README, Log in to Vault. If this fails, do it by hand first
   vault write {at}/config kubernetes_host=https://kubernetes.default.svc"""
 _KEYS: Final = """\
-# Who signs the tokens can't be known from here. Once, as an admin, have Vault take the public key of the API server's
-# --service-account-signing-key-file, or find it by jwks_url or oidc_discovery_url:
+# vaultsync does not know the issuer of the tokens. Once, as an admin, configure the public key of the API server's
+# --service-account-signing-key-file in Vault, or jwks_url or oidc_discovery_url:
 #   vault write {at}/config jwt_validation_pubkeys=@service-account.pub"""
 _IDS: Final = """\
-# its ids, to {place}. A secret ID that the role knows stays
+# role ID and secret ID, to {place}. A valid secret ID is kept
 role_id=$(vault read -field=role_id {at}/role-id)
 {look}
 known=
@@ -70,7 +67,7 @@ fi
 if [ -z "$known" ]; then
   secret_id=$(vault write -f -field=secret_id {at}/secret-id)
 fi"""
-_HOLD: Final = """\
+_APPLY_SECRET: Final = """\
 kubectl apply --server-side --force-conflicts -f - <<{end}
 apiVersion: v1
 kind: Secret
@@ -79,181 +76,95 @@ data:
 {data}
 {end}"""
 _GRANT: Final = """\
-# The token has other policies. Where the role is vaultsync's alone, have it give this one in their place:
+# The token has other policies. If only vaultsync uses the role, let the role give this policy instead:
 #   {}"""
 _CRDS: Final = "# external-secrets is missing: https://external-secrets.io/latest/introduction/getting-started/"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceAccount:
-    """A ServiceAccount."""
-
-    namespace: str
-    name: str
-
-    @classmethod
-    def of(cls, user: str) -> "ServiceAccount | None":
-        """By the name under which the API server knows it, None for anybody else."""
-        kind, _, rest = user.partition("system:serviceaccount:")
-        namespace, colon, name = rest.partition(":")
-        return cls(namespace, name) if colon and not kind else None
-
-    @property
-    def user(self) -> str:
-        """That name."""
-        return f"system:serviceaccount:{self.namespace}:{self.name}"
-
-
-OWN_ACCOUNT: Final = ServiceAccount(NAMESPACE, "vaultsync")
-"""The one of deploy/base."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetupPlan:
-    """What is to be set up.
-
-    Attributes:
-        crds: external-secrets.
-        rights: those in Kubernetes, of its own namespace too; none if they are there.
-        account: who is to have them.
-        namespaces: the only ones that are watched, by name; none: all are.
-        policy: Vault's, in HCL; "" if it is there.
-        policy_name: its name.
-        way: how it logs in.
-        login: whether it can't, and what it takes is to be made.
-        is_other: it can, and gets a token of other policies by a role.
-        audience: of the token of the ServiceAccount that it logs in with, "" where that is the API server's own.
-        audit: whether no audit device is known of.
-        devices: the commands that mend an audit device which can block Vault.
-        seeded: a namespace that could ask to be seeded, "" if some do.
-        address, vault_namespace: VAULT_ADDR and VAULT_NAMESPACE, "" where they are not set.
-    """
-
-    account: ServiceAccount = OWN_ACCOUNT
-    crds: bool = False
-    rights: Sequence[RbacRule] = ()
-    namespaces: Sequence[str] = ()
-    policy: str = ""
-    policy_name: str = "vaultsync"
-    way: Way = field(default_factory=Way)
-    login: bool = False
-    is_other: bool = False
-    audience: str = AUDIENCE
-    audit: bool = False
-    devices: Sequence[str] = ()
-    seeded: str = ""
-    address: str = ""
-    vault_namespace: str = ""
-
-
-def script(missing: SetupPlan) -> str:
-    """The commands."""
-    parts = [part for part in _parts(missing) if part]
+def script(plan: SetupPlan) -> str:
+    """The script."""
+    parts = [part for part in _parts(plan) if part]
     return "\n\n".join([_HEAD, *(["set -eu", *parts] if parts else [_NOTHING])]) + "\n"
 
 
-def _parts(missing: SetupPlan) -> Iterator[str]:
-    yield _CRDS if missing.crds else ""
-    if missing.rights:
-        yield "# In Kubernetes: who vaultsync is, and its rights\n" + _apply(_manifests(missing))
-    if missing.policy or missing.login:
-        yield _to_vault(missing)
-    if missing.policy:
-        name = shlex.quote(missing.policy_name)
+def _parts(plan: SetupPlan) -> Iterator[str]:
+    yield _CRDS if plan.crds else ""
+    if plan.rules:
+        yield "# In Kubernetes: the ServiceAccount and its permissions\n" + _apply(_manifests(plan))
+    if plan.policy or plan.login:
+        yield _vault_environment(plan)
+    if plan.policy:
+        name = shlex.quote(plan.policy_name)
         yield f"# In Vault: the policy, which can't read a value\nvault policy write {name} - <<'{END}'\n" + (
-            f"{missing.policy.rstrip()}\n{END}"
+            f"{plan.policy.rstrip()}\n{END}"
         )
-    if missing.login:
-        yield from _login(missing)
-    elif missing.is_other:
-        yield _GRANT.format(missing.way.grant(missing.policy_name))
-    yield _AUDIT if missing.audit else ""
-    yield _DEVICES.format("\n".join(f"#   {command}" for command in missing.devices)) if missing.devices else ""
-    if missing.seeded:
+    if plan.login:
+        yield from _login(plan)
+    elif plan.grants_by_role:
+        yield _GRANT.format(plan.auth.grant(plan.policy_name))
+    yield _AUDIT.format("\n#   ".join(plan.audit.splitlines())) if plan.audit else ""
+    yield _DEVICES.format("\n".join(f"#   {command}" for command in plan.device_fixes)) if plan.device_fixes else ""
+    if plan.namespace_to_seed:
         yield (
-            f"# Ask for it, in each namespace that is to be seeded, such as:\n"
-            f"#   kubectl annotate namespace {missing.seeded} {annotations.SEED}=true"
+            f"# Enable seeding in each namespace that needs it, such as:\n"
+            f"#   kubectl annotate namespace {plan.namespace_to_seed} {annotations.SEED}=true"
         )
 
 
-def _to_vault(missing: SetupPlan) -> str:
-    """Which Vault it is, unless the shell says otherwise: an admin may reach it by another address."""
-    given = {"VAULT_ADDR": missing.address, "VAULT_NAMESPACE": missing.vault_namespace}
+def _vault_environment(plan: SetupPlan) -> str:
+    """Defaults of VAULT_ADDR and VAULT_NAMESPACE: an admin may use another address."""
+    given = {"VAULT_ADDR": plan.address, "VAULT_NAMESPACE": plan.vault_namespace}
     lines = [f': "${{{name}:={_in_quotes(value)}}}"; export {name}' for name, value in given.items() if value]
     return "\n".join(lines)
 
 
 def _in_quotes(text: str) -> str:
-    """Within double quotes and braces of a shell."""
+    """Quoted for a shell, within double quotes and braces."""
     return "".join(f"\\{char}" if char in '\\"$`}' else char for char in text)
 
 
-def _login(missing: SetupPlan) -> Iterator[str]:
-    way = missing.way
-    if way.auth is Auth.TOKEN:
-        yield _token(missing)
+def _login(plan: SetupPlan) -> Iterator[str]:
+    auth = plan.auth
+    if auth.auth is Auth.TOKEN:
+        yield _token(plan)
         return
-    mount = way.at.removeprefix("auth/")
-    at, role_at = shlex.quote(way.at), shlex.quote(way.role_at)
+    mount = auth.at.removeprefix("auth/")
+    at, role_at = shlex.quote(auth.at), shlex.quote(auth.role_at)
     yield _ENABLE.format(
         found=shlex.quote(f"{json.dumps(f'{mount}/')}: {{"),
         mount=shlex.quote(mount),
-        method=way.auth.value,
-        configure=_REVIEWER.format(at=at) if way.auth is Auth.KUBERNETES else "",
+        method=auth.auth.value,
+        configure=_REVIEWER.format(at=at) if auth.auth is Auth.KUBERNETES else "",
     )
-    if way.auth is Auth.JWT:
+    if auth.auth is Auth.JWT:
         yield _KEYS.format(at=at)
-    fields = (_bounds(missing), [f"token_policies={missing.policy_name}", "token_ttl=1h"])
+    fields = (_bounds(plan), [f"token_policies={plan.policy_name}", "token_ttl=1h"])
     write = " \\\n  ".join([f"vault write {role_at}", *(shlex.join(some) for some in fields if some)])
-    yield f"# the role; one of that name gets these values\n{write}"
-    if way.auth is Auth.APPROLE:
-        yield _ids(missing)
+    yield f"# the role; these values replace those of an existing one\n{write}"
+    if auth.auth is Auth.APPROLE:
+        yield _ids(plan)
 
 
-def _bounds(missing: SetupPlan) -> list[str]:
-    """Who may log in by the role."""
-    account, audience = missing.account, missing.audience
-    if missing.way.auth is Auth.KUBERNETES:
+def _bounds(plan: SetupPlan) -> list[str]:
+    """Options of the role that limit who may log in."""
+    account, audience = plan.account, plan.audience
+    if plan.auth.auth is Auth.KUBERNETES:
         names = [f"bound_service_account_names={account.name}", f"bound_service_account_namespaces={account.namespace}"]
         return [*([f"audience={audience}"] if audience else []), *names]
-    if missing.way.auth is Auth.JWT:
+    if plan.auth.auth is Auth.JWT:
         bound = [f"bound_audiences={audience}", f"bound_subject={account.user}"]
         return ["role_type=jwt", "user_claim=sub", *bound]
     return []
 
 
-def _token(missing: SetupPlan) -> str:
-    kept = [_Kept("token", "token", missing.way.token_file)]
-    return "\n".join(
-        [
-            f"# a token with it that vaultsync can renew for ever, to {_place(kept, TOKEN_HOLDER)}",
-            f"token=$({make_token(missing.policy_name)} -field=token)",
-            *_put(missing, TOKEN_HOLDER, kept),
-        ]
-    )
-
-
-def _ids(missing: SetupPlan) -> str:
-    way, name = missing.way, "secret-id"
-    kept = [_Kept("role-id", "role_id", way.role_id_file), _Kept(name, "secret_id", way.secret_id_file)]
-    if kept[1].is_here:
-        file = shlex.quote(way.secret_id_file)
-        look = f"secret_id=\nif [ -f {file} ]; then secret_id=$(cat {file}); fi"
-    else:
-        get = f"kubectl -n {missing.account.namespace} get secret {APPROLE_HOLDER} --ignore-not-found"
-        look = f"kept=$({get} -o 'jsonpath={{.data.{name}}}')\nsecret_id=$(printf %s \"$kept\" | base64 -d)"
-    ids = _IDS.format(place=_place(kept, APPROLE_HOLDER), at=shlex.quote(way.role_at), look=look)
-    return "\n".join([ids, *_put(missing, APPROLE_HOLDER, kept)])
-
-
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What is secret, and where the settings look for it.
+class _Credential:
+    """A secret that the script creates.
 
     Attributes:
-        key: in a Secret.
-        variable: the shell's.
-        file: "" where a variable of the environment has it.
+        key: its key in a Kubernetes Secret.
+        variable: the shell variable that contains it.
+        file: where the settings look for it, "" if an environment variable contains it.
     """
 
     key: str
@@ -261,24 +172,49 @@ class _Kept:
     file: str
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is in a file of the machine, and no Secret's."""
+    def is_local_file(self) -> bool:
+        """Whether the file is one of this machine, and not mounted from a Kubernetes Secret."""
         return bool(self.file) and not self.file.startswith(MOUNTED)
 
 
-def _place(kept: Sequence[_Kept], holder: str) -> str:
-    """Where all of it goes, in words."""
-    files = [one.file for one in kept if one.is_here]
-    return " and ".join(files if len(files) == len(kept) else [*files, f"the Secret {holder}"])
+def _token(plan: SetupPlan) -> str:
+    credentials = [_Credential("token", "token", plan.auth.token_file)]
+    create = f"token=$({make_token(plan.policy_name)} -field=token)"
+    comment = f"# a token with this policy, renewable without end, to {_places(credentials, TOKEN_SECRET)}"
+    return "\n".join([comment, create, *_store(plan, TOKEN_SECRET, credentials)])
 
 
-def _put(missing: SetupPlan, holder: str, kept: Sequence[_Kept]) -> list[str]:
-    """The commands that write it there: no argument of a command holds it, which others could see."""
-    lines = [f'(umask 077; printf %s "${one.variable}" >{shlex.quote(one.file)})' for one in kept if one.is_here]
-    coded = [f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')" for one in kept if not one.is_here]
-    if coded:
-        place = {"name": holder, "namespace": missing.account.namespace}
-        lines.append(_HOLD.format(end=END, data="\n".join(coded), **place))
+def _ids(plan: SetupPlan) -> str:
+    auth, key = plan.auth, "secret-id"
+    secret_id = _Credential(key, "secret_id", auth.secret_id_file)
+    credentials = [_Credential("role-id", "role_id", auth.role_id_file), secret_id]
+    if secret_id.is_local_file:
+        file = shlex.quote(auth.secret_id_file)
+        look = f"secret_id=\nif [ -f {file} ]; then secret_id=$(cat {file}); fi"
+    else:
+        get = f"kubectl -n {plan.account.namespace} get secret {APPROLE_SECRET} --ignore-not-found"
+        look = f"kept=$({get} -o 'jsonpath={{.data.{key}}}')\nsecret_id=$(printf %s \"$kept\" | base64 -d)"
+    ids = _IDS.format(place=_places(credentials, APPROLE_SECRET), at=shlex.quote(auth.role_at), look=look)
+    return "\n".join([ids, *_store(plan, APPROLE_SECRET, credentials)])
+
+
+def _places(credentials: Sequence[_Credential], secret: str) -> str:
+    files = [one.file for one in credentials if one.is_local_file]
+    return " and ".join(files if len(files) == len(credentials) else [*files, f"the Secret {secret}"])
+
+
+def _store(plan: SetupPlan, secret: str, credentials: Sequence[_Credential]) -> list[str]:
+    """The commands that store the credentials; none has one as an argument, which other users could see."""
+    files = [one for one in credentials if one.is_local_file]
+    lines = [f'(umask 077; printf %s "${one.variable}" >{shlex.quote(one.file)})' for one in files]
+    data = [
+        f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')"
+        for one in credentials
+        if one not in files
+    ]
+    if data:
+        place = {"name": secret, "namespace": plan.account.namespace}
+        lines.append(_APPLY_SECRET.format(end=END, data="\n".join(data), **place))
     return lines
 
 
@@ -287,47 +223,50 @@ def _apply(manifests: Sequence[Mapping[str, Any]]) -> str:
     return f"kubectl apply --server-side --force-conflicts -f - <<'{END}'\n{text}{END}"
 
 
-def _manifests(missing: SetupPlan) -> list[Mapping[str, Any]]:
-    """Those of deploy/base, or of deploy/namespaced, without the Deployment."""
-    account, rights = missing.account, [right for right in missing.rights if not right.namespace]
+def _manifests(plan: SetupPlan) -> list[Mapping[str, Any]]:
+    """The manifests of deploy/base, or of deploy/namespaced, without the Deployment."""
+    account, rules = plan.account, [rule for rule in plan.rules if not rule.namespace]
     found: list[Mapping[str, Any]] = [
         _object("v1", "Namespace", {"name": account.namespace}),
         _object("v1", "ServiceAccount", _named(account.name, account.namespace), automountServiceAccountToken=False),
-        _role("ClusterRole", _named(ROLE), [_rule(right) for right in rights]),
+        _role("ClusterRole", _named(ROLE), rules),
     ]
-    own = [right for right in missing.rights if right.namespace]
-    for namespace in dict.fromkeys(right.namespace for right in own):
+    own = [rule for rule in plan.rules if rule.namespace]
+    own_namespaces = dict.fromkeys(rule.namespace for rule in own)
+    for namespace in own_namespaces:
         metadata = _named(ROLE, namespace)
-        found += [_role("Role", metadata, [_rule(right) for right in own]), _binding("Role", ROLE, account, metadata)]
-    if not missing.namespaces:
+        found += [_role("Role", metadata, own), _binding("Role", ROLE, account, metadata)]
+    if not plan.namespaces:
         return [*found, _binding("ClusterRole", ROLE, account, _named(ROLE))]
-    outside = [_rule(right, missing.namespaces) for right in rights if not right.in_namespaces]
     metadata = _named(f"{ROLE}-cluster")
-    found += [_role("ClusterRole", metadata, outside), _binding("ClusterRole", metadata["name"], account, metadata)]
-    taken = {right.namespace for right in own}  # where the Role has a binding of that name
-    places = [_named(f"{ROLE}-watched" if name in taken else ROLE, name) for name in missing.namespaces]
-    return found + [_binding("ClusterRole", ROLE, account, metadata) for metadata in places]
+    outside = [rule for rule in rules if not rule.in_namespaces]
+    found += [
+        _role("ClusterRole", metadata, outside, plan.namespaces),
+        _binding("ClusterRole", metadata["name"], account, metadata),
+    ]
+    # in its own namespace the binding of the Role has the name already
+    names = [(f"{ROLE}-watched" if namespace in own_namespaces else ROLE, namespace) for namespace in plan.namespaces]
+    return found + [_binding("ClusterRole", ROLE, account, _named(*name)) for name in names]
 
 
 def _named(name: str, namespace: str = "") -> dict[str, str]:
     return {"name": name} | ({"namespace": namespace} if namespace else {})
 
 
-def _role(kind: str, metadata: Mapping[str, str], rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return _object(f"{RBAC}/v1", kind, metadata, rules=list(rules))
+def _role(
+    kind: str, metadata: Mapping[str, str], rules: Sequence[RbacRule], namespaces: Sequence[str] = ()
+) -> dict[str, Any]:
+    return _object(f"{RBAC}/v1", kind, metadata, rules=[_rule(rule, namespaces) for rule in rules])
 
 
-def _rule(right: RbacRule, namespaces: Sequence[str] = ()) -> dict[str, Any]:
-    rule: dict[str, Any] = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
-    if right.name:
-        rule["resourceNames"] = [right.name]
-    if namespaces and right.resource == NAMESPACES:
-        rule["resourceNames"] = list(namespaces)
-    return rule
+def _rule(rule: RbacRule, namespaces: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
+    names = [rule.name] if rule.name else list(namespaces) if rule.resource == NAMESPACES else []
+    return found | ({"resourceNames": names} if names else {})
 
 
 def _binding(kind: str, role: str, account: ServiceAccount, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Of a role of that kind, in the namespace of the metadata or, without one, in all."""
+    """A RoleBinding in the namespace of the metadata, a ClusterRoleBinding without one."""
     return _object(
         f"{RBAC}/v1",
         "RoleBinding" if "namespace" in metadata else "ClusterRoleBinding",

@@ -679,6 +679,7 @@ def test_without_settings_the_way_that_is_set_is_set_up(auth: str, words: str) -
     done = subprocess.run(command, env=env, cwd=DEPLOY.parent, text=True, capture_output=True, check=True)
     assert words in done.stdout
     assert "not-asked" not in done.stdout
+    assert "get service vaultsync-audit" in done.stdout
     assert ("vault token create" in done.stdout) == (auth in ("", "token"))
 
 

@@ -1,0 +1,105 @@
+"""The KV mounts in use, and the paths in them: Vault names the mounts; without a login they are guessed from the stores."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+from vaultsync.commands.check.report import Check, CheckResult, cut
+from vaultsync.commands.policy import STAND_IN, parse_mounts
+from vaultsync.config.settings import Settings
+from vaultsync.controller.index import Index
+from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed
+from vaultsync.core.external_secret import Store
+from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
+from vaultsync.runtime import parts
+from vaultsync.vault.client import VaultClient
+
+FIX: Final = "set the store's spec.provider.vault.path to a KV mount, and spec.provider.vault.version to its version"
+
+Uses: TypeAlias = dict[tuple[str, Mount], dict[str, bool]]
+"""By Vault namespace and mount: each path within the mount that is read, and whether vaultsync may create it."""
+
+
+def can_seed(settings: Settings) -> bool:
+    """Whether vaultsync creates values at all."""
+    return settings.seed is not SeedMode.OFF and not settings.dry_run
+
+
+class MountsInUse:
+    """The mounts that stores and ExternalSecrets name.
+
+    Args:
+        settings: of `vaultsync run`.
+        vault: is asked for the mount of each path.
+        index: with the listed objects.
+
+    Attributes:
+        uses: found by `find`.
+        failures: results for paths that are in no KV mount.
+    """
+
+    def __init__(self, settings: Settings, vault: VaultClient, index: Index) -> None:
+        self._can_seed = can_seed(settings)
+        self._seed_paths = parts.seed_paths(settings)
+        self._vault = vault
+        self._index = index
+        self.uses: Uses = {}
+        self.failures: list[CheckResult] = []
+
+    async def find(self) -> tuple[Mount, ...]:
+        """Ask Vault for the mount of each path.
+
+        Raises:
+            VaultUnavailable: Vault has become unavailable.
+        """
+        for path, kv in sorted(self._index.paths_with_kv()):
+            await self._add(path, kv, by_name=True)
+        for prefix in self._index.prefixes():
+            await self._add(VaultPath(prefix.namespace, prefix.prefix + STAND_IN), prefix.kv, by_name=False)
+        for store in self._own_stores():
+            await self._mount(VaultPath(store.vault_namespace, secret_path(store.path, store.kv, STAND_IN)), store.kv)
+        return tuple(sorted({mount for _, mount in self.uses}))
+
+    def guess(self) -> tuple[Mount, ...]:
+        """The mounts by the paths alone."""
+        named = [guessed_mount(path.path, kv) for path, kv in self._index.paths_with_kv()]
+        named += [Mount(f"{store.path}/", store.kv) for store in self._own_stores()]
+        found: dict[str, Mount] = {}
+        for mount in sorted(set(named)):
+            with suppress(ValueError):  # owners of stores can write any path
+                for one in parse_mounts([f"{mount.path}=v{mount.kv}"]):
+                    found.setdefault(one.path, one)
+        return tuple(found.values())
+
+    def _own_stores(self) -> Iterator[Store]:
+        return (store for store in self._index.stores() if store.path and self._index.is_ours(store))
+
+    async def _add(self, path: VaultPath, kv: int, *, by_name: bool) -> None:
+        """Note a path in its mount; vaultsync creates only paths that an ExternalSecret reads by name."""
+        mount = await self._mount(path, kv)
+        if mount is not None and (inner := _inner(mount, path)):
+            may_create = by_name and self._may_create(path, mount)
+            self.uses[path.namespace, mount].setdefault(inner, may_create)
+
+    async def _mount(self, path: VaultPath, kv: int) -> Mount | None:
+        """The path's mount, None if it is in none; each mount is requested once."""
+        known = (where for where in self.uses if where[0] == path.namespace and path.path.startswith(where[1].path))
+        try:
+            mount = next((mount for _, mount in known), None) or await self._vault.mount(path, kv)
+        except (VaultRejected, VaultRequestFailed, VaultNamespaceUnavailable) as error:
+            self.failures.append(Check.POLICY.failed(error, FIX, cut(str(path))))
+            return None
+        self.uses.setdefault((path.namespace, mount), {})
+        return mount
+
+    def _may_create(self, path: VaultPath, mount: Mount) -> bool:
+        """Whether the settings and a reader allow vaultsync to create the path."""
+        names = {reader.name.namespace for reader in self._index.readers(path) if reader.choice is SeedChoice.WANTED}
+        namespaces = (self._index.namespace(name) for name in names)
+        return self._can_seed and any(one and not self._seed_paths.refusal(path, mount, one) for one in namespaces)
+
+
+def _inner(mount: Mount, path: VaultPath) -> str:
+    """A path within its mount, "" if it is the path of no secret."""
+    return (v2_path(mount, path.path) or "") if mount.kv == 2 else path.path.removeprefix(mount.path)

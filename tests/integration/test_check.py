@@ -27,10 +27,10 @@ from tests.testbed.processes import free_port
 from tests.testbed.servers import ROOT_TOKEN, Vault
 from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync.commands.check.rbac import LEASE, RBAC_RULES, RbacRule, leading
+from vaultsync.commands.check import command
+from vaultsync.commands.check.rbac import DEFAULT_LEASE, RBAC_RULES, RbacRule, leader_rules
 from vaultsync.commands.check.report import Check, CheckResult, Status
 from vaultsync.config.settings import Settings, variable
-from vaultsync.runtime import app
 
 SEED = {"vaultsync.io/seed": "true"}
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -39,7 +39,7 @@ POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "poli
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """Of which `check` must not make use; nobody could listen there."""
-IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
+IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": DEFAULT_LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
 """As deploy/base sets it."""
 
 
@@ -96,7 +96,7 @@ def ask(place: Place, **env: str) -> list[CheckResult]:
         for name, value in given.items():
             patch.setenv(name, value)
         settings = Settings()
-    return asyncio.run(app.check(settings)).lines
+    return asyncio.run(command.check(settings)).results
 
 
 def wrong(lines: list[CheckResult]) -> list[CheckResult]:
@@ -141,7 +141,7 @@ def test_where_all_is_well_every_line_says_so_and_nothing_is_written(used: Place
     }
     assert lines["stores", None]["found"] == "3 in this Vault"
     assert lines["externalsecrets", None]["found"] == "3 read this Vault, 3 to be seeded; none is blocked"
-    assert lines["policy", "secret/"]["found"].endswith("(asked for 2 paths in use)")
+    assert lines["policy", "secret/"]["found"].endswith("(checked for 2 paths in use)")
     assert "as system:serviceaccount:vaultsync:vaultsync" in lines["kubernetes", None]["found"]
     assert {name: signs(used, name) for name in names} == before
     assert used.version("new") == used.version("new", "team/kv") == 0
@@ -318,7 +318,7 @@ def test_each_right_that_is_missing_is_told(place: Place) -> None:
 def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
     """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
     with account(place, shipped_rules()) as made:
-        for right in leading(LEASE, labels=True):
+        for right in leader_rules(DEFAULT_LEASE, labels=True):
             env = {**made.env, **IN_A_POD}
             for verb in right.verbs:
                 made.own_rules(less(shipped_rules("role"), verb, right))
@@ -333,12 +333,12 @@ def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -
 def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
     def asked_for(**env: str) -> set[str]:
         lines = [line for line in ask(place, **env) if line.check is Check.PERMISSION]
-        return {line.subject for line in lines} & {right.label for right in leading(LEASE, labels=True)}
+        return {line.subject for line in lines} & {right.label for right in leader_rules(DEFAULT_LEASE, labels=True)}
 
     with account(place, shipped_rules()) as made:
         lease = {"leases", "leases/vaultsync"}
         assert asked_for(**made.env) == set()
-        assert asked_for(**made.env, VAULTSYNC_LEASE=LEASE) == lease
+        assert asked_for(**made.env, VAULTSYNC_LEASE=DEFAULT_LEASE) == lease
         assert asked_for(**made.env, **IN_A_POD) == {*lease, "pods"}
         assert asked_for(**made.env, **IN_A_POD | {"VAULTSYNC_AUDIT_LISTEN": "unix:/run/audit"}) == lease
         assert asked_for(**made.env, **IN_A_POD, VAULTSYNC_DRY_RUN="true") == set()
@@ -786,7 +786,7 @@ def test_the_first_that_is_blocked_is_told(used: Place) -> None:
     line = check(used, code=1)["externalsecrets", None]
     assert line["found"].startswith(f"{used.name}/aaa is blocked (and 1 more): ")
     assert "VAULTSYNC_SEED_PATHS" in line["found"]
-    assert line["fix"] == f"vaultsync explain {used.name}/aaa, and of all: vaultsync plan"
+    assert line["fix"] == f"vaultsync explain {used.name}/aaa, and for all: vaultsync plan"
 
 
 def test_where_nobody_asks_to_be_seeded_it_is_a_warning(place: Place) -> None:

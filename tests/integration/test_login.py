@@ -395,7 +395,7 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     for number in range(200):
         place.wait_for_secret(f"app{number}", PATIENCE)
         assert place.version(f"app{number}") == 1
-    wait_until_said(place, process, "Vault does not take the token any more")
+    wait_until_said(place, process, "Vault no longer accepts the token")
     wait_until_streaming(place, process, 2)  # the stream hears again
     place.put("first", password="a person's")
     place.wait_for_secret("first", SOON, p="a person's")
@@ -551,9 +551,9 @@ def test_a_token_that_will_end_says_when_and_what_to_do(place: Place, vaultsync:
     body = {"policies": [POLICY], "no_default_policy": True, "ttl": "15s", "renewable": False}
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
-    said = wait_until_said(place, process, "the Vault token ends by itself")
+    said = wait_until_said(place, process, "the Vault token expires")
     assert "set VAULT_TOKEN anew and restart vaultsync" in said
-    wait_until_said(place, process, "not logged in to Vault", "the token is revoked or over")
+    wait_until_said(place, process, "not logged in to Vault", "the token is revoked or expired")
     assert token not in process.output()
 
 

@@ -24,7 +24,7 @@ from tests.testbed.identity import DEPLOY, POLICY, PROJECT
 from tests.testbed.testbed import Testbed
 from tests.testbed.vault import VaultRoot
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync.commands.policy import policy
+from vaultsync.commands.vault_policy import policy
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
@@ -210,11 +210,11 @@ class Probes:
         assert (await self._login.look_up()).renewable
 
     async def _renew(self) -> None:
-        assert (await self._login.renew()).ttl > 0
+        assert (await self._login.api.renew(self._login.token)).ttl > 0
 
     async def _revoke(self) -> None:
         """Once: of another token, as this one is needed."""
-        await self._spare.revoke()
+        await self._spare.api.revoke(self._spare.token)
 
     async def _capabilities(self) -> None:
         found = await self._client.capabilities([CAPABILITIES, "sys/mounts"], "")

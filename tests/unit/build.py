@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.config.settings import Settings
 from vaultsync.core.decide import Reader, Reference, SeedChoice
 from vaultsync.core.external_secret import (
     ExternalSecret,
@@ -55,6 +56,11 @@ def login(
     return Login(access, TokenMethod(Credential(SecretStr(token))))
 
 
+def settings(**fields: Anything) -> Settings:
+    """Settings by field name, of which nothing is validated or read from the environment."""
+    return Settings.model_construct(**{"vault_addr": "http://vault.test:8200", **fields})
+
+
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:
     """Run an asynchronous test."""
 
@@ -65,16 +71,30 @@ def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:
     return asyncio.run(limited())
 
 
-class _Leaping(selectors.SelectSelector):
-    """Does not wait for what is due later, but says that it has."""
+class _Leaping(selectors.DefaultSelector):
+    """Leaps to the next timer when nothing else is left to do: no callback, no socket, no thread.
+
+    While a thread of `run_in_executor` works, or a socket delivers, time passes as it does.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += max(0.0, timeout or 0.0)
-        return super().select(0)
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        if self.threads or timeout is None:
+            started = time.monotonic()
+            found = super().select(timeout)
+            self.now += time.monotonic() - started
+            return found
+        has_sockets = len(self.get_map()) > 1  # besides the loop's own
+        found = super().select(SOCKET_SECONDS if has_sockets else 0)
+        if not found:
+            self.now += timeout
+        return found
 
 
 class _LeapingLoop(asyncio.SelectorEventLoop):
@@ -85,9 +105,25 @@ class _LeapingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def run_in_executor(self, *arguments: Anything) -> Anything:  # type: ignore[override]
+        future = super().run_in_executor(*arguments)
+        self._clock.threads += 1
+        future.add_done_callback(self._thread_is_done)
+        return future
+
+    def _thread_is_done(self, _: object) -> None:
+        self._clock.threads -= 1
+
+
+SOCKET_SECONDS = 0.001
+"""Within this time what one end of a local connection has sent is there at the other."""
+
 
 def run_ahead(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run an asynchronous test whose waits pass at once, and exactly: it may have neither threads nor sockets."""
+    """Run an asynchronous test whose waits pass at once, as by the loop's clock.
+
+    All that it talks to must be in the same loop, or in threads of `run_in_executor`. Without sockets it is exact.
+    """
 
     async def limited() -> T:
         async with asyncio.timeout(1e6):
@@ -100,9 +136,10 @@ def run_ahead(coroutine: Coroutine[Any, Any, T]) -> T:
 async def eventually(holds: Callable[[], object], limit: float = 3.0) -> None:
     """Wait until it holds; a generous upper bound only."""
     end = time.monotonic() + limit
+    step = 0.02 if isinstance(asyncio.get_running_loop(), _LeapingLoop) else 0.001
     while not holds():
         assert time.monotonic() < end, "it did not come to hold in time"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(step)
 
 
 @contextmanager

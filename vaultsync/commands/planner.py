@@ -12,11 +12,12 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from vaultsync.commands.help_text import in_words
-from vaultsync.commands.snapshot import Listing
-from vaultsync.controller.evaluate import Assessment, Assessor, Looks, empty_listing
-from vaultsync.controller.external_secret_reconciler import may_force
+from vaultsync.commands.snapshot import Listing, list_once, vault_session
+from vaultsync.config.settings import Settings
+from vaultsync.controller.evaluate import Evaluation, PathEvaluator, VaultReader, empty_listing
+from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.ledger import Ledger, news
+from vaultsync.controller.path_state import Ledger, news
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Reference, SeedChoice, SeedMode
@@ -25,6 +26,7 @@ from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
+from vaultsync.runtime import parts
 
 K = TypeVar("K")
 
@@ -129,13 +131,13 @@ class Survey(Listing):
         mode: the index's.
     """
 
-    def __init__(self, index: Index, vault: Looks, seed_paths: SeedPaths, mode: SeedMode) -> None:
+    def __init__(self, index: Index, vault: VaultReader, seed_paths: SeedPaths, mode: SeedMode) -> None:
         super().__init__(index)
         self._ledger = Ledger()
         self._vault = vault
-        self._assessor = Assessor(index, self._ledger, vault, seed_paths)
+        self._evaluator = PathEvaluator(index, self._ledger, vault, seed_paths)
         self._mode = mode
-        self._seen: dict[VaultPath, Assessment] = {}
+        self._seen: dict[VaultPath, Evaluation] = {}
         self._found: dict[FindPrefix, set[VaultPath]] = {}
         self._refused: dict[VaultPath | FindPrefix, str] = {}
 
@@ -168,7 +170,7 @@ class Survey(Listing):
 
     async def _look(self, path: VaultPath) -> None:
         try:
-            self._seen[path] = await self._assessor.path(path, self._index.readers(path))
+            self._seen[path] = await self._evaluator.path(path, self._index.readers(path))
         except OF_ONE_PATH as error:
             self._ledger.unreadable(path)
             self._refused[path] = str(error)
@@ -263,6 +265,26 @@ class Survey(Listing):
         )
 
 
+async def survey(settings: Settings, only: ObjectName | None = None) -> list[Explained]:
+    """List everything once, look at what it reads in Vault, and explain what `run` would do. Writes nothing.
+
+    Args:
+        settings: those of `run`.
+        only: explain this ExternalSecret alone.
+
+    Returns:
+        Each ExternalSecret, by name; none if `only` is not there.
+
+    Raises:
+        NoKubeConfig: there is no Kubernetes configuration.
+        SnapshotFailed: a request failed.
+    """
+    async with vault_session(settings) as vault:
+        planner = Survey(parts.index(settings), vault, parts.seed_paths(settings), settings.seed)
+        async with list_once(settings, planner, parts.selection(settings)):
+            return await planner.explain(only)
+
+
 def summarise(explained: Sequence[Explained]) -> Summary:
     """How much there is to do for them all; a path that several read counts once."""
     paths: dict[Action, set[tuple[str, str]]] = {action: set() for action in Action}
@@ -286,7 +308,7 @@ def _presence(state: SecretState, reference: Reference) -> Presence:
     return Presence.UNKNOWN if reference.metadata else presence(state.subkeys, reference.property)
 
 
-def _to_make(entry: Entry, reference: Reference, seen: Assessment) -> tuple[Action, str]:
+def _to_make(entry: Entry, reference: Reference, seen: Evaluation) -> tuple[Action, str]:
     """What is made of what the entry reads, by whoever's wish, and how."""
     seed, rotation = seen.decision.seed, seen.decision.rotation
     if rotation is not None and not reference.metadata:
@@ -318,7 +340,7 @@ def _made_by(state: SecretState, reference: Reference) -> str:
     return f"vaultsync for {state.mark.external_secret}" + ("" if read <= state.own else ", in part")
 
 
-def _reason(there: Presence, reference: Reference, seen: Assessment, why: str) -> str:
+def _reason(there: Presence, reference: Reference, seen: Evaluation, why: str) -> str:
     """Why nothing is made."""
     state = seen.state
     if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.own, ""):
@@ -335,7 +357,7 @@ def _reason(there: Presence, reference: Reference, seen: Assessment, why: str) -
 def _news(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, str]:
     if not changed:
         return Action.NOTHING, reason
-    if may_force(entry.object):
+    if accepts_force_sync(entry.object):
         return Action.FORCE_SYNC, CHANGED
     deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.deaf else "opted out"
     return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {deaf}"

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Generic
 
-from vaultsync.controller.workqueue import K, Lane
+from vaultsync.controller.workqueue import K, Priority
 
 
 class CircuitBreaker(Generic[K]):
@@ -16,15 +16,15 @@ class CircuitBreaker(Generic[K]):
 
     Args:
         delays: makes the seconds between the attempts of one outage.
-        release: queues a key in its lane.
+        release: queues a key in its priority.
     """
 
-    def __init__(self, delays: Callable[[], Iterator[float]], release: Callable[[K, Lane], None]) -> None:
+    def __init__(self, delays: Callable[[], Iterator[float]], release: Callable[[K, Priority], None]) -> None:
         self._delays = delays
         self._release = release
         self._waits: Iterator[float] | None = None
         """Until the next attempts; None while the circuit is closed."""
-        self._held: dict[K, Lane] = {}
+        self._held: dict[K, Priority] = {}
         self._trying: K | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,11 +41,11 @@ class CircuitBreaker(Generic[K]):
         """The keys that are held back."""
         return list(self._held)
 
-    def admit(self, key: K, lane: Lane) -> bool:
+    def admit(self, key: K, priority: Priority) -> bool:
         """Whether a pass over the key may begin now; if not, the key is held, and released by itself later."""
         if self._waits is None or key == self._trying:
             return True
-        self._held[key] = min(lane, self._held.get(key, lane))
+        self._held[key] = min(priority, self._held.get(key, priority))
         return False
 
     def record_failure(self, key: K) -> None:
@@ -70,8 +70,8 @@ class CircuitBreaker(Generic[K]):
             self._timer.cancel()
         self._waits = self._trying = self._timer = None
         held, self._held = self._held, {}
-        for key, lane in held.items():
-            self._release(key, lane)
+        for key, priority in held.items():
+            self._release(key, priority)
 
     def _try_next(self) -> None:
         key = next(iter(self._held), None)

@@ -13,13 +13,13 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.ledger import NEVER, Ledger
 from vaultsync.controller.own_writes import OwnWrites
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.workqueue import Lane, WorkQueue
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import NEVER, Ledger
+from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.errors import (
@@ -79,8 +79,8 @@ class Controller:
         self,
         index: Index,
         ledger: Ledger,
-        reconciler: Reconciler,
-        syncer: Syncer,
+        reconciler: PathReconciler,
+        syncer: ExternalSecretReconciler,
         resync: float,
     ) -> None:
         self._index = index
@@ -89,7 +89,7 @@ class Controller:
         self._syncer = syncer
         self._resync = resync
         self._queue: WorkQueue[Key] = WorkQueue(
-            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Lane.RESYNC: LOOKS_AT_ONCE}
+            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: LOOKS_AT_ONCE}
         )
         self._scopes = FailureScopes(self._queue.add)
         self.on_rescan: Callable[[], None] = _nothing
@@ -131,7 +131,7 @@ class Controller:
         entry = self._index.entry(external_secret.name)
         self._index.remove(external_secret.name)
         if entry is not None:
-            self._add({external_secret.name, *entry.references, *entry.prefixes}, Lane.RESYNC)
+            self._add({external_secret.name, *entry.references, *entry.prefixes}, Priority.RESYNC)
 
     def store_changed(self, store: Store) -> None:
         """From the informer."""
@@ -204,7 +204,7 @@ class Controller:
             self._hinted.popitem(last=False)
         due = self._hinted.setdefault(path, now)
         if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
-            self._queue.add(path, Lane.URGENT)
+            self._queue.add(path, Priority.URGENT)
             return
         if due < now:
             due = self._hinted[path] = due + HINT_SPACING
@@ -216,13 +216,13 @@ class Controller:
         self._own_writes.clear()
         self._ledger.watching_since = datetime.now(UTC)
         self._ledger.touch_all_unversioned()
-        self.vault_lets_in()
-        self.look_at_everything()
+        self.vault_logged_in()
+        self.enqueue_all()
 
-    def vault_lets_in(self) -> None:
+    def vault_logged_in(self) -> None:
         """From the login: what failed for want of a token that Vault knows can go on."""
         self._scopes.close()
-        self._queue.hasten()
+        self._queue.requeue_now()
 
     def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
         """From an audit device: entries may have been missed. A rescan follows, but not more often than a limit.
@@ -258,7 +258,7 @@ class Controller:
         if alone:
             self.vault_connected()
         else:
-            self.look_at_everything()
+            self.enqueue_all()
 
     def mounts_changed(self, change: MountChange) -> None:
         """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
@@ -277,24 +277,24 @@ class Controller:
         self.on_rescan()
         for path in self._index.paths():
             if any(change.covers(path.namespace, path.path) for change in changes):
-                self._queue.add(path, Lane.RESYNC)
+                self._queue.add(path, Priority.RESYNC)
         for prefix in self._index.prefixes():
             if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
-                self._queue.add(prefix, Lane.RESYNC)
+                self._queue.add(prefix, Priority.RESYNC)
 
     def kube_is_back(self) -> None:
         """From an informer: what failed for want of the API server can go on."""
-        self._scopes.kube_is_back()
-        self._queue.hasten()
+        self._scopes.kube_reconnected()
+        self._queue.requeue_now()
 
-    def look_at_everything(self) -> None:
+    def enqueue_all(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
         self.resyncs += 1
         self.on_rescan()
         for path in self._index.paths():
-            self._queue.add(path, Lane.RESYNC)
+            self._queue.add(path, Priority.RESYNC)
         for prefix in self._index.prefixes():
-            self._queue.add(prefix, Lane.RESYNC)
+            self._queue.add(prefix, Priority.RESYNC)
 
     # -- the poll
 
@@ -328,7 +328,7 @@ class Controller:
 
     def poll(self, key: VaultPath | FindPrefix) -> None:
         """Look at the path or listing, behind whatever is urgent."""
-        self._queue.add(key, Lane.RESYNC)
+        self._queue.add(key, Priority.RESYNC)
 
     # -- tasks
 
@@ -337,7 +337,7 @@ class Controller:
         while True:
             await asyncio.sleep(jittered(self._resync))
             logger.info("resync", paths=sum(1 for _ in self._index.paths()))
-            self.look_at_everything()
+            self.enqueue_all()
 
     async def work(self) -> None:
         """Passes over all that is known so far and the queue's keys, WORKERS at a time, until cancelled.
@@ -347,16 +347,16 @@ class Controller:
         self._works = True
         self._started = time.monotonic()
         for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
-            self._add({*keys}, Lane.RESYNC)
+            self._add({*keys}, Priority.RESYNC)
         self._see_whether_caught_up()
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
                 await free.acquire()
-                key, lane = await self._queue.get()
-                passes.create_task(self._one_pass(key, lane)).add_done_callback(lambda _: free.release())
+                key, priority = await self._queue.get()
+                passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
 
-    def begin_no_more(self) -> None:
+    def stop_starting(self) -> None:
         """Begin no further pass: the process stops."""
         self._queue.close()
 
@@ -371,8 +371,8 @@ class Controller:
             duration_ms=round((time.monotonic() - self._started) * 1000, 1),
         )
 
-    async def _one_pass(self, key: Key, lane: Lane) -> None:
-        if not self._scopes.admit(key, lane):
+    async def _one_pass(self, key: Key, priority: Priority) -> None:
+        if not self._scopes.admit(key, priority):
             self._queue.done(key)
             return
         follow: set[Key] = set()
@@ -403,7 +403,7 @@ class Controller:
         self.passes[KINDS[type(key)], result] += 1
         if isinstance(key, VaultPath):
             self._follow_deferred(key)
-        self._add(follow, self._lane_of_readers(follow, lane))
+        self._add(follow, self._priority_of_readers(follow, priority))
         if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
             self._queue.add_after(key, again)
         self._see_whether_caught_up()
@@ -426,13 +426,13 @@ class Controller:
             return set(), 0.0 if self._waits_for_paths(key) else await self._syncer.external_secret(key)
         return await self._reconciler.listing(key), 0.0
 
-    def _lane_of_readers(self, keys: set[Key], lane: Lane) -> Lane:
+    def _priority_of_readers(self, keys: set[Key], priority: Priority) -> Priority:
         """Urgent after what somebody has written. What vaultsync made follows later: all values first, then readers."""
         names = (key for key in keys if isinstance(key, ObjectName))
         entries = (entry for entry in map(self._index.entry, names) if entry is not None)
-        if lane is Lane.URGENT and not any(self._ledger.synced(entry.object).seeded for entry in entries):
-            return lane
-        return max(lane, Lane.READERS)
+        if priority is Priority.URGENT and not any(self._ledger.synced(entry.object).seeded for entry in entries):
+            return priority
+        return max(priority, Priority.READERS)
 
     def _tell_heard(self, names: Iterable[ObjectName], at: float) -> None:
         """Have the time from the event to their force-sync measured."""
@@ -471,11 +471,11 @@ class Controller:
             told |= self._reconciler.report(failing, error)
         return told
 
-    def _add(self, keys: set[Key], lane: Lane = Lane.NORMAL) -> None:
+    def _add(self, keys: set[Key], priority: Priority = Priority.NORMAL) -> None:
         if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue
             return
         for key in keys:
-            self._queue.add(key, lane)
+            self._queue.add(key, priority)
 
 
 def _nothing() -> None:

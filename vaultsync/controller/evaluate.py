@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
+from vaultsync.controller.path_state import Ledger
 from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import NEVER_THERE, SecretState
 
 
-class Looks(Protocol):
+class VaultReader(Protocol):
     """What is asked of Vault without changing it; vault.client.VaultClient documents it."""
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
@@ -27,7 +27,7 @@ class Looks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
+class Evaluation:
     """One path, looked at.
 
     Attributes:
@@ -39,20 +39,20 @@ class Assessment:
     allowed: list[Reader]
 
 
-class Assessor:
+class PathEvaluator:
     """Looks at paths and decides about them.
 
     Args:
         seed_paths: where a namespace may have something created.
     """
 
-    def __init__(self, index: Index, ledger: Ledger, vault: Looks, seed_paths: SeedPaths) -> None:
+    def __init__(self, index: Index, ledger: Ledger, vault: VaultReader, seed_paths: SeedPaths) -> None:
         self._index = index
         self._ledger = ledger
         self._vault = vault
         self._seed_paths = seed_paths
 
-    async def path(self, path: VaultPath, readers: list[Reader]) -> Assessment:
+    async def path(self, path: VaultPath, readers: list[Reader]) -> Evaluation:
         """Look at a path and decide about it.
 
         Args:
@@ -63,9 +63,9 @@ class Assessor:
             VaultsyncError: Vault did not answer, or refused.
         """
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
-        return self.judge(path, await self._vault.look(path, kv), readers)
+        return self.evaluate(path, await self._vault.look(path, kv), readers)
 
-    def judge(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Assessment:
+    def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
         """Decide about a path that was just looked at, or written."""
         seen, unmarked = self._ledger.observed(path), self._ledger.unmarked(path)
         if unmarked is not None and unmarked.mark.version == state.token(metadata=False):
@@ -74,7 +74,7 @@ class Assessor:
         forbidden = self._forbidden(path, state.mount, readers)
         decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
         allowed = [reader for reader in wanting(readers) if reader.name.namespace not in forbidden]
-        return Assessment(state, decision, allowed)
+        return Evaluation(state, decision, allowed)
 
     def _has_existed(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
         if self._ledger.existed(path):

@@ -10,7 +10,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.ledger import NEVER, Awaited, Ledger, Reading, Synced, hold, news
+from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
@@ -37,7 +37,7 @@ class Recorder(Protocol):
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
 
-class Syncer:
+class ExternalSecretReconciler:
     """Brings ExternalSecrets what Vault has.
 
     Args:
@@ -98,7 +98,7 @@ class Syncer:
         found = news(synced, external_secret.versions, readings)
         wait = hold(synced, found, self._clock()) if found else 0.0
         due = bool(found) and wait == 0
-        force = due and may_force(external_secret)
+        force = due and accepts_force_sync(external_secret)
         report = self._report(entry, synced)
         if not found or (due and not force):
             synced.heard_at = synced.seeded_at = NEVER  # there is nothing to bring
@@ -209,7 +209,7 @@ class Syncer:
         )
 
 
-def may_force(external_secret: ExternalSecret) -> bool:
+def accepts_force_sync(external_secret: ExternalSecret) -> bool:
     """Whether the ExternalSecret has not opted out, and external-secrets heeds a force-sync on it."""
     return external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
 

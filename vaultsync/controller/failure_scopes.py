@@ -14,7 +14,7 @@ from loguru import logger
 
 from vaultsync.controller.circuit_breaker import CircuitBreaker
 from vaultsync.controller.index import Key
-from vaultsync.controller.workqueue import Lane
+from vaultsync.controller.workqueue import Priority
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     KubeDenied,
@@ -61,10 +61,10 @@ class FailureScopes:
     """Which passes may begin, and what the log says of failures.
 
     Args:
-        release: queues a key in its lane.
+        release: queues a key in its priority.
     """
 
-    def __init__(self, release: Callable[[Key, Lane], None]) -> None:
+    def __init__(self, release: Callable[[Key, Priority], None]) -> None:
         self._release = release
         self._vault = self._breaker()
         self._namespaces: dict[str, _Outage] = {}
@@ -82,9 +82,9 @@ class FailureScopes:
         """Whether Vault as a whole is away."""
         return self._vault.is_open or any(kind is VaultUnavailable for kind, _ in self._outages)
 
-    def admit(self, key: Key, lane: Lane) -> bool:
+    def admit(self, key: Key, priority: Priority) -> bool:
         """Whether a pass over the key may begin now; if not, the key is held, and released by itself later."""
-        if all(breaker.admit(key, lane) for breaker in self._breakers_of(key)):
+        if all(breaker.admit(key, priority) for breaker in self._breakers_of(key)):
             return True
         self.end(key)
         return False
@@ -152,7 +152,7 @@ class FailureScopes:
         outage.reported.update(found)
         return [one for one in found if not isinstance(one, ObjectName)]
 
-    def kube_is_back(self) -> None:
+    def kube_reconnected(self) -> None:
         """The API server answers."""
         self._outages = {found for found in self._outages if found[0] is VaultUnavailable}
 

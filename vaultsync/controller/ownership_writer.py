@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from vaultsync.controller.ledger import Ledger, Unmarked
+from vaultsync.controller.path_state import Ledger, PendingOwnership
 from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
@@ -46,7 +46,7 @@ class Marks(Protocol):
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None: ...
 
 
-class Marker:
+class OwnershipWriter:
     """One mark after the other."""
 
     def __init__(self, ledger: Ledger, vault: Marks) -> None:
@@ -129,7 +129,7 @@ class Marker:
         self._rejected.discard(path)
         self._ledger.marked(path, unmarked)
 
-    def _refused(self, path: VaultPath, unmarked: Unmarked, error: VaultDenied) -> None:
+    def _refused(self, path: VaultPath, unmarked: PendingOwnership, error: VaultDenied) -> None:
         """The mark stays in memory, and is tried once more; after that with the path's next pass."""
         if path not in self._denied and not self._told:
             self._denied.add(path)

@@ -13,12 +13,12 @@ from typing import Protocol
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.controller.evaluate import Assessor, Looks, empty_listing, wanting
+from vaultsync.controller.evaluate import PathEvaluator, VaultReader, empty_listing, wanting
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.ledger import Failure, Ledger, Unmarked
-from vaultsync.controller.ownership_writer import Marker
-from vaultsync.controller.seed_budget import Budget
-from vaultsync.controller.unconfirmed import LATE, UnconfirmedWrite, Verdict
+from vaultsync.controller.ownership_writer import OwnershipWriter
+from vaultsync.controller.path_state import Failure, Ledger, PendingOwnership
+from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
 from vaultsync.core.errors import (
@@ -47,7 +47,7 @@ SHORTLY = 0.01
 """Seconds: a pass has left something to do that needs another look."""
 
 
-class Vault(Looks, Protocol):
+class Vault(VaultReader, Protocol):
     """What a pass asks of Vault; vault.client.VaultClient documents each."""
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
@@ -61,7 +61,7 @@ class Vault(Looks, Protocol):
     async def is_clustered(self) -> bool: ...
 
 
-class Reconciler:
+class PathReconciler:
     """Makes Vault hold what seedable ExternalSecrets read, and notes what there is.
 
     Args:
@@ -81,15 +81,15 @@ class Reconciler:
         ledger: Ledger,
         vault: Vault,
         seed_paths: SeedPaths,
-        budget: Budget,
-        marker: Marker,
+        budget: SeedBudget,
+        marker: OwnershipWriter,
         cluster: str = "",
         dry_run: bool = False,
     ) -> None:
         self._index = index
         self._ledger = ledger
         self._vault = vault
-        self._assessor = Assessor(index, ledger, vault, seed_paths)
+        self._evaluator = PathEvaluator(index, ledger, vault, seed_paths)
         self._budget = budget
         self._marker = marker
         self._cluster = cluster
@@ -159,9 +159,9 @@ class Reconciler:
         return names
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
-        found = await self._assessor.path(path, readers)
+        found = await self._evaluator.path(path, readers)
         if self._confirm(path, found.state):
-            found = self._assessor.judge(path, found.state, readers)
+            found = self._evaluator.evaluate(path, found.state, readers)
         state, decision = found.state, found.decision
         work = decision.seed or decision.rotation
         if work is not None and self._dry_run:
@@ -170,7 +170,7 @@ class Reconciler:
             if isinstance(work, Seed):
                 self._spend(path, state, found.allowed)
             state = await self._make(path, found.state, work, found.allowed)
-            decision = self._assessor.judge(path, state, readers).decision
+            decision = self._evaluator.evaluate(path, state, readers).decision
         self._ledger.observe(path, state)
         for prefix in self._index.prefixes_of(path):
             self._ledger.note(prefix, path)
@@ -313,7 +313,7 @@ class Reconciler:
         )
         rotated = isinstance(work, Rotation)
         mark = next_mark(before, made, rotated=rotated)
-        self._ledger.made(path, Unmarked(mark, render_mark(mark, after.managed_by)))
+        self._ledger.made(path, PendingOwnership(mark, render_mark(mark, after.managed_by)))
         if rotated:  # without its mark the new version would be a stranger's after a restart
             self._marker.due(path, SHORTLY)
 

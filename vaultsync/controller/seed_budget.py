@@ -11,7 +11,7 @@ _ROUNDING: Final = 0.001
 """Seconds; what adding up intervals may be off by."""
 
 
-class Budget:
+class SeedBudget:
     """A token bucket per Kubernetes namespace: it holds an hour's worth of new paths, and fills up evenly.
 
     Args:

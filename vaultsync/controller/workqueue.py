@@ -15,11 +15,11 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FAIR = 16
-"""Of so many keys one is the oldest of the worse lanes, so that a storm does not starve them."""
+"""Of so many keys one is the oldest of the worse priorities, so that a storm does not starve them."""
 
 
-class Lane(IntEnum):
-    """Which keys go first. A key that is queued already keeps the better lane."""
+class Priority(IntEnum):
+    """Which keys go first. A key that is queued already keeps the better priority."""
 
     URGENT = 0
     NORMAL = 1
@@ -32,25 +32,25 @@ class WorkQueue(Generic[K]):
 
     Args:
         delays: makes the waiting times of one key's consecutive failures, in seconds.
-        at_once: how many keys of a lane may be in work together; of one that is not named, as many as are taken.
+        at_once: how many keys of a priority may be in work together; of one that is not named, as many as are taken.
         clock: seconds, monotonic; the loop's own by default.
     """
 
     def __init__(
         self,
         delays: Callable[[], Iterator[float]],
-        at_once: Mapping[Lane, int] = MappingProxyType({}),
+        at_once: Mapping[Priority, int] = MappingProxyType({}),
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._delays = delays
         self._at_once = at_once
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._lanes: tuple[deque[K], ...] = tuple(deque() for _ in Lane)
-        self._queued: dict[K, tuple[Lane, float]] = {}
-        """The lane of each waiting key, and since when it waits; the longest waiting first."""
-        self._processing: dict[K, Lane] = {}
+        self._priorities: tuple[deque[K], ...] = tuple(deque() for _ in Priority)
+        self._queued: dict[K, tuple[Priority, float]] = {}
+        """The priority of each waiting key, and since when it waits; the longest waiting first."""
+        self._processing: dict[K, Priority] = {}
         self._taken = 0
-        self._again: dict[K, Lane] = {}
+        self._again: dict[K, Priority] = {}
         self._failures: dict[K, Iterator[float]] = {}
         self._due: list[tuple[float, int, K]] = []
         self._due_of: dict[K, float] = {}
@@ -83,16 +83,16 @@ class WorkQueue(Generic[K]):
         """Whether no key waits for a worker, and none has one."""
         return not self._queued and not self._processing
 
-    def add(self, key: K, lane: Lane = Lane.NORMAL) -> None:
+    def add(self, key: K, priority: Priority = Priority.NORMAL) -> None:
         """Ask for a pass over the key; at once if it is not being processed, else after that."""
         if key in self._processing:
-            self._again[key] = min(lane, self._again.get(key, lane))
+            self._again[key] = min(priority, self._again.get(key, priority))
             return
         queued, since = self._queued.get(key) or (None, self._clock())
-        if queued is not None and queued <= lane:
+        if queued is not None and queued <= priority:
             return
-        self._queued[key] = (lane, since)  # a copy left in a worse lane is skipped when it is met
-        self._lanes[lane].append(key)
+        self._queued[key] = (priority, since)  # a copy left in a worse priority is skipped when it is met
+        self._priorities[priority].append(key)
         self._changed.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -115,7 +115,7 @@ class WorkQueue(Generic[K]):
         """The key's last pass was fine: its next failure starts from the shortest wait."""
         self._failures.pop(key, None)
 
-    def hasten(self) -> None:
+    def requeue_now(self) -> None:
         """The other side is back: whatever waits for its time is due now, and all failures are forgotten."""
         self._failures.clear()
         for key in list(self._due_of):
@@ -127,39 +127,39 @@ class WorkQueue(Generic[K]):
         """Hand out no more keys: `get` waits until it is cancelled."""
         self._is_closed = True
 
-    async def get(self) -> tuple[K, Lane]:
-        """The next key and its lane: the oldest of the best lane. It stays with the caller until `done`."""
+    async def get(self) -> tuple[K, Priority]:
+        """The next key and its priority: the oldest of the best priority. It stays with the caller until `done`."""
         while True:
             self._move_due()
-            for lane in filter(self._may_begin, () if self._is_closed else self._lanes_in_turn()):
-                keys = self._lanes[lane]
+            for priority in filter(self._may_begin, () if self._is_closed else self._priorities_in_turn()):
+                keys = self._priorities[priority]
                 while keys:
                     key = keys.popleft()
-                    if key in self._queued and self._queued[key][0] == lane:
+                    if key in self._queued and self._queued[key][0] == priority:
                         del self._queued[key]
-                        self._processing[key] = lane
+                        self._processing[key] = priority
                         self._taken += 1
-                        return key, lane
+                        return key, priority
             await self._wait()
 
     def done(self, key: K) -> None:
         """The worker has ended its pass, for good or ill."""
         if self._processing.pop(key) in self._at_once:
             self._changed.set()
-        lane = self._again.pop(key, None)
-        if lane is not None:
-            self.add(key, lane)
+        priority = self._again.pop(key, None)
+        if priority is not None:
+            self.add(key, priority)
 
-    def _may_begin(self, lane: Lane) -> bool:
-        limit = self._at_once.get(lane)
-        return limit is None or list(self._processing.values()).count(lane) < limit
+    def _may_begin(self, priority: Priority) -> bool:
+        limit = self._at_once.get(priority)
+        return limit is None or list(self._processing.values()).count(priority) < limit
 
-    def _lanes_in_turn(self) -> Iterable[Lane]:
+    def _priorities_in_turn(self) -> Iterable[Priority]:
         turn, fair = divmod(self._taken, FAIR)
         if fair < FAIR - 1:
-            return Lane
-        worse = (Lane.READERS, Lane.RESYNC) if turn % 2 else (Lane.RESYNC, Lane.READERS)
-        return Lane.URGENT, *worse, Lane.NORMAL
+            return Priority
+        worse = (Priority.READERS, Priority.RESYNC) if turn % 2 else (Priority.RESYNC, Priority.READERS)
+        return Priority.URGENT, *worse, Priority.NORMAL
 
     def _move_due(self) -> None:
         now = self._clock()

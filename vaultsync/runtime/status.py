@@ -10,11 +10,11 @@ from typing import Final
 
 from vaultsync import __version__
 from vaultsync.controller.controller import Controller
-from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.seed_budget import Budget
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.core.annotations import EventReason, Result
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informers import RESOURCES, Watches
@@ -44,9 +44,9 @@ class Status:
 
     index: Index
     ledger: Ledger
-    budget: Budget
-    reconciler: Reconciler
-    syncer: Syncer
+    budget: SeedBudget
+    reconciler: PathReconciler
+    syncer: ExternalSecretReconciler
     controller: Controller
     vault: VaultClient
     login: Login

@@ -15,12 +15,12 @@ from loguru import logger
 
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
-from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
-from vaultsync.controller.ledger import Ledger
-from vaultsync.controller.ownership_writer import FLUSH_SECONDS, Marker
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.seed_budget import Budget
+from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
@@ -73,9 +73,9 @@ class Term:
         self._recorder = Recorder(self._kube)
         ledger = Ledger()
         loop = asyncio.get_running_loop()
-        budget = Budget(settings.seed_budget, loop.time)
-        self._marker = Marker(ledger, self._vault)
-        reconciler = Reconciler(
+        budget = SeedBudget(settings.seed_budget, loop.time)
+        self._marker = OwnershipWriter(ledger, self._vault)
+        reconciler = PathReconciler(
             index,
             ledger,
             self._vault,
@@ -86,10 +86,10 @@ class Term:
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = Syncer(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
+        syncer = ExternalSecretReconciler(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
         self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
         self.controller.on_rescan = self._vault.forget_mounts
-        self._login.on_change = self.controller.vault_lets_in
+        self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
         self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed)
         self._vault.on_own_write.append(self._stream.wrote)
@@ -165,7 +165,7 @@ class Term:
         To be called while `run` goes on, so that the Lease is renewed. Passes that only look are not waited for, so a
         Vault that hangs holds up nothing but the writes in it.
         """
-        self.controller.begin_no_more()
+        self.controller.stop_starting()
         if self._running_sources is not None:
             self._running_sources.cancel()  # closing the event stream takes a second where Vault hangs
         await self._finish_writes()

@@ -1,4 +1,4 @@
-"""Paths, response types and version-dependent features of Vault's HTTP API. Imports no client: checks and policy use it."""
+"""Paths, response types and version-dependent features of Vault's HTTP API, for checks and policy too. No client."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Final
 LOOK_UP: Final = "auth/token/lookup-self"
 CAPABILITIES: Final = "sys/capabilities-self"
 SYS_AUDIT: Final = "sys/audit"
+LEADER: Final = "sys/leader"
+"""https://developer.hashicorp.com/vault/api-docs/system/leader: every node answers it itself, without a token."""
 POLICY_NAME: Final = "vaultsync"
 """The name of vaultsync's Vault policy; a policy whose name contains it counts as vaultsync's, too."""
 

@@ -1,118 +1,113 @@
-"""The KV mounts that Vault has named, kept for a while. For any thread; sends nothing by itself."""
+"""Finds the KV mount of a path. Runs in the threads of the requester.
 
-import threading
-import time
+https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
+"""
+
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from vaultsync.core.errors import VaultRejected
-from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected
+from vaultsync.core.paths import Mount, VaultPath, guessed_mount
+from vaultsync.core.untrusted import mapping
+from vaultsync.vault.mount_cache import MountCache
+from vaultsync.vault.requester import Requester
 
+T = TypeVar("T")
+
+MOUNTS: Final = "sys/internal/ui/mounts"
 MAX_AGE: Final = 60.0
-"""Seconds after which Vault is asked for a mount again, at its next use: no event tells that a mount was upgraded,
-moved, or disabled and enabled anew."""
+"""Seconds after which Vault is asked for a mount again, at its next use: no event reports that a mount was upgraded,
+moved, or disabled and enabled again."""
 FRESH_SECONDS: Final = 0.25
 """The age that is allowed before a write that could create something at the wrong place, and after Vault has refused
-a request. So many such requests in a row ask for their mount four times a second at most."""
-SLOW_SECONDS: Final = 1.0
-"""An answer's age counts from its arrival: a Vault that is far away would never give a fresh one otherwise. That of a
-slower answer counts from its request, as this process may have been frozen meanwhile."""
+a request: many such requests in a row ask for their mount at most four times a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    mount: Mount
-    since: float
+class Mounts:
+    """The KV mounts that the token can see."""
 
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+        self.cache = MountCache()
 
-class MountCache:
-    """Mounts by Vault namespace and path.
-
-    Args:
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: dict[str, dict[str, _Entry]] = {}
-        self._flights: dict[tuple[str, str], threading.Event] = {}
-        self._forgotten = 0
-
-    def resolve(self, path: VaultPath, max_age: float, ask: Callable[[], Mount | None]) -> Mount | None:
-        """The mount of a path.
-
-        Threads that need the same mount at the same time ask once; where that fails, each asks for itself.
+    def find(self, path: VaultPath, kv: int) -> Mount:
+        """The mount of a path; the likely one if the token may not read it, as the next request brings Vault's reason.
 
         Args:
             path: the secret.
-            max_age: in seconds; what was answered longer ago is asked for again.
-            ask: asks Vault, and returns None if it does not say.
+            kv: the KV version that the store of its readers names.
 
         Raises:
-            VaultsyncError: as `ask`.
+            VaultRejected: the path is in no KV mount.
         """
-        found = self._find(path, max_age)
-        if found is not None:
-            return found
-        flight = path.namespace, path.path.partition("/")[0]
-        with self._lock:
-            other = self._flights.get(flight)
-            if other is None:
-                mine = self._flights[flight] = threading.Event()
-        if other is not None:
-            other.wait()  # its request has a time-out
-            return self._find(path, max_age) or self._ask(path, ask)
-        try:
-            return self._ask(path, ask)
-        finally:
-            with self._lock:
-                del self._flights[flight]
-            mine.set()
+        return self._find(path, kv, MAX_AGE)
 
-    def forget_all(self) -> None:
-        """The mounts may have changed; what is being asked for now is not kept either."""
-        with self._lock:
-            self._entries.clear()
-            self._forgotten += 1
+    def find_fresh(self, path: VaultPath, kv: int) -> Mount:
+        """The same, at most FRESH_SECONDS old."""
+        return self._find(path, kv, FRESH_SECONDS)
 
-    def _ask(self, path: VaultPath, ask: Callable[[], Mount | None]) -> Mount | None:
-        with self._lock:
-            forgotten, asked = self._forgotten, self._clock()
+    def use(self, path: VaultPath, kv: int, call: Callable[[Mount], T]) -> T:
+        """Send requests for a path to its mount; again if Vault refuses them and the mount has changed."""
+        mount = self.find(path, kv)
         try:
-            mount = ask()
-        except VaultRejected:
-            self._forget(path)
+            return call(mount)
+        except RedirectRefused:
             raise
-        if mount is None:
-            self._forget(path)
-        else:
-            with self._lock:
-                now = self._clock()
-                since = now if now - asked <= SLOW_SECONDS else asked
-                if forgotten == self._forgotten:
-                    self._entries.setdefault(path.namespace, {})[mount.path] = _Entry(mount, since)
+        except (VaultDenied, VaultRejected) as error:
+            refused = error
+        fresh = self.find_fresh(path, kv)
+        if fresh == mount:
+            raise refused
+        return call(fresh)
+
+    def all_v2(self, namespace: str) -> dict[str, Mount]:
+        """The KV v2 mounts in a Vault namespace, by accessor."""
+        response = self._requester.request("get", MOUNTS, namespace)
+        found = {}
+        for path, value in mapping(mapping(response.get("data")).get("secret")).items():
+            mount = mapping(value)
+            if mount.get("type") == "kv" and mapping(mount.get("options")).get("version") == "2":
+                found[str(mount.get("accessor") or f"{namespace}/{path}")] = Mount(path.strip("/") + "/", 2)
+        return found
+
+    def _find(self, path: VaultPath, kv: int, max_age: float) -> Mount:
+        return self.cache.resolve(path, max_age, lambda: self._request(path)) or guessed_mount(path.path, kv)
+
+    def _request(self, path: VaultPath) -> Mount | None:
+        try:
+            response = self._requester.request("get", f"{MOUNTS}/{path.path}", path.namespace)
+        except VaultDenied:
+            return None
+        data = mapping(response.get("data"))
+        if data.get("type") not in ("kv", "generic"):
+            raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
+        version = mapping(data.get("options")).get("version")
+        mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1)
+        if inner := self._inner_namespace(path, mount.path, data.get("accessor")):
+            raise VaultRejected(
+                f"{path} is in the Vault namespace {inner}, which its path names: "
+                "name it in the store's spec.provider.vault.namespace instead"
+            )
+        if not path.path.startswith(mount.path):
+            raise VaultRejected(f"{path} is in no mount now: Vault is moving it to {mount.path[:200]}")
         return mount
 
-    def _find(self, path: VaultPath, max_age: float) -> Mount | None:
-        with self._lock:
-            entry = self._entry(path)
-            return entry.mount if entry is not None and self._clock() - entry.since <= max_age else None
+    def _inner_namespace(self, path: VaultPath, mount: str, accessor: object) -> str:
+        """The Vault namespace that the path itself names, "" where the path begins with the mount.
 
-    def _forget(self, path: VaultPath) -> None:
-        with self._lock:
-            entry = self._entry(path)
-            if entry is not None:
-                del self._entries[path.namespace][entry.mount.path]
-
-    def _entry(self, path: VaultPath) -> _Entry | None:
-        """That of the innermost mount: a mount's path may have slashes."""
-        mounts = self._entries.get(path.namespace, {})
-        end = path.path.rfind("/")
-        while end >= 0:
-            entry = mounts.get(path.path[: end + 1])
-            if entry is not None:
-                return entry
-            end = path.path.rfind("/", 0, end)
-        return None
+        Vault accepts both spellings, and returns the path of such a mount from the root on: only the accessor
+        distinguishes it from a mount with slashes (OpenBao 2.7.2). Change sources and VAULTSYNC_SEED_PATHS name the
+        Vault namespace separately.
+        """
+        within = mount if path.path.startswith(mount) else mount.removeprefix(f"{path.namespace}/")
+        names = within.strip("/").split("/")
+        for depth in range(len(names) - 1 if accessor else 0, 0, -1):  # innermost first: its parents return the same
+            namespace = "/".join(filter(None, (path.namespace, *names[:depth])))
+            inner = path.path.removeprefix("/".join(names[:depth]) + "/")
+            try:
+                response = self._requester.request("get", f"{MOUNTS}/{inner}", namespace)
+            except (VaultDenied, VaultRejected):
+                continue  # no such namespace
+            if mapping(response.get("data")).get("accessor") == accessor:
+                return namespace
+        return ""

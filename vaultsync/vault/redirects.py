@@ -9,8 +9,6 @@ from typing import Final
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.redirects import Address, choose, parse_address, parse_addresses, target, unknown
 
-LEADER: Final = "/v1/sys/leader"
-"""https://developer.hashicorp.com/vault/api-docs/system/leader: every node answers it itself, and without a token."""
 LEADER_SECONDS: Final = 2.0
 """The longest wait to connect for that, and between two parts of the answer."""
 MAX_LEADER: Final = 16 * 1024

@@ -12,7 +12,7 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
-from vaultsync.vault.client import OwnWrite
+from vaultsync.vault.writes import OwnWrite
 
 DEAF_SECONDS: Final = 5.0
 """The event of an own write arrives within this time."""

@@ -19,9 +19,9 @@ from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
 from vaultsync.core.redirects import STATUSES
 from vaultsync.vault import silent_stream as deafness
-from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.login import Login
 from vaultsync.vault.silent_stream import Deafness
+from vaultsync.vault.writes import OwnWrite
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""

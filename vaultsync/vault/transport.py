@@ -23,7 +23,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from vaultsync.core.redirects import STATUSES
-from vaultsync.vault.redirects import LEADER, LEADER_SECONDS, MAX_LEADER, Redirects
+from vaultsync.vault.api import LEADER
+from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, Redirects
 from vaultsync.vault.tls import Tls
 
 BEHIND: Final = 412
@@ -303,7 +304,7 @@ def _ask_leader(access: VaultAccess) -> bytes:
     try:
         response = pools.current(address).request(
             "GET",
-            address + LEADER,
+            f"{address}/v1/{LEADER}",
             headers={"X-Vault-Request": "true"},
             redirect=False,
             retries=False,

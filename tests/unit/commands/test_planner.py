@@ -16,10 +16,10 @@ from vaultsync.commands import output as tables
 from vaultsync.commands.help_text import in_words
 from vaultsync.commands.planner import Action, Explained, Finding, Summary, Survey, summarise
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.controller.ledger import Ledger
-from vaultsync.controller.ownership_writer import Marker
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.seed_budget import Budget
+from vaultsync.controller.ownership_writer import OwnershipWriter
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.core.decide import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
@@ -233,8 +233,8 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     [explained] = cluster.explain(one)
     [finding] = explained.findings
     ledger = Ledger()
-    reconciler = Reconciler(
-        cluster.index, ledger, cluster.vault, MINE, Budget(0, lambda: 0.0), Marker(ledger, cluster.vault)
+    reconciler = PathReconciler(
+        cluster.index, ledger, cluster.vault, MINE, SeedBudget(0, lambda: 0.0), OwnershipWriter(ledger, cluster.vault)
     )
     [where] = cluster.index.paths()
     run(reconciler.path(where))
@@ -247,9 +247,9 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster = Cluster()
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
-    budget, ledger = Budget(1, lambda: 0.0), Ledger()
-    marker = Marker(ledger, cluster.vault)
-    reconciler = Reconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, dry_run=True)
+    budget, ledger = SeedBudget(1, lambda: 0.0), Ledger()
+    marker = OwnershipWriter(ledger, cluster.vault)
+    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, dry_run=True)
     assert run(reconciler.path(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not ledger.synced(one).events

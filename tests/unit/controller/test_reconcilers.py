@@ -37,13 +37,13 @@ from vaultsync.controller.controller import (
     WORKERS,
     Controller,
 )
-from vaultsync.controller.external_secret_reconciler import Syncer
+from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import LONGEST_ABSENCE
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.controller.ledger import HELD_SECONDS, QUIET_SECONDS, Ledger
-from vaultsync.controller.ownership_writer import Marker
-from vaultsync.controller.path_reconciler import Reconciler
-from vaultsync.controller.seed_budget import Budget
+from vaultsync.controller.ownership_writer import OwnershipWriter
+from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_state import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
@@ -78,20 +78,20 @@ class Engine:
         self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
     ) -> None:
         self.clock = Clock()
-        self.seed_paths, self.budget = seed_paths, Budget(budget, self.clock)
+        self.seed_paths, self.budget = seed_paths, SeedBudget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index, self.ledger = Index(frozenset({server_identity(ADDRESS)}), mode), Ledger()
         self.reconciler = self.made_reconciler(self.vault)
-        self.syncer = Syncer(self.index, self.ledger, self.writer, self.recorder, self.clock)
+        self.syncer = ExternalSecretReconciler(self.index, self.ledger, self.writer, self.recorder, self.clock)
         self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
         self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
         self.index.put_namespace(namespace())
 
-    def made_reconciler(self, vault: FakeVault) -> Reconciler:
-        self.marker = Marker(self.ledger, vault)
-        return Reconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker)
+    def made_reconciler(self, vault: FakeVault) -> PathReconciler:
+        self.marker = OwnershipWriter(self.ledger, vault)
+        return PathReconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker)
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -142,7 +142,7 @@ class Engine:
     async def quiet(self) -> None:
         """After the quiet time of a burst, by our own clock."""
         self.clock.forward(QUIET_SECONDS + 0.01)
-        self.controller._queue.hasten()
+        self.controller._queue.requeue_now()
         await self.settled()
 
 
@@ -996,7 +996,7 @@ def test_what_is_told_during_a_look_at_everything_does_not_wait_for_its_turn(bef
             await engine.quiet()
             engine.writer.writes.clear()
             looked = sum(engine.vault.looks.values())
-            engine.controller.look_at_everything()
+            engine.controller.enqueue_all()
             where = f"secret/data/{last}"
             if before:
                 engine.vault.write(path(where), password="q")
@@ -1022,7 +1022,7 @@ def test_it_is_told_once_when_all_is_looked_at() -> None:
             async with engine.working():
                 await engine.controller.caught_up.wait()
                 assert set(engine.vault.looks) == {A, B}
-                engine.controller.look_at_everything()
+                engine.controller.enqueue_all()
                 await engine.settled()
         (told,) = [line for line in lines if line.startswith("all is looked at")]
         assert '"external_secrets": 2, "paths": 2' in told
@@ -1607,7 +1607,7 @@ def test_a_store_that_is_for_another_mount_now_has_its_readers_refreshed() -> No
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 1
             engine.controller.store_changed(store(path="other"))
-            engine.controller.look_at_everything()
+            engine.controller.enqueue_all()
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 1
 
@@ -1627,7 +1627,7 @@ def test_a_store_that_was_changed_while_nobody_watched_has_its_readers_refreshed
         engine.index.put(external_secret("a", status={"refreshTime": refreshed.isoformat()}))
         async with engine.working():
             await engine.quiet()
-            engine.controller.look_at_everything()
+            engine.controller.enqueue_all()
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == force_syncs
 

@@ -42,12 +42,12 @@ def value(engine: Engine, where: VaultPath = A) -> str:
 async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[None]:
     """The marker at work, without its waiting unless that is wanted."""
 
-    async def hasten() -> None:
+    async def requeue_now() -> None:
         while True:
-            engine.marker._queue.hasten()
+            engine.marker._queue.requeue_now()
             await asyncio.sleep(0.001)
 
-    tasks = [asyncio.create_task(part) for part in (engine.marker.run(), *([hasten()] if hastened else []))]
+    tasks = [asyncio.create_task(part) for part in (engine.marker.run(), *([requeue_now()] if hastened else []))]
     try:
         yield
         await asyncio.sleep(0.01)
@@ -354,7 +354,7 @@ def test_the_controller_rotates_for_a_new_annotation_and_no_second_time() -> Non
                 engine.controller.external_secret_changed(asked(words))
                 await engine.settled()
                 engine.event(kind="kv-v2/data-patch")
-                engine.controller.look_at_everything()
+                engine.controller.enqueue_all()
                 await engine.settled()
                 assert engine.vault.rotations[A] == count
 

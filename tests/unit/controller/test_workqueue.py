@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import Clock, run
-from vaultsync.controller.workqueue import FAIR, Lane, WorkQueue
+from vaultsync.controller.workqueue import FAIR, Priority, WorkQueue
 
 
 def doubling() -> Iterator[float]:
@@ -78,9 +78,9 @@ def test_done_alone_brings_nothing_again() -> None:
 def test_better_lanes_go_first() -> None:
     async def test() -> None:
         work = queue()
-        work.add("resync", Lane.RESYNC)
+        work.add("resync", Priority.RESYNC)
         work.add("normal")
-        work.add("urgent", Lane.URGENT)
+        work.add("urgent", Priority.URGENT)
         assert await drain(work) == ["urgent", "normal", "resync"]
 
     run(test())
@@ -89,9 +89,9 @@ def test_better_lanes_go_first() -> None:
 def test_the_lane_that_a_key_came_by_is_told() -> None:
     async def test() -> None:
         work = queue()
-        work.add("late", Lane.RESYNC)
-        work.add("reader", Lane.READERS)
-        assert [await work.get(), await work.get()] == [("reader", Lane.READERS), ("late", Lane.RESYNC)]
+        work.add("late", Priority.RESYNC)
+        work.add("reader", Priority.READERS)
+        assert [await work.get(), await work.get()] == [("reader", Priority.READERS), ("late", Priority.RESYNC)]
 
     run(test())
 
@@ -101,8 +101,8 @@ def test_a_storm_does_not_starve_the_worse_lanes() -> None:
         work = queue()
         for number in range(3 * FAIR):
             work.add(f"storm {number}")
-        for lane in (Lane.READERS, Lane.RESYNC):
-            work.add(lane.name, lane)
+        for priority in (Priority.READERS, Priority.RESYNC):
+            work.add(priority.name, priority)
         found = await drain(work)
         assert {found[FAIR - 1], found[2 * FAIR - 1]} == {"READERS", "RESYNC"}
         assert [key for key in found if key.startswith("storm")] == [f"storm {number}" for number in range(3 * FAIR)]
@@ -114,8 +114,8 @@ def test_what_is_urgent_waits_for_no_turn() -> None:
     async def test() -> None:
         work = queue()
         for number in range(2 * FAIR):
-            work.add(f"urgent {number}", Lane.URGENT)
-        work.add("late", Lane.RESYNC)
+            work.add(f"urgent {number}", Priority.URGENT)
+        work.add("late", Priority.RESYNC)
         assert (await drain(work))[-1] == "late"
 
     run(test())
@@ -124,11 +124,11 @@ def test_what_is_urgent_waits_for_no_turn() -> None:
 def test_a_key_keeps_its_better_lane_and_moves_up_into_one() -> None:
     async def test() -> None:
         work = queue()
-        work.add("x", Lane.RESYNC)
-        work.add("a", Lane.NORMAL)
-        work.add("b", Lane.URGENT)
-        work.add("b", Lane.RESYNC)
-        work.add("x", Lane.URGENT)
+        work.add("x", Priority.RESYNC)
+        work.add("a", Priority.NORMAL)
+        work.add("b", Priority.URGENT)
+        work.add("b", Priority.RESYNC)
+        work.add("x", Priority.URGENT)
         assert len(work) == 3
         assert await drain(work) == ["b", "x", "a"]
 
@@ -140,8 +140,8 @@ def test_a_key_added_while_processed_comes_again_in_the_best_lane_asked_for() ->
         work = queue()
         work.add("a")
         await take(work)
-        work.add("a", Lane.RESYNC)
-        work.add("a", Lane.URGENT)
+        work.add("a", Priority.RESYNC)
+        work.add("a", Priority.URGENT)
         work.add("b")
         work.done("a")
         assert await drain(work) == ["a", "b"]
@@ -206,12 +206,12 @@ def test_the_longest_waiting_key_tells_its_age_in_whatever_lane_it_waits() -> No
         clock = Clock()
         work = queue(clock)
         assert work.oldest() == 0
-        work.add("a", Lane.RESYNC)
+        work.add("a", Priority.RESYNC)
         clock.forward(2)
         work.add("b")
         work.add_after("c", 1)
         clock.forward(3)
-        work.add("a", Lane.URGENT)  # it waits on, before the others
+        work.add("a", Priority.URGENT)  # it waits on, before the others
         assert work.oldest() == 5
         assert await take(work) == "a"
         assert work.oldest() == 3
@@ -233,7 +233,7 @@ def test_failing_are_those_whose_last_pass_failed() -> None:
         assert work.failing() == 2
         work.forget("a")
         assert work.failing() == 1
-        work.hasten()
+        work.requeue_now()
         assert work.failing() == 0
 
     run(test())
@@ -241,14 +241,14 @@ def test_failing_are_those_whose_last_pass_failed() -> None:
 
 def test_no_more_of_a_lane_are_in_work_than_may_be_and_the_others_go_on() -> None:
     async def test() -> None:
-        work: WorkQueue[str] = WorkQueue(doubling, {Lane.RESYNC: 2}, Clock())
+        work: WorkQueue[str] = WorkQueue(doubling, {Priority.RESYNC: 2}, Clock())
         for key in "abc":
-            work.add(key, Lane.RESYNC)
+            work.add(key, Priority.RESYNC)
         assert [await take(work), await take(work)] == ["a", "b"]
         getting = asyncio.create_task(take(work, 5))
         await asyncio.sleep(0.01)
         assert not getting.done()
-        work.add("urgent", Lane.URGENT)
+        work.add("urgent", Priority.URGENT)
         assert await getting == "urgent"
         getting = asyncio.create_task(take(work, 5))
         await asyncio.sleep(0.01)
@@ -267,7 +267,7 @@ def test_hasten_makes_all_due_and_forgets_failures() -> None:
         work.retry("a")
         work.retry("a")
         work.add_after("b", 100)
-        work.hasten()
+        work.requeue_now()
         assert sorted(await drain(work)) == ["a", "b"]
         assert work.retry("a") == 1
 
@@ -312,21 +312,23 @@ def test_a_cancelled_get_loses_no_key() -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["add", "take", "done", "later", "time"]), st.sampled_from("abc"), st.sampled_from(Lane)),
+    st.tuples(
+        st.sampled_from(["add", "take", "done", "later", "time"]), st.sampled_from("abc"), st.sampled_from(Priority)
+    ),
     max_size=40,
 )
 
 
 @given(steps)
-def test_no_key_is_lost_doubled_or_given_to_two_workers(plan: list[tuple[str, str, Lane]]) -> None:
+def test_no_key_is_lost_doubled_or_given_to_two_workers(plan: list[tuple[str, str, Priority]]) -> None:
     async def test() -> None:
         clock = Clock()
         work = queue(clock)
         wanted: set[str] = set()
         held: set[str] = set()
-        for kind, key, lane in plan:
+        for kind, key, priority in plan:
             if kind == "add":
-                work.add(key, lane)
+                work.add(key, priority)
                 wanted.add(key)
             elif kind == "later":
                 work.add_after(key, 1)

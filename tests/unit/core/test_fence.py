@@ -14,7 +14,7 @@ from tests.unit.build import Clock, eventually, external_secret, logged, login, 
 from tests.unit.controller.test_reconcilers import SEED, A, Engine
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
-from vaultsync.controller.ownership_writer import Marker
+from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.core.errors import NotLeading
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import Mount
@@ -151,7 +151,7 @@ def test_a_mark_that_may_not_be_left_does_not_end_the_marker() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
-        marker = Marker(engine.ledger, fenced_vault())
+        marker = OwnershipWriter(engine.ledger, fenced_vault())
         task = asyncio.create_task(marker.run())
         marker.due(A, 0)
         await asyncio.sleep(0.05)

@@ -159,7 +159,7 @@ def test_a_look_at_everything_asks_for_the_mounts_again() -> None:
             made.controller.external_secret_changed(external_secret("a"))
             await asyncio.sleep(60)
             rescans.clear()
-            made.controller.look_at_everything()
+            made.controller.enqueue_all()
             made.controller.vault_connected()
             assert len(rescans) == 2
 

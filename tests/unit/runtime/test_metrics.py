@@ -258,7 +258,7 @@ def test_a_resync_is_counted() -> None:
     async def test() -> None:
         engine = Engine()
         engine.controller.vault_connected()
-        engine.controller.look_at_everything()
+        engine.controller.enqueue_all()
         assert engine.controller.resyncs == 2
 
     run(test())
@@ -427,7 +427,7 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", created=LATER))
             await engine.settled()
-            engine.controller.look_at_everything()
+            engine.controller.enqueue_all()
             engine.vault.write(A, password="2")
             engine.event()
             await eventually(lambda: engine.syncer.force_syncs == 1)

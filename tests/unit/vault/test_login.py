@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import eventually, live, logged, path, run
+from tests.unit.build import eventually, live, logged, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
 from vaultsync.vault import login as module
@@ -19,6 +19,7 @@ from vaultsync.vault.api import Token
 from vaultsync.vault.auth_methods import AppRoleMethod, Credential, JwtMethod, KubernetesMethod, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
+from vaultsync.vault.token_api import parse_lease, parse_token
 from vaultsync.vault.transport import VaultAccess
 
 LOGIN, LOOK_UP, RENEW, REVOKE = "approle/login", "token/lookup-self", "token/renew-self", "token/revoke-self"
@@ -121,7 +122,7 @@ def test_a_token_is_told_without_itself(odd: dict[str, object]) -> None:
             assert token == Token(policies, 60.0, True, 120.0, 0.0, True, 0)
             assert "t0ken" not in repr(token)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_many_refusals_are_one_question_and_one_login() -> None:
@@ -135,7 +136,7 @@ def test_many_refusals_are_one_question_and_one_login() -> None:
             assert text_of(login.token) == "t2"
             assert (vault.count(LOGIN), vault.count(LOOK_UP)) == (2, 2)  # the second: whether a new token may ask
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_refusal_just_after_vault_has_told_is_asked_about_later() -> None:
@@ -149,7 +150,7 @@ def test_a_refusal_just_after_vault_has_told_is_asked_about_later() -> None:
             async with asyncio.timeout(2):
                 await login.until_replaced(old)
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
@@ -164,7 +165,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
             assert [token for where, token in vault.asked if where == "/v1/secret/data/a"] == ["t1", "t2"]
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_nothing_is_sent_without_a_token_but_the_question_how_vault_is() -> None:
@@ -181,7 +182,7 @@ def test_nothing_is_sent_without_a_token_but_the_question_how_vault_is() -> None
             assert vault.asked[-1] == ("/v1/sys/health", "")
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_login_that_fails_is_tried_again_and_told_once(status: int, words: str
             assert text_of(await login.first())
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
     [line] = lines
     assert "not logged in to Vault" in line
     assert words in line
@@ -214,7 +215,7 @@ def test_at_rest_nothing_is_asked(tmp_path: Path) -> None:
                 await asyncio.sleep(0.3)
                 assert len(vault.asked) == 1
 
-    run(main())
+    run_ahead(main())
 
 
 def test_the_end_of_a_token_is_known_and_put_off_by_each_renewal() -> None:
@@ -230,7 +231,7 @@ def test_the_end_of_a_token_is_known_and_put_off_by_each_renewal() -> None:
         async with running(Vault("mine", ttl=0), given("mine")) as login:
             assert login.ends_at is None
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_token_is_renewed_at_half_of_its_life() -> None:
@@ -241,7 +242,7 @@ def test_a_token_is_renewed_at_half_of_its_life() -> None:
             assert (vault.count(LOGIN), vault.count(RENEW)) == (1, 3)
             assert text_of(login.token) == "t1"
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_what_a_renewal_is_refused_for(status: int, words: str, logs_in: bool) -
             assert vault.count(LOGIN) == 1 + logs_in
 
     with logged("WARNING") as warned, logged() as told:
-        run(main())
+        run_ahead(main())
     assert sum(words in line for line in told) == logs_in  # that Vault is away is told elsewhere
     assert len(warned) == (logs_in and status != 500)  # each token has a longest life
 
@@ -279,7 +280,7 @@ def test_a_token_that_comes_near_its_longest_life_is_replaced_while_it_is_good()
             assert (vault.count(RENEW), vault.count(LOGIN)) == (1, 2)
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
     assert lines == []
 
 
@@ -296,7 +297,7 @@ def test_a_given_token_that_is_known_again_counts_as_another() -> None:
             assert text_of(login.token) == "mine"
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
     [line] = lines
     assert "set VAULT_TOKEN anew" in line
 
@@ -313,7 +314,7 @@ def test_a_token_in_the_last_moment_of_its_life_is_not_taken_for_an_endless_one(
             await eventually(lambda: any("not logged in" in line for line in lines))
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
 
 
 def test_a_login_without_a_token_is_no_login() -> None:
@@ -328,7 +329,7 @@ def test_a_login_without_a_token_is_no_login() -> None:
             assert login.token is None
             await login.close()
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -342,7 +343,7 @@ def test_what_was_issued_is_given_back_and_what_was_given_is_not(is_there: bool)
                 pass
             assert vault.count(REVOKE) == gives_back
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_stop_does_not_wait_long_for_a_vault_that_hangs() -> None:
@@ -360,7 +361,7 @@ def test_a_stop_does_not_wait_long_for_a_vault_that_hangs() -> None:
             async with asyncio.timeout(0.4):
                 await login.close(0.05)
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_an_error_holds_nothing_of_what_was_sent(method: Method, is_there: bool)
             assert ROLE_ID not in held
             await login.close()
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(
@@ -418,7 +419,7 @@ def test_mount_and_vault_namespace_count(method: Method, where: str, body: dict[
             login.token = None  # nothing to give back
             await login.close()
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(
@@ -461,7 +462,7 @@ def test_a_token_file_that_comes_late_is_taken_soon(tmp_path: Path, monkeypatch:
             async with asyncio.timeout(2):
                 assert text_of(await login.first()) == "mine"
 
-    run(main())
+    run_ahead(main())
 
 
 def test_it_ends_when_cancelled_at_whatever_it_does() -> None:
@@ -481,14 +482,14 @@ def test_it_ends_when_cancelled_at_whatever_it_does() -> None:
         await asyncio.sleep(0.3)
         raise AssertionError("nobody waits for it")
 
-    run(cancelled_while(Vault("mine"), given("mine")))
-    run(cancelled_while(Vault(), APPROLE))
-    run(cancelled_while(hangs, APPROLE))
+    run_ahead(cancelled_while(Vault("mine"), given("mine")))
+    run_ahead(cancelled_while(Vault(), APPROLE))
+    run_ahead(cancelled_while(hangs, APPROLE))
 
 
 @pytest.mark.parametrize("odd", ["abc", [1], -1, 10**400, {"a": 1}])
 def test_an_answer_with_odd_numbers_is_not_vaults(odd: object) -> None:
     """It must not end the process: it is an error like any other of Vault's, and is tried again."""
-    for read, name in ((module._told, "num_uses"), (module._told, "ttl"), (module._lease, "lease_duration")):
+    for read, name in ((parse_token, "num_uses"), (parse_token, "ttl"), (parse_lease, "lease_duration")):
         with pytest.raises(VaultUnavailable):
             read({name: odd})

@@ -16,9 +16,9 @@ from tests.unit.build import V2, gone, login, path, run
 from tests.unit.servers import raw_server
 from vaultsync.core.errors import VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
-from vaultsync.vault import client as client_module
+from vaultsync.vault import mounts as mounts_module
 from vaultsync.vault.client import VaultClient
-from vaultsync.vault.mounts import MountCache
+from vaultsync.vault.mount_cache import MountCache
 
 A, B = path("secret/data/a"), path("team/kv/data/b")
 TEAM = Mount("team/kv/", 2)
@@ -238,7 +238,7 @@ def against(vault: Vault, test: Callable[[VaultClient], object]) -> None:
 @pytest.fixture
 def always_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if more than FRESH_SECONDS had gone by since any answer, but not MAX_AGE."""
-    monkeypatch.setattr(client_module, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(mounts_module, "FRESH_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("always_old")
@@ -247,7 +247,7 @@ def test_a_belief_that_vault_refuses_is_asked_about_and_the_look_is_right() -> N
     vault = Vault(2)
 
     async def test(client: VaultClient) -> None:
-        client._mounts.resolve(A, 60, lambda: Mount("secret/", 1))
+        client._mounts.cache.resolve(A, 60, lambda: Mount("secret/", 1))
         state = await client.look(A, 2)
         assert (state.mount, state.exists, state.version) == (V2, True, 1)
         assert [method for method, _ in vault.asked] == ["LIST", "GET", "GET"]
@@ -260,7 +260,7 @@ def test_a_store_of_v1_is_refused_only_if_the_mount_still_is_of_v2() -> None:
     vault = Vault(1)
 
     async def test(client: VaultClient) -> None:
-        client._mounts.resolve(A, 60, lambda: V2)
+        client._mounts.cache.resolve(A, 60, lambda: V2)
         state = await client.look(path("secret/a"), 1)
         assert (state.mount, state.exists) == (Mount("secret/", 1), True)
         vault.kv = 2
@@ -272,11 +272,11 @@ def test_a_store_of_v1_is_refused_only_if_the_mount_still_is_of_v2() -> None:
 
 
 def test_a_refusal_by_a_mount_that_was_just_asked_for_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(mounts_module, "FRESH_SECONDS", 60.0)
     vault = Vault(0)
 
     async def test(client: VaultClient) -> None:
-        client._mounts.resolve(A, 60, lambda: V2)
+        client._mounts.cache.resolve(A, 60, lambda: V2)
         for _ in range(5):
             with pytest.raises(VaultRejected):
                 await client.look(A, 2)
@@ -290,7 +290,7 @@ def test_a_mount_that_is_gone_is_refused_with_vaults_own_words() -> None:
     vault = Vault(0)
 
     async def test(client: VaultClient) -> None:
-        client._mounts.resolve(A, 60, lambda: V2)
+        client._mounts.cache.resolve(A, 60, lambda: V2)
         with pytest.raises(VaultRejected, match="no handler for route on secret/subkeys/a"):
             await client.look(A, 2)
 
@@ -317,7 +317,7 @@ def test_nothing_is_created_in_a_mount_of_another_version_than_was_seen(seen: Mo
     vault = Vault(now)
 
     async def test(client: VaultClient) -> None:
-        client._mounts.resolve(A, 60, lambda: seen)
+        client._mounts.cache.resolve(A, 60, lambda: seen)
         with pytest.raises(WriteConflict, match="another mount"):
             await client.create(A, replace(gone(mount=seen), looked=time.monotonic()), {"p": SecretStr("x")})
         assert "POST" not in {method for method, _ in vault.asked}
@@ -328,7 +328,7 @@ def test_nothing_is_created_in_a_mount_of_another_version_than_was_seen(seen: Mo
 def test_a_creation_after_a_fresh_answer_asks_no_more_and_one_after_a_version_never(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(mounts_module, "FRESH_SECONDS", 60.0)
     vault = Vault(2)
 
     async def test(client: VaultClient) -> None:
@@ -347,8 +347,8 @@ def test_what_a_v1_mount_answers_to_a_look_in_v2_is_no_missing_secret(monkeypatc
     vault = Vault(1)
 
     async def test(client: VaultClient) -> None:
-        monkeypatch.setattr(client_module, "FRESH_SECONDS", -1.0)
-        client._mounts.resolve(A, 60, lambda: V2)
+        monkeypatch.setattr(mounts_module, "FRESH_SECONDS", -1.0)
+        client._mounts.cache.resolve(A, 60, lambda: V2)
         assert (await client.look(A, 2)).mount == Mount("secret/", 1)
 
     against(vault, test)
@@ -358,11 +358,11 @@ def test_a_listing_goes_on_in_the_mount_that_there_is_now(monkeypatch: pytest.Mo
     vault = Vault(1)
 
     async def test(client: VaultClient) -> None:
-        monkeypatch.setattr(client_module, "FRESH_SECONDS", -1.0)
-        client._mounts.resolve(A, 60, lambda: V2)
+        monkeypatch.setattr(mounts_module, "FRESH_SECONDS", -1.0)
+        client._mounts.cache.resolve(A, 60, lambda: V2)
         assert await client.find(FindPrefix("", "secret/", 1)) == {path("secret/a")}
         client.forget_mounts()
-        client._mounts.resolve(A, 60, lambda: Mount("secret/", 1))
+        client._mounts.cache.resolve(A, 60, lambda: Mount("secret/", 1))
         vault.kv = 2
         assert await client.find(FindPrefix("", "secret/data/", 2)) == {path("secret/data/a")}
         vault.kv = 0

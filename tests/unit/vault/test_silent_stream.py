@@ -10,8 +10,8 @@ import pytest
 from tests.unit.build import logged, path, run, run_ahead
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import silent_stream as deafness
-from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.silent_stream import DEAF_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, MAX_RECENT, SETTLE_SECONDS, Deafness
+from vaultsync.vault.writes import OwnWrite
 
 A, KV1 = path("secret/data/a"), path("kv1/a")
 

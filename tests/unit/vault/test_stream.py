@@ -18,8 +18,8 @@ from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault import stream
-from vaultsync.vault.client import OwnWrite
 from vaultsync.vault.stream import EventStream, stream_uri
+from vaultsync.vault.writes import OwnWrite
 
 
 def frame(number: int = 1) -> str:

@@ -38,10 +38,10 @@ async def check_vault_and_login(settings: Settings, vault: VaultClient, login: L
         report.version = health.version
         result = check_health(settings.vault_addr, health)
     report.add(result)
-    is_usable = result.status is Status.OK
-    report.add(
-        await _check_login(auth_config(settings), login, report) if is_usable else Check.LOGIN.not_asked(Check.VAULT)
-    )
+    if result.status is Status.OK:
+        report.add(await _check_login(auth_config(settings), login, report))
+    else:
+        report.add(Check.LOGIN.not_asked(Check.VAULT))
 
 
 async def _check_login(auth: Way, login: Login, report: CheckReport) -> CheckResult:
@@ -65,7 +65,7 @@ def check_unavailable(address: str, error: VaultsyncError) -> CheckResult:
         address: VAULT_ADDR.
         error: of the request to sys/health.
     """
-    fix = f"set VAULT_ADDR to Vault's address, with http or https as Vault listens, and make {address} reachable from here"
+    fix = f"set VAULT_ADDR to Vault's address, with http or https as Vault listens, and make {address} reachable"
     if isinstance(error, VaultUntrusted):
         fix = (
             "set VAULT_CACERT to a PEM file with the CA that signed Vault's certificate, and VAULT_ADDR to a name in "

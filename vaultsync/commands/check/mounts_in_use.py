@@ -1,11 +1,11 @@
-"""The KV mounts in use, and the paths in them: Vault names the mounts; without a login they are guessed from the stores."""
+"""The KV mounts in use and the paths in them: from Vault, or guessed from the stores if the login failed."""
 
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, TypeAlias
 
 from vaultsync.commands.check.report import Check, CheckResult, cut
-from vaultsync.commands.policy import STAND_IN, parse_mounts
+from vaultsync.commands.vault_policy import STAND_IN, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
 from vaultsync.core.decide import SeedChoice, SeedMode

@@ -10,7 +10,7 @@ from typing import Final
 from vaultsync.commands.check.login_checks import auth_config
 from vaultsync.commands.check.mounts_in_use import MountsInUse, can_seed
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
-from vaultsync.commands.policy import DEFAULT_MOUNTS, Asked, asked, command, stand_ins
+from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, Asked, asked, command, stand_ins
 from vaultsync.config.auth import Way
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
@@ -140,7 +140,7 @@ class PolicyChecks:
         return frozenset(rule.name for rule in written if isinstance(rule, PolicyRule))
 
     def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
-        """The paths to check in a mount: those in use, and a stand-in for the future ones where none in use has its rights."""
+        """The paths to check in a mount: those in use, and a stand-in for future ones that need more."""
         used = sorted(paths.items(), key=lambda item: not item[1])[:MAX_PATHS]  # those to create first
         seeds = can_seed(self._settings)
         future = [

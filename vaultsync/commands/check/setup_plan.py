@@ -1,4 +1,4 @@
-"""The set-up plan: what `vaultsync check --print-setup` sets up, by the settings and the results of the checks. No I/O."""
+"""The plan of `vaultsync check --print-setup`: what to set up, from the settings and the check report. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from vaultsync.commands.check.rbac import (
     required_rules,
 )
 from vaultsync.commands.check.report import Check, CheckReport, Status
-from vaultsync.commands.policy import DEFAULT_MOUNTS, policy
+from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, policy
 from vaultsync.config.auth import Way
 from vaultsync.config.settings import Settings
 from vaultsync.core.paths import clean_namespace

@@ -20,7 +20,7 @@ from vaultsync.core import annotations
 
 TOKEN_SECRET: Final = "vaultsync-vault-token"  # noqa: S105 — a name
 """Secret that the Deployment of deploy/token reads."""
-APPROLE_SECRET: Final = "vaultsync-vault-approle"
+APPROLE_SECRET: Final = "vaultsync-vault-approle"  # noqa: S105 — a name
 """Secret with role ID and secret ID that the Deployment of the Helm chart reads."""
 ROLE: Final = "vaultsync"
 """Name of ClusterRole, Role and bindings."""
@@ -67,7 +67,7 @@ fi
 if [ -z "$known" ]; then
   secret_id=$(vault write -f -field=secret_id {at}/secret-id)
 fi"""
-_APPLY_SECRET: Final = """\
+_APPLY: Final = """\
 kubectl apply --server-side --force-conflicts -f - <<{end}
 apiVersion: v1
 kind: Secret
@@ -207,14 +207,10 @@ def _store(plan: SetupPlan, secret: str, credentials: Sequence[_Credential]) -> 
     """The commands that store the credentials; none has one as an argument, which other users could see."""
     files = [one for one in credentials if one.is_local_file]
     lines = [f'(umask 077; printf %s "${one.variable}" >{shlex.quote(one.file)})' for one in files]
-    data = [
-        f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')"
-        for one in credentials
-        if one not in files
-    ]
+    others = [one for one in credentials if one not in files]
+    data = "\n".join(f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')" for one in others)
     if data:
-        place = {"name": secret, "namespace": plan.account.namespace}
-        lines.append(_APPLY_SECRET.format(end=END, data="\n".join(data), **place))
+        lines.append(_APPLY.format(end=END, data=data, name=secret, namespace=plan.account.namespace))
     return lines
 
 

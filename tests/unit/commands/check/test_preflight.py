@@ -1,29 +1,24 @@
-"""checkup against a local server that fails in the middle, as real ones can not be made to fail."""
+"""All checks against a local server that fails in the middle, which real servers can't be made to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.unit.build import external_secret_json, login, run, store_json
+from tests.unit.build import external_secret_json, login, run, settings, store_json
 from tests.unit.servers import answer, http_server
-from vaultsync.commands.check import report as check
-from vaultsync.commands.check.preflight import Asking, CheckReport, Preflight, missing
-from vaultsync.commands.check.rbac import LEASE, RBAC_RULES, RbacRule, leading
-from vaultsync.commands.check.report import Check, CheckResult, Hearing, Status
+from vaultsync.commands.check.preflight import Preflight
+from vaultsync.commands.check.rbac import DEFAULT_ACCOUNT, RBAC_RULES
+from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status
 from vaultsync.commands.planner import Survey
-from vaultsync.config.auth import Auth, Way
-from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.kube.client import KubeClient
-from vaultsync.vault.api import Token
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.source_selector import Source
 from vaultsync.vault.stream import EventStream
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -70,7 +65,7 @@ class Servers:
         }
         return {
             "/version": {"gitVersion": "v1.34.3"},
-            USER: {"status": {"userInfo": {"username": check.SERVICE_ACCOUNT}}},
+            USER: {"status": {"userInfo": {"username": DEFAULT_ACCOUNT.user}}},
             REVIEWS: {"status": {"allowed": True}},
             GROUP: {"versions": [{"version": "v1"}]},
             f"/openapi/v3{GROUP}/v1": {"components": {"schemas": {"io.external-secrets.v1.ExternalSecret": SCHEMA}}},
@@ -84,23 +79,8 @@ class Servers:
         }.get(path, {"metadata": {"resourceVersion": "1"}, "items": items.get(path, [])})
 
 
-def asking(address: str = "http://vault.test:8200", namespaces: tuple[str, ...] = ()) -> Asking:
-    return Asking(
-        address=address,
-        servers=(address,),
-        vault_namespace="",
-        selection=Selection(namespaces),
-        seed_paths=SeedPaths.parse(DEFAULT),
-        seeds=True,
-        by_annotation=True,
-        writes=True,
-        hearing=Hearing("poll", "", "", 60.0),
-        streams=False,
-    )
-
-
 def lines(failing: Failing) -> list[CheckResult]:
-    return checked(failing)[0].lines
+    return checked(failing)[0].results
 
 
 def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v2"),)) -> tuple[CheckReport, list[str]]:
@@ -121,7 +101,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
 
             try:
                 stream = EventStream(own, lambda: None, lambda _: None)
-                checkup = Preflight(asking(address), own, vault, stream, index, survey)
+                checkup = Preflight(settings(vault_addr=address, source=Source.POLL), own, vault, stream, index, survey)
                 return await checkup.run(connect), servers.asked
             finally:
                 await own.close()
@@ -226,72 +206,6 @@ def test_while_vault_takes_no_token_the_mounts_are_those_that_stores_seem_to_nam
     found, _ = checked(lambda path: 403 if path == "/v1/auth/token/lookup-self" else 0, named)
     assert found.token is None
     assert found.mounts == (Mount("kv1/", 1), Mount("team/kv/", 2))
-
-
-def fine(*more: CheckResult) -> list[CheckResult]:
-    told = {line.check for line in more}
-    return [*(CheckResult(name, Status.OK, "") for name in Check if name not in told), *more]
-
-
-def test_without_a_checkup_all_is_missing() -> None:
-    found = missing(asking(), CheckReport())
-    assert (found.login, found.audit, found.seeded) == (True, True, "NAMESPACE")
-    assert found.rights == (*RBAC_RULES, *leading(LEASE, labels=True))
-    assert 'path "secret/data/*"' in found.policy
-    assert (found.crds, found.address) == (False, "")
-
-
-def test_what_is_fine_is_not_missing() -> None:
-    token = Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
-    found = missing(asking(), CheckReport(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
-    by_person = missing(asking(), CheckReport(fine(), "admin", token=token, version="1.15.1"))
-    assert (by_person.rights, by_person.policy) == ((*RBAC_RULES, *leading(LEASE, labels=True)), "")
-
-
-@pytest.mark.parametrize(
-    ("user", "changes", "own"),
-    [
-        ("admin", {"lease": "a/b"}, leading("a/b", labels=True)),
-        ("admin", {"writes": False}, ()),
-        (check.SERVICE_ACCOUNT, {}, ()),
-        (check.SERVICE_ACCOUNT, {"lease": "a/b"}, leading("a/b", labels=False)),
-        (check.SERVICE_ACCOUNT, {"lease": "a/b", "labels": True}, leading("a/b", labels=True)),
-    ],
-)
-def test_the_rights_in_the_own_namespace_go_by_the_settings(
-    user: str, changes: dict[str, Any], own: tuple[RbacRule, ...]
-) -> None:
-    """A pod has settings that are its own; a person's shell lacks them."""
-    lacks = CheckResult(Check.PERMISSION, Status.FAILED, "may not", "grant it", "events")
-    found = missing(replace(asking(), **changes), CheckReport(fine(lacks), user))
-    assert tuple(right for right in found.rights if right.namespace) == own
-
-
-def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_token() -> None:
-    token = Token(("admin",), 0.0, False, 0.0, 0.0, True, 0)
-    lacks = CheckResult(Check.POLICY, Status.FAILED, "may not", "write it", "kv/")
-    found = missing(asking(), CheckReport(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.policy_name, found.login) == ("vaultsync", True)
-    assert 'path "kv/data/*"' in found.policy
-    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r"))
-    found = missing(by_role, CheckReport(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.policy_name, found.login, found.is_other) == ("vaultsync", False, True), "the role may be others' too"
-
-
-@pytest.mark.parametrize(
-    ("user", "jwt_file", "audience"),
-    [
-        ("admin", "", "vault"),
-        ("admin", "/a", "vault"),
-        (check.SERVICE_ACCOUNT, "/a", "vault"),
-        (check.SERVICE_ACCOUNT, "", ""),
-    ],
-)
-def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jwt_file: str, audience: str) -> None:
-    """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
-    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
-    assert missing(by_role, CheckReport([], user)).audience == audience
 
 
 def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:

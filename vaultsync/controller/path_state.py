@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from vaultsync.controller.index import Entry
-from vaultsync.controller.unconfirmed import UnconfirmedWrite
+from vaultsync.controller.unconfirmed_write import UnconfirmedWrite
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
@@ -48,7 +48,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unmarked:
+class PendingOwnership:
     """A mark that is not yet in Vault.
 
     Attributes:
@@ -140,7 +140,7 @@ class Ledger:
         self._listed: dict[FindPrefix, set[VaultPath]] = {}
         self._synced: dict[ObjectName, Synced] = {}
         self._unreadable: set[VaultPath] = set()
-        self._unmarked: dict[VaultPath, Unmarked] = {}
+        self._unmarked: dict[VaultPath, PendingOwnership] = {}
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
         self.watching_since: datetime | None = None
         """When the event stream was connected: later changes do not go unseen."""
@@ -179,11 +179,11 @@ class Ledger:
         """Vault refuses a look at the path: a listing goes on without it."""
         self._unreadable.add(path)
 
-    def made(self, path: VaultPath, unmarked: Unmarked) -> None:
+    def made(self, path: VaultPath, unmarked: PendingOwnership) -> None:
         """Something was made at the path, and Vault does not know yet that it was vaultsync."""
         self._unmarked[path] = unmarked
 
-    def unmarked(self, path: VaultPath) -> Unmarked | None:
+    def unmarked(self, path: VaultPath) -> PendingOwnership | None:
         """The mark that is still to be left at the path."""
         return self._unmarked.get(path)
 
@@ -203,7 +203,7 @@ class Ledger:
         """It is known what became of the writes at the path."""
         self._unconfirmed.pop(path, None)
 
-    def marked(self, path: VaultPath, unmarked: Unmarked) -> None:
+    def marked(self, path: VaultPath, unmarked: PendingOwnership) -> None:
         """The mark is left, or has lost its sense."""
         if self._unmarked.get(path) == unmarked:
             del self._unmarked[path]

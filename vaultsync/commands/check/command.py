@@ -1,0 +1,99 @@
+"""`vaultsync check`: check whether vaultsync can work here, or print the commands that set up what is missing."""
+
+import asyncio
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from vaultsync.commands import console, exit_codes, output
+from vaultsync.commands.check.preflight import Preflight
+from vaultsync.commands.check.report import CheckReport, has_failures, invalid_settings, valid_settings
+from vaultsync.commands.check.setup_plan import setup_plan
+from vaultsync.commands.check.setup_script import script
+from vaultsync.commands.planner import Survey
+from vaultsync.config.auth import ROLE
+from vaultsync.config.settings import PREFIX, Settings, removed_variables
+from vaultsync.core.callbacks import ignore
+from vaultsync.kube.client import connect
+from vaultsync.runtime import logging, parts
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.stream import EventStream
+
+PLACEHOLDERS: Final[Mapping[str, Any]] = {
+    "VAULT_ADDR": "https://not-asked.invalid",
+    "VAULT_TOKEN": "not-asked",
+    "vault_role": ROLE,
+    "vault_jwt_file": "/not-asked",
+    "vault_role_id": "not-asked",
+}
+"""Replace the required settings that are not set, where the other settings determine what to set up."""
+
+
+def execute(arguments: Namespace) -> int:
+    """Check, or print the set-up script; returns the exit code if a setting is invalid, else ends the process."""
+    as_json = arguments.output == "json"
+    if arguments.print_setup and as_json:
+        raise exit_codes.UsageError("--print-setup prints shell commands, and no JSON")
+    return _print_setup() if arguments.print_setup else _print_report(as_json=as_json)
+
+
+def _print_report(*, as_json: bool) -> int:
+    formatted = output.check_json if as_json else output.check_table
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        console.write(formatted(invalid_settings(console.problems(error))))
+        return exit_codes.USAGE
+    logging.configure(settings.log_format, "CRITICAL")  # the results contain all problems
+    results = [*valid_settings(removed_variables(os.environ)), *asyncio.run(check(settings)).results]
+    return console.leave(exit_codes.FAILED if has_failures(results) else 0, formatted(results))
+
+
+def _print_setup() -> int:
+    report = CheckReport()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = {name for name, _ in console.problems(error)}
+        if any(map(os.environ.get, wrong)):
+            console.say(console.one_line(error))
+            return exit_codes.USAGE
+        completed = _complete_settings(wrong)
+        if completed is None:
+            return exit_codes.USAGE
+        settings = completed
+    else:
+        logging.configure(settings.log_format, "CRITICAL")
+        report = asyncio.run(check(settings))
+    try:
+        text = script(setup_plan(settings, report))
+    except ValueError as error:
+        console.say(str(error))
+        return exit_codes.USAGE
+    return console.leave(0, text)
+
+
+def _complete_settings(missing: set[str]) -> Settings | None:
+    """The settings with placeholders; VAULTSYNC_SOURCE=audit requires a listener, which the script then chooses."""
+    given = {name: value for name, value in PLACEHOLDERS.items() if {name, PREFIX + name.upper()} & missing}
+    if os.environ.get(f"{PREFIX}AUDIT_LISTEN"):
+        return console.load_settings(given)
+    settings = console.load_settings({**given, "audit_listen": "unix:/not-asked"})
+    return settings and settings.model_copy(update={"audit_listen": ""})
+
+
+async def check(settings: Settings) -> CheckReport:
+    """Run all checks. Writes to neither Kubernetes nor Vault."""
+    login = parts.login(settings)
+    vault, index = VaultClient(login, waits=True), parts.index(settings)
+    stream = EventStream(login, ignore, ignore)
+    planner = Survey(index, vault, parts.seed_paths(settings), settings.seed)
+    try:
+        preflight = Preflight(settings, login, vault, stream, index, planner)
+        return await preflight.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
+    finally:
+        await login.close()
+        await vault.close()

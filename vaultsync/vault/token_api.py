@@ -1,0 +1,145 @@
+"""Requests about Vault tokens, in a thread of their own, so that none waits for requests to KV.
+
+https://developer.hashicorp.com/vault/api-docs/auth/token. Tokens and credentials never leave in a message.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import hvac
+from pydantic import SecretStr
+
+from vaultsync.core.errors import VaultUnavailable
+from vaultsync.core.untrusted import mapping, text
+from vaultsync.vault import transport
+from vaultsync.vault.api import LOOK_UP, Token
+from vaultsync.vault.auth_methods import Credential, Issuer
+from vaultsync.vault.redirects import Redirects
+from vaultsync.vault.responses import ask
+from vaultsync.vault.transport import Answer, VaultAccess
+
+T = TypeVar("T")
+
+LONGEST_TTL: Final = 1e11
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLease:
+    """The remaining life of a token, as Vault returns it with a new token or a renewal.
+
+    Attributes:
+        ttl: seconds, 0 for an endless token.
+        renewable: whether it can be renewed.
+    """
+
+    ttl: float
+    renewable: bool
+
+
+class TokenApi:
+    """Logs in, and looks up, renews and revokes tokens.
+
+    Every method raises a VaultsyncError if Vault refuses the request or does not answer.
+    """
+
+    def __init__(self, access: VaultAccess, redirects: Redirects) -> None:
+        self._address = access.address
+        self._hvac = transport.client(access, 1, namespace=access.namespace, follows=redirects)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="login")
+
+    def close(self) -> None:
+        """Release thread and connection."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._hvac.adapter.close()
+
+    async def read(self, credential: Credential) -> SecretStr:
+        """Read a credential, which may be in a file.
+
+        Raises:
+            NoCredential: the file holds none.
+        """
+        return await self._in_thread(credential.read)
+
+    async def log_in(self, issuer: Issuer) -> tuple[SecretStr, TokenLease]:
+        """Obtain a token from an auth method."""
+        path = f"auth/{issuer.mount}/login"
+        auth = mapping((await self._request(issuer.log_in, path, None)).get("auth"))
+        token = text(auth.get("client_token"))
+        if not token:
+            raise VaultUnavailable(f"an answer without a token on {path}")
+        return SecretStr(token), parse_lease(auth)
+
+    async def look_up(self, token: SecretStr | None) -> Token:
+        """Read the properties of a token.
+
+        Raises:
+            VaultDenied: Vault does not know the token, or its policy forbids this; the response is the same.
+        """
+        response = await self._request(lambda vault: vault.auth.token.lookup_self(), LOOK_UP, token)
+        return parse_token(response.get("data"))
+
+    async def renew(self, token: SecretStr | None) -> TokenLease:
+        """Renew a token."""
+        response = await self._request(lambda vault: vault.auth.token.renew_self(), "auth/token/renew-self", token)
+        return parse_lease(response.get("auth"))
+
+    async def revoke(self, token: SecretStr | None) -> None:
+        """Revoke a token."""
+        await self._request(lambda vault: vault.auth.token.revoke_self(), "auth/token/revoke-self", token)
+
+    async def _request(
+        self, send: Callable[[hvac.Client], Answer], path: str, token: SecretStr | None
+    ) -> dict[str, Any]:
+        def call() -> dict[str, Any]:
+            self._hvac.token = token.get_secret_value() if token is not None else ""
+            try:
+                return ask(partial(send, self._hvac), self._address, path)
+            finally:
+                self._hvac.adapter.close()  # the next request is far away
+
+        return await self._in_thread(call)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def parse_lease(value: object) -> TokenLease:
+    """Read the field `auth` of a response.
+
+    Raises:
+        VaultUnavailable: the response is not Vault's.
+    """
+    auth = mapping(value)
+    return TokenLease(_seconds(auth, "lease_duration"), bool(auth.get("renewable")))
+
+
+def parse_token(value: object) -> Token:
+    """Read the field `data` of a response, without the token's id and accessor.
+
+    Raises:
+        VaultUnavailable: the response is not Vault's.
+    """
+    data = mapping(value)
+    lists = [data.get(name) for name in ("policies", "identity_policies")]
+    policies = [policy for listed in lists if isinstance(listed, list) for policy in listed]
+    return Token(
+        policies=tuple(dict.fromkeys(map(str, policies))),
+        ttl=_seconds(data, "ttl"),
+        renewable=bool(data.get("renewable")),
+        period=_seconds(data, "period"),
+        max_ttl=_seconds(data, "explicit_max_ttl"),
+        orphan=data.get("orphan") is True,
+        uses=int(_seconds(data, "num_uses")),
+    )
+
+
+def _seconds(data: Mapping[str, Any], name: str) -> float:
+    value = data.get(name) or 0
+    if not isinstance(value, int | float) or not 0 <= value < LONGEST_TTL:
+        raise VaultUnavailable(f"an answer that is not Vault's: {name} of the token is no number of seconds", 200)
+    return float(value)

@@ -41,7 +41,7 @@ EVENTS = RBAC_RULES[-1]
         (
             "system:serviceaccount:a:b",
             False,
-            "--print-setup` prints, or check as system:serviceaccount:vaultsync:vaultsync",
+            "` prints, or check as system:serviceaccount:vaultsync:vaultsync",
         ),
     ],
 )

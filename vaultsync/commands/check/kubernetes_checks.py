@@ -194,9 +194,11 @@ def check_permission(rule: RbacRule, denied: Sequence[AccessReview], user: str, 
     verbs = [verb for verb in rule.verbs if any(review.verb == verb for review in denied)]
     places = sorted({review.namespace or review.name for review in denied} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
-    apply = f"kubectl apply -k {'deploy/namespaced (with your namespaces)' if by_namespace else 'deploy/base'}"
+    overlay = f"your overlay of {'deploy/namespaced (with your namespaces)' if by_namespace else 'deploy/base'}"
     own = DEFAULT_ACCOUNT.user
     if user in (own, ""):
-        return Check.PERMISSION.failed(found, f"{apply}, or the commands that {SETUP} prints", rule.label)
-    fix = f"run the commands that {SETUP} prints, or check as {own}, which gets the permissions by {apply}"
+        return Check.PERMISSION.failed(
+            found, f"kubectl apply -k . in {overlay}, or the commands that {SETUP} prints", rule.label
+        )
+    fix = f"run the commands that {SETUP} prints, or check as {own}, to which {overlay} grants the permissions"
     return Check.PERMISSION.failed(found, fix, rule.label)

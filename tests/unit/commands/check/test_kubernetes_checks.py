@@ -36,8 +36,8 @@ EVENTS = RBAC_RULES[-1]
 @pytest.mark.parametrize(
     ("user", "by_namespace", "words"),
     [
-        ("", False, "kubectl apply -k deploy/base, or"),
-        (DEFAULT_ACCOUNT.user, True, "kubectl apply -k deploy/namespaced"),
+        ("", False, "kubectl apply -k . in your overlay of deploy/base, or"),
+        (DEFAULT_ACCOUNT.user, True, "kubectl apply -k . in your overlay of deploy/namespaced"),
         (
             "system:serviceaccount:a:b",
             False,

@@ -101,11 +101,10 @@ class AuditDevice:
         if not self.is_remote_udp:
             return False
         try:
-            return (
-                not 0 < parse_duration(self.options.get("write_timeout", "")) <= MAX_WRITE_TIMEOUT
-            )  # 0: sends nothing
+            seconds = parse_duration(self.options.get("write_timeout", ""))
         except ValueError:
             return True
+        return not 0 < seconds <= MAX_WRITE_TIMEOUT  # with 0 Vault sends nothing
 
     def is_for(self, settings: Settings) -> bool:
         """Whether it delivers to the vaultsync of these settings, or is meant to: then its path or address names it."""
@@ -118,11 +117,7 @@ class AuditDevice:
         return self.kind == "socket" and is_named
 
     def replace(self, listen: AuditAddress | None = None) -> str:
-        """The commands that enable it again, or an instruction if its texts are not printable.
-
-        Args:
-            listen: as for `enable`.
-        """
+        """The commands that enable it again, or an instruction if its texts are not printable; see `enable`."""
         enable = self.enable(listen)
         if not f"{self.path}{enable}".isprintable():
             return f"disable the device and enable it with socket_type=udp; {LIST} shows it"
@@ -142,11 +137,7 @@ class AuditDevice:
         return " ".join(["vault audit enable", *words, *map(shlex.quote, kept)])
 
     def placeholder(self, listen: AuditAddress | None) -> str:
-        """The placeholder in the command of `enable`, explained; "" if there is none.
-
-        Args:
-            listen: as for `enable`.
-        """
+        """The placeholder in the command of `enable`, explained; "" if there is none."""
         if (listen is not None and listen.is_loopback) or not self._unknown_name:
             return ""
         name = shlex.quote(cut(self._unknown_name))  # an interactive zsh does not ignore comments

@@ -9,18 +9,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from vaultsync.commands import console, exit_codes, output
-from vaultsync.commands.check.preflight import Preflight
+from vaultsync.commands.check.preflight import run_checks
 from vaultsync.commands.check.report import CheckReport, has_failures, invalid_settings, valid_settings
 from vaultsync.commands.check.setup_plan import setup_plan
 from vaultsync.commands.check.setup_script import script
-from vaultsync.commands.planner import Survey
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
-from vaultsync.core.callbacks import ignore
 from vaultsync.kube.client import connect
-from vaultsync.runtime import logging, parts
-from vaultsync.vault.client import VaultClient
-from vaultsync.vault.stream import EventStream
+from vaultsync.runtime import logging
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
@@ -86,14 +82,5 @@ def _complete_settings(missing: set[str]) -> Settings | None:
 
 
 async def check(settings: Settings) -> CheckReport:
-    """Run all checks. Writes to neither Kubernetes nor Vault."""
-    login = parts.login(settings)
-    vault, index = VaultClient(login, waits=True), parts.index(settings)
-    stream = EventStream(login, ignore, ignore)
-    planner = Survey(index, vault, parts.seed_paths(settings), settings.seed)
-    try:
-        preflight = Preflight(settings, login, vault, stream, index, planner)
-        return await preflight.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
-    finally:
-        await login.close()
-        await vault.close()
+    """Run all checks with the Kubernetes configuration of the settings."""
+    return await run_checks(settings, lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from vaultsync.commands.check import access
@@ -44,23 +45,19 @@ INSTALL: Final = "install external-secrets (https://external-secrets.io) in a ve
 KINDS: Final = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
 
 
+@dataclass(slots=True)
 class KubernetesChecks:
     """Fill the report's `user` and `listing_needs`, and list the selected objects.
 
-    Args:
-        settings: of `vaultsync run`.
-        report: gets the results.
-        listener: gets the objects.
-
     Attributes:
+        listener: gets the objects.
         listing_error: why the listing failed although it is permitted, "" if it did not fail.
     """
 
-    def __init__(self, settings: Settings, report: CheckReport, listener: Listener) -> None:
-        self._settings = settings
-        self._report = report
-        self._listener = listener
-        self.listing_error = ""
+    settings: Settings
+    report: CheckReport
+    listener: Listener
+    listing_error: str = ""
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> None:
         """Run the checks.
@@ -82,14 +79,14 @@ class KubernetesChecks:
             self._fail(error, NO_ANSWER)
 
     def _fail(self, error: Exception, fix: str) -> None:
-        report = self._report
-        report.listing_needs = Check.KUBERNETES
-        report.add(Check.KUBERNETES.failed(error, fix))
-        left = [check for check in (Check.CRDS, Check.PERMISSION) if not report.has_run(check)]
-        report.add(*(check.not_asked(Check.KUBERNETES) for check in left))
+        finished = {result.check for result in self.report.results}
+        self.report.listing_needs = Check.KUBERNETES
+        self.report.add(Check.KUBERNETES.failed(error, fix))
+        left = [check for check in (Check.CRDS, Check.PERMISSION) if check not in finished]
+        self.report.add(*(check.not_asked(Check.KUBERNETES) for check in left))
 
     async def _check(self, client: KubeClient) -> None:
-        report, version = self._report, await access.version(client)
+        report, version = self.report, await access.version(client)
         report.user = await access.user(client)
         report.add(Check.KUBERNETES.ok(f"{version} at {client.server}, as {report.user or 'an unknown user'}"))
         served = await self._served(client)
@@ -106,15 +103,15 @@ class KubernetesChecks:
         try:
             found = await access.resources(client, SERVED_VERSIONS)
         except KubeDenied as error:
-            self._report.add(Check.CRDS.failed(error, NO_DISCOVERY))
+            self.report.add(Check.CRDS.failed(error, NO_DISCOVERY))
             return None
         version, result = check_crds(found)
-        self._report.add(result)
+        self.report.add(result)
         return Served(version, await takes_condition(client, version)) if version else None
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Check each permission; returns a resource that may not be listed, "" if all may be."""
-        settings, unlistable = self._settings, ""
+        settings, unlistable = self.settings, ""
         by_namespace = not parts.selection(settings).takes_every_namespace
         watched = required_rules(writes=not settings.dry_run, takes_condition=takes_condition)
         lease = "" if settings.dry_run else settings.lease
@@ -125,16 +122,16 @@ class KubernetesChecks:
                     verbs = {review.verb for review in denied}
                     denied = await _denied(client, [one for one in access_reviews(rule, names) if one.verb in verbs])
             except (KubeDenied, KubeNotFound, KubeRejected) as error:  # no denial of the permission itself
-                self._report.add(Check.PERMISSION.warning(error, NO_REVIEWS, rule.label))
+                self.report.add(Check.PERMISSION.warning(error, NO_REVIEWS, rule.label))
                 continue
-            self._report.add(check_permission(rule, denied, self._report.user, by_namespace=by_namespace))
+            self.report.add(check_permission(rule, denied, self.report.user, by_namespace=by_namespace))
             if rule in watched and any(review.verb == "list" for review in denied):
                 unlistable = unlistable or rule.resource
         return unlistable
 
     async def _selected(self, client: KubeClient, rule: RbacRule) -> Sequence[str]:
         """The only namespaces in which a rule is needed; none if it is needed in all, or if they are unknown."""
-        selection = parts.selection(self._settings)
+        selection = parts.selection(self.settings)
         if rule.namespace:
             return ()
         if selection.namespaces:
@@ -148,10 +145,10 @@ class KubernetesChecks:
     async def _list(self, client: KubeClient, version: str) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                selection = parts.selection(self._settings)
-                await Watches(tasks, client, version, selection, self._listener, once=True).start()
+                selection = parts.selection(self.settings)
+                await Watches(tasks, client, version, selection, self.listener, once=True).start()
         except* VaultsyncError as errors:
-            self._report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)
+            self.report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)
 
 
 async def _denied(client: KubeClient, reviews: Sequence[AccessReview]) -> list[AccessReview]:
@@ -181,14 +178,7 @@ def check_crds(served: Mapping[str, frozenset[str]]) -> tuple[str, CheckResult]:
 
 
 def check_permission(rule: RbacRule, denied: Sequence[AccessReview], user: str, *, by_namespace: bool) -> CheckResult:
-    """Whether RBAC grants a rule.
-
-    Args:
-        rule: its reviews are finished.
-        denied: the reviews that the API server answered with no.
-        user: to whom the credentials belong.
-        by_namespace: whether the settings select namespaces.
-    """
+    """Whether RBAC grants a rule, by the reviews that were denied; the fix depends on user and selected namespaces."""
     if not denied:
         return Check.PERMISSION.ok(", ".join(rule.verbs), rule.label)
     verbs = [verb for verb in rule.verbs if any(review.verb == verb for review in denied)]

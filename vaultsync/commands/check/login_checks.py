@@ -59,12 +59,7 @@ async def _check_login(auth: Way, login: Login, report: CheckReport) -> CheckRes
 
 
 def check_unavailable(address: str, error: VaultsyncError) -> CheckResult:
-    """Vault returns no usable response.
-
-    Args:
-        address: VAULT_ADDR.
-        error: of the request to sys/health.
-    """
+    """Vault returns no usable response to sys/health."""
     fix = f"set VAULT_ADDR to Vault's address, with http or https as Vault listens, and make {address} reachable"
     if isinstance(error, VaultUntrusted):
         fix = (

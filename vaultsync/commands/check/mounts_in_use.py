@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from vaultsync.commands.check.report import Check, CheckResult, cut
@@ -26,26 +27,20 @@ def can_seed(settings: Settings) -> bool:
     return settings.seed is not SeedMode.OFF and not settings.dry_run
 
 
+@dataclass(slots=True)
 class MountsInUse:
     """The mounts that stores and ExternalSecrets name.
-
-    Args:
-        settings: of `vaultsync run`.
-        vault: is asked for the mount of each path.
-        index: with the listed objects.
 
     Attributes:
         uses: found by `find`.
         failures: results for paths that are in no KV mount.
     """
 
-    def __init__(self, settings: Settings, vault: VaultClient, index: Index) -> None:
-        self._can_seed = can_seed(settings)
-        self._seed_paths = parts.seed_paths(settings)
-        self._vault = vault
-        self._index = index
-        self.uses: Uses = {}
-        self.failures: list[CheckResult] = []
+    settings: Settings
+    vault: VaultClient
+    index: Index
+    uses: Uses = field(default_factory=dict)
+    failures: list[CheckResult] = field(default_factory=list)
 
     async def find(self) -> tuple[Mount, ...]:
         """Ask Vault for the mount of each path.
@@ -53,9 +48,9 @@ class MountsInUse:
         Raises:
             VaultUnavailable: Vault has become unavailable.
         """
-        for path, kv in sorted(self._index.paths_with_kv()):
+        for path, kv in sorted(self.index.paths_with_kv()):
             await self._add(path, kv, by_name=True)
-        for prefix in self._index.prefixes():
+        for prefix in self.index.prefixes():
             await self._add(VaultPath(prefix.namespace, prefix.prefix + STAND_IN), prefix.kv, by_name=False)
         for store in self._own_stores():
             await self._mount(VaultPath(store.vault_namespace, secret_path(store.path, store.kv, STAND_IN)), store.kv)
@@ -63,7 +58,7 @@ class MountsInUse:
 
     def guess(self) -> tuple[Mount, ...]:
         """The mounts by the paths alone."""
-        named = [guessed_mount(path.path, kv) for path, kv in self._index.paths_with_kv()]
+        named = [guessed_mount(path.path, kv) for path, kv in self.index.paths_with_kv()]
         named += [Mount(f"{store.path}/", store.kv) for store in self._own_stores()]
         found: dict[str, Mount] = {}
         for mount in sorted(set(named)):
@@ -73,7 +68,7 @@ class MountsInUse:
         return tuple(found.values())
 
     def _own_stores(self) -> Iterator[Store]:
-        return (store for store in self._index.stores() if store.path and self._index.is_ours(store))
+        return (store for store in self.index.stores() if store.path and self.index.is_ours(store))
 
     async def _add(self, path: VaultPath, kv: int, *, by_name: bool) -> None:
         """Note a path in its mount; vaultsync creates only paths that an ExternalSecret reads by name."""
@@ -86,7 +81,7 @@ class MountsInUse:
         """The path's mount, None if it is in none; each mount is requested once."""
         known = (where for where in self.uses if where[0] == path.namespace and path.path.startswith(where[1].path))
         try:
-            mount = next((mount for _, mount in known), None) or await self._vault.mount(path, kv)
+            mount = next((mount for _, mount in known), None) or await self.vault.mount(path, kv)
         except (VaultRejected, VaultRequestFailed, VaultNamespaceUnavailable) as error:
             self.failures.append(Check.POLICY.failed(error, FIX, cut(str(path))))
             return None
@@ -95,9 +90,12 @@ class MountsInUse:
 
     def _may_create(self, path: VaultPath, mount: Mount) -> bool:
         """Whether the settings and a reader allow vaultsync to create the path."""
-        names = {reader.name.namespace for reader in self._index.readers(path) if reader.choice is SeedChoice.WANTED}
-        namespaces = (self._index.namespace(name) for name in names)
-        return self._can_seed and any(one and not self._seed_paths.refusal(path, mount, one) for one in namespaces)
+        if not can_seed(self.settings):
+            return False
+        seed_paths = parts.seed_paths(self.settings)
+        names = {reader.name.namespace for reader in self.index.readers(path) if reader.choice is SeedChoice.WANTED}
+        namespaces = (self.index.namespace(name) for name in names)
+        return any(one and not seed_paths.refusal(path, mount, one) for one in namespaces)
 
 
 def _inner(mount: Mount, path: VaultPath) -> str:

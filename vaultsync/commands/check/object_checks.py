@@ -35,7 +35,7 @@ def check_stores(servers: Sequence[str], own: int, others: Mapping[str, str]) ->
     Args:
         servers: VAULT_ADDR, then VAULTSYNC_STORE_SERVERS.
         own: number of stores in this Vault.
-        others: server by name, of the stores in another Vault.
+        others: server of each store in another Vault.
     """
     alike = {name: server for name, server in others.items() if any(resembles(server, one) for one in servers)}
     found = f"{own} in this Vault"

@@ -5,6 +5,7 @@ The capabilities come from sys/capabilities-self; no value is read.
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from vaultsync.commands.check.login_checks import auth_config
@@ -28,7 +29,6 @@ from vaultsync.vault.api import (
     has_subscribe_capability,
 )
 from vaultsync.vault.client import VaultClient
-from vaultsync.vault.login import Login
 
 MAX_PATHS: Final = 200
 """Paths of one mount whose capabilities are checked; the others are alike."""
@@ -39,62 +39,50 @@ SYSTEM: Final = "sys/ and auth/"
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
+@dataclass(slots=True)
 class PolicyChecks:
     """What the token may do outside of mounts, and in each mount in use.
 
-    Args:
-        settings: of `vaultsync run`.
-        vault: is asked for capabilities.
-        login: of the token.
-        index: with the listed objects.
-        mounts: already found.
+    Attributes:
+        mounts: in use.
         report: gets the results; has the token.
+        has_capabilities: whether Vault has answered which capabilities the token has.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        vault: VaultClient,
-        login: Login,
-        index: Index,
-        mounts: MountsInUse,
-        report: CheckReport,
-    ) -> None:
-        self._settings = settings
-        self._vault = vault
-        self._login = login
-        self._index = index
-        self._mounts = mounts
-        self._report = report
-        self._has_capabilities = False
+    settings: Settings
+    vault: VaultClient
+    index: Index
+    mounts: MountsInUse
+    report: CheckReport
+    has_capabilities: bool = False
 
     async def run(self) -> None:
         """Run the checks."""
-        report, token = self._report, self._report.token
+        report, token = self.report, self.report.token
         if token is None or token.is_root:
             report.add(Check.POLICY.not_asked(Check.LOGIN))
             return
-        fix, namespace = self.fix(token), clean_namespace(self._settings.vault_namespace)
+        fix, namespace = self.fix(token), clean_namespace(self.settings.vault_namespace)
         report.add(await self._check(namespace, SYSTEM, self._system_paths(token), fix))
-        for (namespace, mount), paths in sorted(self._mounts.uses.items()):
+        for (namespace, mount), paths in sorted(self.mounts.uses.items()):
             subject = f"{namespace}:{mount.path}" if namespace else mount.path
-            if self._has_capabilities:
+            if self.has_capabilities:
                 wanted = self._mount_paths(namespace, mount, paths)
                 report.add(await self._check(namespace, subject, wanted, fix, len(paths)))
             else:
                 report.add(Check.POLICY.not_asked(f"{Check.POLICY} {SYSTEM}", subject))
-        report.add(*self._mounts.failures[:MAX_NAMES])
+        report.add(*self.mounts.failures[:MAX_NAMES])
         if report.listing_needs:
             report.add(Check.POLICY.not_asked(report.listing_needs, "mounts"))
 
     def fix(self, token: Token) -> str:
         """The command that writes the policy."""
-        mounts = self._report.mounts or DEFAULT_MOUNTS
-        return policy_fix(mounts, token, auth_config(self._settings), streams=self._streams)
+        mounts = self.report.mounts or DEFAULT_MOUNTS
+        return policy_fix(mounts, token, auth_config(self.settings), streams=self._streams)
 
     @property
     def _streams(self) -> bool:
-        return self._settings.source.streams and has_event_stream(self._report.version)
+        return self.settings.source.streams and has_event_stream(self.report.version)
 
     async def _check(
         self, namespace: str, subject: str, wanted: Sequence[Asked], fix: str, paths: int = 0
@@ -103,12 +91,12 @@ class PolicyChecks:
         try:
             for start in range(0, len(wanted), BATCH):
                 batch = [one.path for one in wanted[start : start + BATCH]]
-                granted |= await self._vault.capabilities(batch, namespace)
+                granted |= await self.vault.capabilities(batch, namespace)
         except VaultFailure as error:
             return Check.POLICY.failed(error, RETRY, subject)
         except VaultsyncError as error:  # the policy may be sufficient all the same
             return Check.POLICY.warning(error, f"grant `update` on {CAPABILITIES}: {fix}", subject)
-        self._has_capabilities = True
+        self.has_capabilities = True
         return check_policy(subject, wanted, granted, fix, paths)
 
     def _system_paths(self, token: Token) -> list[Asked]:
@@ -116,7 +104,7 @@ class PolicyChecks:
         used = {
             LOOK_UP: ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
-            "auth/token/revoke-self": ("update", self._login.issues),
+            "auth/token/revoke-self": ("update", auth_config(self.settings).issues),
             CAPABILITIES: ("update", True),
             **{f"sys/policies/password/{name}/generate": ("read", True) for name in sorted(self._password_policies())},
         }
@@ -131,9 +119,9 @@ class PolicyChecks:
 
     def _password_policies(self) -> frozenset[str]:
         """Vault password policies that the generation rules name."""
-        if not can_seed(self._settings):
+        if not can_seed(self.settings):
             return frozenset()
-        index = self._index
+        index = self.index
         entries = [entry for name in index.names() if (entry := index.entry(name)) is not None]
         rules = [entry.rules for entry in entries if index.choice(entry)[0] is SeedChoice.WANTED]
         written = (rule for one in (*rules, *([index.defaults.rules] if rules else [])) for _, rule in one.written)
@@ -142,13 +130,13 @@ class PolicyChecks:
     def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
         """The paths to check in a mount: those in use, and a stand-in for future ones that need more."""
         used = sorted(paths.items(), key=lambda item: not item[1])[:MAX_PATHS]  # those to create first
-        seeds = can_seed(self._settings)
+        seeds = can_seed(self.settings)
         future = [
             (inner, creates)
-            for inner, creates in stand_ins(parts.seed_paths(self._settings), mount, namespace).items()
+            for inner, creates in stand_ins(parts.seed_paths(self.settings), mount, namespace).items()
             if not used or (creates and seeds and not used[0][1])
         ]
-        streams = self._streams and has_subscribe_capability(self._report.version)
+        streams = self._streams and has_subscribe_capability(self.report.version)
         found: dict[str, Asked] = {}
         for inner, creates in (*used, *future):
             for one in asked(mount, inner, creates=creates and seeds, seeds=seeds, streams=streams):
@@ -181,14 +169,7 @@ def check_policy(
 
 
 def policy_fix(mounts: Sequence[Mount], token: Token, auth: Way, *, streams: bool) -> str:
-    """The command that writes the policy.
-
-    Args:
-        mounts: all in use.
-        token: vaultsync's.
-        auth: how vaultsync logs in.
-        streams: whether the policy is for the event stream, too, and for a Vault that has one.
-    """
+    """The command that writes the policy; with `streams` for a Vault that has an event stream."""
     source = "" if streams else "VAULTSYNC_SOURCE=poll "
     write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY_NAME)} -"
     return write if token.policy else f"{write}, and have {auth.holding(POLICY_NAME)}"

@@ -12,53 +12,45 @@ from vaultsync.commands.check.report import RETRY, Check, CheckReport, CheckResu
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import Survey
 from vaultsync.config.settings import Settings
-from vaultsync.controller.index import Index
+from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.kube.client import KubeClient
+from vaultsync.runtime import parts
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
 
 
-class Preflight:
-    """One run of all checks; a check that depends on a failed one does not run.
+async def run_checks(settings: Settings, connect: Callable[[], Awaitable[KubeClient]]) -> CheckReport:
+    """Run all checks; one that depends on a failed one does not run.
 
     Args:
         settings: of `vaultsync run`.
-        login: not logged in yet.
-        vault: only for read requests.
-        stream: as `vaultsync run` uses it, but not running.
-        index: of the planner.
-        planner: gets the listed objects.
+        connect: returns a read-only client, as kube.client.connect does.
     """
+    login = parts.login(settings)
+    vault = VaultClient(login, waits=True)
+    try:
+        return await _Preflight(settings, login, vault).run(connect)
+    finally:
+        await login.close()
+        await vault.close()
 
-    def __init__(
-        self,
-        settings: Settings,
-        login: Login,
-        vault: VaultClient,
-        stream: EventStream,
-        index: Index,
-        planner: Survey,
-    ) -> None:
+
+class _Preflight:
+    def __init__(self, settings: Settings, login: Login, vault: VaultClient) -> None:
         self._settings = settings
         self._login = login
         self._vault = vault
-        self._stream = stream
-        self._index = index
-        self._planner = planner
         self._report = CheckReport()
-        self._kubernetes = KubernetesChecks(settings, self._report, planner)
-        self._mounts = MountsInUse(settings, vault, index)
-        self._policy = PolicyChecks(settings, vault, login, index, self._mounts, self._report)
+        self._index = parts.index(settings)
+        self._planner = Survey(self._index, vault, parts.seed_paths(settings), settings.seed)
+        self._kubernetes = KubernetesChecks(settings, self._report, self._planner)
+        self._mounts = MountsInUse(settings, vault, self._index)
+        self._policy = PolicyChecks(settings, vault, self._index, self._mounts, self._report)
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> CheckReport:
-        """Run the checks.
-
-        Args:
-            connect: returns a read-only client, as kube.client.connect does.
-        """
         report = self._report
         await self._kubernetes.run(connect)
         await check_vault_and_login(self._settings, self._vault, self._login, report)
@@ -83,11 +75,11 @@ class Preflight:
             return self._mounts.guess()
 
     async def _source(self) -> CheckResult:
-        report = self._report
-        if report.token is None:
+        token, version = self._report.token, self._report.version
+        if token is None:
             return Check.SOURCE.not_asked(Check.LOGIN)
-        fix = self._policy.fix(report.token)
-        return await probe_source(self._settings, self._login, self._stream, report.version, fix)
+        stream = EventStream(self._login, ignore, ignore)
+        return await probe_source(self._settings, self._login, stream, version, self._policy.fix(token))
 
     def _stores(self) -> CheckResult:
         if error := self._kubernetes.listing_error:

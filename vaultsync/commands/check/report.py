@@ -106,10 +106,6 @@ class CheckReport:
         """Whether the check has results, all of them without a failure or warning."""
         return {result.status for result in self.results if result.check is check} == {Status.OK}
 
-    def has_run(self, check: Check) -> bool:
-        """Whether the check has a result."""
-        return any(result.check is check for result in self.results)
-
 
 def has_failures(results: Sequence[CheckResult]) -> bool:
     """Whether a check failed."""
@@ -117,21 +113,13 @@ def has_failures(results: Sequence[CheckResult]) -> bool:
 
 
 def valid_settings(removed: Mapping[str, str]) -> list[CheckResult]:
-    """Results where all settings are valid.
-
-    Args:
-        removed: environment variables of earlier versions that are set, with their replacement.
-    """
+    """Results where all settings are valid; removed ones that are still set have a fix."""
     unused = [Check.SETTINGS.warning("has no effect any more", fix, name) for name, fix in removed.items()]
     return [Check.SETTINGS.ok("all are valid"), *unused]
 
 
 def invalid_settings(problems: Sequence[tuple[str, str]]) -> list[CheckResult]:
-    """Results where a setting is invalid: no other check runs.
-
-    Args:
-        problems: variable and problem of each; the variable is "" if several contradict each other.
-    """
+    """Results where a setting is invalid: no other check runs. The variable is "" if several contradict each other."""
     help = "see `vaultsync run --help`"
     failed = [
         Check.SETTINGS.failed(problem, f"set {name}: {help}" if name else f"change one of them: {help}", name)

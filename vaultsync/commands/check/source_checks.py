@@ -62,8 +62,8 @@ async def probe_source(
 
     Args:
         settings: of `vaultsync run`.
-        login: logged in.
-        stream: as `vaultsync run` uses it, but not running.
+        login: is logged in.
+        stream: is not running.
         version: Vault's.
         policy_fix: the command that writes the policy.
     """
@@ -112,15 +112,7 @@ def _size(path: str) -> int:
 def check_source(
     settings: Settings, stream: StreamProbe, file: FileProbe, version: str, policy_fix: str
 ) -> CheckResult:
-    """Which source `vaultsync run` will use.
-
-    Args:
-        settings: of `vaultsync run`.
-        stream: not attempted if the settings exclude it.
-        file: not attempted if the settings name none.
-        version: Vault's.
-        policy_fix: the command that writes the policy.
-    """
+    """Which source `vaultsync run` will use; for the parameters see probe_source."""
     check, wanted = Check.SOURCE, settings.source
     because = f"as VAULTSYNC_SOURCE is {wanted.value}"
     poll = f"the poll, every {age(settings.poll_interval)}"

@@ -5,21 +5,16 @@ from collections.abc import Callable, Sequence
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
+from pydantic import SecretStr
 
-from tests.unit.build import external_secret_json, login, run, settings, store_json
+from tests.unit.build import external_secret_json, run, settings, store_json
 from tests.unit.servers import answer, http_server
-from vaultsync.commands.check.preflight import Preflight
+from vaultsync.commands.check.preflight import run_checks
 from vaultsync.commands.check.rbac import DEFAULT_ACCOUNT, RBAC_RULES
 from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status
-from vaultsync.commands.planner import Survey
-from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import Mount
-from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.kube.client import KubeClient
-from vaultsync.vault.client import VaultClient
 from vaultsync.vault.source_selector import Source
-from vaultsync.vault.stream import EventStream
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 USER = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -90,22 +85,14 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
         servers = Servers(failing, stores)
         async with http_server(servers.answer) as address:
             servers.address = address
-            own = login(address)
-            vault, index = VaultClient(own), Index(frozenset({server_identity(address)}), SeedMode.ANNOTATED)
-            survey = Survey(index, vault, SeedPaths.parse(DEFAULT), SeedMode.ANNOTATED)
 
             async def connect() -> KubeClient:
                 configuration = Configuration()
                 configuration.host = address
                 return KubeClient(ApiClient(configuration), 5.0, read_only=True)
 
-            try:
-                stream = EventStream(own, lambda: None, lambda _: None)
-                checkup = Preflight(settings(vault_addr=address, source=Source.POLL), own, vault, stream, index, survey)
-                return await checkup.run(connect), servers.asked
-            finally:
-                await own.close()
-                await vault.close()
+            given = settings(vault_addr=address, vault_token=SecretStr("t0ken"), source=Source.POLL)
+            return await run_checks(given, connect), servers.asked
 
     return run(main())
 

@@ -17,6 +17,7 @@ from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime import parts
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
@@ -78,7 +79,7 @@ class _Preflight:
         token, version = self._report.token, self._report.version
         if token is None:
             return Check.SOURCE.not_asked(Check.LOGIN)
-        stream = EventStream(self._login, ignore, ignore)
+        stream = EventStream(self._login, ignore, ignore, Metrics())
         return await probe_source(self._settings, self._login, stream, version, self._policy.fix(token))
 
     def _stores(self) -> CheckResult:

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import yaml
 
@@ -27,6 +27,8 @@ ROLE: Final = "vaultsync"
 RBAC: Final = "rbac.authorization.k8s.io"
 END: Final = "EOF"
 """No line of YAML or of a policy equals it."""
+
+Manifest: TypeAlias = dict[str, object]
 
 _HEAD: Final = """\
 # Sets up what vaultsync needs; printed by `vaultsync check --print-setup`. Read it, then run it with sh as an admin of
@@ -214,15 +216,15 @@ def _store(plan: SetupPlan, secret: str, credentials: Sequence[_Credential]) -> 
     return lines
 
 
-def _apply(manifests: Sequence[Mapping[str, Any]]) -> str:
+def _apply(manifests: Sequence[Manifest]) -> str:
     text = yaml.safe_dump_all(manifests, sort_keys=False, default_flow_style=None, width=1000)
     return f"kubectl apply --server-side --force-conflicts -f - <<'{END}'\n{text}{END}"
 
 
-def _manifests(plan: SetupPlan) -> list[Mapping[str, Any]]:
+def _manifests(plan: SetupPlan) -> list[Manifest]:
     """The manifests of deploy/base, or of deploy/namespaced, without the Deployment."""
     account, rules = plan.account, [rule for rule in plan.rules if not rule.namespace]
-    found: list[Mapping[str, Any]] = [
+    found: list[Manifest] = [
         _object("v1", "Namespace", {"name": account.namespace}),
         _object("v1", "ServiceAccount", _named(account.name, account.namespace), automountServiceAccountToken=False),
         _role("ClusterRole", _named(ROLE), rules),
@@ -251,17 +253,17 @@ def _named(name: str, namespace: str = "") -> dict[str, str]:
 
 def _role(
     kind: str, metadata: Mapping[str, str], rules: Sequence[RbacRule], namespaces: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Manifest:
     return _object(f"{RBAC}/v1", kind, metadata, rules=[_rule(rule, namespaces) for rule in rules])
 
 
-def _rule(rule: RbacRule, namespaces: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
+def _rule(rule: RbacRule, namespaces: Sequence[str]) -> Manifest:
+    found: Manifest = {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
     names = [rule.name] if rule.name else list(namespaces) if rule.resource == NAMESPACES else []
     return found | ({"resourceNames": names} if names else {})
 
 
-def _binding(kind: str, role: str, account: ServiceAccount, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _binding(kind: str, role: str, account: ServiceAccount, metadata: Mapping[str, str]) -> Manifest:
     """A RoleBinding in the namespace of the metadata, a ClusterRoleBinding without one."""
     return _object(
         f"{RBAC}/v1",
@@ -272,5 +274,5 @@ def _binding(kind: str, role: str, account: ServiceAccount, metadata: Mapping[st
     )
 
 
-def _object(api_version: str, kind: str, metadata: Mapping[str, Any], **more: object) -> dict[str, Any]:
+def _object(api_version: str, kind: str, metadata: Mapping[str, object], **more: object) -> Manifest:
     return {"apiVersion": api_version, "kind": kind, "metadata": dict(metadata), **more}

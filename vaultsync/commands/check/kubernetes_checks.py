@@ -29,7 +29,6 @@ from vaultsync.core.errors import (
 from vaultsync.kube.client import KubeClient, NoKubeConfig
 from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
 from vaultsync.kube.informers import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Listener, Watches
-from vaultsync.runtime import parts
 
 CONCURRENT_REVIEWS: Final = 16
 NO_CONFIG: Final = "set KUBECONFIG to a kubeconfig file, or run in a pod that has its ServiceAccount's token"
@@ -112,10 +111,10 @@ class KubernetesChecks:
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Check each permission; returns a resource that may not be listed, "" if all may be."""
         settings, unlistable = self.settings, ""
-        by_namespace = not parts.selection(settings).takes_every_namespace
+        by_namespace = not settings.selection.takes_every_namespace
         watched = required_rules(writes=not settings.dry_run, takes_condition=takes_condition)
-        lease = "" if settings.dry_run else settings.lease
-        for rule in (*watched, *leader_rules(lease, labels=parts.labels_leader(settings))):
+        lease = settings.election_lease
+        for rule in (*watched, *leader_rules(lease, labels=settings.labels_leader)):
             try:
                 denied = await _denied(client, access_reviews(rule, ()))
                 if denied and (names := await self._selected(client, rule)):
@@ -131,7 +130,7 @@ class KubernetesChecks:
 
     async def _selected(self, client: KubeClient, rule: RbacRule) -> Sequence[str]:
         """The only namespaces in which a rule is needed; none if it is needed in all, or if they are unknown."""
-        selection = parts.selection(self.settings)
+        selection = self.settings.selection
         if rule.namespace:
             return ()
         if selection.namespaces:
@@ -145,7 +144,7 @@ class KubernetesChecks:
     async def _list(self, client: KubeClient, version: str) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                selection = parts.selection(self.settings)
+                selection = self.settings.selection
                 await Watches(tasks, client, version, selection, self.listener, once=True).start()
         except* VaultsyncError as errors:
             self.report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)

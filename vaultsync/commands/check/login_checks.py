@@ -4,7 +4,7 @@ import shlex
 from typing import Final
 
 from vaultsync.commands.check.report import SETUP, Check, CheckReport, CheckResult, Status
-from vaultsync.config.auth import Auth, Way, make_token
+from vaultsync.config.auth import Auth, AuthConfig, make_token
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import age
 from vaultsync.core.errors import NoCredential, RedirectRefused, VaultsyncError, VaultUnavailable, VaultUntrusted
@@ -13,19 +13,6 @@ from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 
 _SET_UP: Final = f"{SETUP} prints the commands that create {{}}, the role and its policy"
-
-
-def auth_config(settings: Settings) -> Way:
-    """How the settings log in to Vault."""
-    return Way(
-        auth=settings.vault_auth,
-        mount=settings.vault_auth_mount,
-        role=settings.vault_role,
-        token_file=settings.vault_token_file,
-        jwt_file=settings.vault_jwt_file,
-        role_id_file=settings.vault_role_id_file,
-        secret_id_file=settings.vault_secret_id_file,
-    )
 
 
 async def check_vault_and_login(settings: Settings, vault: VaultClient, login: Login, report: CheckReport) -> None:
@@ -39,12 +26,12 @@ async def check_vault_and_login(settings: Settings, vault: VaultClient, login: L
         result = check_health(settings.vault_addr, health)
     report.add(result)
     if result.status is Status.OK:
-        report.add(await _check_login(auth_config(settings), login, report))
+        report.add(await _check_login(settings.auth, login, report))
     else:
         report.add(Check.LOGIN.not_asked(Check.VAULT))
 
 
-async def _check_login(auth: Way, login: Login, report: CheckReport) -> CheckResult:
+async def _check_login(auth: AuthConfig, login: Login, report: CheckReport) -> CheckResult:
     try:
         await login.log_in()
     except NoCredential as error:
@@ -78,7 +65,7 @@ def check_health(address: str, health: Health) -> CheckResult:
     return Check.VAULT.ok(f"{health.version} at {address}, unsealed, {'standby' if health.standby else 'active'}")
 
 
-def check_credential(error: NoCredential, auth: Way) -> CheckResult:
+def check_credential(error: NoCredential, auth: AuthConfig) -> CheckResult:
     """The credential's file can't be read."""
     if auth.auth is Auth.APPROLE:
         fix = f"write role ID and secret ID into the files that the settings name: {SETUP} prints how"
@@ -90,7 +77,7 @@ def check_credential(error: NoCredential, auth: Way) -> CheckResult:
     return Check.LOGIN.failed(error, fix)
 
 
-def check_refused_login(error: VaultsyncError, auth: Way) -> CheckResult:
+def check_refused_login(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
     """Vault refuses the credential."""
     if auth.auth is Auth.APPROLE:
         fix = (
@@ -105,7 +92,7 @@ def check_refused_login(error: VaultsyncError, auth: Way) -> CheckResult:
     return Check.LOGIN.failed(error, fix)
 
 
-def check_refused_look_up(error: VaultsyncError, auth: Way) -> CheckResult:
+def check_refused_look_up(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
     """The login succeeded, but the token may not look itself up. A token from the settings logs in by that look-up."""
     if not auth.issues:
         return check_refused_login(error, auth)
@@ -113,7 +100,7 @@ def check_refused_look_up(error: VaultsyncError, auth: Way) -> CheckResult:
     return Check.LOGIN.failed(error, fix)
 
 
-def check_token(token: Token, auth: Way) -> CheckResult:
+def check_token(token: Token, auth: AuthConfig) -> CheckResult:
     """Whether the token is safe, and lasts or is replaced."""
     fix = f"have {auth.holding(token.policy or POLICY_NAME)}"
     if token.is_root:

@@ -9,22 +9,16 @@ from vaultsync.commands.check.report import Check, CheckResult, cut
 from vaultsync.commands.vault_policy import STAND_IN, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed
 from vaultsync.core.external_secret import Store
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
-from vaultsync.runtime import parts
 from vaultsync.vault.client import VaultClient
 
 FIX: Final = "set the store's spec.provider.vault.path to a KV mount, and spec.provider.vault.version to its version"
 
 Uses: TypeAlias = dict[tuple[str, Mount], dict[str, bool]]
 """By Vault namespace and mount: each path within the mount that is read, and whether vaultsync may create it."""
-
-
-def can_seed(settings: Settings) -> bool:
-    """Whether vaultsync creates values at all."""
-    return settings.seed is not SeedMode.OFF and not settings.dry_run
 
 
 @dataclass(slots=True)
@@ -90,9 +84,9 @@ class MountsInUse:
 
     def _may_create(self, path: VaultPath, mount: Mount) -> bool:
         """Whether the settings and a reader allow vaultsync to create the path."""
-        if not can_seed(self.settings):
+        if not self.settings.seeds:
             return False
-        seed_paths = parts.seed_paths(self.settings)
+        seed_paths = self.settings.seedable_paths
         names = {reader.name.namespace for reader in self.index.readers(path) if reader.choice is SeedChoice.WANTED}
         namespaces = (self.index.namespace(name) for name in names)
         return any(one and not seed_paths.refusal(path, mount, one) for one in namespaces)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from vaultsync.commands.check.mounts_in_use import can_seed
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut, some
 from vaultsync.commands.planner import Explained, Survey
 from vaultsync.config.settings import Settings
@@ -26,7 +25,7 @@ def count_stores(settings: Settings, index: Index) -> CheckResult:
             own += 1
         elif store.server is not None:
             others[str(store.name)] = store.server
-    return check_stores((settings.vault_addr, *settings.store_servers), own, dict(sorted(others.items())))
+    return check_stores(settings.servers, own, dict(sorted(others.items())))
 
 
 def check_stores(servers: Sequence[str], own: int, others: Mapping[str, str]) -> CheckResult:
@@ -86,7 +85,7 @@ async def explain_all(settings: Settings, planner: Survey, index: Index, report:
     reading = [one for one in explained if _reads(index, one)]
     wanted = [one for one in reading if one.choice is SeedChoice.WANTED]
     blocked = [(str(one.name), problem) for one in explained if (problem := _problem(index, one))]
-    needs_annotation = can_seed(settings) and settings.seed is SeedMode.ANNOTATED
+    needs_annotation = settings.seeds and settings.seed is SeedMode.ANNOTATED
     report.unseeded_namespace = reading[0].name.namespace if needs_annotation and reading and not wanted else ""
     return check_external_secrets(len(reading), len(wanted), blocked, report.unseeded_namespace)
 

@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync.commands.check.login_checks import auth_config
-from vaultsync.commands.check.mounts_in_use import MountsInUse, can_seed
+from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
 from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, Asked, asked, command, stand_ins
-from vaultsync.config.auth import Way
+from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import VaultFailure, VaultsyncError
 from vaultsync.core.paths import Mount, clean_namespace
 from vaultsync.generation.rules import PolicyRule
-from vaultsync.runtime import parts
 from vaultsync.vault.api import (
     CAPABILITIES,
     LOOK_UP,
@@ -78,7 +76,7 @@ class PolicyChecks:
     def fix(self, token: Token) -> str:
         """The command that writes the policy."""
         mounts = self.report.mounts or DEFAULT_MOUNTS
-        return policy_fix(mounts, token, auth_config(self.settings), streams=self._streams)
+        return policy_fix(mounts, token, self.settings.auth, streams=self._streams)
 
     @property
     def _streams(self) -> bool:
@@ -104,7 +102,7 @@ class PolicyChecks:
         used = {
             LOOK_UP: ("read", True),
             "auth/token/renew-self": ("update", token.ttl > 0),
-            "auth/token/revoke-self": ("update", auth_config(self.settings).issues),
+            "auth/token/revoke-self": ("update", self.settings.auth.issues),
             CAPABILITIES: ("update", True),
             **{f"sys/policies/password/{name}/generate": ("read", True) for name in sorted(self._password_policies())},
         }
@@ -119,7 +117,7 @@ class PolicyChecks:
 
     def _password_policies(self) -> frozenset[str]:
         """Vault password policies that the generation rules name."""
-        if not can_seed(self.settings):
+        if not self.settings.seeds:
             return frozenset()
         index = self.index
         entries = [entry for name in index.names() if (entry := index.entry(name)) is not None]
@@ -130,10 +128,10 @@ class PolicyChecks:
     def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
         """The paths to check in a mount: those in use, and a stand-in for future ones that need more."""
         used = sorted(paths.items(), key=lambda item: not item[1])[:MAX_PATHS]  # those to create first
-        seeds = can_seed(self.settings)
+        seeds = self.settings.seeds
         future = [
             (inner, creates)
-            for inner, creates in stand_ins(parts.seed_paths(self.settings), mount, namespace).items()
+            for inner, creates in stand_ins(self.settings.seedable_paths, mount, namespace).items()
             if not used or (creates and seeds and not used[0][1])
         ]
         streams = self._streams and has_subscribe_capability(self.report.version)
@@ -168,7 +166,7 @@ def check_policy(
     return Check.POLICY.ok(f"all that is needed, and no more{used}", subject)
 
 
-def policy_fix(mounts: Sequence[Mount], token: Token, auth: Way, *, streams: bool) -> str:
+def policy_fix(mounts: Sequence[Mount], token: Token, auth: AuthConfig, *, streams: bool) -> str:
     """The command that writes the policy; with `streams` for a Vault that has an event stream."""
     source = "" if streams else "VAULTSYNC_SOURCE=poll "
     write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY_NAME)} -"

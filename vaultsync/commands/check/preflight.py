@@ -46,7 +46,7 @@ class _Preflight:
         self._vault = vault
         self._report = CheckReport()
         self._index = parts.index(settings)
-        self._planner = Survey(self._index, vault, parts.seed_paths(settings), settings.seed)
+        self._planner = Survey(self._index, vault, settings.seedable_paths, settings.seed)
         self._kubernetes = KubernetesChecks(settings, self._report, self._planner)
         self._mounts = MountsInUse(settings, vault, self._index)
         self._policy = PolicyChecks(settings, vault, self._index, self._mounts, self._report)

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vaultsync.commands.check.audit_devices import enable_device
-from vaultsync.commands.check.login_checks import auth_config
-from vaultsync.commands.check.mounts_in_use import can_seed
 from vaultsync.commands.check.rbac import (
     DEFAULT_ACCOUNT,
     DEFAULT_LEASE,
@@ -17,10 +15,9 @@ from vaultsync.commands.check.rbac import (
 )
 from vaultsync.commands.check.report import Check, CheckReport, Status
 from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, policy
-from vaultsync.config.auth import Way
+from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.core.paths import clean_namespace
-from vaultsync.runtime import parts
 from vaultsync.vault.api import POLICY_NAME, has_event_stream
 
 AUDIENCE: Final = "vault"
@@ -55,7 +52,7 @@ class SetupPlan:
     namespaces: Sequence[str] = ()
     policy: str = ""
     policy_name: str = POLICY_NAME
-    auth: Way = field(default_factory=Way)
+    auth: AuthConfig = field(default_factory=AuthConfig)
     login: bool = False
     grants_by_role: bool = False
     audience: str = AUDIENCE
@@ -78,17 +75,17 @@ def setup_plan(settings: Settings, report: CheckReport) -> SetupPlan:
     Raises:
         ValueError: a glob of VAULTSYNC_SEED_PATHS matches none of the mounts.
     """
-    account, token, auth = ServiceAccount.parse(report.user), report.token, auth_config(settings)
+    account, token, auth = ServiceAccount.parse(report.user), report.token, settings.auth
     needs_policy, has_run = not report.is_ok(Check.POLICY), bool(report.results)
     has_other_policy = needs_policy and token is not None and not token.policy
     streams = settings.source.streams and (not report.version or has_event_stream(report.version))
-    mounts, seeds = report.mounts or DEFAULT_MOUNTS, can_seed(settings)
+    mounts, seeds = report.mounts or DEFAULT_MOUNTS, settings.seeds
     return SetupPlan(
         account=account or DEFAULT_ACCOUNT,
         crds=has_run and not report.is_ok(Check.CRDS) and report.is_ok(Check.KUBERNETES),
         rules=() if account and report.is_ok(Check.PERMISSION) else _rules(settings, account),
         namespaces=settings.namespaces,
-        policy=policy(parts.seed_paths(settings), mounts, seeds=seeds, streams=streams) if needs_policy else "",
+        policy=policy(settings.seedable_paths, mounts, seeds=seeds, streams=streams) if needs_policy else "",
         policy_name=(token.policy if token else "") or POLICY_NAME,
         auth=auth,
         login=not report.is_ok(Check.LOGIN) or (has_other_policy and not auth.issues),
@@ -107,4 +104,4 @@ def _rules(settings: Settings, account: ServiceAccount | None) -> tuple[RbacRule
     writes = not settings.dry_run
     rules = required_rules(writes=writes, takes_condition=True)  # another version of external-secrets may take it
     lease = settings.lease if account else settings.lease or DEFAULT_LEASE
-    return (*rules, *leader_rules(lease if writes else "", labels=parts.labels_leader(settings) if account else True))
+    return (*rules, *leader_rules(lease if writes else "", labels=settings.labels_leader if account else True))

@@ -8,12 +8,12 @@ from typing import Final
 
 from vaultsync.commands.check.report import Check, CheckResult, Status, cut
 from vaultsync.config.audit_address import PORT, enable_to_service
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultsyncError
 from vaultsync.vault.api import has_event_stream
 from vaultsync.vault.login import Login
-from vaultsync.vault.source_selector import Source
 from vaultsync.vault.stream import EventStream
 
 STREAM_SECONDS: Final = 5.0
@@ -116,10 +116,10 @@ def check_source(
     check, wanted = Check.SOURCE, settings.source
     because = f"as VAULTSYNC_SOURCE is {wanted.value}"
     poll = f"the poll, every {age(settings.poll_interval)}"
-    if wanted is Source.POLL:
+    if wanted is ChangeSource.POLL:
         return check.ok(f"{poll}, {because}")
     audit, audit_fix = _audit(settings, file)
-    if wanted is Source.AUDIT:
+    if wanted is ChangeSource.AUDIT:
         status = Status.FAILED if file.problem and not settings.audit_listen else Status.WARNING
         return CheckResult(check, status if audit_fix else Status.OK, f"{audit}, {because}", audit_fix)
     if stream.connected:
@@ -130,7 +130,7 @@ def check_source(
     offered = has_event_stream(version)
     unavailable = f"no event stream: {cut(stream.reason)}" if offered else f"Vault {version} has no event stream"
     fix = (policy_fix if stream.refused else LOOK_AT_NETWORK) if offered else ""
-    if wanted is Source.EVENTS:
+    if wanted is ChangeSource.EVENTS:
         return check.failed(f"{unavailable}, and {because}", fix or "set VAULTSYNC_SOURCE=auto")
     if audit and not audit_fix:
         found = f"{audit}; {unavailable}"

@@ -15,7 +15,7 @@ from vaultsync.commands.check.login_checks import (
 )
 from vaultsync.commands.check.policy_checks import policy_fix
 from vaultsync.commands.check.report import SETUP, Status
-from vaultsync.config.auth import Auth, Way
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import NoCredential, VaultDenied
 from vaultsync.vault.api import Health, Token
 
@@ -53,21 +53,21 @@ def test_vault(health: Health, mark: Status, words: str) -> None:
     ],
 )
 def test_login(changes: dict[str, Any], mark: Status, words: str) -> None:
-    line = check_token(replace(GOOD, **changes), Way())
+    line = check_token(replace(GOOD, **changes), AuthConfig())
     assert (line.status, bool(line.fix)) == (mark, mark is not Status.OK)
     assert words in line.found
 
 
 WAYS = (
-    Way(Auth.KUBERNETES, role="seeder"),
-    Way(Auth.APPROLE, "team/approle"),
-    Way(Auth.JWT, role="seeder", jwt_file="/var/jwt"),
+    AuthConfig(Auth.KUBERNETES, role="seeder"),
+    AuthConfig(Auth.APPROLE, "team/approle"),
+    AuthConfig(Auth.JWT, role="seeder", jwt_file="/var/jwt"),
 )
 each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.auth.value)
 
 
 @each_way
-def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
+def test_a_token_that_is_issued_again_and_again_may_end(way: AuthConfig) -> None:
     for changes in ({"renewable": False}, {"period": 0.0}, {"max_ttl": 7200.0}, {"orphan": False}):
         line = check_token(replace(GOOD, **changes), way)
         assert (line.status, line.fix) == (Status.OK, "")
@@ -76,14 +76,14 @@ def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
 @pytest.mark.parametrize(
     ("way", "words"),
     [
-        (Way(), "VAULT_TOKEN a token of vault token create -orphan -policy=vaultsync -period=24h"),
-        (Way(token_file="/var/a b"), "in '/var/a b' a token of vault token create"),
+        (AuthConfig(), "VAULT_TOKEN a token of vault token create -orphan -policy=vaultsync -period=24h"),
+        (AuthConfig(token_file="/var/a b"), "in '/var/a b' a token of vault token create"),
         (WAYS[0], "vault write auth/kubernetes/role/seeder token_policies=vaultsync"),
         (WAYS[1], "vault write auth/team/approle/role/vaultsync token_policies=vaultsync"),
         (WAYS[2], "vault write auth/jwt/role/seeder token_policies=vaultsync"),
     ],
 )
-def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
+def test_what_gives_another_token_fits_the_way(way: AuthConfig, words: str) -> None:
     root = check_token(replace(GOOD, policies=("root",)), way)
     assert (root.status, words in root.fix) == (Status.FAILED, True)
     assert words in policy_fix([V2], replace(GOOD, policies=("admin",)), way, streams=True)
@@ -94,7 +94,7 @@ def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
 
 
 @each_way
-def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
+def test_who_is_not_let_in_is_told_by_which_way(way: AuthConfig) -> None:
     for line in (
         check_credential(NoCredential("no such file"), way),
         check_refused_login(VaultDenied("Vault returned 403"), way),
@@ -109,5 +109,5 @@ def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
 
 
 def test_a_token_file_that_can_not_be_read_is_to_be_written() -> None:
-    line = check_credential(NoCredential("/var/token can't be read: No such file"), Way(token_file="/var/token"))
+    line = check_credential(NoCredential("/var/token can't be read: No such file"), AuthConfig(token_file="/var/token"))
     assert line.fix.startswith("write a token there, such as of vault token create")

@@ -8,7 +8,7 @@ from tests.unit.build import V1, V2
 from vaultsync.commands.check.policy_checks import check_policy, policy_fix
 from vaultsync.commands.check.report import Check, CheckResult, Status
 from vaultsync.commands.vault_policy import Asked, asked, stand_ins
-from vaultsync.config.auth import Way
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.vault.api import Token
 
@@ -65,7 +65,7 @@ def test_stand_ins(globs: list[str], found: dict[str, bool]) -> None:
 def test_no_policy_is_overwritten_that_is_not_vaultsyncs(policies: tuple[str, ...], name: str) -> None:
     token = replace(GOOD, policies=policies)
     assert token.policy == name
-    fix = policy_fix([V2, V1], token, Way(), streams=False)
+    fix = policy_fix([V2, V1], token, AuthConfig(), streams=False)
     assert fix.startswith("VAULTSYNC_SOURCE=poll vaultsync policy --mount secret --mount kv1=v1 | vault policy write ")
     assert fix.split("write ")[1].startswith(f"{name or 'vaultsync'} -")
     assert ("vault token create" in fix) == (not name)

@@ -12,9 +12,9 @@ from tests.unit.servers import answer, http_server
 from vaultsync.commands.check.preflight import run_checks
 from vaultsync.commands.check.rbac import DEFAULT_ACCOUNT, RBAC_RULES
 from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.core.paths import Mount
 from vaultsync.kube.client import KubeClient
-from vaultsync.vault.source_selector import Source
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 USER = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -91,7 +91,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
                 configuration.host = address
                 return KubeClient(ApiClient(configuration), 5.0, read_only=True)
 
-            given = settings(vault_addr=address, vault_token=SecretStr("t0ken"), source=Source.POLL)
+            given = settings(vault_addr=address, vault_token=SecretStr("t0ken"), source=ChangeSource.POLL)
             return await run_checks(given, connect), servers.asked
 
     return run(main())

@@ -14,7 +14,7 @@ from vaultsync.commands.check.rbac import RBAC_RULES, ServiceAccount
 from vaultsync.commands.check.setup_plan import SetupPlan
 from vaultsync.commands.check.setup_script import script
 from vaultsync.commands.vault_policy import policy
-from vaultsync.config.auth import Auth, Way
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import SeedPaths
 
@@ -101,11 +101,11 @@ def test_what_is_there_is_not_printed() -> None:
             address='https://vault/$(id)`id`"}x',
             vault_namespace="team $a",
         ),
-        SetupPlan(login=True, auth=Way(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
-        SetupPlan(login=True, auth=Way(Auth.APPROLE, 'it"s/$(id)')),
-        SetupPlan(login=True, auth=Way(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
-        SetupPlan(login=True, auth=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
-        SetupPlan(grants_by_role=True, policy="x", auth=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
+        SetupPlan(login=True, auth=AuthConfig(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
+        SetupPlan(login=True, auth=AuthConfig(Auth.APPROLE, 'it"s/$(id)')),
+        SetupPlan(login=True, auth=AuthConfig(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
+        SetupPlan(login=True, auth=AuthConfig(Auth.JWT, "`id`", jwt_file="$(id)")),
+        SetupPlan(grants_by_role=True, policy="x", auth=AuthConfig(Auth.JWT, "`id`", jwt_file="$(id)")),
     ],
     ids=["nothing", "comments", "all", "kubernetes", "approle", "files", "jwt", "others' role"],
 )

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.build import settings
 from vaultsync.commands.check.report import Status
 from vaultsync.commands.check.source_checks import FileProbe, StreamProbe, check_source
-from vaultsync.vault.source_selector import Source
+from vaultsync.config.change_source import ChangeSource
 
 FIX = "vaultsync policy | vault policy write vaultsync -"
 
@@ -71,7 +71,7 @@ def test_sources(
     first: str,
     fix: str,
 ) -> None:
-    given = settings(source=Source(wanted), audit_listen=listen, audit_file="/audit" if file else "")
+    given = settings(source=ChangeSource(wanted), audit_listen=listen, audit_file="/audit" if file else "")
     line = check_source(given, stream, file or FileProbe(), version, FIX)
     assert line.status is mark
     assert line.found.startswith(first)

@@ -1643,7 +1643,7 @@ def test_readers_of_a_changed_store_are_refreshed_once_more_in_case_external_sec
             at_once = len(engine.writer.force_syncs(APP))
             await asyncio.sleep(0.1)
             await engine.quiet()
-            engine.controller.look_at_everything()
+            engine.controller.enqueue_all()
             await engine.quiet()
             assert (at_once, len(engine.writer.force_syncs(APP)), engine.writer.force_syncs(OTHER)) == (1, 2, [])
 

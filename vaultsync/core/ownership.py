@@ -29,16 +29,16 @@ MAX_ROTATION_IDS: Final = (MAX_VALUE + 1) // (ROTATION_ID_LENGTH + 1)
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What vaultsync has made at a path.
+    """The properties of one version that vaultsync made.
 
     Attributes:
-        version: the version that holds it, as SecretState.token names it: numbers alone come again after a purge.
-        made: when the oldest of it was made.
-        properties: their names, None for all that the version has.
-        external_secret: for whom, as NAMESPACE/NAME.
-        cluster: VAULTSYNC_CLUSTER of whoever made it.
-        rotation_ids: the requests (core.rotate.RotationSpec.request_id) that this version answers, the latest first; at
-            most MAX_ROTATION_IDS.
+        version: by SecretState.fingerprint, as version numbers repeat after a purge.
+        made: when the oldest of them was made.
+        properties: their names, None for all of the version.
+        external_secret: for which they were made, as NAMESPACE/NAME.
+        cluster: VAULTSYNC_CLUSTER of the instance that made them.
+        rotation_ids: the answered requests (annotation_parser.RotationSpec.request_id), the latest first; at most
+            MAX_ROTATION_IDS.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""`python -m tests.testbed.hasty run`: vaultsync whose Lease lasts 4 s in place of 15, for tests of many failovers.
+"""`python -m tests.testbed.fast_lease run`: vaultsync whose Lease lasts 4 s in place of 15, for tests of many failovers.
 
 The proportions are those of the real one. With HASTY_SILENCE in its environment, so many seconds of silence in a watch
 are too many, in place of 150. No setting does this: who could set it could set it wrong.

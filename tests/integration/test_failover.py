@@ -1,6 +1,6 @@
 """Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
 
-Most have a Lease that lasts 4 s in place of 15 (tests/testbed/fast_lease.py); what the real times are for has the real ones.
+Most have a Lease of 4 s instead of 15 (tests/testbed/fast_lease.py); tests of the real timings have the real ones.
 """
 
 from __future__ import annotations

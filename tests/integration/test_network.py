@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.fast_lease import SILENCE
+from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import NAMESPACE
 from tests.testbed.kube import EXTERNAL_SECRETS, path_of
 from tests.testbed.place import Place

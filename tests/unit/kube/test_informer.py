@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.unit.build import eventually, logged, run
+from tests.unit.build import eventually, logged
+from tests.unit.build import run_ahead as run
 from tests.unit.kube.api import GONE, Api, Handler, client_of, event, item, page
 from tests.unit.servers import answer
 from vaultsync.core.annotations import Result

@@ -81,8 +81,8 @@ def watching(
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(informer_module, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(informer_module, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(informer_module, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(informer_module, "LONGEST_WAIT", 0.5)
 
 
 def test_it_lists_and_then_watches_from_there() -> None:

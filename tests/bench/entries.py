@@ -114,7 +114,8 @@ async def _receive(address: str) -> None:
             print(path, flush=True)
 
     verified = asyncio.Event()
-    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, lambda _: verified.set(), lambda _: None)
+    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True)
+    audit.on_gap = lambda _: verified.set()
     await audit.start()
     running = asyncio.create_task(audit.run())
     await verified.wait()

@@ -335,7 +335,7 @@ class Vault:
 
         async def probe() -> set[tuple[VaultPath, str]]:
             arrived: asyncio.Queue[VaultEvent] = asyncio.Queue()
-            stream = EventStream(self.login(token), lambda: None, arrived.put_nowait)
+            stream = EventStream(self.login(token), on_event=arrived.put_nowait)
             running = asyncio.create_task(stream.run())
             expected = {(VaultPath("", "anything"), "no stream at all")}
             try:

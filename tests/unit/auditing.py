@@ -55,10 +55,10 @@ class Receiving:
             interval,
             self._ask,
             self._knows,
-            self.gaps.append,
-            self.events.append,
             is_only=is_only,
         )
+        self.audit.on_gap = self.gaps.append
+        self.audit.on_event = self.events.append
         self.audit.on_change = lambda: self.connected.append(self.audit.is_connected)
 
     async def _ask(self, path: str) -> None:

@@ -108,7 +108,7 @@ async def check(settings: Settings) -> Checked:
     """
     login = wiring.login(settings)
     vault, index = VaultClient(login, waits=True), wiring.index(settings)
-    stream = EventStream(login, _nothing, _nothing)
+    stream = EventStream(login)
     survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
     try:
         made = Checkup(_asking(settings), login, vault, stream, index, survey)
@@ -253,10 +253,6 @@ async def _listed(settings: Settings, listener: Listener, selection: Selection) 
         if errors.split(VaultsyncError)[1] is not None:
             raise
         raise SurveyFailed(first_reason(errors)) from errors
-
-
-def _nothing(*_: object) -> None:
-    """Nobody wants to know."""
 
 
 class App:

@@ -23,7 +23,7 @@ from vaultsync.runtime.metrics import Figures
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import Source, SourceSelector
 from vaultsync.vault.stream import EventStream
 
 WATCHED: Final = "watched"
@@ -53,7 +53,7 @@ class Status:
     kube: KubeClient
     stream: EventStream
     audit: Audit
-    sources: Sources
+    sources: SourceSelector
     watches: Watches | None = None
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True

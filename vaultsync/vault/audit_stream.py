@@ -10,7 +10,7 @@ from typing import Final
 
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
-from vaultsync.vault.audit_hints import LimitedLog
+from vaultsync.vault.limited_log import LimitedLog
 
 CHUNK: Final = 64 * 1024
 MAX_LINE: Final = 1024 * 1024

@@ -19,8 +19,8 @@ from loguru import logger
 
 from vaultsync.config.audit_address import AuditAddress
 from vaultsync.core.events import may_matter
-from vaultsync.vault.audit_hints import LimitedLog
 from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
+from vaultsync.vault.limited_log import LimitedLog
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
 """Asked of the kernel, which keeps twice as much with its own data: room for 5,000 writes, of two entries each."""
@@ -272,8 +272,8 @@ def _log_buffer(sock: socket.socket) -> None:
         logger.info("receive buffer of the audit listener", bytes=granted)
     else:
         logger.warning(
-            "the receive buffer of the audit listener is too small for a burst of 1,000 writes; what overflows it is "
-            "found by a look at everything",
+            "the receive buffer of the audit listener is too small for a burst of 1,000 writes; an overflow causes a "
+            "rescan of everything",
             bytes=granted,
             fix=f"on the node: sysctl -w net.core.rmem_max={BUFFER_BYTES}",
         )

@@ -123,7 +123,7 @@ class Poller:
             try:
                 there = await self._names(paths[0], kv)
             except LEFT_OUT as error:
-                logger.debug("the poll leaves out a folder", path=str(paths[0]), reason=str(error))
+                logger.debug("the poll skips a folder", path=str(paths[0]), reason=str(error))
                 continue
             for path in paths:
                 if there is None or self._is_news(path, kv, is_listed=path.path.rpartition("/")[2] in there):
@@ -143,7 +143,7 @@ class Poller:
         except LEFT_TO_LOOKS:
             return [prefix]  # the controller's own listing brings what is worth telling
         except LEFT_OUT as error:
-            logger.debug("the poll leaves out a listing", prefix=str(prefix), reason=str(error))
+            logger.debug("the poll skips a listing", prefix=str(prefix), reason=str(error))
             return []
         paths = (found | self._polled.live_under(prefix)) - used
         return [path for path in paths if self._is_news(path, prefix.kv, is_listed=path in found)]

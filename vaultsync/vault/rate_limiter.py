@@ -139,7 +139,7 @@ class RateLimiter:
         if pace is None:
             rate = max(self._sent[scope], self._sent_before[scope], 1)
             pace = self._paces[scope] = _Pace(rate, now, now)
-            logger.info("Vault limits the rate of requests, which are spaced out", **_named(scope))
+            logger.info("Vault limits the rate of requests: they are spaced out", **_named(scope))
         if now >= pace.resume_at:  # else it was sent before that was known
             pace.pause = min(2 * pace.pause, LONGEST_PAUSE) if pace.pause and not pace.sent else FIRST_PAUSE
             pace.rate = max(CUT * pace.rate, LOWEST_RATE)
@@ -152,7 +152,7 @@ class RateLimiter:
         pace = self._paces.get(scope)
         if pace is not None and self._clock() - max(pace.refused_at, pace.resume_at) > QUIET_SECONDS:
             del self._paces[scope]
-            logger.info("Vault does not limit the rate of requests any more", **_named(scope))
+            logger.info("Vault no longer limits the rate of requests", **_named(scope))
             return None
         return pace
 

@@ -60,10 +60,10 @@ class Tls:
                 if self._context is None:
                     raise
                 reason = f"{type(error).__name__}: {error}"
-                logger.warning("the TLS files for Vault are unusable, the last good ones stay", reason=reason)
+                logger.warning("the TLS files for Vault are unusable: the last valid ones stay in use", reason=reason)
             else:
                 if self._context is not None:
-                    logger.info("the TLS files for Vault have changed, new connections use them")
+                    logger.info("the TLS files for Vault have changed: new connections use them")
                 self._context = made
             self._prints = prints
             return self._context

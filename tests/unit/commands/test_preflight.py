@@ -120,7 +120,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
                 return KubeClient(ApiClient(configuration), 5.0, read_only=True)
 
             try:
-                stream = EventStream(own, lambda: None, lambda _: None)
+                stream = EventStream(own)
                 checkup = Checkup(asking(address), own, vault, stream, index, survey)
                 return await checkup.run(connect), servers.asked
             finally:

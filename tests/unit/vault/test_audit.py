@@ -62,7 +62,7 @@ def unlisted(*_: object) -> Anything:
 
 
 def only_started(access: AuditAccess) -> Audit:
-    return Audit(access, 300.0, unlisted, unlisted, unlisted, unlisted)
+    return Audit(access, 300.0, unlisted, unlisted)
 
 
 # -- entries

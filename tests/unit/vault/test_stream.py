@@ -16,8 +16,7 @@ from tests.unit import enterprise
 from tests.unit.build import eventually, logged, login, path, run
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import silent_stream as deafness
-from vaultsync.vault import stream
+from vaultsync.vault import silent_stream, stream
 from vaultsync.vault.stream import EventStream, stream_uri
 from vaultsync.vault.writes import OwnWrite
 
@@ -195,7 +194,7 @@ def test_a_stream_that_closes_at_once_is_not_hammered(monkeypatch: pytest.Monkey
     against(handler, test)
 
 
-def test_a_silent_stream_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_connection_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PING_SECONDS", 0.05)
 
     async def handler(connection: ServerConnection) -> None:
@@ -218,7 +217,7 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
     against(stay, test)
 
 
-# -- a deaf stream
+# -- a silent stream
 
 
 def own_write() -> OwnWrite:
@@ -226,13 +225,13 @@ def own_write() -> OwnWrite:
 
 
 @pytest.fixture
-def _soon_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deafness, "DEAF_SECONDS", 0.1)
-    monkeypatch.setattr(deafness, "SETTLE_SECONDS", 0.0)
+def _soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silent_stream, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(silent_stream, "SETTLE_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("_soon_deaf")
-def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
+@pytest.mark.usefixtures("_soon_silent")
+def test_a_silent_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
     release = asyncio.Event()
     subscriptions: list[ServerConnection] = []
 
@@ -252,7 +251,7 @@ def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> Non
         assert subscriptions[0].close_code is not None
         await eventually(lambda: listener.connects == 2)
         assert (found.is_connected, found.is_unproven, found.deaf) == (False, True, 1)
-        assert found.reason == deafness.REASON
+        assert found.reason == silent_stream.REASON
         assert listener.events == []
         release.set()
         await eventually(lambda: listener.events)
@@ -264,7 +263,7 @@ def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> Non
         against(handler, test)
 
 
-@pytest.mark.usefixtures("_soon_deaf")
+@pytest.mark.usefixtures("_soon_silent")
 def test_a_stream_that_reports_the_own_write_is_kept() -> None:
     async def handler(connection: ServerConnection) -> None:
         await asyncio.sleep(0.05)
@@ -407,8 +406,8 @@ def test_a_peer_can_not_fill_the_log_with_reasons(monkeypatch: pytest.MonkeyPatc
         await connection.close(1011, f"reason {len(closed)}")
 
     async def test(listener: Listener) -> None:
-        await eventually(lambda: listener.connects > 3 * stream.MAX_TOLD)
-        assert len(lines) == stream.MAX_TOLD
+        await eventually(lambda: listener.connects > 3 * stream.MAX_REASONS)
+        assert len(lines) == stream.MAX_REASONS
 
     with logged("WARNING") as lines:
         against(handler, test)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from vaultsync.config.auth import Auth
 from vaultsync.core.errors import NoCredential
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.transport import Response
 
 SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 MAX_CREDENTIAL: Final = 64 * 1024
@@ -66,14 +66,14 @@ class KubernetesMethod:
     jwt: Credential
     mount: str = Auth.KUBERNETES.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
+    def log_in(self, vault: hvac.Client) -> Response:
         """One request for a token.
 
         Raises:
             NoCredential: as for Credential.
         """
         jwt = self.jwt.read().get_secret_value()
-        answer: Answer = vault.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
+        answer: Response = vault.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
         return answer
 
 
@@ -86,10 +86,10 @@ class JwtMethod:
     jwt: Credential
     mount: str = Auth.JWT.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
+    def log_in(self, vault: hvac.Client) -> Response:
         """As for Kubernetes."""
         jwt = self.jwt.read().get_secret_value()
-        answer: Answer = vault.auth.jwt.jwt_login(self.role, jwt, use_token=False, path=self.mount)
+        answer: Response = vault.auth.jwt.jwt_login(self.role, jwt, use_token=False, path=self.mount)
         return answer
 
 
@@ -102,11 +102,11 @@ class AppRoleMethod:
     secret_id: Credential | None
     mount: str = Auth.APPROLE.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
+    def log_in(self, vault: hvac.Client) -> Response:
         """As for Kubernetes."""
         role_id = self.role_id.read().get_secret_value()
         secret_id = self.secret_id and self.secret_id.read().get_secret_value()
-        answer: Answer = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=self.mount)
+        answer: Response = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=self.mount)
         return answer
 
 

@@ -24,7 +24,7 @@ from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Health
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import counted
-from vaultsync.vault.transport import Answer, VaultAccess
+from vaultsync.vault.transport import Response, VaultAccess
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class Failures:
         except VaultsyncError:
             return 0
 
-    def _get(self, path: str, namespace: str = "") -> Answer:
+    def _get(self, path: str, namespace: str = "") -> Response:
         headers = {"X-Vault-Namespace": namespace} if namespace else {}
         send = partial(self._hvac.adapter.request, "get", f"/v1/{path}", headers=headers)
         try:

@@ -27,7 +27,7 @@ from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
 from vaultsync.vault.responses import content, counted
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.transport import Response
 
 T = TypeVar("T")
 
@@ -150,12 +150,12 @@ class Requester:
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request without the token, and return the response whatever its status."""
 
-        def send() -> Answer:  # quotes here: counted() translates the error of a path that can't be encoded
+        def send() -> Response:  # quotes here: counted() translates the error of a path that can't be encoded
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
         return counted(send, self._login.access.address, method.upper(), self.requests)

@@ -17,13 +17,13 @@ from vaultsync.core.errors import (
     VaultUntrusted,
 )
 from vaultsync.core.measure import Requests
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.transport import Response
 
 LONGEST_PATH: Final = 500
 """Characters of a path in a message."""
 
 
-def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
+def ask(send: Callable[[], Response], address: str, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
     """Send a request, and tell what came of it.
 
     Args:
@@ -42,7 +42,7 @@ def ask(send: Callable[[], Answer], address: str, path: str, *, missing_ok: bool
     return content(answered(send, address), path, missing_ok=missing_ok)
 
 
-def answered(send: Callable[[], Answer], address: str) -> Answer:
+def answered(send: Callable[[], Response], address: str) -> Response:
     """Send a request, and have its answer, whatever that is.
 
     Args:
@@ -67,7 +67,7 @@ def answered(send: Callable[[], Answer], address: str) -> Answer:
     raise failure  # out of the except block: what is raised there may hold values and the token
 
 
-def counted(send: Callable[[], Answer], address: str, method: str, requests: Requests) -> Answer:
+def counted(send: Callable[[], Response], address: str, method: str, requests: Requests) -> Response:
     """The same as `answered`, and the request is counted by its status, 0 where there is no answer.
 
     Args:
@@ -92,7 +92,7 @@ def counted(send: Callable[[], Answer], address: str, method: str, requests: Req
     return answer
 
 
-def content(answer: Answer, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
+def content(answer: Response, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
     """The JSON of a success, {} if it has none.
 
     Args:
@@ -122,7 +122,7 @@ def _is_missing(document: Mapping[str, Any]) -> bool:
     return not document.get("errors") and ("errors" in document or document.get("data") is not None)
 
 
-def _error(answer: Answer, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
+def _error(answer: Response, document: Mapping[str, Any] | None, path: str) -> VaultsyncError:
     """The one place that tells what each of Vault's answers means (https://developer.hashicorp.com/vault/api-docs)."""
     status = answer.status
     errors = (document or {}).get("errors") or (document or {}).get("warnings")

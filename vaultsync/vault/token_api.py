@@ -20,7 +20,7 @@ from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.auth_methods import Credential, Issuer
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import ask
-from vaultsync.vault.transport import Answer, VaultAccess
+from vaultsync.vault.transport import Response, VaultAccess
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class TokenApi:
         await self._request(lambda vault: vault.auth.token.revoke_self(), "auth/token/revoke-self", token)
 
     async def _request(
-        self, send: Callable[[hvac.Client], Answer], path: str, token: SecretStr | None
+        self, send: Callable[[hvac.Client], Response], path: str, token: SecretStr | None
     ) -> dict[str, Any]:
         def call() -> dict[str, Any]:
             self._hvac.token = token.get_secret_value() if token is not None else ""

@@ -66,6 +66,7 @@ class Figures:
     paths: int
     stream_connected: bool
     stream_deaf: int
+    audit_configured: bool
     audit_connected: bool
     audit_lost: int
     canaries: Mapping[str, int]
@@ -211,6 +212,11 @@ def _sources(now: Figures) -> Iterator[Metric]:
         "vaultsync_stream_deaf",
         "How often Vault's event stream was open and did not report a write of vaultsync's own; a rescan followed.",
         now.stream_deaf,
+    )
+    yield _gauge(
+        "vaultsync_audit_configured",
+        "1 where an audit device of Vault is meant to tell vaultsync of changes: there is an address or a file for it.",
+        now.audit_configured,
     )
     yield _gauge(
         "vaultsync_audit_connected",

@@ -20,7 +20,7 @@ from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informers import RESOURCES, Watches
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Figures
-from vaultsync.vault.audit import Audit
+from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.source_selector import Source, SourceSelector
@@ -84,6 +84,7 @@ class Status:
             paths=len(self.index.paths()),
             stream_connected=self.stream.is_connected,
             stream_deaf=self.stream.deaf,
+            audit_configured=self.audit.is_configured,
             audit_connected=self.audit.is_connected,
             audit_lost=self.audit.lost,
             canaries=self.audit.canary.results,
@@ -113,6 +114,8 @@ class Status:
         trouble = self._vault_trouble()
         yield Part("vault", f"{trouble}; waiting for it" if trouble else "answers", is_well=not trouble)
         yield self._source()
+        if self.audit.is_configured:
+            yield self._audit()
 
     def _source(self) -> Part:
         current = self.sources.current
@@ -120,6 +123,13 @@ class Status:
             return Part("source", "not chosen yet", is_well=False)
         heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_connected}.get(current, True)
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
+
+    def _audit(self) -> Part:
+        """The audit device, which is needed beside the stream too: that tells of deletions to root tokens alone."""
+        delivery = self.audit.delivery
+        is_silent = delivery is Delivery.SILENT
+        late = "; deletions are noticed late" if is_silent and self.sources.current is Source.EVENTS else ""
+        return Part("audit", f"{delivery.value}{late}", is_well=not is_silent)
 
     def _vault_trouble(self) -> str:
         """Why Vault does not answer, "" if it does. At rest there are no requests, and the stream alone tells."""

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,15 @@ UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
 """Entries of unverified senders that are parsed: per second, and at once."""
 _FILE: Final = "file"
 """The audit file as a sender: it is trusted without verification, but it must deliver."""
+
+
+class Delivery(Enum):
+    """Whether an audit device delivers; the texts are public."""
+
+    NOT_CONFIGURED = "no audit device is configured"
+    UNKNOWN = "whether the audit device delivers is not known yet"
+    DELIVERS = "the audit device delivers"
+    SILENT = "the audit device does not deliver"
 
 
 class Audit:
@@ -119,6 +129,15 @@ class Audit:
         """Whether Vault is known to deliver its entries."""
         return bool(self._verified) and self._missed_in_a_row < MISSED_WRITES
 
+    @property
+    def delivery(self) -> Delivery:
+        """Whether entries arrive."""
+        if not self.is_configured:
+            return Delivery.NOT_CONFIGURED
+        if self.is_connected:
+            return Delivery.DELIVERS
+        return Delivery.SILENT if self._is_silence_logged or self._verified else Delivery.UNKNOWN
+
     # -- life
 
     async def start(self) -> None:
@@ -141,7 +160,7 @@ class Audit:
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
         self.canary.request()  # an earlier one could not arrive
-        if address.transport is Transport.TCP and not address.is_loopback:
+        if address.can_block(has_tls=bool(self._access.certificate)):
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
                 "when packets are dropped. Use UDP",

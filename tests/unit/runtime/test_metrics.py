@@ -52,6 +52,7 @@ NOTHING = Figures(
     paths=0,
     stream_connected=False,
     stream_deaf=0,
+    audit_configured=False,
     audit_connected=False,
     audit_lost=0,
     canaries={"delivered": 0},

@@ -116,7 +116,7 @@ class SourceSelector:
             best = self._best()
             if best is not self._current:
                 self._current = best
-                self._log(best)
+                self._log_selection(best)
             if best is Source.POLL:
                 self._poller.needed.set()
             else:
@@ -149,7 +149,7 @@ class SourceSelector:
             return Source.EVENTS
         return Source.AUDIT if self._audit.is_connected else Source.POLL
 
-    def _log(self, best: Source) -> None:
+    def _log_selection(self, best: Source) -> None:
         if self._wanted is not Source.AUTO:
             reason = f"VAULTSYNC_SOURCE is {best.value}"
         elif best is Source.EVENTS:

@@ -120,7 +120,7 @@ class EventStream:
         while True:
             token = await self._login.first()
             started = _now()
-            end = await self._subscribe(token, "INFO" if is_logged else "DEBUG")
+            end = await self._subscribe(token, is_logged=is_logged)
             is_silent = self._silence.unsubscribed()
             if self._login.token is not token:
                 retry.start_over()
@@ -149,14 +149,15 @@ class EventStream:
                 async with asyncio.timeout(wait):
                     await self._login.until_replaced(token)
 
-    async def _subscribe(self, token: SecretStr, level: str) -> _End:
+    async def _subscribe(self, token: SecretStr, *, is_logged: bool) -> _End:
         """Subscribe, and read events until the stream ends."""
         is_open = False
         try:
             async with await self._connect(token) as connection, self._closed_when_useless(token, connection):
                 is_open = True
                 self._silence.subscribed()
-                logger.log(level, "subscribed to Vault's event stream", vault=self._access.address)
+                line = "subscribed to Vault's event stream"
+                logger.log("INFO" if is_logged else "DEBUG", line, vault=self._access.address)
                 self._set_state(connected=True)
                 self.on_connect()
                 await self._read(connection)

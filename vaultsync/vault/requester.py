@@ -4,7 +4,6 @@ Every failure leaves this module as a typed error with its scope. It knows no pa
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -57,7 +56,7 @@ class Requester:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._idle: asyncio.TimerHandle | None = None
-        self._limiter = RateLimiter(time.monotonic)
+        self._limiter = RateLimiter(_now)
         self._free = asyncio.Semaphore(THREADS)
         self.requests = Requests()
         self.failures = Failures(login.access, self.requests, login.redirects)
@@ -197,3 +196,7 @@ class Requester:
             if not await self._login.replaces(token):
                 raise
         return await self.run_in_thread(call, scope, key)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import Json, gone, login, path, run
+from tests.unit.build import Json, gone, login, path, run_ahead
 from tests.unit.servers import answer, http_server, unused_port
 from vaultsync.core.errors import (
     RequestImpossible,
@@ -87,7 +87,7 @@ def with_client(server: Server, test: Callable[[VaultClient], Awaitable[Any]], *
             finally:
                 await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 async def failed(client: VaultClient, where: VaultPath = A) -> VaultsyncError:
@@ -322,4 +322,4 @@ def test_no_answer_at_all_is_an_outage_with_the_systems_own_words() -> None:
         assert "Connection refused" in str(error)
         await client.close()
 
-    run(main())
+    run_ahead(main())

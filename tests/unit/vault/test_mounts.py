@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from pydantic import SecretStr
 
-from tests.unit.build import V2, gone, login, path, run
+from tests.unit.build import V2, gone, login, path, run_ahead
 from tests.unit.servers import raw_server
 from vaultsync.core.errors import VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
@@ -232,7 +232,7 @@ def against(vault: Vault, test: Callable[[VaultClient], object]) -> None:
             finally:
                 await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, login, path, run
+from tests.unit.build import eventually, logged, login, path, run_ahead
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
 from vaultsync.vault import silent_stream, stream
@@ -80,7 +80,7 @@ def against(
             async with listener.running():
                 await test(listener)
 
-    run(main())
+    run_ahead(main())
 
 
 async def stay(connection: ServerConnection) -> None:
@@ -128,7 +128,7 @@ def test_a_subscription_in_a_vault_namespace_hears_of_those_below_it() -> None:
                 assert seen[0].headers["X-Vault-Namespace"] == "team-a"
                 assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
 
-    run(main())
+    run_ahead(main())
 
 
 def test_no_event_of_a_huge_burst_is_lost_or_out_of_order() -> None:
@@ -297,7 +297,7 @@ def behind(balancer: Balancer, test: Callable[[Listener], Awaitable[None]]) -> N
                 async with listener.running():
                     await test(listener)
 
-    run(main())
+    run_ahead(main())
 
 
 def last_heard(listener: Listener) -> str:
@@ -570,7 +570,7 @@ def test_a_standby_that_redirects_does_not_end_the_stream(scheme: str) -> None:
         assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
         assert seen[0].headers["X-Vault-Token"] == "t0ken"
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_server_that_is_not_known_gets_no_subscription_and_is_told_once() -> None:
@@ -596,7 +596,7 @@ def test_a_server_that_is_not_known_gets_no_subscription_and_is_told_once() -> N
         assert connected == []
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
 
 
 @pytest.mark.parametrize("locations", [[], [""], ["http://[::1"], ["http://a:1", "http://b:1"], ["ws://a:99999/"]])
@@ -619,7 +619,7 @@ def test_a_vault_that_comes_later_is_found() -> None:
                 await eventually(lambda: listener.connects == 1)
                 assert not listener.stream.is_unanswered
 
-    run(main())
+    run_ahead(main())
 
 
 def test_it_stops_at_once_when_cancelled() -> None:
@@ -634,7 +634,7 @@ def test_it_stops_at_once_when_cancelled() -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await task
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1:x"])
@@ -643,7 +643,7 @@ def test_an_impossible_address_does_not_end_the_process(address: str) -> None:
         async with Listener(address).running():
             await asyncio.sleep(0.05)
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(

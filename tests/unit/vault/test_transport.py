@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.unit.build import run
+from tests.unit.build import run_ahead
 from tests.unit.servers import Handler, all_that_an_error_holds, answer, http_server, raw_server
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.vault import replication, transport
@@ -43,7 +43,7 @@ def served(handler: Handler, test: Callable[[str], Awaitable[None]]) -> None:
         async with http_server(handler) as address:
             await test(address)
 
-    run(main())
+    run_ahead(main())
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ def from_a_standby(
             async with http_server(handler) as standby:
                 await test(standby, active)
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("announces", [False, True])
@@ -136,7 +136,7 @@ def test_a_server_that_is_not_known_is_not_even_connected_to() -> None:
                     assert TOKEN not in held
         assert connected == []
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_redirect_that_a_leader_answer_redirects_too_is_not_followed() -> None:
@@ -157,7 +157,7 @@ def test_a_redirect_that_a_leader_answer_redirects_too_is_not_followed() -> None
                     await request(standby)
         assert asked == []
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])

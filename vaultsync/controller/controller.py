@@ -6,7 +6,7 @@ done, again later, retry or give up.
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +16,7 @@ from loguru import logger
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import FailureScopes
 from vaultsync.controller.index import Index, Key
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.own_writes import OwnWrites
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import NEVER, Ledger
@@ -69,8 +70,6 @@ class Controller:
         resync: seconds between two looks at everything, jittered.
 
     Attributes:
-        passes: how many have ended, by what they were over and how.
-        resyncs: looks at everything.
         on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
         caught_up: set once all that was known at the start of `work` is looked at.
     """
@@ -82,12 +81,14 @@ class Controller:
         reconciler: PathReconciler,
         syncer: ExternalSecretReconciler,
         resync: float,
+        metrics: ControllerMetrics,
     ) -> None:
         self._index = index
         self._ledger = ledger
         self._reconciler = reconciler
         self._syncer = syncer
         self._resync = resync
+        self._metrics = metrics
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: LOOKS_AT_ONCE}
         )
@@ -95,8 +96,6 @@ class Controller:
         self.on_rescan: Callable[[], None] = _nothing
         self._changed_mounts: set[MountChange] = set()
         self._mounts_looked_at = float("-inf")
-        self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
-        self.resyncs = 0
         self.caught_up = asyncio.Event()
         self._own_writes = OwnWrites(time.monotonic)
         self._deferred: dict[VaultPath, list[tuple[VaultEvent, float]]] = {}
@@ -289,7 +288,7 @@ class Controller:
 
     def enqueue_all(self) -> None:
         """Every path and listing gets a pass, behind whatever is urgent."""
-        self.resyncs += 1
+        self._metrics.resyncs.inc()
         self.on_rescan()
         for path in self._index.paths():
             self._queue.add(path, Priority.RESYNC)
@@ -400,7 +399,7 @@ class Controller:
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for paths in work
             self._scopes.end(key)
-        self.passes[KINDS[type(key)], result] += 1
+        self._metrics.reconciles.labels(KINDS[type(key)], result).inc()
         if isinstance(key, VaultPath):
             self._follow_deferred(key)
         self._add(follow, self._priority_of_readers(follow, priority))

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason, Refusal, Result
@@ -17,7 +17,6 @@ from vaultsync.core.condition import compose
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ReportNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
-from vaultsync.core.measure import Histogram
 
 GRAVEST = tuple(Refusal)
 """The order in which one refusal stands for several."""
@@ -43,12 +42,6 @@ class ExternalSecretReconciler:
     Args:
         clock: seconds, monotonic.
         dry_run: writer and recorder write nothing; the log says so.
-
-    Attributes:
-        force_syncs: how many the API server has taken.
-        refusals: how often an ExternalSecret was told that something is not made for it.
-        heard_to_synced: seconds from the arrival of Vault's word of a change to the force-sync.
-        made_to_ready: seconds from what was made in Vault to external-secrets' Ready after it.
     """
 
     def __init__(
@@ -58,6 +51,7 @@ class ExternalSecretReconciler:
         writer: Writer,
         recorder: Recorder,
         clock: Callable[[], float],
+        metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:
         self._index = index
@@ -66,10 +60,7 @@ class ExternalSecretReconciler:
         self._recorder = recorder
         self._clock = clock
         self._dry_run = dry_run
-        self.force_syncs = 0
-        self.refusals = Counter({refusal.value: 0 for refusal in Refusal})
-        self.heard_to_synced = Histogram()
-        self.made_to_ready = Histogram()
+        self._metrics = metrics
 
     def refreshed(self, external_secret: ExternalSecret) -> None:
         """The informer has it as it is now: it may have got what was made for it."""
@@ -77,7 +68,7 @@ class ExternalSecretReconciler:
         if synced is None or synced.awaited is None or not external_secret.ready:
             return
         if external_secret.synced_version != synced.awaited.synced_version:
-            self.made_to_ready.observe(time.monotonic() - synced.awaited.since)
+            self._metrics.seed_to_ready.observe(time.monotonic() - synced.awaited.since)
             synced.awaited = None
 
     async def external_secret(self, name: ObjectName) -> float:
@@ -167,7 +158,7 @@ class ExternalSecretReconciler:
         self._record(entry, events)
         if report is not None and not report.ok and refused is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
-            self.refusals[synced.blocked or Refusal.IMPOSSIBLE] += 1
+            self._metrics.refusals.labels(synced.blocked or Refusal.IMPOSSIBLE).inc()
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if found:
             self._count_force_sync(heard_at)
@@ -185,9 +176,9 @@ class ExternalSecretReconciler:
     def _count_force_sync(self, heard_at: float) -> None:
         if self._dry_run:
             return
-        self.force_syncs += 1
+        self._metrics.force_syncs.inc()
         if heard_at != NEVER:
-            self.heard_to_synced.observe(time.monotonic() - heard_at)
+            self._metrics.event_to_force_sync.observe(time.monotonic() - heard_at)
 
     def _record(self, entry: Entry, events: list[tuple[EventReason, str]]) -> None:
         for reason, message in events:

@@ -5,7 +5,7 @@ What follows for its readers is the syncer's.
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from vaultsync.controller.evaluate import PathEvaluator, VaultReader, empty_listing, wanting
 from vaultsync.controller.index import Index, Key
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import Failure, Ledger, PendingOwnership
 from vaultsync.controller.seed_budget import SeedBudget
@@ -70,9 +71,6 @@ class PathReconciler:
         marker: leaves the marks of what was made.
         cluster: stands in them.
         dry_run: log what would be created, and create nothing.
-
-    Attributes:
-        made: how often something was written in Vault, by reason.
     """
 
     def __init__(
@@ -83,6 +81,7 @@ class PathReconciler:
         seed_paths: SeedPaths,
         budget: SeedBudget,
         marker: OwnershipWriter,
+        metrics: ControllerMetrics,
         cluster: str = "",
         dry_run: bool = False,
     ) -> None:
@@ -94,7 +93,7 @@ class PathReconciler:
         self._marker = marker
         self._cluster = cluster
         self._dry_run = dry_run
-        self.made: Counter[EventReason] = Counter()
+        self._metrics = metrics
 
     async def path(self, path: VaultPath) -> tuple[set[ObjectName], float]:
         """One pass over a path.
@@ -200,6 +199,7 @@ class PathReconciler:
         namespace = readers[0].name.namespace
         wait = self._budget.take(namespace)
         if wait > 0:
+            self._metrics.new_paths_put_off.inc()
             self._ledger.observe(path, state)
             text = (
                 f"{logical(state.mount, path.path)} is missing; namespace {namespace} has had as many new paths "
@@ -207,6 +207,7 @@ class PathReconciler:
             )
             self._note_failures(path, _same_for_all(readers, text, Refusal.SEED_BUDGET))
             raise BudgetSpent(text, wait)
+        self._metrics.new_paths.inc()
 
     async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
         rules = {name: wish.rule for name, wish in wishes.items()}
@@ -288,7 +289,7 @@ class PathReconciler:
         how: Mapping[str, object],
     ) -> None:
         """Take in a write that Vault has applied: count it, have it marked, and report it to its readers."""
-        self.made[work.reason] += 1
+        self._metrics.writes[work.reason].inc()
         self._note_made(path, before, after, work, readers)
         self._tell(path, after, work, readers)
         logger.info(

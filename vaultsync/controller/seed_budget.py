@@ -17,16 +17,11 @@ class SeedBudget:
     Args:
         per_hour: new paths an hour and namespace, 0 for no limit.
         clock: seconds that never go back, such as time.monotonic.
-
-    Attributes:
-        taken, refused: how often a path was counted, and how often there was nothing left for one.
     """
 
     def __init__(self, per_hour: int, clock: Callable[[], float]) -> None:
         self._interval = HOUR / per_hour if per_hour else 0.0
         self._clock = clock
-        self.taken = 0
-        self.refused = 0
         self._full_at: dict[str, float] = {}
         """When each bucket will be full again, least recently used first. None here: it is full."""
 
@@ -37,15 +32,12 @@ class SeedBudget:
             0.0 if it does, else the seconds until it will; a refused path is not counted.
         """
         if not self._interval:
-            self.taken += 1
             return 0.0
         now = self._clock()
         full_at = max(self._full_at.get(namespace, now), now) + self._interval
         wait = full_at - now - HOUR
         if wait > _ROUNDING:
-            self.refused += 1
             return wait
-        self.taken += 1
         self._full_at.pop(namespace, None)
         self._full_at[namespace] = full_at
         self._forget_full(now)

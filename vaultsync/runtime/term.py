@@ -31,6 +31,7 @@ from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import Status
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
@@ -54,6 +55,7 @@ class Term:
         kube: the process's client; this term's copy passes its writes through the fence.
         index: the process's.
         stop: says how long the end of the term may take.
+        metrics: the process's.
 
     Attributes:
         fence: open while this process leads; None where nobody is elected, as there is no other replica.
@@ -62,13 +64,14 @@ class Term:
         status: what these parts say of themselves.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
         self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
-        self._vault = VaultClient(self._login, self.fence)
+        self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
+        metrics.last_event_timestamp.clear()
         self._recorder = Recorder(self._kube)
         ledger = Ledger()
         loop = asyncio.get_running_loop()
@@ -81,21 +84,25 @@ class Term:
             wiring.seed_paths(settings),
             budget,
             self._marker,
+            metrics,
             settings.cluster,
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = ExternalSecretReconciler(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
-        self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        syncer = ExternalSecretReconciler(
+            index, ledger, self.writer, self._recorder, loop.time, metrics, settings.dry_run
+        )
+        self.controller = Controller(index, ledger, reconciler, syncer, settings.resync, metrics)
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login)
+        self._stream = EventStream(self._login, metrics)
         self._audit = Audit(
             wiring.audit_access(settings),
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
+            metrics,
             is_only=settings.source is Source.AUDIT,
         )
         self._listens = self._is_drained = False
@@ -106,13 +113,9 @@ class Term:
         self.status = Status(
             index=index,
             ledger=ledger,
-            budget=budget,
-            reconciler=reconciler,
-            syncer=syncer,
             controller=self.controller,
             vault=self._vault,
             login=self._login,
-            kube=kube,
             stream=self._stream,
             audit=self._audit,
             sources=self._sources,

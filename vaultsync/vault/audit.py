@@ -30,6 +30,7 @@ from vaultsync.vault.audit_stream import Connection, Lines, StreamListener
 from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
 from vaultsync.vault.canary import Canary, CanaryResult
 from vaultsync.vault.limited_log import LimitedLog
+from vaultsync.vault.metrics import SourceMetrics
 
 FOLLOW_SECONDS: Final = 0.02
 """Between two reads at the end of the file."""
@@ -74,9 +75,6 @@ class Audit:
         on_event: called for each change that an entry may report; must not block.
         on_change: called when `is_connected` changes.
         on_mounts: called for each changed mount that a verified sender reports; must not block.
-        events: number of changes that entries have reported.
-        last_event: when the last one arrived, in seconds since 1970, None before the first.
-        lost: number of entries that are known to be lost.
         canary: proves that entries arrive.
     """
 
@@ -86,6 +84,7 @@ class Audit:
         canary_interval: float,
         ask: Callable[[str], Awaitable[None]],
         knows: Callable[[VaultPath], bool],
+        metrics: SourceMetrics,
         *,
         is_only: bool = False,
     ) -> None:
@@ -110,10 +109,8 @@ class Audit:
         low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
-        self.canary = Canary(ask, canary_interval, self._canary_ended)
-        self.events = 0
-        self.last_event: float | None = None
-        self.lost = 0
+        self._metrics = metrics
+        self.canary = Canary(ask, canary_interval, self._canary_ended, metrics)
         self.on_gap: Callable[[bool], None] = ignore
         self.on_event: Callable[[VaultEvent], None] = ignore
         self.on_change: Callable[[], None] = ignore
@@ -249,8 +246,8 @@ class Audit:
         if entry.mounts is not None and is_trusted:
             self.on_mounts(entry.mounts)
         if entry.events and is_trusted:  # one change, though it may have an event for each version of KV
-            self.events += 1
-            self.last_event = time.time()
+            self._metrics.events.labels("audit").inc()
+            self._metrics.last_event_timestamp.labels("audit").set_to_current_time()
         events = tuple(event for event in entry.events if self._knows(event.path))
         if not is_trusted:  # the state of a path in KV v1 does not show whether a write took place
             events = tuple(event for event in events if not event.is_unversioned_write)
@@ -385,6 +382,6 @@ class Audit:
             self.on_change()
 
     def _lose(self, number: int, message: str) -> None:
-        self.lost += number
+        self._metrics.audit_lost.inc(number)
         self._log("WARNING", message, lost=number)
         self.on_gap(True)

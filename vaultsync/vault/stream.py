@@ -1,7 +1,6 @@
 """One subscription to Vault's event stream, kept up as long as it is needed. It reports events; it decides nothing."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vaultsync.core.redirects import STATUSES
 from vaultsync.core.retry import Retry
 from vaultsync.vault import silent_stream
 from vaultsync.vault.login import Login
+from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.silent_stream import SilenceDetector
 from vaultsync.vault.writes import OwnWrite
 
@@ -60,8 +60,7 @@ class EventStream:
 
     Args:
         login: where Vault is, and the token.
-        on_connect: see below.
-        on_event: see below.
+        metrics: counts the events.
 
     Attributes:
         tried: set once Vault has accepted or refused a subscription.
@@ -72,26 +71,17 @@ class EventStream:
         on_change: called when one of these changes.
         on_connect: called after each successful subscription: events before it may be lost.
         on_event: called for each event, in the order of arrival; must not block.
-        events: number of parsed events.
-        not_understood: number of frames that are no such event.
-        last_event: when the last event arrived, in seconds since 1970, None before the first.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        on_connect: Callable[[], None] = ignore,
-        on_event: Callable[[VaultEvent], None] = ignore,
-    ) -> None:
+    def __init__(self, login: Login, metrics: SourceMetrics) -> None:
         self._login = login
         self._access = login.access
-        self.on_connect = on_connect
-        self.on_event = on_event
+        self._metrics = metrics
+        self._silence = SilenceDetector(metrics)
+        self._not_understood = 0
+        self.on_connect: Callable[[], None] = ignore
+        self.on_event: Callable[[VaultEvent], None] = ignore
         self.on_change: Callable[[], None] = ignore
-        self._silence = SilenceDetector()
-        self.events = 0
-        self.not_understood = 0
-        self.last_event: float | None = None
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
@@ -102,11 +92,6 @@ class EventStream:
     def is_unproven(self) -> bool:
         """Whether a subscription was silent, and no event has arrived since."""
         return self._silence.is_unproven
-
-    @property
-    def deaf(self) -> int:
-        """How often a subscription was silent."""
-        return self._silence.detections
 
     def wrote(self, own: OwnWrite) -> None:
         """Expect the event of an own write that Vault has accepted."""
@@ -187,12 +172,13 @@ class EventStream:
             try:
                 event = parse_event(frame, self._access.namespace)
             except BadFrame as error:
-                self.not_understood += 1
-                if self.not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
-                    logger.warning("an event was not understood", reason=str(error), so_far=self.not_understood)
+                self._metrics.events_not_understood.inc()
+                self._not_understood += 1
+                if self._not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self._not_understood)
                 continue
-            self.events += 1
-            self.last_event = time.time()
+            self._metrics.events.labels("events").inc()
+            self._metrics.last_event_timestamp.labels("events").set_to_current_time()
             if self._silence.received(event):
                 logger.info("Vault's event stream delivers events again", vault=self._access.address)
                 self._set_state(connected=True)

@@ -30,6 +30,7 @@ from vaultsync.generation.generate import Encoding
 from vaultsync.generation.plan import Wish
 from vaultsync.generation.rules import parse_rules
 from vaultsync.kube.client import KubeClient
+from vaultsync.runtime.metrics import Metrics
 
 SEED = {"vaultsync.io/seed": "true"}
 MINE = SeedPaths.parse(("*/{namespace}/**",))
@@ -234,7 +235,13 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     [finding] = explained.findings
     ledger = Ledger()
     reconciler = PathReconciler(
-        cluster.index, ledger, cluster.vault, MINE, SeedBudget(0, lambda: 0.0), OwnershipWriter(ledger, cluster.vault)
+        cluster.index,
+        ledger,
+        cluster.vault,
+        MINE,
+        SeedBudget(0, lambda: 0.0),
+        OwnershipWriter(ledger, cluster.vault),
+        Metrics(),
     )
     [where] = cluster.index.paths()
     run(reconciler.path(where))
@@ -249,7 +256,7 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster.index.put(one)
     budget, ledger = SeedBudget(1, lambda: 0.0), Ledger()
     marker = OwnershipWriter(ledger, cluster.vault)
-    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, dry_run=True)
+    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, Metrics(), dry_run=True)
     assert run(reconciler.path(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not ledger.synced(one).events

@@ -24,6 +24,7 @@ from tests.unit.build import (
     path,
     run,
     run_ahead,
+    sample,
     store,
     wrote,
 )
@@ -62,6 +63,7 @@ from vaultsync.core.external_secret import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.poll import Poller
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
@@ -77,13 +79,17 @@ class Engine:
     def __init__(
         self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
     ) -> None:
-        self.clock = Clock()
+        self.clock, self.metrics = Clock(), Metrics()
         self.seed_paths, self.budget = seed_paths, SeedBudget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index, self.ledger = Index(frozenset({server_identity(ADDRESS)}), mode), Ledger()
         self.reconciler = self.made_reconciler(self.vault)
-        self.syncer = ExternalSecretReconciler(self.index, self.ledger, self.writer, self.recorder, self.clock)
-        self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
+        self.syncer = ExternalSecretReconciler(
+            self.index, self.ledger, self.writer, self.recorder, self.clock, self.metrics
+        )
+        self.controller = Controller(
+            self.index, self.ledger, self.reconciler, self.syncer, resync=3600, metrics=self.metrics
+        )
         self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
@@ -91,7 +97,11 @@ class Engine:
 
     def made_reconciler(self, vault: FakeVault) -> PathReconciler:
         self.marker = OwnershipWriter(self.ledger, vault)
-        return PathReconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker)
+        return PathReconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker, self.metrics)
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a metric, 0 if it is not exported."""
+        return sample(self.metrics, name, **labels) or 0.0
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -773,7 +783,7 @@ def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: s
             await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
             assert (len(engine.writer.writes), engine.vault.looks[path(where)]) == (writes, looks + 1)
             assert engine.recorder.events == []
-            assert engine.syncer.heard_to_synced.count == 0
+            assert engine.count("event_to_force_sync_seconds_count") == 0
 
     run_ahead(test())
 

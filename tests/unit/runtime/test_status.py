@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.build import run
+from tests.unit.build import run, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
@@ -16,6 +16,7 @@ from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Wa
 from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
 from vaultsync.vault.source_selector import Source
 
@@ -48,7 +49,7 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
             audit_listen=audit_listen,
         )
         kube = await connect(kubeconfig, 1.0)
-        app = App(settings, kube, Stop())
+        app = App(settings, kube, Stop(), Metrics())
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
@@ -64,6 +65,12 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
             await app.close()
 
     run(main())
+
+
+def gauge(status: Status, name: str, **labels: str) -> float | None:
+    metrics = Metrics()
+    status.report(metrics)
+    return sample(metrics, name, **labels)
 
 
 def told(status: Status) -> dict[str, Part]:
@@ -94,7 +101,7 @@ def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig
         status.is_leading = lambda: False
         assert told(status)["role"] == Part("role", "standby")
         assert told(status).keys() == {"role", *RESOURCES}
-        assert not status.figures().leading
+        assert gauge(status, "leading") == 0
 
     with_status(kubeconfig, test)
 
@@ -106,7 +113,8 @@ def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubecon
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
             informer.trouble = result
             assert told(status)[EXTERNAL_SECRETS] == Part(EXTERNAL_SECRETS, says, is_well=False)
-            assert status.figures().watches_lost == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
+            lost_watches = {resource: gauge(status, "watches_lost", resource=resource) for resource in RESOURCES}
+            assert lost_watches == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
 
     with_status(kubeconfig, test)
 
@@ -117,7 +125,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
         status.vault._requester.failures.trouble = "it returns 503"
         assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
-        assert not status.figures().vault_reachable
+        assert gauge(status, "vault_reachable") == 0
         status.vault._requester.failures.trouble, status.stream.is_unanswered = "", True
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
         status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
@@ -125,7 +133,8 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
             status.sources._current = source
             assert told(status)["source"] == Part("source", says)
-        assert status.figures().sources == {"events": False, "audit": False, "poll": True}
+        active = {source: gauge(status, "source", source=source) for source in ("events", "audit", "poll")}
+        assert active == {"events": 0, "audit": 0, "poll": 1}
         status.sources._current = Source.AUDIT
         assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
 
@@ -134,7 +143,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 
 def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
     async def test(status: Status, watches: Watches) -> None:
-        assert status.figures().audit_configured
+        assert gauge(status, "audit_configured") == 1
         status.sources._current, status.stream.is_connected = Source.EVENTS, True
         assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
         status.audit._is_silence_logged = True
@@ -152,15 +161,15 @@ def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(ku
 def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None:
     async def test(status: Status, watches: Watches) -> None:
         assert "audit" not in told(status)
-        assert not status.figures().audit_configured
+        assert gauge(status, "audit_configured") == 0
 
     with_status(kubeconfig, test)
 
 
 def test_another_replica_may_lead(kubeconfig: str) -> None:
     async def test(status: Status, watches: Watches) -> None:
-        assert status.figures().leading
+        assert gauge(status, "leading") == 1
         status.is_leading = lambda: False
-        assert not status.figures().leading
+        assert gauge(status, "leading") == 0
 
     with_status(kubeconfig, test)

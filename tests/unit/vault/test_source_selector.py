@@ -11,6 +11,7 @@ from tests.unit.build import logged, login, path, run_ahead
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import MountChange, VaultEvent
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
@@ -29,7 +30,7 @@ class Stream(EventStream):
     runs = False
 
     def __init__(self) -> None:
-        super().__init__(login())
+        super().__init__(login(), Metrics())
 
     async def run(self) -> None:
         self.runs = True
@@ -54,7 +55,7 @@ class Device(Audit):
     def __init__(self, *, is_configured: bool) -> None:
         nobody: Any = ignore  # its canaries are not sent
         access = AuditAccess("127.0.0.1:1" if is_configured else "")
-        super().__init__(access, 300.0, nobody, nobody)
+        super().__init__(access, 300.0, nobody, nobody, Metrics())
 
     async def run(self) -> None:
         await asyncio.Event().wait()

@@ -19,6 +19,7 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import connect
 from vaultsync.runtime import logging, parts
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 
@@ -91,7 +92,7 @@ async def check(settings: Settings) -> Checked:
     """
     login = parts.login(settings)
     vault, index = VaultClient(login, waits=True), parts.index(settings)
-    stream = EventStream(login)
+    stream = EventStream(login, Metrics())
     survey = Survey(index, vault, parts.seed_paths(settings), settings.seed)
     try:
         checkup = Checkup(_asking(settings), login, vault, stream, index, survey)

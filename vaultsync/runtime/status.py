@@ -107,7 +107,7 @@ class Status:
         """Why Vault does not answer, "" if it does. At rest there are no requests, and the stream alone tells."""
         if self.stream.is_connected:
             return ""
-        return self.vault.trouble or ("no answer" if self.stream.is_unanswered else "")
+        return self.vault.outage or ("no answer" if self.stream.is_unanswered else "")
 
     def _lost(self) -> dict[str, list[Result]]:
         return self.watches.trouble() if self.watches else {resource: [] for resource in RESOURCES}

@@ -71,9 +71,9 @@ class VaultClient:
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why Vault as a whole is unavailable, "" if it is available; names no path."""
-        return self._requester.failures.trouble
+        return self._requester.failures.outage
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""

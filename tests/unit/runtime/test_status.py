@@ -123,12 +123,12 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
     async def test(status: Status, watches: Watches) -> None:
         assert told(status)["vault"] == Part("vault", "answers")
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
-        status.vault._requester.failures.trouble = "it returns 503"
+        status.vault._requester.failures.outage = "it returns 503"
         assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
         assert gauge(status, "vault_reachable") == 0
-        status.vault._requester.failures.trouble, status.stream.is_unanswered = "", True
+        status.vault._requester.failures.outage, status.stream.is_unanswered = "", True
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
-        status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
+        status.vault._requester.failures.outage, status.stream.is_connected = "it returns 503", True
         assert told(status)["vault"].is_well
         for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
             status.sources._current = source

@@ -92,7 +92,7 @@ def test_requests_are_counted() -> None:
         for _ in said:
             with suppress(VaultsyncError):
                 await client.look(A, 2)
-            assert client.trouble == "", "Vault itself works"
+            assert client.outage == "", "Vault itself works"
         assert (
             counted
             == {
@@ -117,7 +117,7 @@ def test_no_answer_is_counted_as_none() -> None:
         with pytest.raises(VaultUnavailable):
             await client.look(A, 2)
         assert counted == {("GET", 0): 2}  # and sys/health
-        assert client.trouble == "no answer"
+        assert client.outage == "no answer"
         await client.close()
 
     run_ahead(main())

@@ -126,7 +126,7 @@ def test_the_scope_of_a_failure_is_what_sys_health_says(
     async def test(client: VaultClient) -> None:
         error = await failed(client)
         assert type(error) is kind
-        assert client.trouble == trouble
+        assert client.outage == trouble
 
     with_client(Server(secret=secret, health=health), test)
 
@@ -149,7 +149,7 @@ def test_a_503_in_a_vault_namespace_is_the_namespaces_if_all_of_it_answers_so(
             server.namespaces, server.secret, server.look_up = {}, (503, ERROR), (status, ERROR)
         error = await failed(client, path("secret/data/a", "team"))
         assert type(error) is kind
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server()
     with_client(server, test)
@@ -165,7 +165,7 @@ def test_while_vault_is_away_sys_health_alone_is_asked_and_one_answer_is_enough(
         server.secret, server.health = (200, THERE), (200, WORKS)
         await asyncio.sleep(0.15)
         assert (await client.look(A, 2)).exists
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server(secret=(503, ERROR), health=(503, SEALED))
     with_client(server, test)
@@ -220,7 +220,7 @@ def test_a_request_that_cannot_be_built_is_not_sent_and_says_why(where: VaultPat
             assert all(word in str(error) for word in words)
             assert len(str(error)) < 500
         assert server.asked == {}
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server()
     with_client(server, test)
@@ -282,7 +282,7 @@ def test_a_refused_request_is_postponed_and_those_after_it_are_not_sent() -> Non
         waits = sorted(one.wait for one in postponed)
         assert 0.9 < waits[0] < 1.5
         assert waits[-1] > 5, "each has a turn of its own"
-        assert client.trouble == ""
+        assert client.outage == ""
         with pytest.raises(VaultThrottled):
             await client.create(A, gone(), {"a": SecretStr("b")})
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from loguru import logger
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
@@ -37,7 +38,7 @@ from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Source, SourceSelector
+from vaultsync.vault.source_selector import SourceSelector
 from vaultsync.vault.stream import EventStream
 
 LISTEN_AGAIN_SECONDS: Final = 5.0
@@ -67,7 +68,7 @@ class Term:
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
+        self.fence = Fence(awake) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
@@ -81,7 +82,7 @@ class Term:
             index,
             ledger,
             self._vault,
-            wiring.seed_paths(settings),
+            settings.seedable_paths,
             budget,
             self._marker,
             metrics,
@@ -98,12 +99,12 @@ class Term:
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
         self._stream = EventStream(self._login, metrics)
         self._audit = Audit(
-            wiring.audit_access(settings),
+            settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
             metrics,
-            is_only=settings.source is Source.AUDIT,
+            is_only=settings.source is ChangeSource.AUDIT,
         )
         self._listens = self._is_drained = False
         self._running_sources: asyncio.Task[None] | None = None

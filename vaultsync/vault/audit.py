@@ -66,7 +66,7 @@ class Audit:
     Args:
         access: where entries come from.
         canary_interval: seconds.
-        ask: sends a read of a path to Vault, for canaries.
+        read: sends a read of a path to Vault, for canaries.
         knows: whether an ExternalSecret reads a path; hints about other paths are dropped.
         is_only: no other source takes over while nothing is delivered.
 
@@ -82,7 +82,7 @@ class Audit:
         self,
         access: AuditAccess,
         canary_interval: float,
-        ask: Callable[[str], Awaitable[None]],
+        read: Callable[[str], Awaitable[None]],
         knows: Callable[[VaultPath], bool],
         metrics: SourceMetrics,
         *,
@@ -110,7 +110,7 @@ class Audit:
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
         self._metrics = metrics
-        self.canary = Canary(ask, canary_interval, self._canary_ended, metrics)
+        self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
         self.on_gap: Callable[[bool], None] = ignore
         self.on_event: Callable[[VaultEvent], None] = ignore
         self.on_change: Callable[[], None] = ignore

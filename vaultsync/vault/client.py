@@ -42,9 +42,11 @@ class VaultClient:
     """Read states, list and write in KV v1 and v2.
 
     Every method that sends requests raises a VaultFailure whose class names its scope, or VaultDenied, VaultRejected
-    or VaultThrottled, with Vault's own message. `create` and `rotate` also raise WriteConflict, and NotLeading where
-    the fence is closed. A write that was sent before and arrives late does no harm: check-and-set refuses it if
-    another replica has written meanwhile.
+    or VaultThrottled, with Vault's own message. Writes also raise NotLeading where the fence is closed. A write that
+    was sent before and arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+
+    The methods take a secret (`path`), the KV version that the store of its readers names (`kv`), used if the token may
+    not read the mount, and a Vault namespace (`namespace`).
 
     Args:
         login: has the token.
@@ -99,12 +101,7 @@ class VaultClient:
     # -- KV
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """Read the state of a path: one request once the mount is known.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names, used if the token may not read the mount.
-        """
+        """Read the state of a path: one request once the mount is known."""
         return await self._requester.run(lambda: self._look(path, kv), _scope(path), path)
 
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
@@ -117,29 +114,18 @@ class VaultClient:
 
         Returns:
             The state after the write.
+
+        Raises:
+            WriteConflict: another writer has changed the secret.
         """
         return await self._write(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        """Replace values of the live version (KV v2) in a next version, which keeps the other keys.
-
-        Args:
-            path: the secret.
-            state: of `look`; its version is the check-and-set parameter.
-            values: of keys that vaultsync has generated.
-
-        Returns:
-            The state after the write.
-        """
+        """Replace values of the live version (KV v2) in a next version, which keeps the other keys; see `create`."""
         return await self._write(path, state, values)
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
-        """Merge into a secret's custom metadata (KV v2).
-
-        Args:
-            path: the secret.
-            custom_metadata: None removes a key.
-        """
+        """Merge into a secret's custom metadata (KV v2); the value None removes a key."""
 
         def send(mount: Mount) -> None:
             where = kv_api.v2_api_path(mount, "metadata", path)
@@ -199,12 +185,7 @@ class VaultClient:
         return found
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        """The names of the secrets in a path's folder, in one LIST.
-
-        Args:
-            path: the secret.
-            kv: as for `look`.
-        """
+        """The names of the secrets in a path's folder, in one LIST."""
         return await self._requester.run(
             lambda: frozenset(self._mounts.use(path, kv, partial(self._list_folder, path))),
             _scope(path),
@@ -212,12 +193,7 @@ class VaultClient:
         )
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
-        """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
-
-        Args:
-            path: the secret.
-            version: its number; a later one is not affected.
-        """
+        """Soft-delete one version (KV v2), which can be undeleted. The controller may not, and never calls it."""
 
         def send() -> None:
             mount = self._mounts.find_fresh(path, 2)  # in a KV v1 mount this request would create a secret
@@ -240,10 +216,6 @@ class VaultClient:
         """Generate a password by a password policy of Vault.
 
         https://developer.hashicorp.com/vault/api-docs/system/policies-password#generate-password-from-password-policy
-
-        Args:
-            policy: its name.
-            namespace: the Vault namespace of the policy.
         """
         path = f"sys/policies/password/{policy}/generate"
 
@@ -256,11 +228,7 @@ class VaultClient:
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
 
     async def read_for_audit(self, path: str) -> None:
-        """Send a read in the token's own Vault namespace, so that Vault's audit devices report it.
-
-        Args:
-            path: of Vault's API, without /v1/.
-        """
+        """Read a path of the API in the token's own Vault namespace, so that Vault's audit devices report it."""
         await self._request("get", path, self._login.access.namespace)
 
     async def health(self) -> Health:
@@ -276,21 +244,12 @@ class VaultClient:
         return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
-        """The token's capabilities (sys/capabilities-self), by path.
-
-        Args:
-            paths: of Vault's API, without /v1/.
-            namespace: the Vault namespace of the paths.
-        """
+        """The token's capabilities (sys/capabilities-self) on paths of the API, without /v1/."""
         data = await self._request("post", CAPABILITIES, namespace, {"paths": list(paths)})
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
-        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that.
-
-        Args:
-            namespace: the token's Vault namespace.
-        """
+        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that."""
         return await self._request("get", SYS_AUDIT, namespace)
 
     async def _request(

@@ -48,10 +48,10 @@ class Probe:
         at: when, by the loop's clock.
     """
 
-    error: VaultUnavailable | None
-    outage: str
-    is_known: bool
-    at: float
+    error: VaultUnavailable | None = None
+    outage: str = ""
+    is_known: bool = True
+    at: float = 0.0
 
     @property
     def works(self) -> bool:
@@ -132,8 +132,8 @@ class FailureClassifier:
         async with self._lock:
             found, now = self._probe, asyncio.get_running_loop().time()
             if found is None or now - found.at > fresh:
-                error, outage, is_known = await self._in_thread(self._probe_health)
-                found = self._probe = Probe(error, outage, is_known, asyncio.get_running_loop().time())
+                probe = await self._in_thread(self._probe_health)
+                found = self._probe = replace(probe, at=asyncio.get_running_loop().time())
             self.outage = found.outage
             return found
 
@@ -152,24 +152,24 @@ class FailureClassifier:
 
     # -- in the thread
 
-    def _probe_health(self) -> tuple[VaultUnavailable | None, str, bool]:
+    def _probe_health(self) -> Probe:
         address = self._address
         try:
             health = self._read_health()
         except RedirectRefused:
-            return None, "it redirects to an address that is not known", False
+            return Probe(outage="it redirects to an address that is not known", is_known=False)
         except VaultUnavailable as error:
             if 0 < error.status < 500:
-                return None, "", False
-            return error, f"it returns {error.status}" if error.status else "no answer", True
+                return Probe(is_known=False)
+            return Probe(error, f"it returns {error.status}" if error.status else "no answer")
         if not health.initialized:
-            return VaultUnavailable(f"Vault at {address} is not initialised", 501), "it is not initialised", True
+            return Probe(VaultUnavailable(f"Vault at {address} is not initialised", 501), "it is not initialised")
         if health.sealed:
-            return VaultUnavailable(f"Vault at {address} is sealed", 503), "it is sealed", True
-        if health.standby and not 0 < self._status() < 500:  # a standby node reports no failure of the active one
+            return Probe(VaultUnavailable(f"Vault at {address} is sealed", 503), "it is sealed")
+        if health.standby and not 0 < self._status() < 500:  # a standby node is healthy without an active one, too
             text = f"Vault at {address} is a standby node, and the active node does not answer"
-            return VaultUnavailable(text, 500), "its active node does not answer", True
-        return None, "", True
+            return Probe(VaultUnavailable(text, 500), "its active node does not answer")
+        return Probe()
 
     def _read_health(self) -> Health:
         response = self._get("sys/health")

@@ -39,35 +39,21 @@ LONGEST_WAIT: Final = 60.0
 class Folders(Protocol):
     """The requests of the poll; vault.client.VaultClient documents them."""
 
-    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        """The names of the secrets in a path's folder."""
-
+    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]: ...
     async def find(
         self, prefix: FindPrefix, limit: int = ..., may_list: Callable[[], Awaitable[bool]] | None = None
-    ) -> set[VaultPath]:
-        """The secrets below the prefix."""
+    ) -> set[VaultPath]: ...
 
 
 class Polled(Protocol):
     """What is polled; controller.controller.Controller documents it."""
 
-    def polled_paths(self) -> Iterable[tuple[VaultPath, int]]:
-        """The paths in use, each with the KV version that its readers' store names."""
-
-    def polled_prefixes(self) -> Iterable[FindPrefix]:
-        """The prefixes in use."""
-
-    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
-        """The paths below the prefix whose last known state has a live version."""
-
-    def is_live(self, path: VaultPath) -> bool:
-        """Whether the path's last known state has a live version."""
-
-    def backlog(self) -> int:
-        """Number of queued passes."""
-
-    def poll(self, key: VaultPath | FindPrefix) -> None:
-        """Queue a pass over the path, or over all that the prefix finds."""
+    def polled_paths(self) -> Iterable[tuple[VaultPath, int]]: ...
+    def polled_prefixes(self) -> Iterable[FindPrefix]: ...
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]: ...
+    def is_live(self, path: VaultPath) -> bool: ...
+    def backlog(self) -> int: ...
+    def poll(self, key: VaultPath | FindPrefix) -> None: ...
 
 
 class Poller:

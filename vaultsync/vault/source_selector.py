@@ -23,17 +23,10 @@ GRACE_SECONDS: Final = 10.0
 class ChangeHandler(Protocol):
     """Reacts to changes in Vault; controller.controller.Controller documents it."""
 
-    def vault_connected(self) -> None:
-        """Changes before this moment may have been missed."""
-
-    def vault_changed(self, event: VaultEvent) -> None:
-        """A path may have changed."""
-
-    def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
-        """Audit entries may have been missed."""
-
-    def mounts_changed(self, change: MountChange) -> None:
-        """A mount has changed."""
+    def vault_connected(self) -> None: ...
+    def vault_changed(self, event: VaultEvent) -> None: ...
+    def audit_gap(self, alone: bool, *, settles: bool = False) -> None: ...
+    def mounts_changed(self, change: MountChange) -> None: ...
 
 
 class SourceSelector:

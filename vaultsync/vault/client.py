@@ -4,7 +4,6 @@ No method reads a secret's value: the names of keys come from KV v2's `subkeys/`
 `create` and `rotate` send values, which are never part of an exception, a log line or a return value.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from vaultsync.core.untrusted import mapping
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
-from vaultsync.vault.clock import ServerClock
+from vaultsync.vault.clock import ServerClock, loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import Mounts
 from vaultsync.vault.rate_limiter import Scope
@@ -341,7 +340,7 @@ class VaultClient:
     # -- on the loop
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        sent = asyncio.get_running_loop().time()
+        sent = loop_time()
         with self._writes.awaited():
             call = partial(self._send_write, path, state, values)
             after, request_id = await self._requester.run(call, _scope(path), path, is_next=True)

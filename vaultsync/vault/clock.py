@@ -1,5 +1,6 @@
-"""Vault's clock, for comparing a time in Vault with one of this process."""
+"""Clocks: Vault's, for comparing a time in Vault with one of this process, and the event loop's."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -26,3 +27,8 @@ class ServerClock:
     def now(self) -> datetime:
         """The time on Vault's clock, to about a second."""
         return datetime.now(UTC) + timedelta(seconds=self._ahead)
+
+
+def loop_time() -> float:
+    """Seconds on the clock of the running event loop."""
+    return asyncio.get_running_loop().time()

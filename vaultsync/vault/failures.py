@@ -23,6 +23,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.untrusted import mapping
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Health
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import execute
 from vaultsync.vault.transport import Response, VaultAccess
@@ -130,21 +131,21 @@ class FailureClassifier:
     async def _current(self, fresh: float) -> Probe:
         """The last probe if it is at most so many seconds old, else a new one, which concurrent callers share."""
         async with self._lock:
-            found, now = self._probe, asyncio.get_running_loop().time()
+            found, now = self._probe, loop_time()
             if found is None or now - found.at > fresh:
                 probe = await self._in_thread(self._probe_health)
-                found = self._probe = replace(probe, at=asyncio.get_running_loop().time())
+                found = self._probe = replace(probe, at=loop_time())
             self.outage = found.outage
             return found
 
     async def _responds(self, namespace: str) -> bool:
         """Whether a Vault namespace is available: if it is sealed or locked, every request gets a 503."""
         async with self._lock:
-            now = asyncio.get_running_loop().time()
+            now = loop_time()
             self._namespaces = {one: found for one, found in self._namespaces.items() if now - found[0] < FRESH_SECONDS}
             if namespace not in self._namespaces:
                 status = await self._in_thread(lambda: self._status(namespace))
-                self._namespaces[namespace] = (asyncio.get_running_loop().time(), status != 503)
+                self._namespaces[namespace] = (loop_time(), status != 503)
             return self._namespaces[namespace][1]
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

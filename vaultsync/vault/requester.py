@@ -22,6 +22,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.paths import unsendable_reason
 from vaultsync.vault import transport
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.failures import FailureClassifier
 from vaultsync.vault.login import Login
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
@@ -56,7 +57,7 @@ class Requester:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._idle: asyncio.TimerHandle | None = None
-        self._limiter = RateLimiter(_now)
+        self._limiter = RateLimiter(loop_time)
         self._free = asyncio.Semaphore(THREADS)
         self._count_request = count_request
         self.failures = FailureClassifier(login.access, count_request, login.redirects)
@@ -196,7 +197,3 @@ class Requester:
             if not await self._login.replaces(token):
                 raise
         return await self.run_in_thread(call, scope, key)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

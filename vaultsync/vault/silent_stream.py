@@ -12,6 +12,7 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.writes import OwnWrite
 
@@ -53,7 +54,7 @@ class SilenceDetector:
 
     def subscribed(self) -> None:
         """Start to watch a subscription."""
-        self._since = _now()
+        self._since = loop_time()
         self._recent.clear()
 
     def unsubscribed(self) -> bool:
@@ -71,7 +72,7 @@ class SilenceDetector:
         write = (own.path, own.version)
         if self._recent.pop(write, float("-inf")) >= own.sent:
             self._delivered()
-        elif _now() >= self._paused_until and write not in self._awaited and not self._found.is_set():
+        elif loop_time() >= self._paused_until and write not in self._awaited and not self._found.is_set():
             self._await(own)
 
     def received(self, event: VaultEvent) -> bool:
@@ -88,7 +89,7 @@ class SilenceDetector:
         return is_first
 
     def _remember(self, write: Write) -> None:
-        self._recent[write] = _now()
+        self._recent[write] = loop_time()
         self._recent.move_to_end(write)
         if len(self._recent) > MAX_RECENT:
             self._recent.popitem(last=False)
@@ -103,12 +104,12 @@ class SilenceDetector:
         self._paused_until = float("-inf")
 
     def _missed(self, own: OwnWrite, due: float) -> None:
-        if _now() - due > LATE_SECONDS:
+        if loop_time() - due > LATE_SECONDS:
             self._await(own)
             return
         self._forget_awaited()
         pause = next(self._pauses)
-        self._paused_until = _now() + pause
+        self._paused_until = loop_time() + pause
         self._metrics.stream_deaf.inc()
         self.is_unproven = True
         self._found.set()
@@ -125,7 +126,3 @@ class SilenceDetector:
         for timer in self._awaited.values():
             timer.cancel()
         self._awaited.clear()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

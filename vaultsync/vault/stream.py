@@ -21,6 +21,7 @@ from vaultsync.core.paths import clean_namespace
 from vaultsync.core.redirects import STATUSES
 from vaultsync.core.retry import Retry
 from vaultsync.vault import silent_stream
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.silent_stream import SilenceDetector
@@ -104,7 +105,7 @@ class EventStream:
         is_logged = True  # whether to log the end of this outage, as its start was logged
         while True:
             token = await self._login.first()
-            started = _now()
+            started = loop_time()
             end = await self._subscribe(token, is_logged=is_logged)
             is_silent = self._silence.unsubscribed()
             if self._login.token is not token:
@@ -115,7 +116,7 @@ class EventStream:
                 continue
             if end.was_open:
                 failures.clear()
-                if _now() - started > LONGEST_WAIT:
+                if loop_time() - started > LONGEST_WAIT:
                     retry.start_over()
             reason = silent_stream.REASON if is_silent else end.reason
             is_new = not is_silent and (losses if end.was_open else failures).is_new(reason)
@@ -260,7 +261,7 @@ class _LoggedReasons:
 
     def is_new(self, reason: str) -> bool:
         """Whether to log the reason; if so, it counts as logged."""
-        now = _now()
+        now = loop_time()
         self._logged_at = {one: at for one, at in self._logged_at.items() if now - at < self._seconds}
         if reason in self._logged_at or len(self._logged_at) >= MAX_REASONS:
             return False
@@ -270,10 +271,6 @@ class _LoggedReasons:
     def clear(self) -> None:
         """Make every reason new again."""
         self._logged_at.clear()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class _Connect(connect):

@@ -148,12 +148,12 @@ class Audit:
             return
         if address.transport is Transport.UDP:
             receiver = UdpReceiver(
-                address, self._access.allows, lambda: self.canary.nonces, self._take_batch, self._log
+                address, self._access.allows, lambda: self.canary.nonces, self._process_batch, self._log
             )
             await receiver.start()
             self._receiver = receiver
         else:
-            self._listener = StreamListener(self._access, self._log, self._take, self._closed)
+            self._listener = StreamListener(self._access, self._log, self._process_lines, self._closed)
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
         self.canary.request()  # an earlier one could not arrive
@@ -198,7 +198,7 @@ class Audit:
                 if tail.is_open != self._is_file_open:
                     self._log_file(is_open=tail.is_open)
                 if chunk:
-                    self._take(_FILE, lines.feed(chunk))
+                    self._process_lines(_FILE, lines.feed(chunk))
                 await asyncio.sleep(0 if chunk else FOLLOW_SECONDS)
 
     def _log_file(self, *, is_open: bool) -> None:
@@ -212,10 +212,10 @@ class Audit:
 
     # -- entries
 
-    def _take_batch(self, batch: Batch) -> None:
-        """Take what the UDP receiver has read."""
+    def _process_batch(self, batch: Batch) -> None:
+        """Process what the UDP receiver has read."""
         for peer, entry in batch.entries:
-            self._take(peer, (entry,))
+            self._process_lines(peer, (entry,))
         if batch.lost:
             self._lose(batch.lost, "audit entries are lost: the receive buffer has overflowed; rescanning everything")
         if batch.refused:
@@ -223,10 +223,10 @@ class Audit:
         if batch.strangers:
             self.canary.request()
 
-    def _take(self, sender: Sender, lines: Sequence[bytes]) -> None:
+    def _process_lines(self, sender: Sender, lines: Sequence[bytes]) -> None:
         for line in lines:
             if may_matter(line) and (self._is_trusted(sender) or self._is_worth_parsing(line)):
-                self._take_entry(sender, parse_audit_entry(line))
+                self._process_entry(sender, parse_audit_entry(line))
         if not (sender in self._verified and self.is_connected) and any(line.startswith(b"{") for line in lines):
             self.canary.request()
 
@@ -236,7 +236,7 @@ class Audit:
     def _is_worth_parsing(self, line: bytes) -> bool:
         return any(nonce in line for nonce in self.canary.nonces) or not self._parses.take()
 
-    def _take_entry(self, sender: Sender, entry: AuditEntry) -> None:
+    def _process_entry(self, sender: Sender, entry: AuditEntry) -> None:
         if entry.nonce:
             if self.canary.arrived(entry.nonce):
                 self._verify(sender)

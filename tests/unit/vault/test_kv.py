@@ -1,7 +1,5 @@
 """vault/kv: paths of KV's API, and what its responses say."""
 
-from typing import Any
-
 import pytest
 
 from tests.unit.build import V1, V2, gone, live, path
@@ -43,7 +41,7 @@ def test_folders_are_listed_by_the_metadata_in_v2_alone() -> None:
     ("data", "keys"),
     [({"keys": ["a", "b/", 1, None]}, ["a", "b/"]), ({"keys": "a"}, []), ({}, []), (None, []), (5, [])],
 )
-def test_of_a_listing_only_names_count(data: Any, keys: list[str]) -> None:
+def test_of_a_listing_only_names_count(data: object, keys: list[str]) -> None:
     assert parse_keys({"data": data}) == keys
 
 

@@ -152,7 +152,7 @@ class FailureScopes:
         outage.reported.update(found)
         return [one for one in found if not isinstance(one, ObjectName)]
 
-    def kube_reconnected(self) -> None:
+    def kube_is_back(self) -> None:
         """The API server answers."""
         self._outages = {found for found in self._outages if found[0] is VaultUnavailable}
 

@@ -13,8 +13,8 @@ from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotations import EventReason, Result
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informers import RESOURCES, Watches
@@ -43,7 +43,7 @@ class Status:
     """
 
     index: Index
-    ledger: Ledger
+    syncs: SyncStates
     budget: SeedBudget
     reconciler: PathReconciler
     syncer: ExternalSecretReconciler
@@ -74,9 +74,9 @@ class Status:
             force_syncs=self.syncer.force_syncs,
             heard_to_synced=self.syncer.heard_to_synced,
             made_to_ready=self.syncer.made_to_ready,
-            awaited=max(0.0, time.monotonic() - self.ledger.awaited_since()),
+            awaited=max(0.0, time.monotonic() - self.syncs.awaited_since()),
             refusals=self.syncer.refusals,
-            blocked=self.ledger.blocked(),
+            blocked=self.syncs.blocked(),
             new_paths=self.budget.taken,
             new_paths_put_off=self.budget.refused,
             resyncs=self.controller.resyncs,

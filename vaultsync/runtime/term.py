@@ -19,8 +19,9 @@ from vaultsync.controller.external_secret_reconciler import ExternalSecretReconc
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
@@ -71,13 +72,14 @@ class Term:
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence)
         self._recorder = Recorder(self._kube)
-        ledger = Ledger()
+        paths, syncs = PathStates(), SyncStates()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)
-        self._marker = OwnershipWriter(ledger, self._vault)
+        self._marker = OwnershipWriter(paths, self._vault)
         reconciler = PathReconciler(
             index,
-            ledger,
+            paths,
+            syncs,
             self._vault,
             wiring.seed_paths(settings),
             budget,
@@ -86,8 +88,8 @@ class Term:
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = ExternalSecretReconciler(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
-        self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        syncer = ExternalSecretReconciler(index, paths, syncs, self.writer, self._recorder, loop.time, settings.dry_run)
+        self.controller = Controller(index, paths, syncs, reconciler, syncer, settings.resync)
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
@@ -110,7 +112,7 @@ class Term:
         self._sources = Sources(settings.source, self._stream, self._audit, poller)
         self.status = Status(
             index=index,
-            ledger=ledger,
+            syncs=syncs,
             budget=budget,
             reconciler=reconciler,
             syncer=syncer,

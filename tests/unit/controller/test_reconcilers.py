@@ -28,22 +28,17 @@ from tests.unit.build import (
     wrote,
 )
 from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
-from vaultsync.controller.controller import (
-    AUDIT_LOOK_SECONDS,
-    DOUBT_SECONDS,
-    FIRST_RETRY,
-    HINT_SPACING,
-    MAX_DEFERRED,
-    WORKERS,
-    Controller,
-)
+from vaultsync.controller.controller import FIRST_RETRY, WORKERS, Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import LONGEST_ABSENCE
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import HELD_SECONDS, QUIET_SECONDS, Ledger
+from vaultsync.controller.path_state import PathStates
+from vaultsync.controller.rescans import SENDER_SECONDS
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import HELD_SECONDS, QUIET_SECONDS, SyncStates
+from vaultsync.controller.vault_events import EVENT_SPACING, MAX_DEFERRED, RECHECK_SECONDS
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
@@ -71,27 +66,48 @@ EVERYWHERE = SeedPaths.parse(("**",))
 DENIED = VaultDenied("Vault returned 403: permission denied on secret/data/a")
 
 
+class LoopClock(Clock):
+    """The loop's time, and what it was put forward by."""
+
+    def __call__(self) -> float:
+        return self.now + asyncio.get_running_loop().time()
+
+
 class Engine:
     """All of the engine, real, between a fake Vault and a fake API server."""
 
     def __init__(
         self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
     ) -> None:
-        self.clock = Clock()
+        self.clock = LoopClock()
         self.seed_paths, self.budget = seed_paths, SeedBudget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
-        self.index, self.ledger = Index(frozenset({server_identity(ADDRESS)}), mode), Ledger()
+        self.index = Index(frozenset({server_identity(ADDRESS)}), mode)
+        self.paths, self.syncs = PathStates(), SyncStates()
         self.reconciler = self.made_reconciler(self.vault)
-        self.syncer = ExternalSecretReconciler(self.index, self.ledger, self.writer, self.recorder, self.clock)
-        self.controller = Controller(self.index, self.ledger, self.reconciler, self.syncer, resync=3600)
+        self.syncer = ExternalSecretReconciler(
+            self.index, self.paths, self.syncs, self.writer, self.recorder, self.clock
+        )
+        self.controller = Controller(
+            self.index, self.paths, self.syncs, self.reconciler, self.syncer, resync=3600, clock=self.clock
+        )
         self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
         self.index.put_namespace(namespace())
 
     def made_reconciler(self, vault: FakeVault) -> PathReconciler:
-        self.marker = OwnershipWriter(self.ledger, vault)
-        return PathReconciler(self.index, self.ledger, vault, self.seed_paths, self.budget, self.marker)
+        self.ownership = OwnershipWriter(self.paths, vault)
+        return PathReconciler(
+            self.index,
+            self.paths,
+            self.syncs,
+            vault,
+            self.seed_paths,
+            self.budget,
+            self.ownership,
+            clock=self.clock,
+        )
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -116,9 +132,9 @@ class Engine:
             entry = self.index.entry(one.name)
             assert entry is not None
             for where in entry.references:
-                await self.reconciler.path(where)
+                await self.reconciler.reconcile(where)
         for one in external_secrets:
-            await self.syncer.external_secret(one.name)
+            await self.syncer.reconcile(one.name)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -134,7 +150,7 @@ class Engine:
     async def settled(self) -> None:
         """Nothing is queued or worked on, but for what waits longer than a second look at a path."""
         queue = self.controller._queue
-        await asyncio.sleep(HINT_SPACING)
+        await asyncio.sleep(EVENT_SPACING)
         await eventually(lambda: not len(queue) and not queue._processing)
         await asyncio.sleep(0.005)
         await eventually(lambda: not len(queue) and not queue._processing)
@@ -197,7 +213,7 @@ def test_a_spent_budget_puts_new_paths_off_and_says_so_until_their_turn_comes() 
         with pytest.raises(BudgetSpent) as caught:
             await engine.passes(external_secret("b", name="other", annotations=SEED))
         assert 0 < caught.value.wait <= 3600
-        await engine.syncer.external_secret(OTHER)
+        await engine.syncer.reconcile(OTHER)
         assert "VAULTSYNC_SEED_BUDGET" in engine.writer.reports()[-1].message
         engine.clock.forward(caught.value.wait)
         await engine.passes(external_secret("b", name="other", annotations=SEED))
@@ -245,7 +261,7 @@ def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_writt
         annotations = SEED | {"vaultsync.io/generate": "password: {format: policy, name: ops}"}
         with pytest.raises(VaultRejected):
             await engine.passes(external_secret("a", annotations=annotations))
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         assert "sys/policies/password/ops/generate" in engine.writer.reports()[-1].message
         assert engine.vault.creates[A] == 0
 
@@ -259,12 +275,12 @@ def test_an_empty_find_is_told_until_something_is_there() -> None:
             external_secret(data=(), data_from=[{"find": {"path": "dev-1", "name": {"regexp": "."}}}], annotations=SEED)
         )
         (prefix,) = engine.index.prefixes()
-        await engine.reconciler.listing(prefix)
-        await engine.syncer.external_secret(APP)
-        assert "dataFrom.find: nothing is there under" in engine.writer.reports()[-1].message
+        await engine.reconciler.reconcile_listing(prefix)
+        await engine.syncer.reconcile(APP)
+        assert "dataFrom.find: there is nothing under" in engine.writer.reports()[-1].message
         engine.vault.write(path("secret/data/dev-1/a"), password="a person's")
-        await engine.reconciler.path(path("secret/data/dev-1/a"))
-        await engine.syncer.external_secret(APP)
+        await engine.reconciler.reconcile(path("secret/data/dev-1/a"))
+        await engine.syncer.reconcile(APP)
         assert engine.writer.reports()[-1].reason != "ErrorCreating"
 
     run(test())
@@ -283,7 +299,7 @@ def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
         assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 1
         assert [report.reason for report in engine.writer.reports()] == ["Success"]
         assert engine.recorder.reasons() == ["Seeded", "ForceSynced"]
-        everything = f"{engine.writer} {engine.recorder} {engine.ledger._observed} {engine.ledger._synced}"
+        everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.syncs._states}"
         assert not any(value in everything for value in values.values())
 
     run(test())
@@ -325,7 +341,7 @@ def test_a_seed_is_force_synced_whatever_the_clocks_of_vault_and_kubernetes_say(
 def test_a_v1_seed_of_a_new_object_is_force_synced() -> None:
     async def test() -> None:
         engine = Engine()
-        engine.ledger.watching_since = NOON
+        engine.paths.start_watching(NOON)
         created = (NOON + timedelta(hours=1)).isoformat()
         await engine.passes(v1_external_secret(annotations=SEED, created=created))
         assert engine.vault.values(KV1) is not None
@@ -340,10 +356,10 @@ def test_of_two_writers_the_first_wins_and_the_second_looks_again() -> None:
         engine.index.put(external_secret("a", annotations=SEED))
         engine.vault.before_create = lambda: engine.vault.write(A, password="a person's")
         with pytest.raises(WriteConflict):
-            await engine.reconciler.path(A)
-        await engine.reconciler.path(A)
+            await engine.reconciler.reconcile(A)
+        await engine.reconciler.reconcile(A)
         assert engine.vault.values(A) == {"password": "a person's"}
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         assert engine.recorder.reasons() == ["ForceSynced"]
         assert engine.writer.reports() == []
 
@@ -357,8 +373,8 @@ def test_a_conflict_while_adding_a_property_keeps_both() -> None:
         engine.index.put(external_secret("a", annotations=SEED))
         engine.vault.before_create = lambda: engine.vault.write(A, user="u2")
         with pytest.raises(WriteConflict):
-            await engine.reconciler.path(A)
-        await engine.reconciler.path(A)
+            await engine.reconciler.reconcile(A)
+        await engine.reconciler.reconcile(A)
         values = engine.vault.values(A)
         assert values is not None
         assert (values["user"], len(values["password"])) == ("u2", 64)
@@ -372,9 +388,9 @@ def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
         engine.vault.denied_writes[A] = DENIED
         engine.index.put(external_secret("a", annotations=SEED))
         with pytest.raises(VaultDenied):
-            await engine.reconciler.path(A)
-        await engine.syncer.external_secret(APP)
-        await engine.syncer.external_secret(APP)
+            await engine.reconciler.reconcile(A)
+        await engine.syncer.reconcile(APP)
+        await engine.syncer.reconcile(APP)
         (report,) = engine.writer.reports()
         assert (report.ok, report.reason, report.message) == (False, "ErrorCreating", str(DENIED))
         assert engine.recorder.reasons() == ["SeedFailed"]
@@ -395,8 +411,8 @@ def test_a_denied_seed_keeps_no_rotation_from_its_readers() -> None:
         engine.index.put(other)
         for _ in range(2):
             with pytest.raises(VaultDenied):
-                await engine.reconciler.path(A)
-            await engine.syncer.external_secret(OTHER)
+                await engine.reconciler.reconcile(A)
+            await engine.syncer.reconcile(OTHER)
             engine.vault.write(A, user="another")
             engine.clock.forward(60)
         assert len(engine.writer.force_syncs(OTHER)) == 2
@@ -411,8 +427,8 @@ def test_a_failure_that_is_over_is_taken_back() -> None:
         engine.index.put(asked)
         engine.vault.errors[A] = [DENIED]
         with pytest.raises(VaultDenied):
-            await engine.reconciler.path(A)
-        await engine.syncer.external_secret(APP)
+            await engine.reconciler.reconcile(A)
+        await engine.syncer.reconcile(APP)
         engine.vault.write(A, password="a person's")
         await engine.passes(asked)
         assert [report.reason for report in engine.writer.reports()] == ["ErrorCreating", "Exists"]
@@ -442,8 +458,8 @@ def test_after_a_restart_nothing_is_said_to_exist_before_it_was_seen() -> None:
         engine.index.put(external_secret("a", annotations=SEED | FAILED))
         engine.vault.down = VaultUnavailable("away")
         with pytest.raises(VaultUnavailable):
-            await engine.reconciler.path(A)
-        await engine.syncer.external_secret(APP)
+            await engine.reconciler.reconcile(A)
+        await engine.syncer.reconcile(APP)
         assert engine.writer.reports() == []
 
     run(test())
@@ -606,7 +622,7 @@ def test_a_failed_force_sync_is_tried_again() -> None:
         with pytest.raises(KubeUnavailable):
             await engine.passes(asked)
         assert engine.recorder.events == []
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         assert engine.recorder.reasons() == ["Seeded"]
 
@@ -623,10 +639,10 @@ def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict 
         with pytest.raises(ReportNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         with pytest.raises(type(error)):
-            await engine.syncer.external_secret(APP)
+            await engine.syncer.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         engine.writer.fail_report = None
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         assert [report.reason for report in engine.writer.reports()] == ["Success"]
         assert engine.recorder.reasons() == ["Seeded"]
@@ -653,12 +669,12 @@ def test_what_is_written_in_vault_during_the_force_sync_is_another_one() -> None
 
         def meanwhile() -> None:
             engine.vault.write(A, password="q")
-            engine.ledger.observe(A, engine.vault._state(A))
+            engine.paths.observe(A, engine.vault._state(A))
 
         engine.writer.during = meanwhile
         await engine.passes(one)
         engine.clock.forward(60)
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         first, second = engine.writer.force_syncs()
         assert first["vaultsync.io/versions"] != second["vaultsync.io/versions"]
 
@@ -670,10 +686,10 @@ def test_a_removed_object_is_forgotten() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
         engine.index.remove(APP)
-        assert await engine.syncer.external_secret(APP) == 0
-        assert await engine.reconciler.path(A) == (set(), 0)
-        assert not engine.ledger._synced
-        assert not engine.ledger._observed
+        assert await engine.syncer.reconcile(APP) == 0
+        assert await engine.reconciler.reconcile(A) == (set(), 0)
+        assert not engine.syncs._states
+        assert not engine.paths._paths
 
     run(test())
 
@@ -770,7 +786,7 @@ def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: s
             writes, looks = len(engine.writer.writes), engine.vault.looks[path(where)]
             later = engine.vault.now + timedelta(hours=1)
             engine.controller.vault_changed(VaultEvent(path(where), kind, 99, later, request_id))
-            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
+            await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
             assert (len(engine.writer.writes), engine.vault.looks[path(where)]) == (writes, looks + 1)
             assert engine.recorder.events == []
             assert engine.syncer.heard_to_synced.count == 0
@@ -860,11 +876,11 @@ def test_a_flood_of_events_during_a_pass_is_one_more_look() -> None:
             await entered.wait()
             for _ in range(1000):
                 engine.event()
-            assert len(engine.controller._deferred[A]) == MAX_DEFERRED
+            assert len(engine.controller._events._deferred[A]) == MAX_DEFERRED
             gate.set()
             await engine.settled()
             assert engine.vault.looks[A] == 2
-            assert not engine.controller._deferred
+            assert not engine.controller._events._deferred
 
     run(test())
 
@@ -883,9 +899,9 @@ def test_many_events_of_one_path_are_few_looks_and_the_first_one_is_at_once() ->
             while (passed := time.monotonic() - started) < 1:
                 engine.event()
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(2 * HINT_SPACING)
-            assert passed / HINT_SPACING / 4 <= engine.vault.looks[A] - looks <= passed / HINT_SPACING + 3
-            assert len(engine.controller._hinted) <= 1
+            await asyncio.sleep(2 * EVENT_SPACING)
+            assert passed / EVENT_SPACING / 4 <= engine.vault.looks[A] - looks <= passed / EVENT_SPACING + 3
+            assert len(engine.controller._events._read_at) <= 1
 
     run(test())
 
@@ -1024,7 +1040,7 @@ def test_it_is_told_once_when_all_is_looked_at() -> None:
                 assert set(engine.vault.looks) == {A, B}
                 engine.controller.enqueue_all()
                 await engine.settled()
-        (told,) = [line for line in lines if line.startswith("all is looked at")]
+        (told,) = [line for line in lines if line.startswith("initial scan complete")]
         assert '"external_secrets": 2, "paths": 2' in told
 
     run(test())
@@ -1035,12 +1051,12 @@ def test_what_is_seen_unchanged_leaves_no_new_objects() -> None:
     engine = Engine()
     engine.vault.write(A, password="p")
     state = run(engine.vault.look(A, 2))
-    engine.ledger.observe(A, state)
-    seen = engine.ledger.observed(A)
-    engine.ledger.observe(A, run(engine.vault.look(A, 2)))
-    assert engine.ledger.observed(A) is seen
+    engine.paths.observe(A, state)
+    seen = engine.paths.get(A)
+    engine.paths.observe(A, run(engine.vault.look(A, 2)))
+    assert engine.paths.get(A) is seen
     assert seen is not None
-    assert seen.state is state
+    assert seen.secret is state
 
 
 def test_what_comes_during_the_first_look_goes_before_it() -> None:
@@ -1062,7 +1078,7 @@ def test_what_comes_during_the_first_look_goes_before_it() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("behind", range(1, len(DOUBT_SECONDS) + 1))
+@pytest.mark.parametrize("behind", range(1, len(RECHECK_SECONDS) + 1))
 def test_an_event_that_runs_ahead_of_a_standby_node_is_looked_behind_until_it_shows(behind: int) -> None:
     async def test() -> None:
         engine = Engine()
@@ -1073,16 +1089,16 @@ def test_an_event_that_runs_ahead_of_a_standby_node_is_looked_behind_until_it_sh
             standby = Standby(engine, behind)
             engine.vault.write(A, password="q", another="r")
             engine.event()
-            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
-            seen = engine.ledger.observed(A)
+            await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
+            seen = engine.paths.get(A)
             assert seen is not None
-            assert (seen.state.version, seen.state.subkeys) == (2, {"password": None, "another": None})
+            assert (seen.secret.version, seen.secret.subkeys) == (2, {"password": None, "another": None})
             assert standby.left == -1, "not more often than that"
 
     run_ahead(test())
 
 
-@pytest.mark.parametrize("behind", range(1, len(DOUBT_SECONDS) + 1))
+@pytest.mark.parametrize("behind", range(1, len(RECHECK_SECONDS) + 1))
 @pytest.mark.parametrize("kv", [1, 2])
 def test_a_deletion_that_a_standby_node_does_not_show_yet_is_healed(kv: int, behind: int) -> None:
     where = KV1 if kv == 1 else A
@@ -1098,7 +1114,7 @@ def test_a_deletion_that_a_standby_node_does_not_show_yet_is_healed(kv: int, beh
             Standby(engine, behind)
             (engine.vault.wipe if kv == 1 else engine.vault.delete)(where)
             engine.event(where.path, "kv-v1/delete" if kv == 1 else "kv-v2/data-delete")
-            await asyncio.sleep(sum(DOUBT_SECONDS) + 1)
+            await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
             assert engine.vault.values(where) not in (None, first)
 
     run_ahead(test())
@@ -1115,7 +1131,7 @@ def test_a_standby_node_that_stays_behind_is_not_asked_for_ever() -> None:
             engine.vault.write(A, password="q")
             engine.event()
             await asyncio.sleep(600)
-            assert standby.left == 1000 - 1 - len(DOUBT_SECONDS)
+            assert standby.left == 1000 - 1 - len(RECHECK_SECONDS)
 
     run_ahead(test())
 
@@ -1190,9 +1206,9 @@ def test_a_burst_of_events_is_two_force_syncs_and_the_last_value_arrives() -> No
             await engine.quiet()
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 2
-            (seen,) = [engine.ledger.observed(A)]
+            (seen,) = [engine.paths.get(A)]
             assert seen is not None
-            assert seen.state.version == 301
+            assert seen.secret.version == 301
 
     run(test())
 
@@ -1328,7 +1344,7 @@ def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
             assert engine.vault.values(A)
             assert len(engine.writer.force_syncs(APP)) == 2
             assert len(engine.writer.force_syncs(OTHER)) == before + alone
-            assert (engine.ledger.watching_since is not None) == alone
+            assert (engine.paths._watched_since is not None) == alone
 
     run(test())
 
@@ -1346,11 +1362,11 @@ def test_many_connections_are_one_look_and_one_of_them_alone_is_enough(first: bo
             looks, epoch = engine.vault.looks[KV1], _epoch(engine)
             for number in range(100):
                 engine.controller.audit_gap(alone=first if number == 0 else not first)
-            await asyncio.sleep(AUDIT_LOOK_SECONDS - 1.1)
+            await asyncio.sleep(SENDER_SECONDS - 1.1)
             assert engine.vault.looks[KV1] == looks
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 1, epoch + 1)
-            await asyncio.sleep(AUDIT_LOOK_SECONDS * 3)
+            await asyncio.sleep(SENDER_SECONDS * 3)
             engine.controller.audit_gap(alone=False)
             await asyncio.sleep(1)
             assert (engine.vault.looks[KV1], _epoch(engine)) == (looks + 2, epoch + 1)
@@ -1359,7 +1375,7 @@ def test_many_connections_are_one_look_and_one_of_them_alone_is_enough(first: bo
 
 
 def _epoch(engine: Engine) -> int:
-    seen = engine.ledger.observed(KV1)
+    seen = engine.paths.get(KV1)
     assert seen is not None
     return seen.epoch
 
@@ -1435,9 +1451,9 @@ def test_a_write_between_a_wipe_and_its_look_is_not_taken_for_an_old_one() -> No
             engine.vault.write(A, password="q")
             engine.event()
             await engine.quiet()
-            seen = engine.ledger.observed(A)
+            seen = engine.paths.get(A)
             assert seen is not None
-            assert seen.state.exists
+            assert seen.secret.exists
 
     run(test())
 
@@ -1467,9 +1483,9 @@ def test_a_write_that_comes_while_the_look_is_under_way_is_not_lost() -> None:
             engine.event()
             gate.set()
             await engine.quiet()
-            seen = engine.ledger.observed(A)
+            seen = engine.paths.get(A)
             assert seen is not None
-            assert seen.state.exists
+            assert seen.secret.exists
 
     run(test())
 
@@ -1565,7 +1581,7 @@ def test_a_listing_that_was_emptied_unseen_is_read_again() -> None:
             engine.controller.vault_connected()
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 1
-            assert engine.ledger._listed[FindPrefix("", "secret/data/dev/", 2)] == set()
+            assert engine.paths._listings[FindPrefix("", "secret/data/dev/", 2)] == set()
 
     run(test())
 
@@ -1580,12 +1596,12 @@ def test_nothing_of_removed_objects_stays_in_memory() -> None:
             await engine.settled()
             engine.controller.external_secret_changed(external_secret("b", annotations=SEED))
             await engine.settled()
-            assert engine.ledger.observed(A) is None
+            assert engine.paths.get(A) is None
             engine.controller.external_secret_removed(external_secret("b"))
             await engine.settled()
-            assert not engine.ledger._observed
-            assert not engine.ledger._listed
-            assert not engine.ledger._synced
+            assert not engine.paths._paths
+            assert not engine.paths._listings
+            assert not engine.syncs._states
 
     run(test())
 
@@ -1642,7 +1658,7 @@ def test_a_removed_stores_paths_are_forgotten() -> None:
             await engine.settled()
             engine.controller.store_removed(store())
             await engine.settled()
-            assert engine.ledger.observed(A) is None
+            assert engine.paths.get(A) is None
 
     run(test())
 

@@ -44,10 +44,10 @@ async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[Non
 
     async def requeue_now() -> None:
         while True:
-            engine.marker._queue.requeue_now()
+            engine.ownership._queue.requeue_now()
             await asyncio.sleep(0.001)
 
-    tasks = [asyncio.create_task(part) for part in (engine.marker.run(), *([requeue_now()] if hastened else []))]
+    tasks = [asyncio.create_task(part) for part in (engine.ownership.run(), *([requeue_now()] if hastened else []))]
     try:
         yield
         await asyncio.sleep(0.01)
@@ -86,7 +86,7 @@ def test_a_seed_is_marked_behind_the_values_once() -> None:
         await engine.passes(asked())
         assert engine.vault.marks[A] == 0, "the values go first"
         async with marking(engine):
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked())
         there = engine.vault.secrets[A].custom_metadata
         assert (there["managed-by"], there["vaultsync-external-secret"]) == ("vaultsync", "dev-1/app")
@@ -101,9 +101,9 @@ def test_a_rotation_is_marked_once() -> None:
         engine = Engine()
         async with marking(engine):
             await engine.passes(asked())
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked("1"))
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked("1"))
         assert engine.vault.marks[A] == 2
 
@@ -195,7 +195,7 @@ def test_a_mark_that_fails_alone_is_left_later_and_the_others_at_once(error: Vau
             assert engine.vault.secrets[B].custom_metadata
             await asyncio.sleep(seconds)
             assert engine.vault.secrets[A].custom_metadata
-        assert not engine.ledger.all_unmarked()
+        assert not len(engine.ownership)
 
     run_ahead(test())
 
@@ -207,7 +207,7 @@ def test_a_mark_that_is_rejected_twice_is_given_up() -> None:
         engine.vault.errors[A] = [VaultRejected("400", 400)] * 2
         async with marking(engine, hastened=False):
             await asyncio.sleep(BEHIND_SECONDS + UPGRADED_SECONDS + 1)
-            assert not engine.ledger.all_unmarked()
+            assert not len(engine.ownership)
             await asyncio.sleep(10 * UPGRADED_SECONDS)
             assert engine.vault.marks[A] == 2
 
@@ -221,9 +221,9 @@ def test_a_flush_goes_on_after_what_fails_alone() -> None:
         engine.vault.errors[A] = [VaultRequestFailed("500", 500)]
         engine.vault.errors[B] = [VaultRequestFailed("500", 500)]
         with warnings() as told:
-            await engine.marker.flush()
+            await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
-        assert told == ["not all that was made is marked as such"]
+        assert told == ["ownership metadata is lost for some paths"]
 
     run(test())
 
@@ -232,9 +232,9 @@ def test_a_flush_leaves_what_is_to_be_left() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked("", "a", "b"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert all(engine.vault.secrets[where].custom_metadata for where in (A, B))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
 
     run(test())
@@ -246,9 +246,9 @@ def test_a_flush_stops_where_vault_does_not_answer() -> None:
         await engine.passes(asked("", "a", "b"))
         engine.vault.down = VaultUnavailable("away")
         with warnings() as told:
-            await engine.marker.flush()
+            await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 1
-        assert told == ["not all that was made is marked as such"]
+        assert told == ["ownership metadata is lost for some paths"]
 
     run(test())
 
@@ -259,7 +259,7 @@ def test_a_flush_goes_on_after_a_refusal() -> None:
         await engine.passes(asked("", "a", "b"))
         engine.vault.errors[A] = [DENIED]
         engine.vault.errors[B] = [DENIED]
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
 
     run(test())
@@ -270,7 +270,7 @@ def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
         engine = Engine()
         await engine.passes(asked())
         engine.index.remove(APP)
-        await engine.reconciler.path(A)
+        await engine.reconciler.reconcile(A)
         async with marking(engine):
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
@@ -285,8 +285,8 @@ def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
         async with marking(engine):
             await eventually(lambda: engine.vault.marks[A])
             engine.index.remove(APP)
-            await engine.reconciler.path(A)
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await engine.reconciler.reconcile(A)
+            await eventually(lambda: not len(engine.ownership))
 
     run(test())
 
@@ -338,7 +338,7 @@ def test_what_is_asked_for_is_rotated_once_and_reaches_its_readers_at_once() -> 
         before = len(engine.writer.writes)
         await engine.passes(asked("1"), reads)
         assert (value(engine), len(engine.writer.writes)) == (second, before)
-        everything = f"{engine.writer} {engine.recorder} {engine.ledger._observed} {engine.ledger._unmarked}"
+        everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.ownership._pending}"
         assert not any(one in everything for one in (first, second))
 
     run(test())
@@ -372,7 +372,7 @@ def test_only_what_vaultsync_added_to_a_persons_secret_is_rotated() -> None:
         assert values["user"] == "a person's"
         assert values["password"] != first
         async with marking(engine):
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
         assert "managed-by" not in engine.vault.secrets[A].custom_metadata
 
     run(test())
@@ -382,7 +382,7 @@ def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked())
-        await engine.marker.flush()
+        await engine.ownership.flush()
         engine.vault.before_create = lambda: engine.vault.write(A, password="a person's")
         with pytest.raises(WriteConflict):
             await engine.passes(asked("1"))
@@ -399,7 +399,7 @@ def test_a_person_who_writes_after_a_rotation_is_no_news_to_who_had_asked_for_it
         engine = Engine()
         await engine.passes(asked())
         await engine.passes(asked("1"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         engine.vault.write(A, password="a person's")
         await engine.passes(asked("1"))
         assert all(report.ok for report in engine.writer.reports())
@@ -456,7 +456,7 @@ def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> N
         assert engine.vault.now == NOON
         engine.index.put(asked(after="1h"))
         for _ in range(2):
-            _, again = await engine.reconciler.path(A)
+            _, again = await engine.reconciler.reconcile(A)
             assert HOUR - 10 < again <= 1.1 * HOUR
         assert engine.vault.rotations[A] == 0
 
@@ -481,7 +481,7 @@ def test_a_restart_goes_on_by_the_mark() -> None:
         engine = Engine()
         await engine.passes(asked())
         await engine.passes(asked("1"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         second = restarted(engine)
         await second.passes(asked("1"))
         assert second.vault.rotations[A] == 1, "it was the one before"
@@ -510,13 +510,13 @@ def test_two_vaultsyncs_do_not_rotate_in_turns() -> None:
     async def test() -> None:
         one = Engine()
         await one.passes(asked())
-        await one.marker.flush()
+        await one.ownership.flush()
         other = restarted(one)
         for _ in range(3):
             await one.passes(asked("1"))
-            await one.marker.flush()
+            await one.ownership.flush()
             await other.passes(asked("2", name="other"))
-            await other.marker.flush()
+            await other.ownership.flush()
         assert one.vault.rotations[A] == 2
 
     run(test())

@@ -109,7 +109,7 @@ def test_a_creation_without_a_response_is_reported_marked_and_rotated_like_any_o
         assert engine.recorder.reasons() == ["Seeded"]
         assert engine.reconciler.made[EventReason.SEEDED] == 1
         assert len(engine.writer.force_syncs(APP)) == 1
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert engine.vault.secrets[A].custom_metadata["managed-by"] == "vaultsync"
         await engine.passes(asked("1"))
         assert value(engine) != first
@@ -126,7 +126,7 @@ def test_a_rotation_without_a_response_is_done_once_and_the_next_one_is_too() ->
         await engine.passes(asked("1"))
         assert (engine.vault.secrets[A].version, engine.vault.rotations[A]) == (2, 1)
         assert engine.recorder.reasons() == ["Seeded", "Rotated"]
-        await engine.marker.flush()
+        await engine.ownership.flush()
         await engine.passes(asked("2"))
         assert engine.vault.secrets[A].version == 3
 
@@ -147,7 +147,7 @@ def test_what_a_person_writes_meanwhile_is_theirs(case: str) -> None:
             vault.secrets[A] = Secret(1, {"password": "theirs"}, vault.now + LATE + CLOCK_SKEW + SECOND)
         for words in ("", "1", "2"):
             await engine.passes(asked(words))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert value(engine) == "theirs"
         assert "Seeded" not in engine.recorder.reasons()
         assert vault.marks[A] == vault.rotations[A] == 0
@@ -163,7 +163,7 @@ def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
         await engine.passes(asked())
         assert engine.vault.creates[A] == 2
         assert engine.recorder.reasons() == ["Seeded"]
-        assert engine.ledger.unconfirmed(A) is None
+        assert A not in engine.reconciler._writer._unconfirmed
 
     run(test())
 
@@ -174,6 +174,6 @@ def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
         engine.vault.denied_writes[A] = VaultUnavailable("not logged in to Vault yet")
         with pytest.raises(VaultUnavailable):
             await engine.passes(asked())
-        assert engine.ledger.unconfirmed(A) is None
+        assert A not in engine.reconciler._writer._unconfirmed
 
     run(test())

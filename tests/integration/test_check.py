@@ -27,10 +27,10 @@ from tests.testbed.processes import free_port
 from tests.testbed.servers import ROOT_TOKEN, Vault
 from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
+from vaultsync.commands.check import command
 from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
 from vaultsync.commands.check.report import Line, Mark, Name
 from vaultsync.config.settings import Settings, variable
-from vaultsync.runtime import app
 
 SEED = {"vaultsync.io/seed": "true"}
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -96,7 +96,7 @@ def ask(place: Place, **env: str) -> list[Line]:
         for name, value in given.items():
             patch.setenv(name, value)
         settings = Settings()
-    return asyncio.run(app.check(settings)).lines
+    return asyncio.run(command.check(settings)).lines
 
 
 def wrong(lines: list[Line]) -> list[Line]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vaultsync.commands.check.report import Line, Mark
-from vaultsync.commands.orphans import Found, Orphan
+from vaultsync.commands.orphan_finder import Found, Orphan
 from vaultsync.commands.planner import Explained, Finding, Summary
 from vaultsync.core.durations import age
 

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from vaultsync.commands.help_text import in_words
-from vaultsync.commands.snapshot import Listing
+from vaultsync.commands.snapshot import Listing, list_once, vault_session
+from vaultsync.config.settings import Settings
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, VaultReader, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
@@ -26,6 +27,7 @@ from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
+from vaultsync.runtime import parts
 
 K = TypeVar("K")
 
@@ -264,6 +266,26 @@ class Survey(Listing):
             why=why,
             problems=(empty_listing(prefix),) if wanted and not count else (),
         )
+
+
+async def survey(settings: Settings, only: ObjectName | None = None) -> list[Explained]:
+    """List everything once, look at what it reads in Vault, and explain what `run` would do. Writes nothing.
+
+    Args:
+        settings: those of `run`.
+        only: explain this ExternalSecret alone.
+
+    Returns:
+        Each ExternalSecret, by name; none if `only` is not there.
+
+    Raises:
+        NoKubeConfig: there is no Kubernetes configuration.
+        SnapshotFailed: a request failed.
+    """
+    async with vault_session(settings) as vault:
+        planner = Survey(parts.index(settings), vault, parts.seed_paths(settings), settings.seed)
+        async with list_once(settings, planner, parts.selection(settings)):
+            return await planner.explain(only)
 
 
 def summarise(explained: Sequence[Explained]) -> Summary:

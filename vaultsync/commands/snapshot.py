@@ -1,7 +1,25 @@
-"""One listing of Kubernetes, put into an index: for the commands that ask once, and watch nothing."""
+"""One listing of Kubernetes, put into an index, and one session with Vault: for the commands that run once."""
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from vaultsync.commands import console, exit_codes
+from vaultsync.config.selection import Selection
+from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
+from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
+from vaultsync.kube.client import NoKubeConfig, connect
+from vaultsync.kube.external_secrets import NOT_SERVED, served
+from vaultsync.kube.informers import Listener, Watches
+from vaultsync.runtime import parts
+from vaultsync.vault.client import VaultClient
+
+NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
+
+T = TypeVar("T")
 
 
 class Listing:
@@ -40,3 +58,70 @@ class Listing:
 
     def kube_is_back(self) -> None:
         """A listing that fails is not tried again."""
+
+
+class SnapshotFailed(Exception):
+    """Kubernetes or Vault did not answer, or refused; the message is the first such answer."""
+
+
+def run_once(work: Coroutine[Any, Any, T], usage: int = exit_codes.USAGE) -> T:
+    """Run to completion; if that fails, print why and end the process.
+
+    Args:
+        work: raises SnapshotFailed or NoKubeConfig.
+        usage: the exit code where there is no Kubernetes configuration.
+    """
+    try:
+        return asyncio.run(work)
+    except NoKubeConfig as error:
+        console.say(NO_KUBECONFIG.format(error))
+        console.leave(usage)
+    except SnapshotFailed as error:
+        console.say(str(error))
+        console.leave(exit_codes.FAILED)
+
+
+@asynccontextmanager
+async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
+    """A client that is logged in, for as long as the context lasts.
+
+    Raises:
+        SnapshotFailed: the login fails, or a request of the context does.
+    """
+    login = parts.login(settings)
+    vault = VaultClient(login, waits=True)
+    try:
+        await login.log_in()
+        yield vault
+    except VaultsyncError as error:
+        raise SnapshotFailed(str(error)) from error
+    finally:
+        await login.close()
+        await vault.close()
+
+
+@asynccontextmanager
+async def list_once(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
+    """List the selected objects of Kubernetes into the listener, then run the context.
+
+    Raises:
+        NoKubeConfig: there is no Kubernetes configuration.
+        SnapshotFailed: a request failed, of the listing or of the context.
+    """
+    try:
+        kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
+        try:
+            found = await served(kube)
+            if found is None:
+                raise SnapshotFailed(NOT_SERVED)
+            async with asyncio.TaskGroup() as tasks:
+                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+        finally:
+            await kube.close()
+        yield
+    except VaultsyncError as error:
+        raise SnapshotFailed(str(error)) from error
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        raise SnapshotFailed(first_reason(errors)) from errors

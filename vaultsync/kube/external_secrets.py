@@ -13,6 +13,7 @@ from vaultsync.kube.client import KubeClient
 
 SERVED_VERSIONS = ("v1", "v1beta1")
 """Those that vaultsync understands, best first."""
+NOT_SERVED = f"{annotations.GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The process: its parts, and in which order they start and stop. And the commands that look once.
+"""The process: its parts, and in which order they start and stop.
 
 What a replica needs only while it leads is vaultsync/runtime/term.py's.
 """
@@ -8,43 +8,28 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator
 from typing import Final
 
 from loguru import logger
 
 from vaultsync import __version__
-from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
-from vaultsync.commands.check.report import Hearing
-from vaultsync.commands.check.setup import script
-from vaultsync.commands.orphans import Found, Orphan, Orphans
-from vaultsync.commands.planner import Explained, Survey
-from vaultsync.config.auth import Way
-from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings, removed_variables
-from vaultsync.core.annotations import GROUP
 from vaultsync.core.backoff import backoff
-from vaultsync.core.decide import SeedMode
-from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError, first_reason
-from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
+from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
+from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
-from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, served
-from vaultsync.kube.informers import Listener, Watches
+from vaultsync.kube.external_secrets import NOT_SERVED, Served, served
+from vaultsync.kube.informers import Watches
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
 from vaultsync.runtime.lifecycle import Stop, report_callback
 from vaultsync.runtime.metrics import Figures, Metrics
 from vaultsync.runtime.status import in_words
 from vaultsync.runtime.term import Term, spare_collection
-from vaultsync.vault.client import VaultClient
-from vaultsync.vault.stream import EventStream
 
-NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SERVED_VERSIONS)}: install external-secrets' CRDs"
-NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
 FIRST_RESTART, LONGEST_RESTART = 1.0, 60.0
 """Seconds before the lists of Kubernetes are made anew, where a resource was not served any more."""
 STEADY_SECONDS: Final = 120.0
@@ -71,192 +56,6 @@ async def run(settings: Settings) -> None:
         await app.run()
     finally:
         await app.close()
-
-
-class SurveyFailed(Exception):
-    """Kubernetes or Vault did not answer, or Kubernetes refused; the message is the first such answer."""
-
-
-async def survey(settings: Settings, only: ObjectName | None = None) -> list[Explained]:
-    """List everything once, look at what it reads in Vault, and tell what `run` would do. Writes nothing.
-
-    Args:
-        settings: those of `run`.
-        only: tell of this ExternalSecret alone.
-
-    Returns:
-        Each ExternalSecret, by name; none if `only` is not there.
-
-    Raises:
-        NoKubeConfig: there is no way to speak to Kubernetes.
-        SurveyFailed: what was asked could not be told as a whole.
-    """
-    async with _vault(settings) as vault:
-        made = Survey(wiring.index(settings), vault, wiring.seed_paths(settings), settings.seed)
-        async with _listed(settings, made, wiring.selection(settings)):
-            return await made.explain(only)
-
-
-async def check(settings: Settings) -> Checked:
-    """Ask Kubernetes and Vault for all that `run` needs. Writes to neither.
-
-    Args:
-        settings: those of `run`.
-
-    Returns:
-        What was found, whatever fails.
-    """
-    login = wiring.login(settings)
-    vault, index = VaultClient(login, waits=True), wiring.index(settings)
-    stream = EventStream(login, _nothing, _nothing)
-    survey = Survey(index, vault, wiring.seed_paths(settings), settings.seed)
-    try:
-        made = Checkup(_asking(settings), login, vault, stream, index, survey)
-        return await made.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
-    finally:
-        await login.close()
-        await vault.close()
-
-
-async def setup(settings: Settings, *, asks: bool) -> str:
-    """The shell commands that set up what vaultsync needs.
-
-    Args:
-        settings: those of `run`.
-        asks: whether to ask first what is there already.
-
-    Raises:
-        ValueError: a glob of VAULTSYNC_SEED_PATHS is for none of the mounts.
-    """
-    found = await check(settings) if asks else Checked()
-    return script(missing(_asking(settings), found))
-
-
-def _asking(settings: Settings) -> Asking:
-    """The settings, as far as `check` asks something because of them."""
-    return Asking(
-        address=settings.vault_addr,
-        servers=(settings.vault_addr, *settings.store_servers),
-        vault_namespace=clean_namespace(settings.vault_namespace),
-        selection=wiring.selection(settings),
-        seed_paths=wiring.seed_paths(settings),
-        seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
-        by_annotation=settings.seed is SeedMode.ANNOTATED,
-        writes=not settings.dry_run,
-        hearing=Hearing(
-            settings.source.value,
-            settings.audit_listen,
-            settings.audit_file,
-            settings.poll_interval,
-            has_tls=bool(settings.audit_tls_cert),
-        ),
-        streams=settings.source.streams,
-        way=Way(
-            auth=settings.vault_auth,
-            mount=settings.vault_auth_mount,
-            role=settings.vault_role,
-            token_file=settings.vault_token_file,
-            jwt_file=settings.vault_jwt_file,
-            role_id_file=settings.vault_role_id_file,
-            secret_id_file=settings.vault_secret_id_file,
-        ),
-        lease="" if settings.dry_run else settings.lease,
-        labels=wiring.labels_leader(settings),
-    )
-
-
-async def orphans(settings: Settings) -> Found:
-    """List the whole cluster once, whatever is selected, and tell what vaultsync made in Vault and nobody reads there.
-
-    Raises:
-        NoKubeConfig: there is no way to speak to Kubernetes.
-        SurveyFailed: as for `survey`.
-    """
-    async with _cluster(settings) as made:
-        return await made.find()
-
-
-async def delete_orphans(settings: Settings, chosen: Sequence[Orphan]) -> AsyncIterator[tuple[Orphan, str]]:
-    """Soft-delete what `orphans` has told, if it still is what it was.
-
-    Args:
-        settings: those of `run`, with a token that may do so.
-        chosen: of `orphans`.
-
-    Yields:
-        Each, with the reason why it was left alone, "" if it is deleted.
-
-    Raises:
-        NoKubeConfig: there is no way to speak to Kubernetes.
-        SurveyFailed: as for `survey`; what was not told of is left alone.
-    """
-    async with _cluster(settings) as made, aclosing(made.delete(chosen)) as done:
-        async for one in done:
-            yield one
-
-
-@asynccontextmanager
-async def _cluster(settings: Settings) -> AsyncIterator[Orphans]:
-    """All of the cluster, listed."""
-    async with _vault(settings) as vault:
-        made = Orphans(wiring.index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
-        try:
-            async with _listed(settings, made, Selection()):
-                yield made
-        except SurveyFailed as error:
-            if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
-                raise SurveyFailed(f"{NOT_ALL}: {error}") from error
-            raise
-
-
-@asynccontextmanager
-async def _vault(settings: Settings) -> AsyncIterator[VaultClient]:
-    """Logged in for a while, and out again.
-
-    Raises:
-        SurveyFailed: there is no token to be had.
-    """
-    logged_in = wiring.login(settings)
-    vault = VaultClient(logged_in, waits=True)
-    try:
-        await logged_in.log_in()
-        yield vault
-    except VaultsyncError as error:
-        raise SurveyFailed(str(error)) from error
-    finally:
-        await logged_in.close()
-        await vault.close()
-
-
-@asynccontextmanager
-async def _listed(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
-    """Have the listener told once of what is selected.
-
-    Raises:
-        NoKubeConfig: there is no way to speak to Kubernetes.
-        SurveyFailed: a request failed, of this or of what is done with it.
-    """
-    try:
-        kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
-        try:
-            found = await served(kube)
-            if found is None:
-                raise SurveyFailed(NOT_SERVED)
-            async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
-        finally:
-            await kube.close()
-        yield
-    except VaultsyncError as error:
-        raise SurveyFailed(str(error)) from error
-    except ExceptionGroup as errors:
-        if errors.split(VaultsyncError)[1] is not None:
-            raise
-        raise SurveyFailed(first_reason(errors)) from errors
-
-
-def _nothing(*_: object) -> None:
-    """Nobody wants to know."""
 
 
 class App:

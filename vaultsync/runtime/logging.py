@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
 
-def configure(format: str, level: str, stream: TextIO = sys.stderr) -> None:
+def configure(format: str, level: str, stream: TextIO | None = None) -> None:
     """Send every log line to the stream.
 
     Args:
         format: text, json, or auto (text if the stream is a terminal).
         level: the least important level that is shown.
-        stream: where to.
+        stream: where to; default: stderr.
     """
+    stream = stream or sys.stderr
     as_text = format == "text" or (format == "auto" and stream.isatty())
     logger.remove()
     if as_text:

@@ -26,7 +26,7 @@ from vaultsync.commands.check.audit_devices import AuditDevice
 from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leading, questions, rights
 from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
 from vaultsync.commands.check.setup import OWN, Account, Missing, script
-from vaultsync.commands.policy import Asked, asked, policy, stand_ins
+from vaultsync.commands.vault_policy import Asked, asked, policy, stand_ins
 from vaultsync.config.auth import Auth, Way
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.paths import Mount

@@ -13,8 +13,9 @@ from pydantic import SecretStr, ValidationError
 
 from tests.unit.build import run
 from vaultsync import __version__
-from vaultsync.cli import _one_line, main
+from vaultsync.cli import main
 from vaultsync.commands import help_text as words
+from vaultsync.commands.console import one_line
 from vaultsync.config.settings import Settings, explain, variable
 from vaultsync.core import annotations
 from vaultsync.core.decide import SeedMode
@@ -52,7 +53,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, **more: str) -> Settings:
 def complaint(monkeypatch: pytest.MonkeyPatch, **more: str) -> str:
     with pytest.raises(ValidationError) as caught:
         settings(monkeypatch, **more)
-    return _one_line(caught.value)
+    return one_line(caught.value)
 
 
 def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from vaultsync.commands.check.rbac import LEASE, Question, Right, leading, quest
 from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
 from vaultsync.commands.check.setup import AUDIENCE, OWN, Account, Missing
 from vaultsync.commands.planner import Explained, Survey
-from vaultsync.commands.policy import (
+from vaultsync.commands.vault_policy import (
     DEFAULT_MOUNTS,
     STAND_IN,
     Asked,

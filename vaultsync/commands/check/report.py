@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.commands.check.rbac import Question, Right
-from vaultsync.commands.policy import Asked, command
+from vaultsync.commands.vault_policy import Asked, command
 from vaultsync.config.audit_address import ENABLE
 from vaultsync.config.auth import Auth, Way, make_token
 from vaultsync.core import annotations

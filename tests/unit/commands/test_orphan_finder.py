@@ -27,7 +27,7 @@ from tests.unit.servers import answer, http_server, raw_server
 from tests.unit.vault.test_client import listing
 from vaultsync.cli import main
 from vaultsync.commands import output as tables
-from vaultsync.commands.orphans import CHANGED, READ, Found, Orphan, Orphans
+from vaultsync.commands.orphan_finder import CHANGED, READ, Found, Orphan, Orphans
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable

@@ -1,0 +1,34 @@
+"""`vaultsync explain`: what one ExternalSecret reads, and what `run` would do about it."""
+
+from argparse import Namespace
+from datetime import UTC, datetime
+
+from vaultsync.commands import console, exit_codes, output, planner
+from vaultsync.commands.snapshot import run_once
+from vaultsync.config.selection import is_namespace
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.runtime import logging
+
+
+def execute(arguments: Namespace) -> int:
+    """Print the explanation; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    name = _object_name(arguments.name)
+    if name is None:
+        console.say(f"{arguments.name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
+        return exit_codes.USAGE
+    settings = console.load_settings()
+    if settings is None:
+        return exit_codes.USAGE
+    logging.configure(settings.log_format, "WARNING")
+    found = run_once(planner.survey(settings, name))
+    if not found:
+        console.say(f"there is no ExternalSecret {name} among those that the settings select")
+        console.leave(exit_codes.FAILED)
+    as_json = arguments.output == "json"
+    text = output.explain_json(found[0]) if as_json else output.explain_table(found[0], datetime.now(UTC))
+    return console.leave(0, text)
+
+
+def _object_name(text: str) -> ObjectName | None:
+    namespace, _, name = text.partition("/")
+    return ObjectName(namespace, name) if is_namespace(namespace) and name and "/" not in name else None

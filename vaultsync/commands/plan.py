@@ -1,0 +1,22 @@
+"""`vaultsync plan`: what a vaultsync that starts now would do for all selected ExternalSecrets."""
+
+from argparse import Namespace
+from datetime import UTC, datetime
+
+from vaultsync.commands import console, exit_codes, output, planner
+from vaultsync.commands.snapshot import run_once
+from vaultsync.runtime import logging
+
+
+def execute(arguments: Namespace) -> int:
+    """Print the plan; returns the exit code if a setting is wrong, else ends the process."""
+    settings = console.load_settings()
+    if settings is None:
+        return exit_codes.PLAN_USAGE
+    logging.configure(settings.log_format, "WARNING")
+    found = run_once(planner.survey(settings), exit_codes.PLAN_USAGE)
+    summary = planner.summarise(found)
+    as_json = arguments.output == "json"
+    text = output.plan_json(found, summary) if as_json else output.plan_table(found, summary, datetime.now(UTC))
+    code = exit_codes.CHANGES if not summary.is_idle else exit_codes.FAILED if summary.unseen else 0
+    return console.leave(code, text)

@@ -76,7 +76,7 @@ def logged(process: VaultsyncProcess, message: str) -> int:
 
 def answered(place: Place, name: str, words: str) -> None:
     """Waits until the mark on the path of the same name says that the ExternalSecret's request was answered."""
-    request = parse_rotation(ObjectName(place.name, name), {ROTATE: words}).request
+    request = parse_rotation(ObjectName(place.name, name), {ROTATE: words}).request_id
     place.wait_for(lambda: request in metadata(place, name).get("vaultsync-rotations", ""), what=f"{words} is answered")
     marked(place, name)
 

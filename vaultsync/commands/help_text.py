@@ -5,7 +5,7 @@ from typing import Final
 
 from vaultsync.core import annotations
 from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import (
     BytesRule,
     KeyPairRule,
@@ -56,14 +56,14 @@ def vocabulary() -> str:
     return "\n".join(lines)
 
 
-def in_words(wish: Wish) -> str:
+def in_words(plan: PropertyPlan) -> str:
     """Such as `password, 40 characters`."""
-    encoded = "" if wish.encoding is Encoding.NONE else f", in {wish.encoding.value}"
-    return _rule(wish) + encoded
+    encoded = "" if plan.encoding is Encoding.NONE else f", in {plan.encoding.value}"
+    return _rule(plan) + encoded
 
 
-def _rule(wish: Wish) -> str:
-    match wish.rule:
+def _rule(plan: PropertyPlan) -> str:
+    match plan.rule:
         case PasswordRule(length=length):
             return f"password, {length} characters"
         case BytesRule(format=format, bytes=count):
@@ -78,6 +78,6 @@ def _rule(wish: Wish) -> str:
         case PublicPartRule(private=private):
             return f"public key of {shortened(private)}"
         case TemplateRule():
-            return f"template of {', '.join(shortened(name) for name in sorted(wish.rule.uses))}"
+            return f"template of {', '.join(shortened(name) for name in sorted(plan.rule.uses))}"
         case _:
             return "fixed text"

@@ -13,7 +13,7 @@ from vaultsync.controller.path_state import PathStates
 from vaultsync.core.decide import NEW, Decision, Reader, SeedChoice, decide
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import NEVER_THERE, SecretState
+from vaultsync.core.vault_state import ABSENT, SecretState
 
 
 class VaultReader(Protocol):
@@ -81,7 +81,7 @@ class PathEvaluator:
     def _is_recorded(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
         """Whether an earlier process has recorded on a reader that the path existed."""
         entries = self._index.entries(reader.name for reader in readers)
-        return any(entry.object.versions.get(str(path), NEVER_THERE) != NEVER_THERE for entry in entries)
+        return any(entry.object.versions.get(str(path), ABSENT) != ABSENT for entry in entries)
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:

@@ -17,8 +17,8 @@ from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStat
 from vaultsync.core import annotations
 from vaultsync.core.annotations import EventReason, Refusal
 from vaultsync.core.decide import SeedChoice
-from vaultsync.core.errors import ReportNotWritten, VaultsyncError
-from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
+from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
+from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.measure import Histogram
 
 
@@ -26,12 +26,12 @@ class Writer(Protocol):
     """Patches ExternalSecrets; kube.external_secrets.ExternalSecretWriter implements it."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
     ) -> None: ...
 
 
 class Recorder(Protocol):
-    """Records Kubernetes Events; kube.events.Recorder implements it."""
+    """Records Kubernetes Events; kube.events.EventRecorder implements it."""
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
@@ -100,16 +100,16 @@ class ExternalSecretReconciler:
         report = self._report(entry, state)
         if not changes or (is_due and not is_forced):
             state.stop_timing()
-        unreported: ReportNotWritten | None = None
+        unreported: ConditionNotWritten | None = None
         if is_forced or report is not None or state.has_events:
             unreported = await self._write(entry, state, readings, changes if is_forced else {}, report)
         if is_due:
-            state.settle({reading.name: reading.token for reading in readings})
+            state.settle({reading.name: reading.fingerprint for reading in readings})
         if unreported is not None:
             raise unreported
         return wait
 
-    def _report(self, entry: Entry, state: SyncState) -> Report | None:
+    def _report(self, entry: Entry, state: SyncState) -> CreatedCondition | None:
         choice, problem = self._index.choice(entry)
         return state.compose_report(
             entry.object,
@@ -120,17 +120,22 @@ class ExternalSecretReconciler:
         )
 
     async def _write(
-        self, entry: Entry, state: SyncState, readings: list[Reading], changes: dict[str, str], report: Report | None
-    ) -> ReportNotWritten | None:
+        self,
+        entry: Entry,
+        state: SyncState,
+        readings: list[Reading],
+        changes: dict[str, str],
+        report: CreatedCondition | None,
+    ) -> ConditionNotWritten | None:
         """Patch the object, then record and log what was accepted; returns the error if only the report was not."""
         started = self._clock()
         annotations = _force_sync(entry, readings) if changes else {}
         await_ready = entry.object.synced_version if self._paths.all_exist(entry) else None
         delivery = state.take_delivery(force_sync=bool(changes), await_ready=await_ready)
-        unreported: ReportNotWritten | None = None
+        unreported: ConditionNotWritten | None = None
         try:
             await self._writer.write(entry.object, annotations, report)
-        except ReportNotWritten as error:
+        except ConditionNotWritten as error:
             unreported = error
         except VaultsyncError as error:
             self._record(entry, state.restore(delivery, error))
@@ -169,14 +174,17 @@ class ExternalSecretReconciler:
 
 def accepts_force_sync(external_secret: ExternalSecret) -> bool:
     """Whether the owner has not opted out, and external-secrets reacts to a force-sync."""
-    return external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
+    return (
+        external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false"
+        and not external_secret.ignores_force_sync
+    )
 
 
 def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:
     """The annotations of a force-sync: the trigger, and the versions, which the next process starts from."""
     reads = {str(key) for key in (*entry.references, *entry.prefixes)}
-    versions = {name: token for name, token in entry.object.versions.items() if name in reads}
-    versions |= {reading.name: reading.token for reading in readings if reading.durable}
+    versions = {name: fingerprint for name, fingerprint in entry.object.versions.items() if name in reads}
+    versions |= {reading.name: reading.fingerprint for reading in readings if reading.durable}
     text = json.dumps(versions, sort_keys=True, separators=(",", ":"))
     return {
         annotations.FORCE_SYNC: datetime.now(UTC).isoformat(),

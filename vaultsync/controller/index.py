@@ -24,7 +24,7 @@ from vaultsync.core.external_secret import (
     is_open_to,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
-from vaultsync.core.rotate import NOTHING_ASKED, RotationError, RotationWish, parse_rotation
+from vaultsync.core.rotate import NO_ROTATION, RotationError, RotationSpec, parse_rotation
 from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
 
 Key = VaultPath | FindPrefix | ObjectName
@@ -62,7 +62,7 @@ class Entry:
     stores_changed: datetime | None = None
     rules: Rules = NO_RULES
     rules_problem: str = ""
-    rotation: RotationWish = NOTHING_ASKED
+    rotation: RotationSpec = NO_ROTATION
     rotation_problem: str = ""
 
 
@@ -367,12 +367,12 @@ def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     )
 
 
-def _rotation(external_secret: ExternalSecret) -> tuple[RotationWish, str]:
+def _rotation(external_secret: ExternalSecret) -> tuple[RotationSpec, str]:
     """When to rotate its values, and the error in that."""
     try:
         return parse_rotation(external_secret.name, external_secret.annotations), ""
     except RotationError as error:
-        return NOTHING_ASKED, str(error)
+        return NO_ROTATION, str(error)
 
 
 def _changed_keys(old: Entry | None, new: Entry) -> set[Key]:

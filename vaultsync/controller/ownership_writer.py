@@ -23,7 +23,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.ownership import Mark
+from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import VaultPath
 from vaultsync.core.vault_state import SecretState
 
@@ -61,7 +61,7 @@ class PendingOwnership:
         custom_metadata: to be merged into the path's custom metadata.
     """
 
-    mark: Mark
+    ownership: Ownership
     custom_metadata: Mapping[str, str | None]
 
 
@@ -88,31 +88,31 @@ class OwnershipWriter:
         """Paths whose ownership is pending."""
         return len(self._pending)
 
-    def add(self, path: VaultPath, ownership: PendingOwnership, *, at_once: bool) -> None:
+    def add(self, path: VaultPath, pending: PendingOwnership, *, at_once: bool) -> None:
         """Vaultsync has written the path.
 
         Args:
             path: the secret.
-            ownership: of the version that vaultsync wrote.
+            pending: of the version that vaultsync wrote.
             at_once: write it now, as after a rotation: a restart would treat the new version as somebody else's.
         """
-        self._pending[path] = ownership
+        self._pending[path] = pending
         if at_once:
             self._queue.add_after(path, AT_ONCE_SECONDS)
 
     def apply(self, path: VaultPath, state: SecretState) -> SecretState:
         """The state as it will be with its pending ownership."""
-        ownership = self._pending.get(path)
-        if ownership is None or ownership.mark.version != state.token(metadata=False):
+        pending = self._pending.get(path)
+        if pending is None or pending.ownership.version != state.fingerprint(metadata=False):
             return state
-        return replace(state, mark=ownership.mark)
+        return replace(state, ownership=pending.ownership)
 
     def schedule(self, path: VaultPath, state: SecretState) -> None:
         """A pass over the path ended in this state: write its pending ownership, or drop that of an older version."""
-        ownership = self._pending.get(path)
-        if ownership is not None and ownership.mark.version == state.token(metadata=False):
+        pending = self._pending.get(path)
+        if pending is not None and pending.ownership.version == state.fingerprint(metadata=False):
             self._queue.add_after(path, BEHIND_SECONDS)
-        elif ownership is not None:
+        elif pending is not None:
             del self._pending[path]
 
     def schedule_last(self, path: VaultPath) -> None:
@@ -164,15 +164,15 @@ class OwnershipWriter:
             logger.warning("ownership metadata is lost for some paths", left=len(self._pending), reason=reason)
 
     async def _write(self, path: VaultPath) -> None:
-        ownership = self._pending.get(path)
-        if ownership is None:
+        pending = self._pending.get(path)
+        if pending is None:
             return
         try:
-            await self._vault.mark(path, ownership.custom_metadata)
+            await self._vault.mark(path, pending.custom_metadata)
         except RedirectRefused:
             raise
         except VaultDenied as error:
-            self._record_denial(path, ownership, error)
+            self._record_denial(path, pending, error)
             return
         except VaultRejected as error:  # for example, the path is gone
             if error.status == UPGRADING and path not in self._rejected:
@@ -183,9 +183,9 @@ class OwnershipWriter:
         self._queue.forget(path)
         self._denied.discard(path)
         self._rejected.discard(path)
-        self._drop(path, ownership)
+        self._drop(path, pending)
 
-    def _record_denial(self, path: VaultPath, ownership: PendingOwnership, error: VaultDenied) -> None:
+    def _record_denial(self, path: VaultPath, pending: PendingOwnership, error: VaultDenied) -> None:
         """The ownership stays pending: for one more attempt, and after that until the path's next pass."""
         if path not in self._denied and not self._is_denial_logged:
             self._denied.add(path)
@@ -193,7 +193,7 @@ class OwnershipWriter:
             return
         self._denied.clear()
         if self._paths.get(path) is None:  # the path has no further pass
-            self._drop(path, ownership)
+            self._drop(path, pending)
         if not self._is_denial_logged:
             logger.warning(
                 "can't write ownership metadata: what vaultsync wrote will not be rotated; grant patch on metadata/",
@@ -201,6 +201,6 @@ class OwnershipWriter:
             )
         self._is_denial_logged = True
 
-    def _drop(self, path: VaultPath, ownership: PendingOwnership) -> None:
-        if self._pending.get(path) == ownership:
+    def _drop(self, path: VaultPath, pending: PendingOwnership) -> None:
+        if self._pending.get(path) == pending:
             del self._pending[path]

@@ -25,13 +25,13 @@ class Reading:
 
     Attributes:
         name: its key in the annotation names.VERSIONS.
-        token: identifies the state; a different token means that external-secrets has to read it again.
-        durable: the token stays valid after a restart.
+        fingerprint: identifies the state; a different fingerprint means that external-secrets has to read it again.
+        durable: the fingerprint stays valid after a restart.
         refreshed: external-secrets has refreshed the ExternalSecret after the last write.
     """
 
     name: str
-    token: str
+    fingerprint: str
     durable: bool
     refreshed: bool
 
@@ -63,10 +63,10 @@ class PathState:
         if self.secret.mount.kv == 1:
             self.epoch += 1
 
-    def token(self, *, metadata: bool) -> str:
-        """Identify the state, see SecretState.token."""
-        token = self.secret.token(metadata=metadata)
-        return f"{token}#{self.epoch}" if self.epoch else token
+    def fingerprint(self, *, metadata: bool) -> str:
+        """Identify the state, see SecretState.fingerprint."""
+        fingerprint = self.secret.fingerprint(metadata=metadata)
+        return f"{fingerprint}#{self.epoch}" if self.epoch else fingerprint
 
     def shows(self, event: VaultEvent) -> bool:
         """Whether the state can be later than the event.
@@ -199,7 +199,9 @@ class PathStates:
             return None
         metadata = any(reference.metadata for reference in entry.references[path])
         durable = state.secret.mount.kv == 2
-        return Reading(str(path), state.token(metadata=metadata), durable, self._is_refreshed(entry, state.secret))
+        return Reading(
+            str(path), state.fingerprint(metadata=metadata), durable, self._is_refreshed(entry, state.secret)
+        )
 
     def _listing_reading(self, entry: Entry, prefix: FindPrefix) -> Reading | None:
         paths = self._listings.get(prefix)
@@ -209,7 +211,7 @@ class PathStates:
         if len(states) < len(paths - self._unreadable):
             return None
         refreshed = all(self._is_refreshed(entry, state.secret) for state in states.values())
-        return Reading(str(prefix), _listing_token(states), prefix.kv == 2, refreshed)
+        return Reading(str(prefix), _listing_fingerprint(states), prefix.kv == 2, refreshed)
 
     def _is_refreshed(self, entry: Entry, secret: SecretState) -> bool:
         """Whether external-secrets' last refresh came after the last write, so that it has read the value.
@@ -231,6 +233,6 @@ def _is_written_after(secret: SecretState, time: datetime | None) -> bool:
     return time is not None and secret.written is not None and secret.written > time
 
 
-def _listing_token(states: Mapping[VaultPath, PathState]) -> str:
-    live = sorted(f"{path}@{state.token(metadata=True)}" for path, state in states.items() if state.secret.exists)
+def _listing_fingerprint(states: Mapping[VaultPath, PathState]) -> str:
+    live = sorted(f"{path}@{state.fingerprint(metadata=True)}" for path, state in states.items() if state.secret.exists)
     return sha256("\n".join(live).encode()).hexdigest()[:16]

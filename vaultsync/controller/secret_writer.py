@@ -19,12 +19,12 @@ from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdi
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Reader, Rotation, Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
-from vaultsync.core.ownership import MAX_REQUESTS, Mark, render_mark
+from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.rotate import next_mark
+from vaultsync.core.rotate import next_ownership
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.generate import encode, generate
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PolicyRule
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
@@ -102,7 +102,7 @@ class SecretWriter:
             VaultsyncError: Vault did not answer, or refused.
         """
         started = self._clock()
-        values = await self._values(path, work.wishes)
+        values = await self._values(path, work.plan)
         write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
         try:
             after = await write(path, before, values)
@@ -133,8 +133,8 @@ class SecretWriter:
         """No ExternalSecret reads the path any more."""
         self._unconfirmed.pop(path, None)
 
-    async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
-        rules = {name: wish.rule for name, wish in wishes.items()}
+    async def _values(self, path: VaultPath, plan: Mapping[str, PropertyPlan]) -> dict[str, SecretStr]:
+        rules = {name: one.rule for name, one in plan.items()}
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
@@ -144,7 +144,7 @@ class SecretWriter:
             made = await asyncio.to_thread(generate, rules, fetched)
         else:
             made = generate(rules, fetched)
-        return {name: encode(value, wishes[name].encoding) for name, value in made.items()}
+        return {name: encode(value, plan[name].encoding) for name, value in made.items()}
 
     def _record_unconfirmed(
         self,
@@ -187,17 +187,20 @@ class SecretWriter:
 
     def _record_ownership(self, path: VaultPath, before: SecretState, applied: AppliedWrite, written: datetime) -> None:
         after, readers = applied.after, applied.readers
-        made = Mark(
-            version=after.token(metadata=False),
+        made = Ownership(
+            version=after.fingerprint(metadata=False),
             made=max(written, datetime.now(UTC)),  # a clock that is behind would cause a rotation at once
             properties=frozenset(applied.work.properties),
             external_secret=str(readers[0].name),
             cluster=self._cluster,
-            answered=tuple(reader.rotation.request for reader in readers if reader.rotation.request)[:MAX_REQUESTS],
+            rotation_ids=tuple(reader.rotation.request_id for reader in readers if reader.rotation.request_id)[
+                :MAX_ROTATION_IDS
+            ],
         )
         is_rotation = isinstance(applied.work, Rotation)
-        mark = next_mark(before, made, rotated=is_rotation)
-        self._ownership.add(path, PendingOwnership(mark, render_mark(mark, after.managed_by)), at_once=is_rotation)
+        ownership = next_ownership(before, made, rotated=is_rotation)
+        pending = PendingOwnership(ownership, render_ownership(ownership, after.managed_by))
+        self._ownership.add(path, pending, at_once=is_rotation)
 
 
 def log_fields(

@@ -12,16 +12,16 @@ from vaultsync.controller.path_state import Reading
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal, Result
 from vaultsync.core.condition import compose
 from vaultsync.core.errors import VaultsyncError
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.vault_state import same_token
+from vaultsync.core.vault_state import same_fingerprint
 
 QUIET_SECONDS: Final = 0.2
 """Changes closer together than this are one burst."""
 HELD_SECONDS: Final = 5.0
 """The longest time for which an endless burst delays a force-sync."""
 UNSYNCED: Final = "not synced"
-"""A token that no state has."""
+"""A fingerprint that no state has."""
 NEVER: Final = float("inf")
 """The time of an event that has not happened."""
 _GRAVEST: Final = tuple(Refusal)
@@ -55,16 +55,16 @@ class SyncState:
 
     Args:
         uid: of the object; another object of the same name starts anew.
-        tokens: by reading name, the state that the object was last force-synced for, or created with.
+        fingerprints: by reading name, the state that the object was last force-synced for, or created with.
     """
 
-    def __init__(self, uid: str, tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(self, uid: str, fingerprints: Mapping[str, str] | None = None) -> None:
         self.uid: Final = uid
-        self._tokens = dict(tokens or {})
+        self._fingerprints = dict(fingerprints or {})
         self._failures: dict[VaultPath | FindPrefix, list[Failure]] = {}
         self._successes: dict[VaultPath, str] = {}
         self._events: list[tuple[EventReason, str]] = []
-        self._reported: Report | None = None
+        self._reported: CreatedCondition | None = None
         """The last report of this process."""
         self._refusal: Refusal | None = None
         self._is_seeded = False
@@ -87,9 +87,9 @@ class SyncState:
         return self._is_seeded
 
     @property
-    def tokens(self) -> Mapping[str, str]:
+    def fingerprints(self) -> Mapping[str, str]:
         """By reading name, the state that the object was last force-synced for."""
-        return self._tokens
+        return self._fingerprints
 
     def record_seed(self, names: Iterable[str], at: float) -> None:
         """Record a write of these readings: the object has not read them, whatever the clocks show."""
@@ -99,7 +99,7 @@ class SyncState:
 
     def mark_unsynced(self, names: Iterable[str]) -> None:
         """The object reads these through a changed store: a refresh before the change does not count."""
-        self._tokens.update(dict.fromkeys(names, UNSYNCED))
+        self._fingerprints.update(dict.fromkeys(names, UNSYNCED))
 
     def record_event(self, at: float) -> None:
         """Record the arrival of an event about a path that the object reads."""
@@ -142,21 +142,21 @@ class SyncState:
         return self._received_at
 
     def pending_changes(self, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:
-        """The tokens, by name, of the readings that the object has yet to read.
+        """The fingerprints, by name, of the readings that the object has yet to read.
 
-        A reading without a recorded token counts as read if the object was refreshed after the last write.
+        A reading without a recorded fingerprint counts as read if the object was refreshed after the last write.
 
         Args:
-            recorded: the tokens that an earlier process has recorded on the object.
+            recorded: the fingerprints that an earlier process has recorded on the object.
             readings: in their present state.
         """
         found: dict[str, str] = {}
         for reading in readings:
-            base = self._tokens.get(reading.name) or (recorded.get(reading.name) if reading.durable else None)
-            if reading.refreshed if base is None else same_token(base, reading.token):
-                self._tokens[reading.name] = reading.token
+            base = self._fingerprints.get(reading.name) or (recorded.get(reading.name) if reading.durable else None)
+            if reading.refreshed if base is None else same_fingerprint(base, reading.fingerprint):
+                self._fingerprints[reading.name] = reading.fingerprint
             else:
-                found[reading.name] = reading.token
+                found[reading.name] = reading.fingerprint
         return found
 
     def debounce(self, changes: dict[str, str], now: float) -> float:
@@ -175,9 +175,9 @@ class SyncState:
             self._pending = changes
         return 0.0 if self._is_seeded else max(0.0, self._due - now)
 
-    def settle(self, tokens: Mapping[str, str]) -> None:
+    def settle(self, fingerprints: Mapping[str, str]) -> None:
         """The object was force-synced for these, or rejects force-syncs."""
-        self._tokens.update(tokens)
+        self._fingerprints.update(fingerprints)
         self._pending = {}
 
     def stop_timing(self) -> None:
@@ -192,7 +192,7 @@ class SyncState:
         *,
         all_exist: bool,
         wanted: bool,
-    ) -> Report | None:
+    ) -> CreatedCondition | None:
         """The report to write on the object, None where it needs no change; see condition.compose.
 
         Args:
@@ -213,7 +213,7 @@ class SyncState:
             problem,
             [(failure.message, failure.reason) for failure in failures],
             "; ".join(self._successes.values()),
-            before=self._reported or external_secret.reported,
+            before=self._reported or external_secret.created_condition,
             all_there=all_exist,
             wanted=wanted,
         )
@@ -257,7 +257,7 @@ class SyncState:
         self._events = delivery.events + self._events
         return []
 
-    def record_report(self, report: Report | None) -> None:
+    def record_report(self, report: CreatedCondition | None) -> None:
         """The patch has succeeded, with this report."""
         self._reported = report or self._reported
 

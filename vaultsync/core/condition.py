@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.external_secret import Report
+from vaultsync.core.external_secret import CreatedCondition
 
 MESSAGE_LENGTH = 1000
 GRAVEST = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
 """The order in which one reason stands for several."""
-WITHDRAWAL = Report(True, "", "")
+WITHDRAWAL = CreatedCondition(True, "", "")
 
 
 def compose(
     annotation_problem: str,
     failures: Sequence[tuple[str, CreatedReason]],
     success: str,
-    before: Report | None,
+    before: CreatedCondition | None,
     all_there: bool,
     wanted: bool,
-) -> Report | None:
+) -> CreatedCondition | None:
     """The report as it should stand, None where there is nothing to say beyond what is said already.
 
     Args:
@@ -30,19 +30,19 @@ def compose(
         wanted: somebody asks to have it seeded.
     """
     if annotation_problem:
-        return _changed(Report(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
+        return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
     if failures:
         reason = min((reason for _, reason in failures), key=GRAVEST.index)
-        return _changed(Report(False, reason, "; ".join(message for message, _ in failures)), before)
+        return _changed(CreatedCondition(False, reason, "; ".join(message for message, _ in failures)), before)
     if success:
-        return _changed(Report(True, CreatedReason.SUCCESS, success), before)
+        return _changed(CreatedCondition(True, CreatedReason.SUCCESS, success), before)
     if before is not None and not before.ok and all_there:
-        return Report(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
+        return CreatedCondition(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
     if before is not None and not before.ok and not wanted:
         return WITHDRAWAL
     return None
 
 
-def _changed(report: Report, before: Report | None) -> Report | None:
-    cut = Report(report.ok, str(report.reason), report.message[:MESSAGE_LENGTH])
+def _changed(report: CreatedCondition, before: CreatedCondition | None) -> CreatedCondition | None:
+    cut = CreatedCondition(report.ok, str(report.reason), report.message[:MESSAGE_LENGTH])
     return None if cut == before else cut

@@ -14,12 +14,12 @@ from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.durations import age
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS
+from vaultsync.core.ownership import MAX_ROTATION_IDS
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.rotate import NOTHING_ASKED, RotationWish, due_at
+from vaultsync.core.rotate import NO_ROTATION, RotationSpec, due_at
 from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
 from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Claim, Wish, differing, gather
+from vaultsync.generation.plan import PropertyPlan, PropertyRequest, differing, plan
 from vaultsync.generation.rules import NO_RULES, Rules
 
 
@@ -70,7 +70,7 @@ class Reader:
     choice: SeedChoice
     references: tuple[Reference, ...]
     rules: Rules = NO_RULES
-    rotation: RotationWish = NOTHING_ASKED
+    rotation: RotationSpec = NO_ROTATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Seed:
         patch: add to the live version instead of creating one.
     """
 
-    wishes: Mapping[str, Wish]
+    plan: Mapping[str, PropertyPlan]
     cas: int
     patch: bool
     reason: EventReason
@@ -90,7 +90,7 @@ class Seed:
     @property
     def properties(self) -> list[str]:
         """Their names, in order."""
-        return sorted(self.wishes)
+        return sorted(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +143,14 @@ class Rotation:
         why: in people's words.
     """
 
-    wishes: Mapping[str, Wish]
+    plan: Mapping[str, PropertyPlan]
     why: str
     reason: EventReason = EventReason.ROTATED
 
     @property
     def properties(self) -> list[str]:
         """Their names, in order."""
-        return sorted(self.wishes)
+        return sorted(self.plan)
 
 
 NEW: Final = History()
@@ -229,31 +229,31 @@ def decide(
         for reader in readers
         if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in forbidden
     ]
-    claims = [claim for reader in granted for claim in _claims(state, reader)]
+    requests = [request for reader in granted for request in _requests(state, reader)]
     names_of_wanting = {reader.name for reader in wanting}
-    problems += [problem for problem in _differences(claims) if problem.reader in names_of_wanting]
-    missing = frozenset(claim.property for claim in claims if _lacks(state, claim.property))
-    asked = missing & {claim.property for claim in claims if claim.reader in names_of_wanting}
+    problems += [problem for problem in _differences(requests) if problem.reader in names_of_wanting]
+    missing = frozenset(request.property for request in requests if _lacks(state, request.property))
+    asked = missing & {request.property for request in requests if request.reader in names_of_wanting}
     if not asked:
         problems += _keyless(path, state, wanting, forbidden)
         asking = [reader for reader in wanting if reader in granted]
-        rotation = _rotation(path, state, asking, readers, claims, defaults, now)
+        rotation = _rotation(path, state, asking, readers, requests, defaults, now)
         return replace(rotation, problems=(*problems, *rotation.problems))
-    wishes = gather(claims, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults.rules)
+    planned = plan(requests, missing, frozenset(state.subkeys or ()) if state.exists else frozenset(), defaults.rules)
     problems += [
         Problem(
-            claim.reader,
-            f"{claim.field}: {logical(state.mount, path.path)}: {wishes.impossible[claim.property]}",
-            field=claim.field,
+            request.reader,
+            f"{request.field}: {logical(state.mount, path.path)}: {planned.impossible[request.property]}",
+            field=request.field,
         )
-        for claim in claims
-        if claim.reader in names_of_wanting and claim.property in wishes.impossible
+        for request in requests
+        if request.reader in names_of_wanting and request.property in planned.impossible
     ]
-    if not wishes.properties.keys() & asked:
+    if not planned.properties.keys() & asked:
         return Decision(problems=tuple(problems))
-    before = wishes.properties.keys() <= history.properties if state.exists else history.existed or state.version > 0
+    before = planned.properties.keys() <= history.properties if state.exists else history.existed or state.version > 0
     seed = Seed(
-        wishes=wishes.properties,
+        plan=planned.properties,
         cas=state.version,
         patch=state.exists,
         reason=EventReason.RECREATED if before else EventReason.SEEDED,
@@ -266,61 +266,61 @@ def _rotation(
     state: SecretState,
     asking: Sequence[Reader],
     readers: Sequence[Reader],
-    claims: Sequence[Claim],
+    requests: Sequence[PropertyRequest],
     defaults: Defaults,
     now: datetime,
 ) -> Decision:
     """What is to be made anew, or when, or why not: of `asking` are the readers that may have something made here."""
     after, problems = _age(asking, defaults)
-    answered = state.mark.answered if state.mark else ()
-    requests = [reader for reader in asking if reader.rotation.request]
+    rotation_ids = state.ownership.rotation_ids if state.ownership else ()
+    rotating = [reader for reader in asking if reader.rotation.request_id]
     where = logical(state.mount, path.path)
     problems += [
         Problem(
             reader.name,
-            f"annotation {annotations.ROTATE}: {where} is read by {MAX_REQUESTS} older ExternalSecrets that have it "
-            "too, and no more can be kept apart; remove it from some of them",
+            f"annotation {annotations.ROTATE}: {where} is read by {MAX_ROTATION_IDS} older ExternalSecrets that have "
+            "it too, and no more can be kept apart; remove it from some of them",
             CreatedReason.ERROR_ANNOTATION,
             refusal=Refusal.ANNOTATION,
         )
-        for reader in requests[MAX_REQUESTS:]
+        for reader in rotating[MAX_ROTATION_IDS:]
     ]
-    requests = [reader for reader in requests[:MAX_REQUESTS] if reader.rotation.request not in answered]
-    for reader in requests:
+    rotating = [reader for reader in rotating[:MAX_ROTATION_IDS] if reader.rotation.request_id not in rotation_ids]
+    for reader in rotating:
         if _is_anothers(state, _reads(reader, state)):
             text = (
                 f"annotation {annotations.ROTATE}: {where} {_not_own(state)}; delete it in Vault to have it made anew"
             )
             problems.append(Problem(reader.name, text))
-    if state.mark is None or not any(_reads(reader, state) & state.own for reader in asking):
+    if state.ownership is None or not any(_reads(reader, state) & state.owned for reader in asking):
         return Decision(problems=tuple(problems))
-    new = [reader for reader in requests if _reads(reader, state) & state.own]
-    due = due_at(path, state.mark.made, after) if after else None
+    new = [reader for reader in rotating if _reads(reader, state) & state.owned]
+    due = due_at(path, state.ownership.made, after) if after else None
     if not new and (due is None or now < due):
         return Decision(problems=tuple(problems), due=due)
-    wishes = gather(
-        claims,
-        state.own & {claim.property for claim in claims},
-        frozenset(state.subkeys or ()) - state.own,
+    planned = plan(
+        requests,
+        state.owned & {request.property for request in requests},
+        frozenset(state.subkeys or ()) - state.owned,
         defaults.rules,
     )
-    read = frozenset[str]().union(*(_reads(reader, state) for reader in readers)) & state.own
-    obstacle = "; ".join(wishes.impossible.values())
-    if not obstacle and (left := sorted(read - wishes.properties.keys())):
+    read = frozenset[str]().union(*(_reads(reader, state) for reader in readers)) & state.owned
+    obstacle = "; ".join(planned.impossible.values())
+    if not obstacle and (left := sorted(read - planned.properties.keys())):
         obstacle = f"{', '.join(left)} would be left behind, as no ExternalSecret that may have it made anew names it"
     if obstacle:
         problems += [Problem(reader.name, f"{where} is not rotated: {obstacle}") for reader in new or asking]
         return Decision(problems=tuple(problems))
     why = f"asked for by {', '.join(str(reader.name) for reader in new[:3])}" if new else f"older than {age(after)}"
-    return Decision(problems=tuple(problems), rotation=Rotation(wishes.properties, why))
+    return Decision(problems=tuple(problems), rotation=Rotation(planned.properties, why))
 
 
 def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Problem]]:
     """The age at which the path's values are made anew: the oldest ExternalSecret's; who says otherwise is told."""
-    said = [reader for reader in asking if reader.rotation.after is not None]
+    said = [reader for reader in asking if reader.rotation.max_age is not None]
     if not said:
         return defaults.rotate_after, []
-    first = said[0].rotation.after or 0.0
+    first = said[0].rotation.max_age or 0.0
     return first, [
         Problem(
             reader.name,
@@ -330,7 +330,7 @@ def _age(asking: Sequence[Reader], defaults: Defaults) -> tuple[float, list[Prob
             refusal=Refusal.ANNOTATION,
         )
         for reader in said[1:]
-        if reader.rotation.after != first
+        if reader.rotation.max_age != first
     ]
 
 
@@ -345,13 +345,13 @@ def _reads(reader: Reader, state: SecretState) -> frozenset[str]:
 
 def _is_anothers(state: SecretState, read: frozenset[str]) -> bool:
     """Whether of what is read there nothing is known to be vaultsync's."""
-    return state.exists if state.mount.kv == 1 else bool(read) and not read & state.own
+    return state.exists if state.mount.kv == 1 else bool(read) and not read & state.owned
 
 
 def _not_own(state: SecretState) -> str:
     if state.mount.kv == 1:
         return "is in KV v1, which has no room to note who made a value"
-    if state.mark is not None:
+    if state.ownership is not None:
         return "was written by somebody else since vaultsync made it"
     return "is not marked as made by vaultsync"
 
@@ -371,23 +371,23 @@ def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: M
             yield Problem(reader.name, message, field=reference.field, refusal=Refusal.SEED_PATHS)
 
 
-def _claims(state: SecretState, reader: Reader) -> Iterable[Claim]:
+def _requests(state: SecretState, reader: Reader) -> Iterable[PropertyRequest]:
     """What a reader reads, by property: of the whole secret, the properties that its rules name."""
     for reference in reader.references:
         if reference.metadata or _obstacle(state, reference):
             continue
         for name in (reference.property,) if reference.property else reader.rules.named:
-            yield Claim(reader.name, reference.field, name, reference.encoding, reader.rules)
+            yield PropertyRequest(reader.name, reference.field, name, reference.encoding, reader.rules)
 
 
-def _differences(claims: Sequence[Claim]) -> Iterable[Problem]:
-    for claim, older in differing(claims):
+def _differences(requests: Sequence[PropertyRequest]) -> Iterable[Problem]:
+    for request, older in differing(requests):
         yield Problem(
-            claim.reader,
-            f"{claim.field}: annotation {annotations.GENERATE} has a rule for {claim.property!r} other than that of "
-            f"{older}, which is older: its rule counts; make them the same, or remove this one",
+            request.reader,
+            f"{request.field}: annotation {annotations.GENERATE} has a rule for {request.property!r} other than that "
+            f"of {older}, which is older: its rule counts; make them the same, or remove this one",
             CreatedReason.ERROR_ANNOTATION,
-            field=claim.field,
+            field=request.field,
             refusal=Refusal.ANNOTATION,
         )
 

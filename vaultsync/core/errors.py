@@ -184,7 +184,7 @@ class KubeConflict(VaultsyncError):
     result = Result.CONFLICT
 
 
-class ReportNotWritten(VaultsyncError):
+class ConditionNotWritten(VaultsyncError):
     """The annotations, and with them the force-sync, are written; the condition is not."""
 
     result = Result.CONFLICT

@@ -75,7 +75,7 @@ class FindRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CreatedCondition:
     """What is said about an ExternalSecret, as the condition `Created` or as annotations."""
 
     ok: bool
@@ -94,13 +94,13 @@ class ExternalSecret:
 
     Attributes:
         refreshed: the later of creation and external-secrets' last refresh: older values were read by it.
-        deaf: external-secrets ignores force-sync on it (refreshPolicy CreatedOnce or interval 0, already synced).
+        ignores_force_sync: it is synced already, and its refreshPolicy is CreatedOnce or its interval 0.
         annotations: only those of annotations.READ_ANNOTATIONS.
         versions: the content of the annotation annotations.VERSIONS.
         conditions: status.conditions as they are.
         ready: what external-secrets says of it, None where it has said nothing yet.
         synced_version: status.syncedResourceVersion, another one after each refresh that a change has caused.
-        reported: what was last said on the object.
+        created_condition: the condition `Created`, or the annotations in its place; None if it has neither.
     """
 
     name: ObjectName
@@ -109,7 +109,7 @@ class ExternalSecret:
     api_version: str
     created: datetime | None
     refreshed: datetime | None
-    deaf: bool
+    ignores_force_sync: bool
     annotations: Mapping[str, str]
     versions: Mapping[str, str]
     refs: tuple[RemoteRef, ...]
@@ -117,7 +117,7 @@ class ExternalSecret:
     conditions: tuple[Json, ...]
     ready: bool | None
     synced_version: str
-    reported: Report | None
+    created_condition: CreatedCondition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         api_version=_text(document, "apiVersion") or f"{annotations.GROUP}/v1",
         created=created,
         refreshed=max((time for time in (created, refreshed) if time), default=None),
-        deaf=_is_deaf(spec, status),
+        ignores_force_sync=_ignores_force_sync(spec, status),
         annotations=given,
         versions=_versions(given.get(annotations.VERSIONS)),
         refs=refs,
@@ -266,7 +266,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         conditions=tuple(conditions),
         ready=next((one.get("status") == "True" for one in conditions if one.get("type") == "Ready"), None),
         synced_version=_text(status, "syncedResourceVersion"),
-        reported=_report(given, own),
+        created_condition=_report(given, own),
     )
 
 
@@ -316,7 +316,7 @@ def _store_of(namespace: str, entry: Json, default: Json) -> StoreName | None:
     return StoreName("SecretStore", namespace, _text(ref, "name"))
 
 
-def _is_deaf(spec: Json, status: Json) -> bool:
+def _ignores_force_sync(spec: Json, status: Json) -> bool:
     """external-secrets' shouldRefresh: CreatedOnce, or Periodic with interval 0, do nothing once synced."""
     if not _text(status, "syncedResourceVersion"):
         return False
@@ -328,11 +328,13 @@ def _is_deaf(spec: Json, status: Json) -> bool:
     return policy == "Periodic" and never
 
 
-def _report(given: Mapping[str, str], condition: Json | None) -> Report | None:
+def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:
     if condition is not None:
-        return Report(condition.get("status") == "True", _text(condition, "reason"), _text(condition, "message"))
+        return CreatedCondition(
+            condition.get("status") == "True", _text(condition, "reason"), _text(condition, "message")
+        )
     status, _, reason = given.get(annotations.CREATED, "").partition(" ")
-    return Report(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
+    return CreatedCondition(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
 
 
 def _versions(annotation: str | None) -> Mapping[str, str]:

@@ -22,13 +22,13 @@ ANSWERED: Final = _PREFIX + "rotations"
 ALL: Final = "*"
 MAX_VALUE: Final = 512
 """Bytes (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#custom_metadata)."""
-REQUEST_LENGTH: Final = 12
-MAX_REQUESTS: Final = (MAX_VALUE + 1) // (REQUEST_LENGTH + 1)
+ROTATION_ID_LENGTH: Final = 12
+MAX_ROTATION_IDS: Final = (MAX_VALUE + 1) // (ROTATION_ID_LENGTH + 1)
 """That there is room for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Ownership:
     """What vaultsync has made at a path.
 
     Attributes:
@@ -37,8 +37,8 @@ class Mark:
         properties: their names, None for all that the version has.
         external_secret: for whom, as NAMESPACE/NAME.
         cluster: VAULTSYNC_CLUSTER of whoever made it.
-        answered: the rotations that were asked for before it was made (core.rotate.RotationWish.request), the
-            latest first: there is room for MAX_REQUESTS.
+        rotation_ids: the requests (core.rotate.RotationSpec.request_id) that this version answers, the latest first; at
+            most MAX_ROTATION_IDS.
     """
 
     version: str
@@ -46,14 +46,14 @@ class Mark:
     properties: frozenset[str] | None
     external_secret: str
     cluster: str = ""
-    answered: tuple[str, ...] = ()
+    rotation_ids: tuple[str, ...] = ()
 
     def covers(self, there: Mapping[str, Any]) -> frozenset[str]:
         """Which of the version's properties vaultsync has made."""
         return frozenset(there) if self.properties is None else self.properties & there.keys()
 
 
-def parse_mark(custom_metadata: object) -> Mark | None:
+def parse_ownership(custom_metadata: object) -> Ownership | None:
     """The mark among the custom metadata, None where there is none that can be read."""
     if not isinstance(custom_metadata, Mapping):
         return None
@@ -65,32 +65,32 @@ def parse_mark(custom_metadata: object) -> Mark | None:
         return None
     if not text.get(VERSION) or made.tzinfo is None:
         return None
-    return Mark(
+    return Ownership(
         version=text[VERSION],
         made=made,
         properties=properties,
         external_secret=text.get(EXTERNAL_SECRET, ""),
         cluster=text.get(CLUSTER, ""),
-        answered=tuple(text.get(ANSWERED, "").split()),
+        rotation_ids=tuple(text.get(ANSWERED, "").split()),
     )
 
 
-def render_mark(mark: Mark, managed_by: str) -> dict[str, str | None]:
+def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
     """What to merge into the custom metadata; None removes a key.
 
     Args:
-        mark: of which names that find no room are left out: these are treated as somebody else's.
+        made: of which names that find no room are left out: these are treated as somebody else's.
         managed_by: what the custom metadata has said so far; another tool's word stands.
     """
-    own = mark.properties is None and managed_by in ("", MANAGER)
+    own = made.properties is None and managed_by in ("", MANAGER)
     return {
         **({MANAGED_BY: MANAGER} if own else {}),
-        EXTERNAL_SECRET: mark.external_secret,
-        CLUSTER: mark.cluster or None,
-        MADE: mark.made.isoformat(),
-        VERSION: mark.version,
-        PROPERTIES: ALL if mark.properties is None else _fitting_list(mark.properties),
-        ANSWERED: " ".join(mark.answered[:MAX_REQUESTS]) or None,
+        EXTERNAL_SECRET: made.external_secret,
+        CLUSTER: made.cluster or None,
+        MADE: made.made.isoformat(),
+        VERSION: made.version,
+        PROPERTIES: ALL if made.properties is None else _fitting_list(made.properties),
+        ANSWERED: " ".join(made.rotation_ids[:MAX_ROTATION_IDS]) or None,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from vaultsync.core import annotations
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS, REQUEST_LENGTH, Mark
+from vaultsync.core.ownership import MAX_ROTATION_IDS, ROTATION_ID_LENGTH, Ownership
 from vaultsync.core.paths import VaultPath
 from vaultsync.core.vault_state import SecretState
 
@@ -31,22 +31,22 @@ class RotationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class RotationWish:
+class RotationSpec:
     """What one ExternalSecret asks for.
 
     Attributes:
-        after: the age in seconds, 0 for never, None where it leaves that to others.
-        request: names what it asks for at once, the same for as long as the annotation is; "": nothing.
+        max_age: in seconds, 0 for never, None where it leaves that to others.
+        request_id: names what it asks for at once, the same for as long as the annotation is; "": nothing.
     """
 
-    after: float | None = None
-    request: str = ""
+    max_age: float | None = None
+    request_id: str = ""
 
 
-NOTHING_ASKED: Final = RotationWish()
+NO_ROTATION: Final = RotationSpec()
 
 
-def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationWish:
+def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationSpec:
     """Read the annotations annotations.ROTATE_AFTER and annotations.ROTATE.
 
     Args:
@@ -57,8 +57,8 @@ def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationWish:
         RotationError: the age is none, or out of bounds.
     """
     age, word = given.get(annotations.ROTATE_AFTER), given.get(annotations.ROTATE, "")
-    request = sha256(f"{name} {word}".encode()).hexdigest()[:REQUEST_LENGTH] if word else ""
-    return RotationWish(None if age is None else _after(age), request)
+    request_id = sha256(f"{name} {word}".encode()).hexdigest()[:ROTATION_ID_LENGTH] if word else ""
+    return RotationSpec(None if age is None else _max_age(age), request_id)
 
 
 def due_at(path: VaultPath, made: datetime, after: float) -> datetime:
@@ -70,7 +70,7 @@ def due_at(path: VaultPath, made: datetime, after: float) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def next_mark(before: SecretState, made: Mark, *, rotated: bool) -> Mark:
+def next_ownership(before: SecretState, made: Ownership, *, rotated: bool) -> Ownership:
     """The mark for a path on which vaultsync has just written.
 
     Args:
@@ -78,15 +78,15 @@ def next_mark(before: SecretState, made: Mark, *, rotated: bool) -> Mark:
         made: the mark as it would be if nothing else there were vaultsync's.
         rotated: nothing of what was vaultsync's before is left as it was.
     """
-    old = before.mark
-    if old is not None:  # other vaultsyncs, for other objects, may have answered those
-        rest = (request for request in old.answered if request not in made.answered)
-        made = replace(made, answered=(*made.answered, *rest)[:MAX_REQUESTS])
+    old = before.ownership
+    if old is not None:  # other vaultsyncs, for other objects, may have rotation_ids those
+        rest = (request for request in old.rotation_ids if request not in made.rotation_ids)
+        made = replace(made, rotation_ids=(*made.rotation_ids, *rest)[:MAX_ROTATION_IDS])
     if not before.exists:
         return replace(made, properties=None)
-    if old is None or not before.own:
+    if old is None or not before.owned:
         return made
-    properties = None if old.properties is None or made.properties is None else before.own | made.properties
+    properties = None if old.properties is None or made.properties is None else before.owned | made.properties
     if rotated:
         return replace(made, properties=properties, external_secret=old.external_secret)
     return replace(old, version=made.version, properties=properties)
@@ -97,7 +97,7 @@ def is_age(seconds: float) -> bool:
     return seconds == 0 or SHORTEST <= seconds <= LONGEST
 
 
-def _after(text: str) -> float:
+def _max_age(text: str) -> float:
     if text.strip() == NEVER:
         return 0.0
     wrong = f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"'

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
-from vaultsync.core.ownership import Mark
+from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import Mount
 
 
@@ -23,7 +23,7 @@ SENT_WITHIN: Final = timedelta(seconds=2)
 """Vault sends the event of a write within this time."""
 LINES: Final = ".."
 """With this in front gjson reads the whole as lines of JSON."""
-NEVER_THERE: Final = "missing"
+ABSENT: Final = "missing"
 """The token of a path without any version."""
 
 
@@ -37,10 +37,10 @@ class SecretState:
         version: its number, 0 where there is none; the check-and-set parameter of the next write. KV v1: 0.
         subkeys: the names of its keys, nested, leaves None. None where Vault does not tell (KV v1).
         written: when the latest version was written; None where Vault does not tell.
-        metadata_digest: a digest of its custom metadata without vaultsync's mark, "" without any.
-        mark: what vaultsync has made of it, by its own word in the custom metadata; None where that is not known.
+        metadata_digest: a digest of its custom metadata without the ownership, "" without any.
+        ownership: what vaultsync has made of it, by its own word in the custom metadata; None where that is not known.
         managed_by: what the custom metadata says of that, "" if nothing.
-        looked: when Vault was asked for this, by time.monotonic; 0 where it was not, as after a write.
+        read_at: when Vault was asked for this, by time.monotonic; 0 where it was not, as after a write.
     """
 
     mount: Mount
@@ -49,18 +49,18 @@ class SecretState:
     subkeys: Mapping[str, Any] | None = None
     written: datetime | None = None
     metadata_digest: str = ""
-    mark: Mark | None = None
+    ownership: Ownership | None = None
     managed_by: str = ""
-    looked: float = field(default=0.0, compare=False)
+    read_at: float = field(default=0.0, compare=False)
 
     @property
-    def own(self) -> frozenset[str]:
+    def owned(self) -> frozenset[str]:
         """The properties of the latest version that vaultsync has made; none if somebody has written since."""
-        if self.mark is None or not self.exists or self.mark.version != self.token(metadata=False):
+        if self.ownership is None or not self.exists or self.ownership.version != self.fingerprint(metadata=False):
             return frozenset()
-        return self.mark.covers(self.subkeys or {})
+        return self.ownership.covers(self.subkeys or {})
 
-    def token(self, *, metadata: bool) -> str:
+    def fingerprint(self, *, metadata: bool) -> str:
         """Names this state among the secret's states: equal tokens, nothing to read again.
 
         Args:
@@ -68,7 +68,7 @@ class SecretState:
         """
         # with the time: after `kv metadata delete` the versions count from 1 again
         number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
-        base = number if self.exists else f"deleted-{number}" if self.version else NEVER_THERE
+        base = number if self.exists else f"deleted-{number}" if self.version else ABSENT
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
@@ -83,7 +83,7 @@ def parse_time(value: object) -> datetime | None:
     return time if time.tzinfo else None
 
 
-def same_token(known: str, now: str) -> bool:
+def same_fingerprint(known: str, now: str) -> bool:
     """Whether the token of a state names what is known already.
 
     Earlier releases recorded the time of a write's event, a moment after the write. A state that was written at most

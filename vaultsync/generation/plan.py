@@ -22,7 +22,7 @@ from vaultsync.generation.rules import (
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PropertyPlan:
     """One property to be made.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PropertyRequest:
     """An ExternalSecret reads a property, whether it is there or not.
 
     Attributes:
@@ -50,30 +50,32 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class GenerationPlan:
     """What is to be made in one write.
 
     Attributes:
         impossible: properties that can't be made, each with the reason.
     """
 
-    properties: Mapping[str, Wish] = field(default_factory=dict)
+    properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
     impossible: Mapping[str, str] = field(default_factory=dict)
 
 
-def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[str], defaults: Rules) -> Wishes:
+def plan(
+    requests: Sequence[PropertyRequest], missing: frozenset[str], present: frozenset[str], defaults: Rules
+) -> GenerationPlan:
     """What to make for the missing properties, and along with them.
 
     A template and its parts, or the two halves of a key pair, are made in one write or not at all: what exists is
     never read, so nothing can be made of it.
 
     Args:
-        claims: of everybody who may have something created here, the oldest first.
+        requests: of everybody who may have something created here, the oldest first.
         missing: the claimed properties that are to be made.
         present: the properties that exist.
         defaults: the cluster-wide rules.
     """
-    owned = {name: _owner_rules(claims, name) for name in missing}
+    owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
     settled = {name for name, rules in owned.items() if not rules.is_empty}
     needs: dict[str, frozenset[str]] = {}
@@ -82,36 +84,40 @@ def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[
         name = todo.pop()
         needs[name] = rules_of[name].siblings(name)
         for sibling in sorted(needs[name] - settled - present):
-            own = _owner_rules(claims, sibling)
+            own = _owner_rules(requests, sibling)
             rules_of[sibling] = (own if own.rule_for(sibling) else rules_of[name]).over(defaults)
             settled.add(sibling)
             todo.append(sibling)
     impossible = _impossible(needs, present, _halves({name: rules_of[name].rule_for(name) for name in needs}))
-    wishes = {name: _wish(claims, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)}
+    planned = {
+        name: _property_plan(requests, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)
+    }
     try:
-        template_order({name: wish.rule for name, wish in wishes.items()})
+        template_order({name: one.rule for name, one in planned.items()})
     except RuleError as error:  # each object's rules are sound, together they are not
-        templates = [name for name, wish in wishes.items() if isinstance(wish.rule, TemplateRule)]
+        templates = [name for name, one in planned.items() if isinstance(one.rule, TemplateRule)]
         impossible |= dict.fromkeys(templates, str(error))
-        wishes = {name: wishes[name] for name in _closure(missing - impossible.keys(), needs)}
-    return Wishes(wishes, impossible)
+        planned = {name: planned[name] for name in _closure(missing - impossible.keys(), needs)}
+    return GenerationPlan(planned, impossible)
 
 
-def differing(claims: Sequence[Claim]) -> Iterable[tuple[Claim, ObjectName]]:
-    """The claims whose own rule is not the one that counts, each with the older ExternalSecret whose rule does."""
-    owners: dict[str, Claim] = {}
-    for claim in claims:
-        own = claim.rules.rule_for(claim.property)
+def differing(requests: Sequence[PropertyRequest]) -> Iterable[tuple[PropertyRequest, ObjectName]]:
+    """The requests whose own rule is not the one that counts, each with the older ExternalSecret whose rule does."""
+    owners: dict[str, PropertyRequest] = {}
+    for request in requests:
+        own = request.rules.rule_for(request.property)
         if own is None:
             continue
-        owner = owners.setdefault(claim.property, claim)
-        if owner.rules.rule_for(claim.property) != own:
-            yield claim, owner.reader
+        owner = owners.setdefault(request.property, request)
+        if owner.rules.rule_for(request.property) != own:
+            yield request, owner.reader
 
 
-def _owner_rules(claims: Iterable[Claim], name: str) -> Rules:
+def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
     """The rules of the oldest ExternalSecret that reads the property and has a rule for it."""
-    own = (claim.rules for claim in claims if claim.property == name and claim.rules.rule_for(name) is not None)
+    own = (
+        request.rules for request in requests if request.property == name and request.rules.rule_for(name) is not None
+    )
     return next(own, NO_RULES)
 
 
@@ -154,9 +160,11 @@ def _closure(names: Iterable[str], needs: Mapping[str, frozenset[str]]) -> set[s
     return found
 
 
-def _wish(claims: Iterable[Claim], name: str, rules: Rules) -> Wish:
-    encodings = (claim.encoding for claim in claims if claim.property == name and claim.encoding is not Encoding.NONE)
-    return Wish(rules.rule_for(name) or DEFAULT_RULE, next(encodings, Encoding.NONE))
+def _property_plan(requests: Iterable[PropertyRequest], name: str, rules: Rules) -> PropertyPlan:
+    encodings = (
+        request.encoding for request in requests if request.property == name and request.encoding is not Encoding.NONE
+    )
+    return PropertyPlan(rules.rule_for(name) or DEFAULT_RULE, next(encodings, Encoding.NONE))
 
 
 def _incomplete(name: str, there: Iterable[str]) -> str:

@@ -122,7 +122,7 @@ def parse_lease(document: Mapping[str, Any]) -> Lease:
     )
 
 
-def awake() -> float:
+def boottime() -> float:
     """Seconds, monotonic, that go on while the machine sleeps; on Linux those of time.monotonic do not."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
@@ -148,7 +148,7 @@ class Election:
         name: str,
         identity: str,
         fence: Fence,
-        clock: Callable[[], float] = awake,
+        clock: Callable[[], float] = boottime,
         timing: Timing = TIMING,
     ) -> None:
         self._client = client

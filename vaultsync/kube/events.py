@@ -93,7 +93,7 @@ class SpamFilter:
         return allowed
 
 
-class Recorder:
+class EventRecorder:
     """Takes Events at once and writes them in the background, one after another."""
 
     def __init__(

@@ -17,7 +17,7 @@ from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotations import EventReason, Result
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.informers import RESOURCES, Watches
+from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Figures
 from vaultsync.vault.audit import Audit
@@ -54,7 +54,7 @@ class Status:
     stream: EventStream
     audit: Audit
     sources: Sources
-    watches: Watches | None = None
+    watches: InformerManager | None = None
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True
 

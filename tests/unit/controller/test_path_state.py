@@ -89,7 +89,7 @@ def test_metadata_is_read_by_those_who_ask_for_it() -> None:
     paths.observe(A, replace(live(), metadata_digest="x"))
     fetching = external_secret(data=[{"remoteRef": {"key": "a", "metadataPolicy": "Fetch"}}])
     (with_metadata,), (without,) = paths.readings(entry_of(fetching)), paths.readings(entry_of(external_secret("a")))
-    assert with_metadata.token != without.token
+    assert with_metadata.fingerprint != without.fingerprint
 
 
 def test_v1_changes_are_counted() -> None:
@@ -102,7 +102,7 @@ def test_v1_changes_are_counted() -> None:
     (after,) = paths.readings(one)
     paths.start_watching(NOON)
     (missed,) = paths.readings(one)
-    assert len({before.token, after.token, missed.token}) == 3
+    assert len({before.fingerprint, after.fingerprint, missed.fingerprint}) == 3
 
 
 def test_v2_versions_need_no_counting() -> None:
@@ -151,10 +151,10 @@ def test_any_change_under_a_listing_is_another_token() -> None:
     tokens = []
     for state in (live(), live(version=2), gone(2), live(version=3)):
         paths.observe(A, state)
-        tokens += [found.token for found in paths.readings(one)]
+        tokens += [found.fingerprint for found in paths.readings(one)]
     paths.observe(path("secret/data/b"), live())
     paths.update_listing(PREFIX, path("secret/data/b"))
-    tokens += [found.token for found in paths.readings(one)]
+    tokens += [found.fingerprint for found in paths.readings(one)]
     assert len(set(tokens)) == 5
     paths.forget_listing(PREFIX)
     assert paths.readings(one) == []

@@ -42,10 +42,10 @@ from vaultsync.controller.vault_events import EVENT_SPACING, MAX_DEFERRED, RECHE
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
+    ConditionNotWritten,
     KubeConflict,
     KubeDenied,
     KubeUnavailable,
-    ReportNotWritten,
     VaultDenied,
     VaultRejected,
     VaultRequestFailed,
@@ -636,7 +636,7 @@ def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict 
     async def test() -> None:
         engine = Engine()
         engine.writer.fail_report = error
-        with pytest.raises(ReportNotWritten):
+        with pytest.raises(ConditionNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         with pytest.raises(type(error)):
             await engine.syncer.reconcile(APP)
@@ -654,7 +654,7 @@ def test_a_seed_is_recorded_although_its_report_fails() -> None:
     async def test() -> None:
         engine = Engine()
         engine.writer.fail_report = KubeDenied("403 on status")
-        with pytest.raises(ReportNotWritten):
+        with pytest.raises(ConditionNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         assert engine.recorder.reasons() == ["Seeded"]
 

@@ -20,7 +20,7 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ExternalSecret
-from vaultsync.core.ownership import parse_mark
+from vaultsync.core.ownership import parse_ownership
 from vaultsync.core.paths import VaultPath
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
@@ -90,7 +90,7 @@ def test_a_seed_is_marked_behind_the_values_once() -> None:
             await engine.passes(asked())
         there = engine.vault.secrets[A].custom_metadata
         assert (there["managed-by"], there["vaultsync-external-secret"]) == ("vaultsync", "dev-1/app")
-        assert parse_mark(there) is not None
+        assert parse_ownership(there) is not None
         assert engine.vault.marks[A] == 1
 
     run(test())

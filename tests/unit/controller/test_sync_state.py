@@ -46,7 +46,7 @@ def test_what_is_pending(
     state = SyncState("uid", tokens)
     assert state.pending_changes(recorded, [one]) == ({"a": "2"} if is_pending else {}), case
     if not is_pending:
-        assert state.tokens == {"a": "2"}
+        assert state.fingerprints == {"a": "2"}
 
 
 def test_only_what_is_new_is_named() -> None:

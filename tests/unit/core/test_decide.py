@@ -10,7 +10,7 @@ from tests.unit.build import NOON, V1, external_secret, gone, live, namespace, p
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.decide import Decision, History, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
 from vaultsync.core.vault_state import Presence, SecretState, presence
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.plan import PropertyPlan
 
 HERE = path("secret/data/a")
 WANTED, NOT_ASKED, REFUSED = SeedChoice.WANTED, SeedChoice.NOT_ASKED, SeedChoice.REFUSED
@@ -18,7 +18,7 @@ SEEDED, RECREATED = EventReason.SEEDED, EventReason.RECREATED
 
 
 def seed(*properties: str, cas: int = 0, patch: bool = False, reason: EventReason = SEEDED) -> Seed:
-    return Seed({name: Wish() for name in properties}, cas, patch, reason)
+    return Seed({name: PropertyPlan() for name in properties}, cas, patch, reason)
 
 
 CASES: list[tuple[str, SecretState, list[Reader], Seed | None]] = [

@@ -1,4 +1,4 @@
-"""core/rules: what the annotation may say, what it means, and in which words the rest is refused."""
+"""generation/rules: what the annotation may say, what it means, and in which words the rest is refused."""
 
 import json
 from typing import Any

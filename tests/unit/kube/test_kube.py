@@ -25,11 +25,12 @@ from vaultsync.core.errors import (
     KubeUnavailable,
     VaultsyncError,
 )
-from vaultsync.core.external_secret import Report
+from vaultsync.core.external_secret import CreatedCondition
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
-from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, Recorder, SpamFilter
-from vaultsync.kube.external_secrets import ExternalSecretWriter, Served, served
+from vaultsync.kube.discovery import ServedVersion, discover
+from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, EventRecorder, SpamFilter
+from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.informer import Informer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -523,7 +524,9 @@ def test_the_best_served_version(versions: list[str] | None, best: str | None) -
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == (Served(best, takes_condition=False) if best else None)
+            assert await discover(client, waits=(0.0, 0.0)) == (
+                ServedVersion(best, takes_condition=False) if best else None
+            )
 
     run(main())
 
@@ -550,12 +553,12 @@ def test_whether_the_crd_takes_the_condition(schema: object, takes: bool) -> Non
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == Served("v1", takes)
+            assert await discover(client, waits=(0.0, 0.0)) == ServedVersion("v1", takes)
 
     run(main())
 
 
-REPORT = Report(True, "Success", "created secret/a")
+REPORT = CreatedCondition(True, "Success", "created secret/a")
 
 
 def writing(takes_condition: bool) -> list[tuple[str, Json]]:
@@ -621,7 +624,7 @@ def test_the_filter_remembers_a_limited_number_of_objects() -> None:
 
 
 def recording(
-    record: Callable[[Recorder], None], forgotten: bool = False, down: int = 0
+    record: Callable[[EventRecorder], None], forgotten: bool = False, down: int = 0
 ) -> list[tuple[str, str, Json]]:
     """What the recorder sends."""
     sent: list[tuple[str, str, Json]] = []
@@ -636,7 +639,7 @@ def recording(
 
     async def main() -> None:
         async with client_of(handler) as client:
-            recorder = Recorder(client)
+            recorder = EventRecorder(client)
             record(recorder)
             task = asyncio.create_task(recorder.run())
             await eventually(lambda: not recorder._waiting)
@@ -650,7 +653,7 @@ def recording(
 
 
 def test_the_same_event_again_raises_the_count() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for _ in range(3):
             recorder.record(external_secret("a"), EventReason.SEED_FAILED, "denied")
         recorder.record(external_secret("a"), EventReason.SEEDED, "created")
@@ -665,7 +668,7 @@ def test_the_same_event_again_raises_the_count() -> None:
 
 
 def test_an_event_that_the_api_server_has_dropped_is_made_anew() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for _ in range(2):
             recorder.record(external_secret("a"), EventReason.SEEDED, "created")
 
@@ -673,7 +676,7 @@ def test_an_event_that_the_api_server_has_dropped_is_made_anew() -> None:
 
 
 def test_a_lost_event_harms_nothing() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for number in range(2):
             recorder.record(external_secret("a"), EventReason.SEEDED, f"created {number}")
 
@@ -681,7 +684,7 @@ def test_a_lost_event_harms_nothing() -> None:
 
 
 def test_a_long_name_and_message_are_cut_to_what_the_api_takes() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         recorder.record(external_secret("a", name="n" * 253), EventReason.SEEDED, "m" * 5000)
 
     ((_, _, body),) = recording(record)

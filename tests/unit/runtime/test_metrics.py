@@ -25,7 +25,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.measure import CODES, Histogram
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.kube.informers import RESOURCES
+from vaultsync.kube.informer_manager import RESOURCES
 from vaultsync.runtime.metrics import Figures, Metrics
 from vaultsync.vault.canary import CanaryResult
 from vaultsync.vault.source_selector import Source

@@ -12,7 +12,7 @@ from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
 from vaultsync.kube.client import connect
-from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.kube.informer_manager import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, InformerManager
 from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
@@ -37,7 +37,7 @@ def kubeconfig(tmp_path: Path) -> str:
     return str(file)
 
 
-def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[None]]) -> None:
+def with_status(kubeconfig: str, test: Callable[[Status, InformerManager], Awaitable[None]]) -> None:
     """All parts, wired and not started; and watches of which nothing is listed."""
 
     async def main() -> None:
@@ -46,7 +46,7 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
         app = App(settings, kube, Stop())
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
+                watches = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
@@ -66,7 +66,7 @@ def told(status: Status) -> dict[str, Part]:
 
 
 def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.unserved = "no CRDs"
         parts = told(status)
         assert parts.keys() == {"role", "kubernetes", "vault", "source"}
@@ -83,7 +83,7 @@ def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
 
 
 def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.watches = watches
         assert told(status)["role"] == Part("role", "leading")
         status.is_leading = lambda: False
@@ -95,7 +95,7 @@ def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig
 
 
 def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.watches, watches._started = watches, True
         informer, _ = watches._running[EXTERNAL_SECRETS, ""]
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
@@ -107,7 +107,7 @@ def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubecon
 
 
 def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert told(status)["vault"] == Part("vault", "answers")
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
         status.vault._requester.failures.trouble = "it returns 503"
@@ -128,7 +128,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 
 
 def test_another_replica_may_lead(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert status.figures().leading
         status.is_leading = lambda: False
         assert not status.figures().leading

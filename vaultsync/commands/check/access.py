@@ -1,10 +1,8 @@
 """Who vaultsync is to the API server and what that lets it do, asked without doing it: for `vaultsync check`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from vaultsync.commands.check.rbac import Question
-from vaultsync.core import annotations
 from vaultsync.core.errors import KubeDenied, KubeNotFound
 from vaultsync.kube.client import KubeClient
 
@@ -52,27 +50,6 @@ async def namespaces(client: KubeClient, labels: str) -> tuple[str, ...]:
     """The names of the Namespaces that a label selector selects."""
     items = (await client.get("/api/v1/namespaces", {"labelSelector": labels})).get("items") or ()
     return tuple(str(_mapping(_mapping(item).get("metadata")).get("name", "")) for item in items)
-
-
-async def resources(client: KubeClient, versions: Sequence[str]) -> dict[str, frozenset[str]]:
-    """The resources of external-secrets.io by served version; names only of the first of the given ones that is there.
-
-    Args:
-        client: of anybody.
-        versions: those that are of use, best first.
-    """
-    try:
-        group = await client.get(f"/apis/{annotations.GROUP}")
-    except KubeNotFound:
-        return {}
-    served = [str(version.get("version")) for version in group.get("versions") or () if isinstance(version, dict)]
-    best = next((version for version in versions if version in served), None)
-    return {version: await _resources(client, version) if version == best else frozenset() for version in served}
-
-
-async def _resources(client: KubeClient, version: str) -> frozenset[str]:
-    listed = (await client.get(f"/apis/{annotations.GROUP}/{version}")).get("resources") or ()
-    return frozenset(str(one.get("name")) for one in listed if isinstance(one, dict))
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -49,9 +49,10 @@ from vaultsync.core.external_secret import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.generation.rules import PolicyRule
+from vaultsync.kube import discovery
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
-from vaultsync.kube.informers import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Watches
+from vaultsync.kube.discovery import SUPPORTED_VERSIONS, ServedVersion
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, InformerManager
 from vaultsync.vault.api import CAPABILITIES, LOOK_UP, POLICY_NAME, SYS_AUDIT, Token
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -240,19 +241,21 @@ class Checkup:
         else:
             await self._list(client, best.version)
 
-    async def _served(self, client: KubeClient) -> Served | None:
+    async def _served(self, client: KubeClient) -> ServedVersion | None:
         """What of external-secrets.io is served; None where it is of no use."""
         try:
-            found = await access.resources(client, SERVED_VERSIONS)
+            versions = await discovery.served_versions(client)
+            best = discovery.preferred(versions)
+            kinds = await discovery.resources(client, best) if best else frozenset()
         except KubeDenied as error:
             self._add(Line(Name.CRDS, Mark.FAILED, check.cut(str(error)), NO_DISCOVERY))
             return None
-        line = check.crds(found, SERVED_VERSIONS, (EXTERNAL_SECRETS, STORES, CLUSTER_STORES))
+        found = {version: kinds if version == best else frozenset[str]() for version in versions}
+        line = check.crds(found, SUPPORTED_VERSIONS, (EXTERNAL_SECRETS, STORES, CLUSTER_STORES))
         self._add(line)
-        if line.mark is not Mark.OK:
+        if line.mark is not Mark.OK or best is None:
             return None
-        version = next(version for version in SERVED_VERSIONS if version in found)
-        return Served(version, await takes_condition(client, version))
+        return ServedVersion(best, await discovery.takes_condition(client, best))
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Ask for each right; returns a resource that may not be listed, "" where all may."""
@@ -290,7 +293,7 @@ class Checkup:
     async def _list(self, client: KubeClient, version: str) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, client, version, self._asking.selection, self._survey, once=True).start()
+                await InformerManager(tasks, client, version, self._asking.selection, self._survey, once=True).start()
         except* VaultsyncError as errors:
             self._unlisted, self._no_list = Name.STORES, first_reason(errors)
 

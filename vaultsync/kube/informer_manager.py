@@ -31,7 +31,7 @@ EXTERNAL_SECRETS: Final = "externalsecrets"
 RESOURCES: Final = (NAMESPACES, CLUSTER_STORES, STORES, EXTERNAL_SECRETS)
 
 
-class Listener(Protocol):
+class EventHandler(Protocol):
     """Who is told of what is seen, by calls that do not block."""
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
@@ -56,7 +56,7 @@ class Listener(Protocol):
         """The API server answers again after it did not."""
 
 
-class Watches:
+class InformerManager:
     """All informers, each a task.
 
     Args:
@@ -71,7 +71,7 @@ class Watches:
         client: KubeClient,
         version: str,
         selection: Selection,
-        listener: Listener,
+        listener: EventHandler,
         once: bool = False,
     ) -> None:
         self._tasks = tasks

@@ -20,6 +20,7 @@ from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.auth_methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -157,7 +158,7 @@ def test_no_redirect_leaves_tls_even_to_a_configured_address(
 
 
 async def reason_of_no_stream(access: VaultAccess) -> str:
-    stream = EventStream(Login(access, BY_TOKEN), lambda: None, lambda _: None)
+    stream = EventStream(Login(access, BY_TOKEN), lambda: None, lambda _: None, Metrics())
     changed = asyncio.Event()
     stream.on_change = changed.set
     task = asyncio.create_task(stream.run())

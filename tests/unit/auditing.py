@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.unit.build import Anything, audit_line, canary_line, run
+from tests.unit.build import Anything, audit_line, canary_line, run, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit
 
 DELETE_A, DELETE_B = (audit_line("delete", f"secret/metadata/{name}") + b"\n" for name in ("a", "b"))
@@ -50,6 +51,7 @@ class Receiving:
         self.connected: list[bool] = []
         self.is_away = False
         self.known: Callable[[VaultPath], bool] = lambda _: True
+        self.metrics = Metrics()
         self.audit = Audit(
             access,
             interval,
@@ -57,6 +59,7 @@ class Receiving:
             self._knows,
             self.gaps.append,
             self.events.append,
+            self.metrics,
             is_only=is_only,
         )
         self.audit.on_change = lambda: self.connected.append(self.audit.is_connected)
@@ -74,6 +77,10 @@ class Receiving:
     def paths(self) -> list[str]:
         """The paths of KV v2 that it reported, without the beginning."""
         return [event.path.path.removeprefix("secret/data/") for event in self.events if event.kind.startswith("kv-v2")]
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a metric."""
+        return sample(self.metrics, name, **labels) or 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -27,6 +27,7 @@ from vaultsync.core.external_secret import (
 )
 from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.vault_state import SecretState
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
@@ -162,6 +163,11 @@ class Clock:
 
     def forward(self, seconds: float) -> None:
         self.now += seconds
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The value of one sample, None if it is not exported. The prefix `vaultsync_` of its name is left out."""
+    return metrics.registry.get_sample_value(f"vaultsync_{name}", labels)
 
 
 def path(text: str, namespace: str = "") -> VaultPath:

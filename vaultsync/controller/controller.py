@@ -6,7 +6,6 @@ into: done, postponed, retried or given up. What a pass does is the reconcilers'
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +15,7 @@ from loguru import logger
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import FailureScopes
 from vaultsync.controller.index import Index, Key
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.rescans import AuditRescans, MountRescans
@@ -56,8 +56,6 @@ class Controller:
         clock: seconds, monotonic.
 
     Attributes:
-        passes: how many have ended, by kind and result.
-        resyncs: how many rescans have begun.
         on_rescan: is called before paths are read because anything may have changed, for example their mounts.
         caught_up: is set after the first pass over everything that was known at the start of `work`.
     """
@@ -70,6 +68,7 @@ class Controller:
         path_reconciler: PathReconciler,
         external_secret_reconciler: ExternalSecretReconciler,
         resync: float,
+        metrics: ControllerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
@@ -78,6 +77,7 @@ class Controller:
         self._path_reconciler = path_reconciler
         self._external_secret_reconciler = external_secret_reconciler
         self._resync = resync
+        self._metrics = metrics
         self._clock = clock
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: RESCAN_WORKERS}
@@ -87,8 +87,6 @@ class Controller:
         self._audit_rescans = AuditRescans(self._rescan_after_gap)
         self._mount_rescans = MountRescans(self._rescan_mounts)
         self.on_rescan: Callable[[], None] = ignore
-        self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
-        self.resyncs = 0
         self.caught_up = asyncio.Event()
         self._is_working = False
         self._started = 0.0
@@ -181,7 +179,7 @@ class Controller:
 
     def enqueue_all(self) -> None:
         """Give every path and listing a pass, after all that is urgent."""
-        self.resyncs += 1
+        self._metrics.resyncs.inc()
         self.on_rescan()
         self._enqueue((*self._index.paths(), *self._index.prefixes()))
 
@@ -303,7 +301,7 @@ class Controller:
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for busy paths
             self._scopes.end(key)
-        self.passes[KINDS[type(key)], result] += 1
+        self._metrics.reconciles.labels(KINDS[type(key)], result).inc()
         if isinstance(key, VaultPath):
             self._events.end_pass(key)
         self._add(followers, self._priority_of(followers, priority))

@@ -4,7 +4,6 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
@@ -19,7 +19,6 @@ from vaultsync.core.annotations import EventReason, Refusal
 from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
-from vaultsync.core.measure import Histogram
 
 
 class Writer(Protocol):
@@ -42,12 +41,6 @@ class ExternalSecretReconciler:
     Args:
         clock: seconds, monotonic.
         dry_run: writer and recorder send nothing; the log says so.
-
-    Attributes:
-        force_syncs: how many the API server has accepted.
-        refusals: how many reports of a failure were written, by reason.
-        heard_to_synced: seconds from the arrival of a Vault event to the force-sync.
-        made_to_ready: seconds from a write in Vault until external-secrets is Ready again.
     """
 
     def __init__(
@@ -58,6 +51,7 @@ class ExternalSecretReconciler:
         writer: Writer,
         recorder: Recorder,
         clock: Callable[[], float],
+        metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:
         self._index = index
@@ -67,16 +61,13 @@ class ExternalSecretReconciler:
         self._recorder = recorder
         self._clock = clock
         self._dry_run = dry_run
-        self.force_syncs = 0
-        self.refusals = Counter({refusal.value: 0 for refusal in Refusal})
-        self.heard_to_synced = Histogram()
-        self.made_to_ready = Histogram()
+        self._metrics = metrics
 
     def refreshed(self, external_secret: ExternalSecret) -> None:
         """The informer has a new version of the object: external-secrets may have read what vaultsync wrote."""
         state = self._syncs.get(external_secret.name)
         if state is not None and (since := state.record_refresh(external_secret)) is not None:
-            self.made_to_ready.observe(self._clock() - since)
+            self._metrics.seed_to_ready.observe(self._clock() - since)
 
     async def reconcile(self, name: ObjectName) -> float:
         """One pass over an ExternalSecret, while no pass over its paths runs.
@@ -145,7 +136,7 @@ class ExternalSecretReconciler:
         self._record(entry, delivery.events)
         if report is not None and not report.ok and unreported is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
-            self.refusals[state.refusal or Refusal.IMPOSSIBLE] += 1
+            self._metrics.refusals.labels(state.refusal or Refusal.IMPOSSIBLE).inc()
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if changes:
             self._finish_force_sync(entry, changes, delivery, started)
@@ -158,9 +149,9 @@ class ExternalSecretReconciler:
     def _finish_force_sync(self, entry: Entry, changes: dict[str, str], delivery: Delivery, started: float) -> None:
         now = self._clock()
         if not self._dry_run:
-            self.force_syncs += 1
+            self._metrics.force_syncs.inc()
             if delivery.received_at != NEVER:
-                self.heard_to_synced.observe(now - delivery.received_at)
+                self._metrics.event_to_force_sync.observe(now - delivery.received_at)
         if not delivery.events:  # "Seeded" and "Recreated" imply it
             self._record(entry, [(EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(changes))}")])
         logger.info(

@@ -12,6 +12,7 @@ from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
 from vaultsync.controller.index import Entry, Index, Key
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Vault, log_fields
@@ -50,6 +51,7 @@ class PathReconciler:
         seed_paths: SeedPaths,
         budget: SeedBudget,
         ownership: OwnershipWriter,
+        metrics: ControllerMetrics,
         cluster: str = "",
         dry_run: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -61,10 +63,10 @@ class PathReconciler:
         self._evaluator = PathEvaluator(index, paths, vault, seed_paths)
         self._budget = budget
         self._ownership = ownership
-        self._writer = SecretWriter(vault, ownership, cluster, clock)
+        self._writer = SecretWriter(vault, ownership, metrics, cluster, clock)
         self._dry_run = dry_run
         self._clock = clock
-        self.made = self._writer.made
+        self._metrics = metrics
 
     async def reconcile(self, path: VaultPath) -> tuple[set[ObjectName], float]:
         """One pass over a path.
@@ -170,6 +172,7 @@ class PathReconciler:
         namespace = readers[0].name.namespace
         wait = self._budget.take(namespace)
         if wait > 0:
+            self._metrics.new_paths_put_off.inc()
             self._paths.observe(path, state)
             text = (
                 f"{logical(state.mount, path.path)} is missing; namespace {namespace} has used up the new paths that "
@@ -177,6 +180,7 @@ class PathReconciler:
             )
             self._record_problems(path, _same_for_all(readers, text, Refusal.SEED_BUDGET))
             raise BudgetSpent(text, wait)
+        self._metrics.new_paths.inc()
 
     def _seconds_until_due(self, decision: Decision) -> float:
         if decision.due is not None:

@@ -4,7 +4,6 @@ Nothing about ExternalSecrets or their reports enters; path_reconciler has that.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.controller.evaluate import VaultReader
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason
@@ -73,18 +73,22 @@ class SecretWriter:
         ownership: records in Vault what vaultsync wrote.
         cluster: the name of this cluster, for the ownership metadata.
         clock: seconds, monotonic.
-
-    Attributes:
-        made: how many writes Vault has applied, by reason.
     """
 
-    def __init__(self, vault: Vault, ownership: OwnershipWriter, cluster: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        ownership: OwnershipWriter,
+        metrics: ControllerMetrics,
+        cluster: str,
+        clock: Callable[[], float],
+    ) -> None:
         self._vault = vault
         self._ownership = ownership
+        self._metrics = metrics
         self._cluster = cluster
         self._clock = clock
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
-        self.made: Counter[EventReason] = Counter()
 
     async def write(
         self, path: VaultPath, before: SecretState, work: Seed | Rotation, readers: tuple[Reader, ...]
@@ -175,7 +179,7 @@ class SecretWriter:
     def _finish(self, path: VaultPath, before: SecretState, applied: AppliedWrite, **how: object) -> AppliedWrite:
         """Count the write, log it, and have its ownership recorded in Vault."""
         work, after = applied.work, applied.after
-        self.made[work.reason] += 1
+        self._metrics.writes[work.reason].inc()
         if after.written is not None:  # KV v1 has no metadata
             self._record_ownership(path, before, applied, after.written)
         logger.info(

@@ -17,16 +17,12 @@ class SeedBudget:
     Args:
         per_hour: new paths an hour and namespace, 0 for no limit.
         clock: seconds, monotonic.
-
-    Attributes:
-        taken, refused: how many paths were allowed, and how often one was not.
     """
 
     def __init__(self, per_hour: int, clock: Callable[[], float]) -> None:
         self._buckets: TokenBuckets[str] | None = None
         if per_hour:
             self._buckets = TokenBuckets(per_hour / HOUR, per_hour, clock)
-        self.taken = self.refused = 0
 
     def take(self, namespace: str) -> float:
         """Count one new path.
@@ -34,9 +30,4 @@ class SeedBudget:
         Returns:
             0.0 if it is allowed, else the seconds until it will be.
         """
-        wait = 0.0 if self._buckets is None else self._buckets.take(namespace)
-        if wait:
-            self.refused += 1
-        else:
-            self.taken += 1
-        return wait
+        return 0.0 if self._buckets is None else self._buckets.take(namespace)

@@ -16,6 +16,7 @@ import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     KubeConflict,
     KubeDenied,
@@ -26,7 +27,6 @@ from vaultsync.core.errors import (
     VaultsyncError,
 )
 from vaultsync.core.fence import Fence
-from vaultsync.core.measure import Requests
 
 CONNECTIONS: Final = 0
 """No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
@@ -50,7 +50,7 @@ class NoKubeConfig(Exception):
 
 
 async def connect(
-    kubeconfig: str | None, timeout: float, read_only: bool = False, fence: Fence | None = None
+    kubeconfig: str | None, timeout: float, read_only: bool = False, count_request: CountRequest = ignore
 ) -> "KubeClient":
     """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
 
@@ -58,7 +58,7 @@ async def connect(
         kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
         timeout: seconds for one request.
         read_only: the client sends nothing that writes.
-        fence: stands before what writes.
+        count_request: counts each request.
 
     Raises:
         NoKubeConfig: there is no usable configuration.
@@ -77,7 +77,7 @@ async def connect(
     # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
-    return KubeClient(ApiClient(configuration), timeout, read_only, fence)
+    return KubeClient(ApiClient(configuration), timeout, read_only, count_request=count_request)
 
 
 async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
@@ -102,13 +102,20 @@ class KubeClient:
     What writes raises NotLeading, and is not sent, where there is a fence and it is closed.
     """
 
-    def __init__(self, api: ApiClient, timeout: float, read_only: bool = False, fence: Fence | None = None) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        timeout: float,
+        read_only: bool = False,
+        fence: Fence | None = None,
+        count_request: CountRequest = ignore,
+    ) -> None:
         self._api = api
         self._read_only = read_only
         self._fence = fence
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         self.server = str(api.configuration.host)
-        self.requests = Requests()
+        self._count_request = count_request
 
     async def close(self) -> None:
         """Close every connection."""
@@ -116,8 +123,8 @@ class KubeClient:
 
     def fenced(self, fence: Fence | None) -> "KubeClient":
         """The same, its requests counted together, with what it writes passed through a fence."""
-        made = KubeClient(self._api, 0, self._read_only, fence)
-        made._timeout, made.requests = self._timeout, self.requests
+        made = KubeClient(self._api, 0, self._read_only, fence, self._count_request)
+        made._timeout = self._timeout
         return made
 
     def unfenced(self, timeout: float) -> "KubeClient":
@@ -226,7 +233,7 @@ class KubeClient:
             status = response.status
             return response
         finally:
-            self.requests.count(kind, status)
+            self._count_request(kind, status)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from vaultsync.kube.informer_manager import InformerManager
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
 from vaultsync.runtime.lifecycle import Stop, report_callback
-from vaultsync.runtime.metrics import Figures, Metrics
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import in_words
 from vaultsync.runtime.term import Term, spare_collection
 
@@ -50,8 +50,9 @@ async def run(settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(report_callback)
     for name, fix in removed_variables(os.environ).items():
         logger.warning("a variable has no effect any more", variable=name, to_do=fix)
-    kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, stop, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+    metrics = Metrics()
+    kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run, metrics.count_kube_request)
+    app = App(settings, kube, stop, metrics, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
     try:
         await app.run()
     finally:
@@ -67,10 +68,11 @@ class App:
     Args:
         kube: not fenced.
         stop: ends `run`.
+        metrics: of this process; `kube` counts with them.
         identity: of this process in the election.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, identity: str = "") -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, metrics: Metrics, identity: str = "") -> None:
         self._settings = settings
         self._kube = kube
         self._stop = stop
@@ -79,9 +81,9 @@ class App:
         self._served: ServedVersion | None = None
         self._watches: InformerManager | None = None
         self._label = wiring.leader_label(settings, kube)
-        self.term = Term(settings, kube, self._index, stop)
-        self._metrics = Metrics(self._figures)
-        self._health = Health(self._parts, self._metrics.text)
+        self._metrics = metrics
+        self.term = Term(settings, kube, self._index, stop, metrics)
+        self._health = Health(self._parts, self._metrics_text)
 
     async def run(self) -> None:
         """Start in order: health server, informers, the election, then the term; run until asked to stop.
@@ -112,8 +114,9 @@ class App:
         await self.term.close()
         await self._kube.close()
 
-    def _figures(self) -> Figures:
-        return self.term.status.figures()
+    def _metrics_text(self) -> bytes:
+        self.term.status.report(self._metrics)
+        return self._metrics.text()
 
     def _parts(self) -> Iterator[Part]:
         return self.term.status.parts()
@@ -205,11 +208,10 @@ class App:
         return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
 
     async def _begin_anew(self) -> None:
-        """Replace the term that has ended; no counter goes back."""
+        """Replace the term that has ended."""
         await self.term.close()
-        with self._metrics.kept():
-            self.term = Term(self._settings, self._kube, self._index, self._stop)
-            self._tell_term()
+        self.term = Term(self._settings, self._kube, self._index, self._stop, self._metrics)
+        self._tell_term()
 
     def _tell_term(self) -> None:
         """Hand over what is known of Kubernetes."""

@@ -8,18 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync import __version__
 from vaultsync.controller.controller import Controller
-from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
-from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
-from vaultsync.core.annotations import EventReason, Result
-from vaultsync.kube.client import KubeClient
+from vaultsync.core.annotations import Result
 from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
-from vaultsync.runtime.metrics import Figures
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -44,13 +39,9 @@ class Status:
 
     index: Index
     syncs: SyncStates
-    budget: SeedBudget
-    reconciler: PathReconciler
-    syncer: ExternalSecretReconciler
     controller: Controller
     vault: VaultClient
     login: Login
-    kube: KubeClient
     stream: EventStream
     audit: Audit
     sources: Sources
@@ -58,45 +49,26 @@ class Status:
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True
 
-    def figures(self) -> Figures:
-        """What there is to tell Prometheus."""
-        last_events = {Source.EVENTS.value: self.stream.last_event, Source.AUDIT.value: self.audit.last_event}
-        return Figures(
-            version=__version__,
-            leading=self.is_leading(),
-            passes=self.controller.passes,
-            queue_depth=self.controller.backlog(),
-            queue_oldest=self.controller.oldest(),
-            queue_failing=self.controller.failing(),
-            seeds=self.reconciler.made[EventReason.SEEDED],
-            recreations=self.reconciler.made[EventReason.RECREATED],
-            rotations=self.reconciler.made[EventReason.ROTATED],
-            force_syncs=self.syncer.force_syncs,
-            heard_to_synced=self.syncer.heard_to_synced,
-            made_to_ready=self.syncer.made_to_ready,
-            awaited=max(0.0, time.monotonic() - self.syncs.awaited_since()),
-            refusals=self.syncer.refusals,
-            blocked=self.syncs.blocked(),
-            new_paths=self.budget.taken,
-            new_paths_put_off=self.budget.refused,
-            resyncs=self.controller.resyncs,
-            external_secrets=len(self.index.names()),
-            paths=len(self.index.paths()),
-            stream_connected=self.stream.is_connected,
-            stream_deaf=self.stream.deaf,
-            audit_connected=self.audit.is_connected,
-            audit_lost=self.audit.lost,
-            canaries=self.audit.canary.results,
-            sources={one.value: one is self.sources.current for one in Source if one is not Source.AUTO},
-            events={Source.EVENTS.value: self.stream.events, Source.AUDIT.value: self.audit.events},
-            last_events={source: at for source, at in last_events.items() if at is not None},
-            events_not_understood=self.stream.not_understood,
-            vault_reachable=not self._vault_trouble(),
-            token_ends_at=self.login.ends_at,
-            watches_lost={resource: len(lost) for resource, lost in self._lost().items()},
-            vault_requests=self.vault.requests.counts(),
-            kube_requests=self.kube.requests.counts(),
-        )
+    def report(self, metrics: Metrics) -> None:
+        """Set the gauges that show the state of these parts."""
+        controller, syncs, current = self.controller, self.syncs, self.sources.current
+        metrics.leading.set(self.is_leading())
+        metrics.external_secrets.set(len(self.index.names()))
+        metrics.paths.set(len(self.index.paths()))
+        metrics.queue_depth.set(controller.backlog())
+        metrics.queue_oldest.set(controller.oldest())
+        metrics.queue_failing.set(controller.failing())
+        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - syncs.awaited_since()))
+        for reason, number in syncs.blocked().items():
+            metrics.blocked_external_secrets.labels(reason).set(number)
+        for source in (Source.EVENTS, Source.AUDIT, Source.POLL):
+            metrics.source.labels(source.value).set(source is current)
+        metrics.stream_connected.set(self.stream.is_connected)
+        metrics.audit_connected.set(self.audit.is_connected)
+        metrics.vault_reachable.set(not self._vault_trouble())
+        metrics.vault_token_expiry.timestamp = self.login.ends_at
+        for resource, lost in self._lost().items():
+            metrics.watches_lost.labels(resource).set(len(lost))
 
     def parts(self) -> Iterator[Part]:
         """How each part is; only the first lists are waited for (see runtime.health). A standby asks Vault nothing."""

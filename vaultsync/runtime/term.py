@@ -33,6 +33,7 @@ from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import Status
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
@@ -56,6 +57,7 @@ class Term:
         kube: the process's client; this term's copy passes its writes through the fence.
         index: the process's.
         stop: says how long the end of the term may take.
+        metrics: the process's.
 
     Attributes:
         fence: open while this process leads; None where nobody is elected, as there is no other replica.
@@ -64,13 +66,14 @@ class Term:
         status: what these parts say of themselves.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
         self.fence = Fence(boottime) if settings.lease and not settings.dry_run else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
-        self._vault = VaultClient(self._login, self.fence)
+        self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
+        metrics.last_event_timestamp.clear()
         self._recorder = EventRecorder(self._kube)
         paths, syncs = PathStates(), SyncStates()
         loop = asyncio.get_running_loop()
@@ -84,16 +87,19 @@ class Term:
             wiring.seed_paths(settings),
             budget,
             self._marker,
+            metrics,
             settings.cluster,
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = ExternalSecretReconciler(index, paths, syncs, self.writer, self._recorder, loop.time, settings.dry_run)
-        self.controller = Controller(index, paths, syncs, reconciler, syncer, settings.resync)
+        syncer = ExternalSecretReconciler(
+            index, paths, syncs, self.writer, self._recorder, loop.time, metrics, settings.dry_run
+        )
+        self.controller = Controller(index, paths, syncs, reconciler, syncer, settings.resync, metrics)
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed)
+        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed, metrics)
         self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
             wiring.audit_access(settings),
@@ -102,6 +108,7 @@ class Term:
             index.knows,
             self._audit_gap,
             self._audited,
+            metrics,
             is_only=settings.source is Source.AUDIT,
         )
         self._audit.on_mounts = self.controller.mounts_changed
@@ -113,13 +120,9 @@ class Term:
         self.status = Status(
             index=index,
             syncs=syncs,
-            budget=budget,
-            reconciler=reconciler,
-            syncer=syncer,
             controller=self.controller,
             vault=self._vault,
             login=self._login,
-            kube=kube,
             stream=self._stream,
             audit=self._audit,
             sources=self._sources,

@@ -26,6 +26,7 @@ from vaultsync.vault.audit_hints import Hint, HintQueue, LimitedLog, Sender, Tok
 from vaultsync.vault.audit_stream import Connection, Lines, StreamListener
 from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
 from vaultsync.vault.canary import Canary, CanaryResult
+from vaultsync.vault.metrics import SourceMetrics
 
 FOLLOW_SECONDS: Final = 0.02
 """Between two looks at the end of the file."""
@@ -61,9 +62,6 @@ class Audit:
     Attributes:
         on_change: called when `is_connected` changes.
         on_mounts: called for each changed mount that a verified sender reports; must not block.
-        events: how many changes entries have reported.
-        last_event: when the last one came, in seconds since 1970, None before the first.
-        lost: how many entries are known to be lost.
         canary: proves that entries arrive.
     """
 
@@ -75,6 +73,7 @@ class Audit:
         knows: Callable[[VaultPath], bool],
         on_gap: Callable[[bool], None],
         on_event: Callable[[VaultEvent], None],
+        metrics: SourceMetrics,
         *,
         is_only: bool = False,
     ) -> None:
@@ -101,10 +100,8 @@ class Audit:
         low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
-        self.canary = Canary(ask, canary_interval, self._canary_ended)
-        self.events = 0
-        self.last_event: float | None = None
-        self.lost = 0
+        self._metrics = metrics
+        self.canary = Canary(ask, canary_interval, self._canary_ended, metrics)
         self.on_change: Callable[[], None] = _nothing
         self.on_mounts: Callable[[MountChange], None] = _nothing
 
@@ -229,8 +226,8 @@ class Audit:
         if entry.mounts is not None and is_trusted:
             self.on_mounts(entry.mounts)
         if entry.events and is_trusted:  # one change, even where it may be one in either version of KV
-            self.events += 1
-            self.last_event = time.time()
+            self._metrics.events.labels("audit").inc()
+            self._metrics.last_event_timestamp.labels("audit").set_to_current_time()
         events = tuple(event for event in entry.events if self._knows(event.path))
         if not is_trusted:  # the state of a path in KV v1 does not show whether a write there is true
             events = tuple(event for event in events if not event.is_unversioned_write)
@@ -365,7 +362,7 @@ class Audit:
             self.on_change()
 
     def _lose(self, number: int, words: str) -> None:
-        self.lost += number
+        self._metrics.audit_lost.inc(number)
         self._log("WARNING", words, lost=number)
         self._on_gap(True)
 

@@ -6,7 +6,7 @@ answers, so that an entry that is not there soon after the answer was not delive
 
 import asyncio
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import VaultDenied, VaultsyncError
 from vaultsync.core.events import CANARY_PATH
+from vaultsync.vault.metrics import SourceMetrics
 
 WAIT_SECONDS: Final = (1.0, 2.0, 3.0)
 """For the entry of each attempt: a network may lose one datagram."""
@@ -44,22 +45,25 @@ class Canary:
 
     Attributes:
         nonces: of the last canaries, as they are at the end of an entry's path.
-        results: how many ended how.
     """
 
     def __init__(
-        self, ask: Callable[[str], Awaitable[None]], interval: float, on_result: Callable[[CanaryResult, int], bool]
+        self,
+        ask: Callable[[str], Awaitable[None]],
+        interval: float,
+        on_result: Callable[[CanaryResult, int], bool],
+        metrics: SourceMetrics,
     ) -> None:
         self._ask = ask
         self._interval = interval
         self._on_result = on_result
+        self._metrics = metrics
         self._recent: deque[str] = deque(maxlen=NONCES)
         self._is_requested = asyncio.Event()
         self._has_arrived = asyncio.Event()
         self._outstanding: set[str] = set()
         self._missed = 0
         self.nonces: tuple[bytes, ...] = ()
-        self.results = Counter({result.value: 0 for result in CanaryResult})
 
     def request(self) -> None:
         """Send one soon: a sender is new, or an entry is missing."""
@@ -80,7 +84,7 @@ class Canary:
         while True:
             self._is_requested.clear()
             result = await self._one()
-            self.results[result.value] += 1
+            self._metrics.canaries.labels(result.value).inc()
             is_news = self._on_result(result, self._missed)
             if result is CanaryResult.UNANSWERED:
                 was_requested = await self._wait(FIRST_PACE, min(next(retries), self._interval))

@@ -15,9 +15,9 @@ from typing import Any, Final
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
-from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.untrusted import mapping
 from vaultsync.core.vault_state import SecretState
@@ -49,16 +49,18 @@ class VaultClient:
     Args:
         login: has the token.
         fence: is checked before each write.
+        count_request: counts each request; any thread may call it.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
         on_own_write: called on the loop for each write of values that Vault has accepted.
-        requests: counts the requests.
     """
 
-    def __init__(self, login: Login, fence: Fence | None = None, *, waits: bool = False) -> None:
+    def __init__(
+        self, login: Login, fence: Fence | None = None, count_request: CountRequest = ignore, *, waits: bool = False
+    ) -> None:
         self._login = login
-        self._requester = Requester(login, waits=waits)
+        self._requester = Requester(login, count_request, waits=waits)
         self._mounts = Mounts(self._requester)
         self._writes = PendingWrites(fence)
         self._truncated: set[FindPrefix] = set()
@@ -67,11 +69,6 @@ class VaultClient:
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
-
-    @property
-    def requests(self) -> Requests:
-        """Counts the requests."""
-        return self._requester.requests
 
     @property
     def trouble(self) -> str:

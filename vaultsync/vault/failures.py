@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
+from vaultsync.core.callbacks import CountRequest
 from vaultsync.core.errors import (
     RedirectRefused,
     VaultFailure,
@@ -19,7 +20,6 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     VaultUntrusted,
 )
-from vaultsync.core.measure import Requests
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Health
 from vaultsync.vault.redirects import Redirects
@@ -63,16 +63,16 @@ class Failures:
 
     Args:
         access: where Vault is.
-        requests: counts the requests.
+        count_request: counts the requests.
         follows: the redirects to follow.
 
     Attributes:
         trouble: why Vault as a whole is unavailable, "" while it is not; a text that names no path.
     """
 
-    def __init__(self, access: VaultAccess, requests: Requests, follows: Redirects | None = None) -> None:
+    def __init__(self, access: VaultAccess, count_request: CountRequest, follows: Redirects | None = None) -> None:
         self._address = access.address
-        self._requests = requests
+        self._count_request = count_request
         self._hvac = transport.client(replace(access, timeout=min(access.timeout, TIMEOUT)), 1, follows=follows)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault-health")
         self._lock = asyncio.Lock()
@@ -193,7 +193,7 @@ class Failures:
         headers = {"X-Vault-Namespace": namespace} if namespace else {}
         send = partial(self._hvac.adapter.request, "get", f"/v1/{path}", headers=headers)
         try:
-            return counted(send, self._address, "GET", self._requests)
+            return counted(send, self._address, "GET", self._count_request)
         finally:
             self._hvac.adapter.close()  # the next request is far away
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from vaultsync.core.callbacks import CountRequest
 from vaultsync.core.errors import (
     RedirectRefused,
     RequestImpossible,
@@ -20,7 +21,6 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.measure import Requests
 from vaultsync.core.paths import unsendable_reason
 from vaultsync.vault import transport
 from vaultsync.vault.failures import Failures
@@ -44,14 +44,14 @@ class Requester:
 
     Args:
         login: has the token, and replaces it when Vault refuses it.
+        count_request: counts each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
         failures: find the scope of a failed request.
-        requests: counts the requests.
     """
 
-    def __init__(self, login: Login, *, waits: bool) -> None:
+    def __init__(self, login: Login, count_request: CountRequest, *, waits: bool) -> None:
         self._login = login
         self._waits = waits
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
@@ -59,8 +59,8 @@ class Requester:
         self._idle: asyncio.TimerHandle | None = None
         self._limiter = RateLimiter(time.monotonic)
         self._free = asyncio.Semaphore(THREADS)
-        self.requests = Requests()
-        self.failures = Failures(login.access, self.requests, login.redirects)
+        self._count_request = count_request
+        self.failures = Failures(login.access, count_request, login.redirects)
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""
@@ -158,7 +158,7 @@ class Requester:
             answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return counted(send, self._login.access.address, method.upper(), self.requests)
+        return counted(send, self._login.access.address, method.upper(), self._count_request)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import HTTPError
 
+from vaultsync.core.callbacks import CountRequest
 from vaultsync.core.errors import (
     RedirectRefused,
     RequestImpossible,
@@ -16,7 +17,6 @@ from vaultsync.core.errors import (
     VaultUnavailable,
     VaultUntrusted,
 )
-from vaultsync.core.measure import Requests
 from vaultsync.vault.transport import Answer
 
 LONGEST_PATH: Final = 500
@@ -67,14 +67,14 @@ def answered(send: Callable[[], Answer], address: str) -> Answer:
     raise failure  # out of the except block: what is raised there may hold values and the token
 
 
-def counted(send: Callable[[], Answer], address: str, method: str, requests: Requests) -> Answer:
+def counted(send: Callable[[], Answer], address: str, method: str, count_request: CountRequest) -> Answer:
     """The same as `answered`, and the request is counted by its status, 0 where there is no answer.
 
     Args:
         send: one request through hvac.
         address: of Vault, for messages.
         method: of HTTP, in capitals.
-        requests: where it is counted.
+        count_request: counts it.
 
     Raises:
         VaultUnavailable, RequestImpossible: as `answered`.
@@ -88,7 +88,7 @@ def counted(send: Callable[[], Answer], address: str, method: str, requests: Req
         status = error.status
         raise
     finally:
-        requests.count(method, status)
+        count_request(method, status)
     return answer
 
 

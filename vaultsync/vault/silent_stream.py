@@ -12,6 +12,7 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.writes import OwnWrite
 
 DEAF_SECONDS: Final = 5.0
@@ -34,12 +35,11 @@ class Deafness:
 
     Attributes:
         is_unproven: a subscription was deaf, and no event has arrived since.
-        detections: how often a subscription was found deaf.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: SourceMetrics) -> None:
+        self._metrics = metrics
         self.is_unproven = False
-        self.detections = 0
         self._found = asyncio.Event()
         self._since: float | None = None
         self._recent: OrderedDict[Write, float] = OrderedDict()
@@ -109,7 +109,7 @@ class Deafness:
         self._forget_awaited()
         pause = next(self._pauses)
         self._paused_until = _now() + pause
-        self.detections += 1
+        self._metrics.stream_deaf.inc()
         self.is_unproven = True
         self._found.set()
         logger.warning(

@@ -20,6 +20,7 @@ from vaultsync.core.paths import clean_namespace
 from vaultsync.core.redirects import STATUSES
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.login import Login
+from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.silent_stream import Deafness
 from vaultsync.vault.writes import OwnWrite
 
@@ -57,9 +58,6 @@ class EventStream:
         is_unanswered: whether the last attempt found nobody at Vault's address.
         reason: why it is not subscribed, "" as long as it is or was not tried.
         on_change: called when one of these changes.
-        events: how many were understood.
-        not_understood: how many were not.
-        last_event: when the last one came, in seconds since 1970, None before the first.
     """
 
     def __init__(
@@ -67,15 +65,15 @@ class EventStream:
         login: Login,
         on_connect: Callable[[], None],
         on_event: Callable[[VaultEvent], None],
+        metrics: SourceMetrics,
     ) -> None:
         self._login = login
         self._access = login.access
         self._on_connect = on_connect
         self._on_event = on_event
-        self._deafness = Deafness()
-        self.events = 0
-        self.not_understood = 0
-        self.last_event: float | None = None
+        self._metrics = metrics
+        self._deafness = Deafness(metrics)
+        self._not_understood = 0
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
@@ -87,11 +85,6 @@ class EventStream:
     def is_unproven(self) -> bool:
         """Whether a subscription was deaf, and no event has arrived since."""
         return self._deafness.is_unproven
-
-    @property
-    def deaf(self) -> int:
-        """How often a subscription was found deaf."""
-        return self._deafness.detections
 
     def wrote(self, own: OwnWrite) -> None:
         """Vault has accepted an own write: the stream has to report it."""
@@ -166,12 +159,13 @@ class EventStream:
             try:
                 event = parse_event(frame, self._access.namespace)
             except BadFrame as error:
-                self.not_understood += 1
-                if self.not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
-                    logger.warning("an event was not understood", reason=str(error), so_far=self.not_understood)
+                self._metrics.events_not_understood.inc()
+                self._not_understood += 1
+                if self._not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self._not_understood)
                 continue
-            self.events += 1
-            self.last_event = time.time()
+            self._metrics.events.labels("events").inc()
+            self._metrics.last_event_timestamp.labels("events").set_to_current_time()
             if self._deafness.received(event):
                 logger.info("Vault's event stream delivers events again", vault=self._access.address)
                 self._is(connected=True)

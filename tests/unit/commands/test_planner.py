@@ -31,6 +31,7 @@ from vaultsync.generation.generate import Encoding
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import parse_rules
 from vaultsync.kube.client import KubeClient
+from vaultsync.runtime.metrics import Metrics
 
 SEED = {"vaultsync.io/seed": "true"}
 MINE = SeedPaths.parse(("*/{namespace}/**",))
@@ -235,7 +236,7 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     [finding] = explained.findings
     paths, syncs = PathStates(), SyncStates()
     ownership, budget = OwnershipWriter(paths, cluster.vault), SeedBudget(0, lambda: 0.0)
-    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership)
+    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
     [where] = cluster.index.paths()
     run(reconciler.reconcile(where))
     assert (finding.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
@@ -249,7 +250,9 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster.index.put(one)
     budget, paths, syncs = SeedBudget(1, lambda: 0.0), PathStates(), SyncStates()
     ownership = OwnershipWriter(paths, cluster.vault)
-    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, dry_run=True)
+    reconciler = PathReconciler(
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
+    )
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not syncs.of(one).has_events

@@ -22,6 +22,7 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.kube.client import KubeClient
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.api import Token
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
@@ -120,7 +121,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
                 return KubeClient(ApiClient(configuration), 5.0, read_only=True)
 
             try:
-                stream = EventStream(own, lambda: None, lambda _: None)
+                stream = EventStream(own, lambda: None, lambda _: None, Metrics())
                 checkup = Checkup(asking(address), own, vault, stream, index, survey)
                 return await checkup.run(connect), servers.asked
             finally:

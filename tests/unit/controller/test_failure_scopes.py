@@ -260,7 +260,7 @@ def test_a_limited_rate_is_no_failure_and_each_path_comes_back_at_its_turn() -> 
             await asyncio.sleep(7.0 - 4.0 + FIRST_ATTEMPT)
             assert engine.asked("odd") == 2 * MANY
             assert engine.controller.failing() == 0
-            assert engine.controller.passes["path", "put_off"] == 2 * MANY
+            assert engine.count("reconciles_total", kind="path", result="put_off") == 2 * MANY
             assert engine.syncs.of(engine.index._entries[APP].object).failures == {}
             engine.error = None
             await asyncio.sleep(7.1)

@@ -24,6 +24,7 @@ from tests.unit.build import (
     path,
     run,
     run_ahead,
+    sample,
     store,
     wrote,
 )
@@ -57,6 +58,7 @@ from vaultsync.core.external_secret import ExternalSecret, ObjectName, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.poll import Poller
 
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
@@ -79,17 +81,24 @@ class Engine:
     def __init__(
         self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
     ) -> None:
-        self.clock = LoopClock()
+        self.clock, self.metrics = LoopClock(), Metrics()
         self.seed_paths, self.budget = seed_paths, SeedBudget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index = Index(frozenset({server_identity(ADDRESS)}), mode)
         self.paths, self.syncs = PathStates(), SyncStates()
         self.reconciler = self.made_reconciler(self.vault)
         self.syncer = ExternalSecretReconciler(
-            self.index, self.paths, self.syncs, self.writer, self.recorder, self.clock
+            self.index, self.paths, self.syncs, self.writer, self.recorder, self.clock, self.metrics
         )
         self.controller = Controller(
-            self.index, self.paths, self.syncs, self.reconciler, self.syncer, resync=3600, clock=self.clock
+            self.index,
+            self.paths,
+            self.syncs,
+            self.reconciler,
+            self.syncer,
+            resync=3600,
+            metrics=self.metrics,
+            clock=self.clock,
         )
         self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
@@ -106,8 +115,13 @@ class Engine:
             self.seed_paths,
             self.budget,
             self.ownership,
+            self.metrics,
             clock=self.clock,
         )
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a metric, 0 if it is not exported."""
+        return sample(self.metrics, name, **labels) or 0.0
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
         """Vault tells of what has just happened."""
@@ -789,7 +803,7 @@ def test_a_forged_event_is_at_most_one_look(where: str, kind: str, request_id: s
             await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
             assert (len(engine.writer.writes), engine.vault.looks[path(where)]) == (writes, looks + 1)
             assert engine.recorder.events == []
-            assert engine.syncer.heard_to_synced.count == 0
+            assert engine.count("event_to_force_sync_seconds_count") == 0
 
     run_ahead(test())
 

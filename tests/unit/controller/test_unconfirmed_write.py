@@ -107,7 +107,7 @@ def test_a_creation_without_a_response_is_reported_marked_and_rotated_like_any_o
         await engine.passes(asked())
         first = value(engine)
         assert engine.recorder.reasons() == ["Seeded"]
-        assert engine.reconciler.made[EventReason.SEEDED] == 1
+        assert engine.count("seeds_total") == 1
         assert len(engine.writer.force_syncs(APP)) == 1
         await engine.ownership.flush()
         assert engine.vault.secrets[A].custom_metadata["managed-by"] == "vaultsync"

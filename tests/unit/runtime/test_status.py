@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.build import run
+from tests.unit.build import run, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
@@ -16,6 +16,7 @@ from vaultsync.kube.informer_manager import EXTERNAL_SECRETS, NAMESPACES, RESOUR
 from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
 from vaultsync.vault.source_selector import Source
 
@@ -43,7 +44,7 @@ def with_status(kubeconfig: str, test: Callable[[Status, InformerManager], Await
     async def main() -> None:
         settings = Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", vault_token="t0ken", kubeconfig=kubeconfig)
         kube = await connect(kubeconfig, 1.0)
-        app = App(settings, kube, Stop())
+        app = App(settings, kube, Stop(), Metrics())
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
@@ -59,6 +60,12 @@ def with_status(kubeconfig: str, test: Callable[[Status, InformerManager], Await
             await app.close()
 
     run(main())
+
+
+def gauge(status: Status, name: str, **labels: str) -> float | None:
+    metrics = Metrics()
+    status.report(metrics)
+    return sample(metrics, name, **labels)
 
 
 def told(status: Status) -> dict[str, Part]:
@@ -89,7 +96,7 @@ def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig
         status.is_leading = lambda: False
         assert told(status)["role"] == Part("role", "standby")
         assert told(status).keys() == {"role", *RESOURCES}
-        assert not status.figures().leading
+        assert gauge(status, "leading") == 0
 
     with_status(kubeconfig, test)
 
@@ -101,7 +108,8 @@ def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubecon
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
             informer.trouble = result
             assert told(status)[EXTERNAL_SECRETS] == Part(EXTERNAL_SECRETS, says, is_well=False)
-            assert status.figures().watches_lost == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
+            lost_watches = {resource: gauge(status, "watches_lost", resource=resource) for resource in RESOURCES}
+            assert lost_watches == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
 
     with_status(kubeconfig, test)
 
@@ -112,7 +120,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
         status.vault._requester.failures.trouble = "it returns 503"
         assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
-        assert not status.figures().vault_reachable
+        assert gauge(status, "vault_reachable") == 0
         status.vault._requester.failures.trouble, status.stream.is_unanswered = "", True
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
         status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
@@ -120,7 +128,8 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
             status.sources._current = source
             assert told(status)["source"] == Part("source", says)
-        assert status.figures().sources == {"events": False, "audit": False, "poll": True}
+        active = {source: gauge(status, "source", source=source) for source in ("events", "audit", "poll")}
+        assert active == {"events": 0, "audit": 0, "poll": 1}
         status.sources._current = Source.AUDIT
         assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
 
@@ -129,8 +138,8 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 
 def test_another_replica_may_lead(kubeconfig: str) -> None:
     async def test(status: Status, watches: InformerManager) -> None:
-        assert status.figures().leading
+        assert gauge(status, "leading") == 1
         status.is_leading = lambda: False
-        assert not status.figures().leading
+        assert gauge(status, "leading") == 0
 
     with_status(kubeconfig, test)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.build import logged, path, run, run_ahead
 from vaultsync.core.events import VaultEvent
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.silent_stream import DEAF_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, MAX_RECENT, SETTLE_SECONDS, Deafness
 from vaultsync.vault.writes import OwnWrite
@@ -29,7 +30,7 @@ def subscribed(test: Callable[[Deafness], Awaitable[None]]) -> None:
     """With a subscription that is old enough to deliver."""
 
     async def main() -> None:
-        made = Deafness()
+        made = Deafness(Metrics())
         made.subscribed()
         await asyncio.sleep(SETTLE_SECONDS)
         try:
@@ -38,6 +39,11 @@ def subscribed(test: Callable[[Deafness], Awaitable[None]]) -> None:
             made.unsubscribed()
 
     run_ahead(main())
+
+
+def detections(made: Deafness) -> float:
+    [family] = made._metrics.stream_deaf.collect()
+    return family.samples[0].value
 
 
 async def is_found(made: Deafness, within: float) -> bool:
@@ -60,9 +66,9 @@ def test_an_own_write_that_does_not_appear_shows_a_deaf_stream() -> None:
     async def test(made: Deafness) -> None:
         made.wrote(write())
         assert not await is_found(made, DEAF_SECONDS - 0.1)
-        assert (made.is_unproven, made.detections) == (False, 0)
+        assert (made.is_unproven, detections(made)) == (False, 0)
         assert await is_found(made, 0.2)
-        assert (made.is_unproven, made.detections) == (True, 1)
+        assert (made.is_unproven, detections(made)) == (True, 1)
         (line,) = lines
         assert "Vault's event stream is deaf" in line
         assert "secret/data/a" in line
@@ -86,7 +92,7 @@ def test_one_that_appears_before_or_after_its_response_shows_that_it_is_not(vers
         if not early:
             made.received(told)
         assert not await is_found(made, 100)
-        assert made.detections == 0
+        assert detections(made) == 0
 
     subscribed(test)
 
@@ -156,7 +162,7 @@ def test_deafness_that_repeats_is_looked_for_more_and_more_seldom_until_an_own_w
         loop = asyncio.get_running_loop()
         times: list[float] = []
 
-        async def detections(until: float) -> None:
+        async def repeat(until: float) -> None:
             version = 1
             while loop.time() < until:
                 version += 1
@@ -166,7 +172,7 @@ def test_deafness_that_repeats_is_looked_for_more_and_more_seldom_until_an_own_w
                     times.append(loop.time())
                     await again(made)
 
-        await detections(loop.time() + 24 * 3600)
+        await repeat(loop.time() + 24 * 3600)
         gaps = [after - before for before, after in pairwise(times)]
         assert FIRST_PAUSE / 2 <= gaps[0] <= FIRST_PAUSE + DEAF_SECONDS + 3
         assert len(times) <= 10 + 24 * 2
@@ -178,7 +184,7 @@ def test_deafness_that_repeats_is_looked_for_more_and_more_seldom_until_an_own_w
         made.received(event(6))
         made.wrote(own)
         before = len(times)
-        await detections(loop.time() + 60)
+        await repeat(loop.time() + 60)
         assert len(times) - before >= 3
 
     subscribed(test)
@@ -186,13 +192,13 @@ def test_deafness_that_repeats_is_looked_for_more_and_more_seldom_until_an_own_w
 
 def test_while_the_process_was_held_up_events_may_wait_to_be_read() -> None:
     async def test() -> None:
-        made = Deafness()
+        made = Deafness(Metrics())
         made.subscribed()
         await asyncio.sleep(0.05)
         made.wrote(write())
         time.sleep(0.5)  # noqa: ASYNC251 — as if the process was stopped
         await asyncio.sleep(0.05)
-        assert not made.detections
+        assert detections(made) == 0
         assert await is_found(made, 1)
 
     with pytest.MonkeyPatch.context() as patched:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.build import logged, login, run_ahead
 from vaultsync.config.audit_access import AuditAccess
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
@@ -30,7 +31,7 @@ class Stream(EventStream):
     runs = False
 
     def __init__(self) -> None:
-        super().__init__(login(), nothing, nothing)
+        super().__init__(login(), nothing, nothing, Metrics())
 
     async def run(self) -> None:
         self.runs = True
@@ -55,7 +56,7 @@ class Device(Audit):
     def __init__(self, *, is_configured: bool) -> None:
         nobody: Any = nothing  # its canaries are not sent
         access = AuditAccess("127.0.0.1:1" if is_configured else "")
-        super().__init__(access, 300.0, nobody, nobody, nothing, nothing)
+        super().__init__(access, 300.0, nobody, nobody, nothing, nothing, Metrics())
 
     async def run(self) -> None:
         await asyncio.Event().wait()

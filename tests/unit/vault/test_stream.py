@@ -13,9 +13,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, login, path, run
+from tests.unit.build import eventually, logged, login, path, run, sample
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault import stream
 from vaultsync.vault.stream import EventStream, stream_uri
@@ -39,7 +40,8 @@ class Listener:
         self.told: list[tuple[bool, bool]] = []
         self.reasons: list[str] = []
         self.login = login(address, namespace=namespace, servers=servers)
-        self.stream = EventStream(self.login, self.connected, self.events.append)
+        self.metrics = Metrics()
+        self.stream = EventStream(self.login, self.connected, self.events.append, self.metrics)
         self.stream.on_change = self.changed
 
     def connected(self) -> None:
@@ -155,9 +157,11 @@ def test_garbage_is_passed_over() -> None:
     async def test(listener: Listener) -> None:
         await eventually(lambda: listener.events)
         assert listener.connects == 1
-        assert (listener.stream.events, listener.stream.not_understood) == (1, 6)
-        assert listener.stream.last_event is not None
-        assert abs(listener.stream.last_event - time.time()) < 10
+        assert sample(listener.metrics, "events_total", source="events") == 1
+        assert sample(listener.metrics, "events_not_understood_total") == 6
+        last_event = sample(listener.metrics, "last_event_timestamp_seconds", source="events")
+        assert last_event is not None
+        assert abs(last_event - time.time()) < 10
 
     against(handler, test)
 
@@ -251,7 +255,8 @@ def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> Non
         await eventually(lambda: len(subscriptions) == 2)
         assert subscriptions[0].close_code is not None
         await eventually(lambda: listener.connects == 2)
-        assert (found.is_connected, found.is_unproven, found.deaf) == (False, True, 1)
+        assert (found.is_connected, found.is_unproven) == (False, True)
+        assert sample(listener.metrics, "stream_deaf_total") == 1
         assert found.reason == deafness.REASON
         assert listener.events == []
         release.set()
@@ -275,7 +280,8 @@ def test_a_stream_that_reports_the_own_write_is_kept() -> None:
         await eventually(lambda: listener.connects == 1)
         listener.stream.wrote(own_write())
         await asyncio.sleep(0.3)
-        assert (listener.connects, listener.stream.deaf) == (1, 0)
+        assert listener.connects == 1
+        assert sample(listener.metrics, "stream_deaf_total") == 0
 
     against(handler, test)
 
@@ -615,7 +621,8 @@ def test_a_vault_that_comes_later_is_found() -> None:
         listener = Listener(f"http://127.0.0.1:{port}")
         async with listener.running():
             await eventually(lambda: listener.stream.is_unanswered)
-            assert (listener.connects, listener.stream.last_event) == (0, None)
+            assert listener.connects == 0
+            assert sample(listener.metrics, "last_event_timestamp_seconds", source="events") is None
             async with serve(stay, "127.0.0.1", port, close_timeout=0.1):
                 await eventually(lambda: listener.connects == 1)
                 assert not listener.stream.is_unanswered

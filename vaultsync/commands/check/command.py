@@ -20,6 +20,7 @@ from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import connect
 from vaultsync.runtime import logging, parts
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
 
@@ -88,7 +89,7 @@ async def check(settings: Settings) -> Checked:
     """
     login = parts.login(settings)
     vault, index = VaultClient(login, waits=True), parts.index(settings)
-    stream = EventStream(login, ignore, ignore)
+    stream = EventStream(login, ignore, ignore, Metrics())
     survey = Survey(index, vault, parts.seed_paths(settings), settings.seed)
     try:
         checkup = Checkup(_asking(settings), login, vault, stream, index, survey)

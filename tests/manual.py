@@ -19,6 +19,8 @@ README = (PROJECT / "README.md").read_text()
 DOCS = PROJECT / "docs"
 SET_UP = ("README.md", "docs/**/*.md", "deploy/**/*", "vaultsync/**/*.py")
 """What names an audit device to set up, `check --print-setup` among it."""
+LOGS = "kubectl -n vaultsync logs -l app.kubernetes.io/name=vaultsync --tail=-1"
+"""How the manual reads the logs of all replicas."""
 DEVICE_COMMAND = re.compile(r"audit enable [^\n]*\bsocket\b((?:[^\n]*\\\n)*[^\n]*)")
 DEVICE_OPTION = re.compile(r"\b(socket_type|write_timeout|prefix|skip_test)=(\w+)")
 ON_ONE_MACHINE = re.compile(r"address=(127\.|localhost|\[::1\]|/)")

@@ -38,7 +38,8 @@ exit codes: 0 listed, and deleted if asked to; 1 failed, or not all could be see
 POLICY: Final = """Prints the smallest Vault policy for the settings of `vaultsync run`, for `vault policy write`.
 It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS, VAULTSYNC_SOURCE and VAULT_NAMESPACE, and asks
 nobody: neither Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount":
-name yours.
+name yours. OpenBao, and Vault before 1.15, refuse what it grants for the event stream (`subscribe`): with
+VAULTSYNC_SOURCE=audit or poll it leaves that out.
 
 exit codes: 0 printed, 2 a wrong argument or setting
 """

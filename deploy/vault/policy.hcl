@@ -3,7 +3,7 @@
 # It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.
 
 # The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
-# to which it may `subscribe` (from 1.15). A Vault without it, and OpenBao, do not know that word: for these print a
+# to which it may `subscribe` (from 1.15). Vault before 1.15, and OpenBao, do not know that word: for these print a
 # policy with VAULTSYNC_SOURCE=audit or poll.
 path "sys/events/subscribe/*" {
   capabilities = ["read"]

@@ -51,11 +51,8 @@ def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:
         # Vault is in no pod, and is told what it would find there; a folder for its log
         own: f"kubernetes_host={server.address} kubernetes_ca_cert=@ca.crt",
         "/vault/logs/audit.log": str(folder / "audit.log"),
-        # the overlay that the manual has one make is the kustomization of this folder
-        "apply -k deploy/base": "apply -k .",
-        "apply -k deploy/token": "apply -k .",
         # no controller empties and removes namespaces here
-        "delete -k deploy/base": "delete --wait=false -k .",
+        "delete -k .": "delete --wait=false -k .",
         "delete namespace": "delete --wait=false namespace",
     }
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.test_healing import another
-from tests.manual import DOCS, adapted, commands, objects, run, section
+from tests.manual import DOCS, LOGS, adapted, commands, objects, run, section
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import POLICY, PROJECT
 from tests.testbed.place import Place
@@ -27,8 +27,10 @@ TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text().split("## U
 NAMESPACE = "dev-1"
 HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
-    "kubectl -n vaultsync logs deploy/vaultsync": 'cat "$LOG"',
+    LOGS: 'cat "$LOG"',
 }
+ASKS_A_POD = re.compile(r"kubectl -n vaultsync (exec|logs)\b")
+"""Without pods `kubectl logs` with a selector finds nothing, and succeeds: none of these may be left."""
 
 
 @pytest.fixture
@@ -58,6 +60,7 @@ def test_the_commands_work(page: str, shop: Place, env: dict[str, str]) -> None:
     for block in commands(TEXTS[page]):
         command = adapted(block, {NAMESPACE: shop.name, **HERE})
         command = re.sub("^vaultsync ", 'VAULT_TOKEN="$OWN_TOKEN" vaultsync ', command, flags=re.MULTILINE)
+        assert not ASKS_A_POD.search(command), command
         assert run(shop.testbed, command, env=env).strip(), command
     if page == "rotation":
         found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")

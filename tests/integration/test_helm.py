@@ -34,6 +34,7 @@ from vaultsync.core.annotations import LEADER_LABEL
 
 PATIENCE = 60.0
 RELEASE = "vaultsync"
+AUDIT_ENABLE = re.compile(r"vault audit enable -path=(\S+ socket \S+ \S+)")
 APPLY = ("apply", "--server-side", "--force-conflicts", "-f", "-")
 RBAC = "rbac.authorization.k8s.io/v1"
 
@@ -867,6 +868,29 @@ class TestRelease:
         assert "vault audit enable -path=vaultsync socket socket_type=udp write_timeout=10ms" in notes
         assert "get service vaultsync-audit -o jsonpath='{.spec.clusterIP}'):8220" in notes
         assert "networkPolicy.enabled" in notes
+
+    def test_the_notes_print_no_device_that_sends_by_tcp_to_another_machine(self, release: Release) -> None:
+        """It would block Vault while vaultsync is down; nor one that sends to a Service which leads nowhere."""
+
+        def told(listen: str, tls: str = "") -> str:
+            return " ".join(release("upgrade", audit={"listen": listen, "tlsSecret": tls}).split())
+
+        release("install")
+        for listen in ("tcp:0.0.0.0:9220", "0.0.0.0:9220", "tcp:[::]:9220", "tcp:192.0.2.1:9220"):
+            notes = told(listen)
+            assert "vault audit enable" not in notes
+            assert f"WARNING: audit.listen={listen} takes entries by TCP" in notes
+            assert "audit.listen=udp:0.0.0.0:9220" in notes
+            notes = told(listen, "audit-tls")
+            assert AUDIT_ENABLE.findall(notes) == ["vaultsync socket address=127.0.0.1:PORT socket_type=tcp"]
+            assert "port 9220 of the Service vaultsync-audit" in notes
+        for listen in ("udp:127.0.0.1:9220", "tcp:127.0.0.1:9220", "127.8.8.8:9220", "udp:[::1]:9220"):
+            notes = told(listen)
+            assert "vault audit enable" not in notes
+            assert "Set audit.listen=udp:0.0.0.0:9220" in notes
+        assert "audit device" not in told("unix:/run/audit")
+        [device] = AUDIT_ENABLE.findall(told("udp:0.0.0.0:9220"))
+        assert device.startswith("vaultsync socket socket_type=udp ")
 
 
 def heals(place: Place, process: VaultsyncProcess) -> None:

@@ -28,7 +28,7 @@ _MOUNT: Final = "it must be the path of a KV v2 mount, or PATH=v1 for one of KV 
 
 _STREAM: Final = """\
 The event stream (community 1.13 to 1.15, Enterprise from 1.16). Vault sends a token the events of those paths only
-to which it may `subscribe` (from 1.15). A Vault without it, and OpenBao, do not know that word: for these print a
+to which it may `subscribe` (from 1.15). Vault before 1.15, and OpenBao, do not know that word: for these print a
 policy with VAULTSYNC_SOURCE=audit or poll."""
 _SEED: Final = """\
 KV v2: create a missing value and add a missing key, always with check-and-set.

@@ -12,11 +12,23 @@ WRITE_TIMEOUT: Final = "10ms"
 own subnet, until ARP gives up. The default is 2 s."""
 SERVICE_IP: Final = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
 """Not the Service's name: while the port is closed the device dials again and again, and would wait for DNS."""
-ENABLE: Final = (
-    f'vault audit enable -path=vaultsync socket address="{SERVICE_IP}:8220" '
-    f"socket_type=udp write_timeout={WRITE_TIMEOUT}"
-)
+OUTSIDE: Final = "a Vault outside the cluster needs the address of the load balancer in its place: docs/install.md"
+"""Of the Service's clusterIP."""
+PORT: Final = 8220
+"""That of deploy/base."""
 _HOST_AND_PORT: Final = re.compile(r"(?:(?P<transport>udp|tcp):)?(?P<host>\S*):(?P<port>\d{1,5})")
+
+
+def enable_to_service(port: int = PORT) -> str:
+    """The command that enables the device to the Service `vaultsync-audit`, and who needs another address.
+
+    Args:
+        port: where vaultsync listens, and so the Service's.
+    """
+    return (
+        f'vault audit enable -path=vaultsync socket address="{SERVICE_IP}:{port}" '
+        f"socket_type=udp write_timeout={WRITE_TIMEOUT} # {OUTSIDE}"
+    )
 
 
 class Transport(Enum):
@@ -52,6 +64,14 @@ class AuditAddress:
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def can_block(self, *, has_tls: bool = False) -> bool:
+        """Whether a device that sends here has Vault wait while this can't be reached: by TCP, from another machine.
+
+        Args:
+            has_tls: whether it takes TLS alone. Vault's device speaks none, so it sends to a tunnel on its own machine.
+        """
+        return self.transport is Transport.TCP and not self.is_loopback and not has_tls
 
     def __str__(self) -> str:
         if self.transport is Transport.UNIX:

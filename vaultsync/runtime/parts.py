@@ -34,7 +34,7 @@ def login(settings: Settings) -> Login:
 
 
 def audit_access(settings: Settings) -> AuditAccess:
-    """Where and how Vault's audit device is heard."""
+    """Where and how the entries of Vault's audit device are received."""
     return AuditAccess(
         listen=settings.audit_listen,
         file=settings.audit_file,

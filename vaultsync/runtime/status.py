@@ -15,7 +15,7 @@ from vaultsync.core.annotations import Result
 from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.vault.audit import Audit
+from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.source_selector import Source, Sources
@@ -64,6 +64,7 @@ class Status:
         for source in (Source.EVENTS, Source.AUDIT, Source.POLL):
             metrics.source.labels(source.value).set(source is current)
         metrics.stream_connected.set(self.stream.is_connected)
+        metrics.audit_configured.set(self.audit.is_configured)
         metrics.audit_connected.set(self.audit.is_connected)
         metrics.vault_reachable.set(not self._vault_trouble())
         metrics.vault_token_expiry.timestamp = self.login.ends_at
@@ -85,6 +86,8 @@ class Status:
         trouble = self._vault_trouble()
         yield Part("vault", f"{trouble}; waiting for it" if trouble else "answers", is_well=not trouble)
         yield self._source()
+        if self.audit.is_configured:
+            yield self._audit()
 
     def _source(self) -> Part:
         current = self.sources.current
@@ -92,6 +95,13 @@ class Status:
             return Part("source", "not chosen yet", is_well=False)
         heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_connected}.get(current, True)
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
+
+    def _audit(self) -> Part:
+        """The audit device. It is needed beside the event stream, which reports deletions to root tokens alone."""
+        delivery = self.audit.delivery
+        is_silent = delivery is Delivery.SILENT
+        late = "; deletions are noticed late" if is_silent and self.sources.current is Source.EVENTS else ""
+        return Part("audit", f"{delivery.value}{late}", is_well=not is_silent)
 
     def _vault_trouble(self) -> str:
         """Why Vault does not answer, "" if it does. At rest there are no requests, and the stream alone tells."""

@@ -224,7 +224,7 @@ class Term:
         spare_collection(anew=False)
 
     async def _listen(self, label: LeaderLabel | None, previous_holder: str) -> None:
-        """Be heard by Vault's audit device: only the leader listens, so that the device finds nobody else."""
+        """Receive what Vault's audit device sends: only the leader listens, so that nobody else gets it."""
         for wait in backoff(0.1, LISTEN_AGAIN_SECONDS):
             try:
                 await self._audit.start()

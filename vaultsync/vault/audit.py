@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,15 @@ UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
 """Entries of unverified senders that are parsed: a second, and at once."""
 _FILE: Final = "file"
 """The audit file as a sender. Who can write it needs no verification; but it must deliver."""
+
+
+class Delivery(Enum):
+    """How an audit device is, in words that may be read by anybody."""
+
+    NOT_CONFIGURED = "no audit device is configured"
+    UNKNOWN = "whether the audit device delivers is not known yet"
+    DELIVERS = "the audit device delivers"
+    SILENT = "the audit device does not deliver"
 
 
 class Audit:
@@ -115,6 +125,15 @@ class Audit:
         """Whether Vault is known to deliver its entries, so that a change would be reported."""
         return bool(self._verified) and self._missed_in_a_row < MISSED_WRITES
 
+    @property
+    def delivery(self) -> Delivery:
+        """Whether entries arrive, as far as it is known."""
+        if not self.is_configured:
+            return Delivery.NOT_CONFIGURED
+        if self.is_connected:
+            return Delivery.DELIVERS
+        return Delivery.SILENT if self._was_silent or self._verified else Delivery.UNKNOWN
+
     # -- life
 
     async def start(self) -> None:
@@ -137,7 +156,7 @@ class Audit:
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
         self.canary.request()  # one that was sent before could not arrive
-        if address.transport is Transport.TCP and not address.is_loopback:
+        if address.can_block(has_tls=bool(self._access.certificate)):
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
                 "when packets are dropped. Use UDP",

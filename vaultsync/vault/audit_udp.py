@@ -1,8 +1,8 @@
 """Receives the datagrams of a socket audit device: one entry each.
 
-A UDP device can't block Vault, whatever becomes of the receiver. What Vault sends while nobody reads is kept by the
-kernel as long as its buffer lasts, and lost after that. So a thread of its own reads, whatever the event loop does,
-and counts what the kernel has dropped.
+A UDP device with write_timeout=10ms and an IP address can't block Vault, whatever becomes of the receiver. What Vault
+sends while nobody reads is kept by the kernel as long as its buffer lasts, and lost after that. So a thread of its own
+reads, whatever the event loop does, and counts what the kernel has dropped.
 """
 
 import asyncio

@@ -112,4 +112,6 @@ class Sources:
             reason = "Vault offers its event stream"
         else:
             reason = self._stream.reason or "no event stream"
+        if self._wanted is Source.AUTO or self._audit.is_configured:
+            reason += f"; {self._audit.delivery.value}"
         logger.info("changes in Vault are told by", source=best.value, reason=reason)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultsync.commands.check.audit_devices import AuditDevice, devices, listening, parse_devices, unread
+from vaultsync.commands.check.audit_devices import AuditDevice, devices, enable, listening, parse_devices, unread
 from vaultsync.commands.check.report import Hearing, Mark
 from vaultsync.config.audit_address import parse_audit_address
 
@@ -137,13 +137,16 @@ def test_whatever_stands_in_a_device_is_one_word_of_the_command(
     assert words[:3] == ["vault", "audit", "disable"]
     assert words[3:8] == [path, "&&", "vault", "audit", "enable"]
     flags = (["-local"] if is_local else []) + ([f"-description={description}"] if description else [])
-    given_options = [f"address={address}", "socket_type=udp", "write_timeout=10ms"]
+    name = AuditDevice(path, "socket", options).dns_name
+    wanted = f"IP:{address.rpartition(':')[2].lstrip('0') or '0'}" if name else address
+    given_options = [f"address={wanted}", "socket_type=udp", "write_timeout=10ms"]
     assert words[8:] == [f"-path={path}", *flags, "socket", *given_options]
 
 
 def test_a_device_without_a_write_timeout_gets_one() -> None:
     """A UDP device needs it where vaultsync's machine is gone from Vault's own subnet."""
-    assert sends_to("a:1").again().endswith("socket address=a:1 socket_type=udp write_timeout=10ms")
+    again = sends_to("192.0.2.1:1", write_timeout="").again()
+    assert again.endswith("socket address=192.0.2.1:1 socket_type=udp write_timeout=10ms")
 
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202e"])
@@ -190,8 +193,57 @@ def test_a_device_that_names_the_service_gets_its_address() -> None:
     [
         ("unix:/run/vaultsync/audit", "address=/run/vaultsync/audit socket_type=unix"),
         ("tcp:127.0.0.1:8220", "address=127.0.0.1:8220 socket_type=tcp"),
-        ("udp:0.0.0.0:8220", "address=a:1 socket_type=udp write_timeout=10ms"),
+        ("udp:127.0.0.1:8220", "address=127.0.0.1:8220 socket_type=udp"),
+        ("udp:0.0.0.0:8220", "address=192.0.2.1:1 socket_type=udp write_timeout=10ms"),
     ],
 )
 def test_a_device_is_enabled_again_as_vaultsync_listens(listen: str, options: str) -> None:
-    assert sends_to("a:1").again(parse_audit_address(listen)).endswith(f"socket {options}")
+    assert sends_to("192.0.2.1:1").again(parse_audit_address(listen)).endswith(f"socket {options}")
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("vaultsync.example", "vaultsync.example"),
+        ("$(id)'`id`;vaultsync", shlex.quote("$(id)'`id`;vaultsync")),
+        ("\x1b[2Jvaultsync", "the name that `vault audit list -detailed` shows"),
+    ],
+)
+def test_an_address_that_is_a_name_is_mended_by_an_ip_address(transport: str, name: str, shown: str) -> None:
+    line = devices(hearing(), [FILE, sends_to(f"{name}:9000", transport)])[0]
+    assert line.of == "vaultsync/"
+    command, _, remark = line.fix.partition(" # ")
+    assert command.endswith(" socket address=IP:9000 socket_type=udp write_timeout=10ms")
+    assert remark.startswith(f"IP is the IP address of {shown}; ")
+
+
+def test_beside_vault_no_address_has_to_be_filled_in() -> None:
+    line = devices(hearing("unix:/run/audit"), [FILE, sends_to("vaultsync.example:9000")])[0]
+    assert " socket address=/run/audit socket_type=unix # " in line.fix
+    assert "IP" not in line.fix
+
+
+SERVICE = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
+
+
+@pytest.mark.parametrize(
+    ("listen", "receiver"),
+    [
+        ("", f'address="{SERVICE}:8220" socket_type=udp write_timeout=10ms'),
+        ("udp:0.0.0.0:9220", f'address="{SERVICE}:9220" socket_type=udp write_timeout=10ms'),
+        ("udp:127.0.0.1:9220", "address=127.0.0.1:9220 socket_type=udp"),
+        ("tcp:127.0.0.1:9220", "address=127.0.0.1:9220 socket_type=tcp"),
+        ("unix:/run/audit", "address=/run/audit socket_type=unix"),
+    ],
+)
+def test_a_device_is_enabled_as_vaultsync_listens(listen: str, receiver: str) -> None:
+    command, _, remark = enable(hearing(listen)).partition(" # ")
+    assert command == f"vault audit enable -path=vaultsync socket {receiver}"
+    assert ("outside the cluster" in remark) == ("kubectl" in receiver)
+    if listen:
+        assert devices(hearing(listen), [FILE])[0].fix == enable(hearing(listen))
+
+
+def test_a_listener_with_tls_gets_a_device_that_sends_to_a_proxy_on_vaults_machine() -> None:
+    assert "address=127.0.0.1:PORT socket_type=tcp" in enable(hearing("0.0.0.0:8220", has_tls=True))

@@ -207,7 +207,7 @@ def test_what_is_there_is_not_printed() -> None:
     "missing",
     [
         Missing(),
-        Missing(audit=True, devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
+        Missing(audit=f"{ODD_DEVICE.enable(None)} # it's", devices=(ODD_DEVICE.again(),), seeded="shop", crds=True),
         Missing(
             rights=(*RIGHTS, *LEADING),
             account=Account("x", "y"),
@@ -332,8 +332,8 @@ EVENTS = RIGHTS[-1]
 @pytest.mark.parametrize(
     ("user", "by_namespace", "words"),
     [
-        ("", False, "kubectl apply -k deploy/base, or"),
-        (check.SERVICE_ACCOUNT, True, "kubectl apply -k deploy/namespaced"),
+        ("", False, "kubectl apply -k . in your overlay of deploy/base, or"),
+        (check.SERVICE_ACCOUNT, True, "kubectl apply -k . in your overlay of deploy/namespaced"),
         ("system:serviceaccount:a:b", False, "--print-setup` prints, or as system:serviceaccount:vaultsync:vaultsync"),
     ],
 )
@@ -672,6 +672,7 @@ def test_without_settings_the_way_that_is_set_is_set_up(auth: str, words: str) -
     done = subprocess.run(command, env=env, cwd=DEPLOY.parent, text=True, capture_output=True, check=True)
     assert words in done.stdout
     assert "not-asked" not in done.stdout
+    assert "get service vaultsync-audit" in done.stdout
     assert ("vault token create" in done.stdout) == (auth in ("", "token"))
 
 

@@ -234,7 +234,8 @@ def fine(*more: Line) -> list[Line]:
 
 def test_without_a_checkup_all_is_missing() -> None:
     found = missing(asking(), Checked())
-    assert (found.login, found.audit, found.seeded) == (True, True, "NAMESPACE")
+    assert (found.login, found.seeded) == (True, "NAMESPACE")
+    assert "get service vaultsync-audit" in found.audit
     assert found.rights == (*RIGHTS, *leading(LEASE, labels=True))
     assert 'path "secret/data/*"' in found.policy
     assert (found.crds, found.address) == (False, "")
@@ -243,7 +244,7 @@ def test_without_a_checkup_all_is_missing() -> None:
 def test_what_is_fine_is_not_missing() -> None:
     token = Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
     found = missing(asking(), Checked(fine(), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
-    assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, False, False)
+    assert (found.rights, found.policy, found.login, found.audit, found.crds) == ((), "", False, "", False)
     by_person = missing(asking(), Checked(fine(), "admin", token=token, version="1.15.1"))
     assert (by_person.rights, by_person.policy) == ((*RIGHTS, *leading(LEASE, labels=True)), "")
 

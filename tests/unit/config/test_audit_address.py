@@ -51,4 +51,7 @@ def test_all_else_is_refused(text: str) -> None:
     ],
 )
 def test_what_only_this_machine_reaches(text: str, is_loopback: bool) -> None:
-    assert parse_audit_address(text).is_loopback is is_loopback
+    address = parse_audit_address(text)
+    assert address.is_loopback is is_loopback
+    assert address.can_block() is (address.transport is TCP and not is_loopback)
+    assert not address.can_block(has_tls=True)

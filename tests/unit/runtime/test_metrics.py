@@ -71,6 +71,7 @@ ZEROS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "events_not_understood": ("counter", {}),
     "stream_connected": ("gauge", {}),
     "stream_deaf": ("counter", {}),
+    "audit_configured": ("gauge", {}),
     "audit_connected": ("gauge", {}),
     "audit_lost": ("counter", {}),
     "canaries": ("counter", {"result": ["delivered", "missing", "unanswered"]}),

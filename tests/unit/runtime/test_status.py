@@ -38,11 +38,18 @@ def kubeconfig(tmp_path: Path) -> str:
     return str(file)
 
 
-def with_status(kubeconfig: str, test: Callable[[Status, InformerManager], Awaitable[None]]) -> None:
+def with_status(
+    kubeconfig: str, test: Callable[[Status, InformerManager], Awaitable[None]], *, audit_listen: str = ""
+) -> None:
     """All parts, wired and not started; and watches of which nothing is listed."""
 
     async def main() -> None:
-        settings = Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", vault_token="t0ken", kubeconfig=kubeconfig)
+        settings = Settings(
+            vault_addr=f"http://127.0.0.1:{unused_port()}",
+            vault_token="t0ken",
+            kubeconfig=kubeconfig,
+            audit_listen=audit_listen,
+        )
         kube = await connect(kubeconfig, 1.0)
         app = App(settings, kube, Stop(), Metrics())
         try:
@@ -132,6 +139,31 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert active == {"events": 0, "audit": 0, "poll": 1}
         status.sources._current = Source.AUDIT
         assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
+
+    with_status(kubeconfig, test)
+
+
+def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
+        assert gauge(status, "audit_configured") == 1
+        status.sources._current, status.stream.is_connected = Source.EVENTS, True
+        assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
+        status.audit._was_silent = True
+        says = "the audit device does not deliver"
+        assert told(status)["audit"] == Part("audit", f"{says}; deletions are noticed late", is_well=False)
+        assert told(status)["source"].is_well
+        status.sources._current = Source.POLL
+        assert told(status)["audit"] == Part("audit", says, is_well=False)
+        status.audit._verified["file"] = None
+        assert told(status)["audit"] == Part("audit", "the audit device delivers")
+
+    with_status(kubeconfig, test, audit_listen=f"udp:127.0.0.1:{unused_port()}")
+
+
+def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
+        assert "audit" not in told(status)
+        assert gauge(status, "audit_configured") == 0
 
     with_status(kubeconfig, test)
 

@@ -27,7 +27,7 @@ from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import AuditAccess, is_within
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import audit, canary
-from vaultsync.vault.audit import MISSED_WRITES, UNVERIFIED_BURST, Audit
+from vaultsync.vault.audit import MISSED_WRITES, UNVERIFIED_BURST, Audit, Delivery
 from vaultsync.vault.audit_stream import KEEPALIVE, MAX_CONNECTIONS, MAX_LINE, Connection, StreamListener
 
 STREAMS = ["tcp", "unix"]
@@ -414,11 +414,14 @@ def test_of_many_unverified_ones_the_oldest_of_the_host_with_most_goes(monkeypat
 @pytest.mark.usefixtures("_quick")
 def test_a_device_that_does_not_deliver_is_not_connected_until_it_does_again(listen: str) -> None:
     async def test(made: Receiving) -> None:
+        seen = [made.audit.delivery]
         device = await made.device()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
+        seen.append(made.audit.delivery)
         made.devices.clear()  # it was disabled, but its connection stays open
         await eventually(lambda: made.connected == [True, False])
+        assert [*seen, made.audit.delivery] == [Delivery.UNKNOWN, Delivery.DELIVERS, Delivery.SILENT]
         assert made.gaps == [False, False]
         await asyncio.sleep(0.5)
         assert len([line for line in lines if "does not deliver" in line]) == 1
@@ -490,6 +493,7 @@ def test_a_device_that_never_reports_own_writes_is_not_connected_until_it_does(l
             made.audit.wrote(f"lost-{number}")
             await eventually(lambda number=number: made.count("audit_lost_total") == number + 1)  # type: ignore[misc]
         await eventually(lambda: made.connected == [True, False])
+        assert made.audit.delivery is Delivery.SILENT
         device.send(audit_line("create", "secret/data/a", request={"id": "own"}, **wrote(1)) + b"\n")
         await eventually(lambda: made.paths() == ["a"])
         made.audit.wrote("own")
@@ -637,6 +641,19 @@ def test_with_a_certificate_only_tls_is_heard(certificate: Path, file: str, key:
     receiving(test, certificate=str(certificate / file), key=key and str(certificate / key))
 
 
+def test_a_tls_listener_for_other_machines_is_not_warned_of(certificate: Path) -> None:
+    """Vault's device speaks no TLS: it sends to a tunnel on its own machine."""
+
+    async def main() -> None:
+        made = only_started(AuditAccess(f":{unused_port()}", certificate=str(certificate / "both.pem")))
+        await made.start()
+        await made.stop()
+
+    with logged("WARNING") as lines:
+        run(main())
+    assert lines == []
+
+
 @pytest.mark.parametrize(("file", "key"), [("none.pem", ""), ("cert.pem", ""), ("key.pem", "cert.pem")])
 def test_a_certificate_that_is_none_is_an_error(certificate: Path, file: str, key: str) -> None:
     access = AuditAccess("127.0.0.1:0", certificate=str(certificate / file), key=key and str(certificate / key))
@@ -747,6 +764,7 @@ def test_a_socket_and_a_file_may_both_report(file: Path, listen: str) -> None:
 def test_without_either_it_is_not_configured() -> None:
     async def test(made: Receiving) -> None:
         assert not made.audit.is_configured
+        assert made.audit.delivery is Delivery.NOT_CONFIGURED
         assert not made.audit.is_connected
         assert made.asked == []
 

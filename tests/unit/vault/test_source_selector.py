@@ -314,6 +314,35 @@ def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
     scene(test, wanted)
 
 
+def test_the_reason_tells_how_the_audit_device_is() -> None:
+    async def test(made: Scene) -> None:
+        made.stream.comes()
+        await made.after(0.1, EVENTS)
+        assert "Vault offers its event stream; whether the audit device delivers is not known yet" in made.lines[-1]
+        made.device.comes()
+        made.stream.goes("Vault returned 403", refused=True)
+        await made.after(0.1, AUDIT)
+        assert "Vault returned 403; the audit device delivers" in made.lines[-1]
+        made.device._was_silent = True
+        made.device.goes()
+        await made.after(GRACE_SECONDS + 0.1, POLL)
+        assert "Vault returned 403; the audit device does not deliver" in made.lines[-1]
+
+    scene(test)
+
+
+@pytest.mark.parametrize(("wanted", "says"), [(AUTO, True), (EVENTS, False)])
+def test_the_reason_tells_that_no_audit_device_is_configured_where_one_could_be_taken(
+    wanted: Source, says: bool
+) -> None:
+    async def test(made: Scene) -> None:
+        made.stream.goes("Vault returned 404", refused=True)
+        await made.after(0.1, POLL if wanted is AUTO else EVENTS)
+        assert ("; no audit device is configured" in made.lines[0]) is says
+
+    scene(test, wanted, listens=False)
+
+
 @pytest.mark.parametrize("heard", [True, False])
 def test_a_deaf_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
     async def test(made: Scene) -> None:

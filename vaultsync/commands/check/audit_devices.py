@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from vaultsync.commands.check.report import Hearing, Line, Mark, Name, cut, some
 from vaultsync.config.audit_address import (
-    ENABLE,
+    PORT,
     SERVICE_IP,
     WRITE_TIMEOUT,
     AuditAddress,
     Transport,
+    enable_to_service,
     parse_audit_address,
 )
 from vaultsync.core.durations import parse_duration
@@ -35,7 +36,11 @@ _NOT_READABLE: Final = (
     "blocks Vault if its socket_type is tcp or missing, and its address is another machine's"
 )
 _THIS_MACHINE: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104 — where Vault dials them
-_SERVICE_NAME: Final = re.compile(r"address=vaultsync-audit\.([a-z0-9-]{1,63})(?:\.svc(?:\.cluster\.local)?)?\.?:(\d+)")
+_SERVICE_NAME: Final = re.compile(r"vaultsync-audit\.([a-z0-9-]{1,63})(?:\.svc(?:\.cluster\.local)?)?\.?:(\d+)")
+_TO_TUNNEL: Final = (
+    "vault audit enable -path=vaultsync socket address=127.0.0.1:PORT socket_type=tcp # PORT is that of the TLS proxy "
+    "on Vault's machine, which connects to vaultsync"
+)
 _KEPT: Final = ("hmac_accessor", "elide_list_responses")
 """Options that a new device gets from the old one. The others change what arrives, or where."""
 
@@ -73,9 +78,7 @@ class AuditDevice:
     def can_block(self) -> bool:
         """Whether Vault waits for another machine: TCP that does not end on this one."""
         address = self.address
-        if address is None or address.transport is not Transport.TCP:
-            return False
-        return not self.is_on_loopback
+        return address is not None and address.can_block() and not self.is_on_loopback
 
     @property
     def is_on_loopback(self) -> bool:
@@ -92,14 +95,19 @@ class AuditDevice:
     @property
     def is_named_by_dns(self) -> bool:
         """Whether Vault looks a receiver of UDP up by DNS, each time it dials again."""
+        return self.is_udp_elsewhere and bool(self.dns_name)
+
+    @property
+    def dns_name(self) -> str:
+        """The name of another machine to which it sends, "" where it has an IP address, or is on this machine."""
         address = self.address
-        if address is None or not self.is_udp_elsewhere:
-            return False
+        if address is None or self.is_on_loopback:
+            return ""
         try:
             ip_address(address.host)
         except ValueError:
-            return True
-        return False
+            return address.host
+        return ""
 
     @property
     def waits_long(self) -> bool:
@@ -143,24 +151,49 @@ class AuditDevice:
             listen: where vaultsync listens, None where that is not set. On Vault's own machine it sends there; to
                 another machine it sends by UDP.
         """
-        options = {name: self.options[name] for name in _KEPT if name in self.options}
-        new = {"address": self.options.get("address", ""), "socket_type": "udp", "write_timeout": WRITE_TIMEOUT}
-        if listen is not None and listen.is_loopback and listen.transport is not Transport.UDP:
-            new = {"address": listen.path or str(listen).partition(":")[2], "socket_type": listen.transport.value}
-        options = new | options
         flags = ["-local"] if self.is_local else []
         flags += [f"-description={self.description}"] if self.description else []
-        words = ["-path=" + self.path, *flags, "socket", *(f"{name}={value}" for name, value in options.items())]
-        return f"vault audit enable {_with_service_ip(words)}"
+        kept = [f"{name}={self.options[name]}" for name in _KEPT if name in self.options]
+        words = [shlex.join([f"-path={self.path}", *flags, "socket"]), *self._receiver(listen)]
+        return " ".join(["vault audit enable", *words, *map(shlex.quote, kept)])
+
+    def remark(self, listen: AuditAddress | None) -> str:
+        """What is to be filled into the command of `enable`, "" if nothing is.
+
+        Args:
+            listen: as for `enable`.
+        """
+        if _is_beside_vault(listen) or not self._unknown_name:
+            return ""
+        name = shlex.quote(cut(self._unknown_name))  # a shell may take a comment for words, as zsh does
+        return f"IP is the IP address of {name if name.isprintable() else f'the name that {LIST} shows'}"
+
+    def _receiver(self, listen: AuditAddress | None) -> list[str]:
+        """The options that tell where to send, quoted for a shell; the address comes first."""
+        if listen is not None and _is_beside_vault(listen):
+            address = listen.path or str(listen).partition(":")[2]
+            return [shlex.quote(f"address={address}"), f"socket_type={listen.transport.value}"]
+        return [self._address_elsewhere(), "socket_type=udp", f"write_timeout={WRITE_TIMEOUT}"]
+
+    def _address_elsewhere(self) -> str:
+        """An IP address in place of a name: the shell asks for that of the Service, a person fills in any other."""
+        address = self.options.get("address", "")
+        service = _SERVICE_NAME.fullmatch(address)
+        if service is not None:
+            return f'address="{SERVICE_IP.replace("-n vaultsync", f"-n {service[1]}")}:{service[2]}"'
+        if self.address is not None and self._unknown_name:
+            return f"address=IP:{self.address.port}"
+        return shlex.quote(f"address={address}")
+
+    @property
+    def _unknown_name(self) -> str:
+        """Its DNS name if only a person can tell the address: it may be known to Vault's machine alone."""
+        return "" if _SERVICE_NAME.fullmatch(self.options.get("address", "")) else self.dns_name
 
 
-def _with_service_ip(words: Sequence[str]) -> str:
-    """Quoted for a shell, which then asks for the address of the Service where its name was given."""
-    found = [(word, _SERVICE_NAME.fullmatch(word)) for word in words]
-    return " ".join(
-        f'address="{SERVICE_IP.replace("-n vaultsync", f"-n {match[1]}")}:{match[2]}"' if match else shlex.quote(word)
-        for word, match in found
-    )
+def _is_beside_vault(listen: AuditAddress | None) -> bool:
+    """Whether vaultsync listens where only its own machine reaches it."""
+    return listen is not None and listen.is_loopback
 
 
 def parse_devices(listed: Mapping[str, Any]) -> tuple[AuditDevice, ...]:
@@ -194,15 +227,31 @@ def unread(reason: str = "") -> Line:
     return Line(Name.AUDIT, Mark.NOT_ASKED, found)
 
 
-def listening(hearing: Hearing) -> list[Line]:
-    """Whether vaultsync itself listens for what can block Vault. TLS is for a tunnel that Vault reaches on loopback."""
+def enable(hearing: Hearing) -> str:
+    """The command that enables a device which delivers to the vaultsync of these settings, and who needs another one.
+
+    Args:
+        hearing: where nothing is set, it is for the address that deploy/base sets.
+    """
     listen = listener(hearing)
-    if listen is None or listen.transport is not Transport.TCP or listen.is_loopback or hearing.has_tls:
+    if listen is None and hearing.file:
+        return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
+    if _is_beside_vault(listen):
+        return AuditDevice("vaultsync", "socket").enable(listen)
+    if listen is not None and listen.transport is Transport.TCP and hearing.has_tls:
+        return _TO_TUNNEL
+    return enable_to_service(listen.port if listen is not None else PORT)
+
+
+def listening(hearing: Hearing) -> list[Line]:
+    """Whether vaultsync itself listens for what can block Vault."""
+    listen = listener(hearing)
+    if listen is None or not listen.can_block(has_tls=hearing.has_tls):
         return []
     udp = AuditAddress(Transport.UDP, listen.host, listen.port)
     found = f"takes entries by TCP from other machines ({listen}): Vault waits while vaultsync can't be reached"
     fix = f"VAULTSYNC_AUDIT_LISTEN={udp}, UDP for that port in Service, container and NetworkPolicy, and in Vault: "
-    return [Line(Name.AUDIT, Mark.WARNING, found, fix + ENABLE, "VAULTSYNC_AUDIT_LISTEN")]
+    return [Line(Name.AUDIT, Mark.WARNING, found, fix + enable_to_service(listen.port), "VAULTSYNC_AUDIT_LISTEN")]
 
 
 def devices(hearing: Hearing, found: Sequence[AuditDevice]) -> list[Line]:
@@ -222,16 +271,23 @@ def _line(hearing: Hearing, device: AuditDevice) -> Line | None:
         address = cut(device.options.get("address", ""))
         found = f"sends by TCP to {address}: while that can't be reached, each request of each client of Vault waits"
         if device.is_for(hearing) or not hearing.listen:
-            return Line(Name.AUDIT, Mark.FAILED, found, f"{device.again(listener(hearing))} # {DECLARED}", of)
+            return Line(Name.AUDIT, Mark.FAILED, found, _mend(hearing, device), of)
         fix = "send to that receiver, which is not vaultsync's, by UDP, or from a file by an agent"
         return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
     problems = [*_problems(hearing, device)] if device.is_for(hearing) else []
     if not problems:
         return None
-    found, fix = "; ".join(problems), f"{device.again(listener(hearing))} # {DECLARED}"
+    found, fix = "; ".join(problems), _mend(hearing, device)
     if device.kind == "file":
         fix = f"disable and enable it without these options; {DECLARED}"
     return Line(Name.AUDIT, Mark.WARNING, found, fix, of)
+
+
+def _mend(hearing: Hearing, device: AuditDevice) -> str:
+    """The commands that enable it as it should be, and what a person has to know about them."""
+    listen = listener(hearing)
+    remarks = [remark for remark in (device.remark(listen), DECLARED) if remark]
+    return f"{device.again(listen)} # {'; '.join(remarks)}"
 
 
 def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
@@ -254,21 +310,11 @@ def _problems(hearing: Hearing, device: AuditDevice) -> Iterator[str]:
         yield f"it sends by {address.transport.value}, and vaultsync listens at {listen}"
 
 
-def _enable(hearing: Hearing) -> str:
-    """The command that enables a device which delivers to vaultsync."""
-    listen = listener(hearing)
-    if listen is None:
-        return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
-    if listen.is_loopback and listen.transport is not Transport.UDP:
-        return AuditDevice("vaultsync", "socket").enable(listen)
-    return ENABLE
-
-
 def _all(hearing: Hearing, found: Sequence[AuditDevice], ours: Sequence[AuditDevice]) -> Line:
     number = f"{len(found)} device{'' if len(found) == 1 else 's'}"
     if not ours and (hearing.listen or hearing.file):
         at = hearing.listen or hearing.file
-        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", _enable(hearing))
+        return Line(Name.AUDIT, Mark.WARNING, f"{number}, none of which writes to {at}", enable(hearing))
     if len(found) == 1 and ours:
         alone = f"{cut(ours[0].path)}/ is the only device: Vault refuses each request that it can't log there"
         return Line(Name.AUDIT, Mark.WARNING, alone, FILE)

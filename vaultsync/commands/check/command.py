@@ -64,10 +64,14 @@ def _print_setup() -> int:
             console.say(console.one_line(error))
             return exit_codes.USAGE
         given = {name: value for name, value in PLACEHOLDERS.items() if {name, PREFIX + name.upper()} & wrong}
-        replaced, asks = console.load_settings({**given, "audit_listen": "unix:/not-asked"}), False
+        listens = bool(os.environ.get(f"{PREFIX}AUDIT_LISTEN"))
+        replaced, asks = (
+            console.load_settings(given if listens else {**given, "audit_listen": "unix:/not-asked"}),
+            False,
+        )
         if replaced is None:
             return exit_codes.USAGE
-        settings = replaced
+        settings = replaced if listens else replaced.model_copy(update={"audit_listen": ""})
     logging.configure(settings.log_format, "CRITICAL")
     found = asyncio.run(check(settings)) if asks else Checked()
     try:

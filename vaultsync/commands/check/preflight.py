@@ -626,7 +626,7 @@ def missing(asking: Asking, found: Checked) -> Missing:
         login=not found.is_fine(Name.LOGIN) or (is_other and not way.issues),
         is_other=is_other,
         audience="" if account and not way.jwt_file else AUDIENCE,
-        audit=not found.is_fine(Name.SOURCE),
+        audit="" if found.is_fine(Name.SOURCE) else audit_devices.enable(asking.hearing),
         devices=[line.fix for line in found.lines if line.check is Name.AUDIT and line.mark is Mark.FAILED],
         seeded=found.unasked or ("" if found.lines else "NAMESPACE"),
         address=asking.address if found.lines else "",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from vaultsync.commands.check.rbac import Question, Right
 from vaultsync.commands.vault_policy import Asked, command
-from vaultsync.config.audit_address import ENABLE
+from vaultsync.config.audit_address import PORT, enable_to_service
 from vaultsync.config.auth import Auth, Way, make_token
 from vaultsync.core import annotations
 from vaultsync.core.durations import age
@@ -226,8 +226,8 @@ def permission_unknown(right: Right, problem: str) -> Line:
 def _rbac(user: str, *, by_namespace: bool) -> str:
     manifests = "deploy/namespaced (with your namespaces)" if by_namespace else "deploy/base"
     if user in (SERVICE_ACCOUNT, ""):
-        return f"kubectl apply -k {manifests}, or what {SETUP} prints"
-    return f"what {SETUP} prints, or as {SERVICE_ACCOUNT}, which kubectl apply -k {manifests} gives the rights"
+        return f"kubectl apply -k . in your overlay of {manifests}, or what {SETUP} prints"
+    return f"what {SETUP} prints, or as {SERVICE_ACCOUNT}, which your overlay of {manifests} gives the rights"
 
 
 # -- Vault
@@ -401,7 +401,8 @@ def _on_paths(found: Mapping[str, frozenset[str]]) -> str:
 # -- the source
 
 AUDIT_FIX: Final = (
-    f"set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:8220, and in Vault, beside another audit device: {ENABLE}"
+    f"set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:{PORT}, and in Vault, beside another audit device: "
+    f"{enable_to_service()}; on Vault's own machine: udp:127.0.0.1:{PORT} and address=127.0.0.1:{PORT}"
 )
 
 

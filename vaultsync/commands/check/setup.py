@@ -14,7 +14,6 @@ import yaml
 
 from vaultsync.commands.check.audit_devices import FILE
 from vaultsync.commands.check.rbac import NAMESPACES, Right
-from vaultsync.config.audit_address import ENABLE
 from vaultsync.config.auth import MOUNTED, Auth, Way, make_token
 from vaultsync.core import annotations
 
@@ -36,10 +35,10 @@ _HEAD: Final = """\
 # and Vault (KUBECONFIG, VAULT_TOKEN). It may be run again; nothing is deleted."""
 _NOTHING: Final = "# Nothing is missing."
 _AUDIT: Final = f"""\
-# Once vaultsync runs: have Vault send it each change, by UDP, which can't block Vault. Vault refuses a request that
-# none of its audit devices can log: have another one beside it, such as a file.
+# Once vaultsync runs: have Vault tell it of each change, by a device that can't block Vault. Vault refuses a request
+# that none of its audit devices can log: have another one beside it, such as a file.
 #   {FILE}
-#   {ENABLE}"""
+#   {{}}"""
 _DEVICES: Final = """\
 # An audit device can block Vault. OpenBao takes this by its configuration, unless that allows it by the API:
 {}"""
@@ -123,7 +122,7 @@ class Missing:
         login: whether it can't, and what it takes is to be made.
         is_other: it can, and gets a token of other policies by a role.
         audience: of the token of the ServiceAccount that it logs in with, "" where that is the API server's own.
-        audit: whether no audit device is known of.
+        audit: the command that enables an audit device, "" where there is something that tells of changes.
         devices: the commands that mend an audit device which can block Vault.
         seeded: a namespace that could ask to be seeded, "" if some do.
         address, vault_namespace: VAULT_ADDR and VAULT_NAMESPACE, "" where they are not set.
@@ -139,7 +138,7 @@ class Missing:
     login: bool = False
     is_other: bool = False
     audience: str = AUDIENCE
-    audit: bool = False
+    audit: str = ""
     devices: Sequence[str] = ()
     seeded: str = ""
     address: str = ""
@@ -167,7 +166,7 @@ def _parts(missing: Missing) -> Iterator[str]:
         yield from _login(missing)
     elif missing.is_other:
         yield _GRANT.format(missing.way.grant(missing.policy_name))
-    yield _AUDIT if missing.audit else ""
+    yield _AUDIT.format("\n#   ".join(missing.audit.splitlines())) if missing.audit else ""
     yield _DEVICES.format("\n".join(f"#   {command}" for command in missing.devices)) if missing.devices else ""
     if missing.seeded:
         yield (

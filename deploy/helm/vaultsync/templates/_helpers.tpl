@@ -35,6 +35,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- ternary "UDP" "TCP" (hasPrefix "udp:" .) -}}
 {{- end -}}
 
+{{/* Not empty if only the pod itself reaches an address to listen on, as of tcp:127.0.0.1:8220. */}}
+{{- define "vaultsync.isLoopback" -}}
+{{- regexFind "^((udp|tcp):)?(127\\.[0-9.]+|localhost|\\[?::1\\]?):[0-9]+$" . -}}
+{{- end -}}
+
 {{- define "vaultsync.image" -}}
 {{- with .Values.image -}}
 {{- ternary (printf "%s@%s" .repository .digest) (printf "%s:%s" .repository (default $.Chart.AppVersion .tag)) (ne .digest "") -}}

@@ -129,7 +129,7 @@ class Metrics:
             "Silent event streams: the stream was open and did not report a write of vaultsync; a rescan followed.",
         )
         self.audit_configured = gauge(
-            "vaultsync_audit_configured", "1 if vaultsync has an address or a file for Vault's audit device, else 0."
+            "vaultsync_audit_configured", "1 if an address or a file for an audit device is configured, else 0."
         )
         self.audit_connected = gauge(
             "vaultsync_audit_connected", "1 while an audit device reports the canaries and the writes of vaultsync."

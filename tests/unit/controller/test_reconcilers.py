@@ -1,10 +1,9 @@
-"""engine/reconciler, syncer and controller together, over in-memory stand-ins (see fakes.py for why)."""
+"""The reconcilers and the controller together, over in-memory stand-ins (see fakes.py for why)."""
 
 import asyncio
 import copy
 import json
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -193,7 +192,7 @@ def test_a_path_that_is_not_the_namespaces_own_is_refused_and_the_message_says_w
         assert "spec.data[0].remoteRef: secret/dev-2/a" in report.message
         assert "*/dev-1/**" in report.message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_another_namespace_does_not_add_its_properties_to_a_path_that_is_not_its_own() -> None:
@@ -207,7 +206,7 @@ def test_another_namespace_does_not_add_its_properties_to_a_path_that_is_not_its
         assert values is not None
         assert values.keys() == {"password"}
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_exists_may_be_read_wherever_it_is() -> None:
@@ -217,7 +216,7 @@ def test_what_exists_may_be_read_wherever_it_is() -> None:
         await engine.passes(external_secret("shared/a", annotations=SEED))
         assert engine.writer.reports() == []
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_spent_budget_puts_new_paths_off_and_says_so_until_their_turn_comes() -> None:
@@ -234,7 +233,7 @@ def test_a_spent_budget_puts_new_paths_off_and_says_so_until_their_turn_comes() 
         assert engine.vault.values(B) is not None
         assert engine.writer.reports()[-1].reason == "Success"
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_deleted_path_is_healed_whatever_the_budget() -> None:
@@ -249,7 +248,7 @@ def test_a_deleted_path_is_healed_whatever_the_budget() -> None:
             await engine.passes(asked)
             assert engine.vault.values(A) is not None
 
-    run(test())
+    run_ahead(test())
 
 
 def test_values_are_made_by_the_rules_and_told_apart_by_property() -> None:
@@ -266,7 +265,7 @@ def test_values_are_made_by_the_rules_and_told_apart_by_property() -> None:
         assert len(values["password"]) == 20
         assert re.fullmatch("[0-9a-f]{64}", values["other"])
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_written() -> None:
@@ -279,7 +278,7 @@ def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_writt
         assert "sys/policies/password/ops/generate" in engine.writer.reports()[-1].message
         assert engine.vault.creates[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_an_empty_find_is_told_until_something_is_there() -> None:
@@ -297,7 +296,7 @@ def test_an_empty_find_is_told_until_something_is_there() -> None:
         await engine.syncer.reconcile(APP)
         assert engine.writer.reports()[-1].reason != "ErrorCreating"
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
@@ -316,7 +315,7 @@ def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
         everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.syncs._states}"
         assert not any(value in everything for value in values.values())
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_second_pass_does_nothing() -> None:
@@ -328,7 +327,7 @@ def test_a_second_pass_does_nothing() -> None:
         await engine.passes(asked)
         assert (len(engine.writer.writes), engine.vault.creates[A]) == before
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_force_sync_records_what_it_was_for() -> None:
@@ -338,7 +337,7 @@ def test_a_force_sync_records_what_it_was_for() -> None:
         (annotations,) = engine.writer.force_syncs()
         assert json.loads(annotations["vaultsync.io/versions"]).keys() == {str(A), str(B)}
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("hours", [-1, 0, 1])
@@ -349,7 +348,7 @@ def test_a_seed_is_force_synced_whatever_the_clocks_of_vault_and_kubernetes_say(
         await engine.passes(external_secret("a", annotations=SEED, created=created))
         assert len(engine.writer.force_syncs()) == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_v1_seed_of_a_new_object_is_force_synced() -> None:
@@ -361,7 +360,7 @@ def test_a_v1_seed_of_a_new_object_is_force_synced() -> None:
         assert engine.vault.values(KV1) is not None
         assert len(engine.writer.force_syncs()) == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_of_two_writers_the_first_wins_and_the_second_looks_again() -> None:
@@ -377,7 +376,7 @@ def test_of_two_writers_the_first_wins_and_the_second_looks_again() -> None:
         assert engine.recorder.reasons() == ["ForceSynced"]
         assert engine.writer.reports() == []
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_conflict_while_adding_a_property_keeps_both() -> None:
@@ -393,7 +392,7 @@ def test_a_conflict_while_adding_a_property_keeps_both() -> None:
         assert values is not None
         assert (values["user"], len(values["password"])) == ("u2", 64)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
@@ -409,7 +408,7 @@ def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
         assert (report.ok, report.reason, report.message) == (False, "ErrorCreating", str(DENIED))
         assert engine.recorder.reasons() == ["SeedFailed"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_denied_seed_keeps_no_rotation_from_its_readers() -> None:
@@ -431,7 +430,7 @@ def test_a_denied_seed_keeps_no_rotation_from_its_readers() -> None:
             engine.clock.forward(60)
         assert len(engine.writer.force_syncs(OTHER)) == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_failure_that_is_over_is_taken_back() -> None:
@@ -447,7 +446,7 @@ def test_a_failure_that_is_over_is_taken_back() -> None:
         await engine.passes(asked)
         assert [report.reason for report in engine.writer.reports()] == ["ErrorCreating", "Exists"]
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("annotation", ["yes", ""])
@@ -460,7 +459,7 @@ def test_a_nonsense_annotation_is_reported_once_and_nothing_is_seeded(annotation
         assert [report.reason for report in engine.writer.reports()] == ["ErrorAnnotation"]
         assert not engine.vault.creates
 
-    run(test())
+    run_ahead(test())
 
 
 FAILED = {"vaultsync.io/created": "False ErrorCreating", "vaultsync.io/message": "Vault returned 403"}
@@ -476,7 +475,7 @@ def test_after_a_restart_nothing_is_said_to_exist_before_it_was_seen() -> None:
         await engine.syncer.reconcile(APP)
         assert engine.writer.reports() == []
 
-    run(test())
+    run_ahead(test())
 
 
 def test_without_its_store_nothing_is_said_to_exist() -> None:
@@ -486,7 +485,7 @@ def test_without_its_store_nothing_is_said_to_exist() -> None:
         await engine.passes(external_secret("a", annotations=SEED | FAILED))
         assert engine.writer.reports() == []
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_missing_path_that_nobody_asks_for_any_more_is_not_said_to_exist() -> None:
@@ -495,7 +494,7 @@ def test_a_missing_path_that_nobody_asks_for_any_more_is_not_said_to_exist() -> 
         await engine.passes(external_secret("a", annotations={"vaultsync.io/seed": "false"} | FAILED))
         assert "Exists" not in [report.reason for report in engine.writer.reports()]
 
-    run(test())
+    run_ahead(test())
 
 
 # -- healing
@@ -513,7 +512,7 @@ def test_a_deleted_path_is_created_again_and_read_again() -> None:
         assert engine.recorder.reasons() == ["Seeded", "Recreated"]
         assert len(engine.writer.force_syncs()) == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_path_whose_metadata_was_deleted_is_created_again_and_read_again() -> None:
@@ -531,7 +530,7 @@ def test_a_path_whose_metadata_was_deleted_is_created_again_and_read_again() -> 
         assert engine.recorder.reasons() == ["Seeded", "Recreated"]
         assert len(engine.writer.force_syncs()) == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_after_a_restart_a_path_that_was_wiped_meanwhile_is_read_again() -> None:
@@ -545,7 +544,7 @@ def test_after_a_restart_a_path_that_was_wiped_meanwhile_is_read_again() -> None
         await restarted.passes(external_secret("a", annotations=record))
         assert len(restarted.writer.force_syncs()) == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_after_a_restart_nothing_is_written_if_nothing_changed() -> None:
@@ -561,7 +560,7 @@ def test_after_a_restart_nothing_is_written_if_nothing_changed() -> None:
         await restarted.passes(external_secret("a", "b", annotations=record))
         assert restarted.writer.writes == []
 
-    run(test())
+    run_ahead(test())
 
 
 def test_killed_between_the_write_and_the_force_sync_the_next_process_makes_up_for_it() -> None:
@@ -573,7 +572,7 @@ def test_killed_between_the_write_and_the_force_sync_the_next_process_makes_up_f
         assert len(engine.writer.force_syncs()) == 1
         assert not engine.vault.creates
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_removed_property_is_added_again() -> None:
@@ -590,7 +589,7 @@ def test_a_removed_property_is_added_again() -> None:
         assert values.keys() == {"user", "password"}
         assert engine.recorder.reasons()[-1] == "Recreated"
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_seed_of_a_path_known_only_as_missing_is_no_re_creation() -> None:
@@ -600,7 +599,7 @@ def test_a_seed_of_a_path_known_only_as_missing_is_no_re_creation() -> None:
         await engine.passes(external_secret("a", annotations=SEED | record))
         assert engine.recorder.reasons() == ["Seeded"]
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize(
@@ -622,7 +621,7 @@ def test_who_does_not_want_or_hear_a_force_sync_gets_none(annotations: dict[str,
         await engine.passes(one)
         assert engine.writer.writes == []
 
-    run(test())
+    run_ahead(test())
 
 
 # -- what Kubernetes may do
@@ -640,7 +639,7 @@ def test_a_failed_force_sync_is_tried_again() -> None:
         assert len(engine.writer.force_syncs()) == 1
         assert engine.recorder.reasons() == ["Seeded"]
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("error", [KubeConflict("409"), KubeDenied("403 on status")])
@@ -661,7 +660,7 @@ def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict 
         assert [report.reason for report in engine.writer.reports()] == ["Success"]
         assert engine.recorder.reasons() == ["Seeded"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_seed_is_recorded_although_its_report_fails() -> None:
@@ -672,7 +671,7 @@ def test_a_seed_is_recorded_although_its_report_fails() -> None:
             await engine.passes(external_secret("a", annotations=SEED))
         assert engine.recorder.reasons() == ["Seeded"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_is_written_in_vault_during_the_force_sync_is_another_one() -> None:
@@ -692,7 +691,7 @@ def test_what_is_written_in_vault_during_the_force_sync_is_another_one() -> None
         first, second = engine.writer.force_syncs()
         assert first["vaultsync.io/versions"] != second["vaultsync.io/versions"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_removed_object_is_forgotten() -> None:
@@ -705,7 +704,7 @@ def test_a_removed_object_is_forgotten() -> None:
         assert not engine.syncs._states
         assert not engine.paths._paths
 
-    run(test())
+    run_ahead(test())
 
 
 def test_too_many_paths_to_record_are_not_recorded() -> None:
@@ -715,7 +714,7 @@ def test_too_many_paths_to_record_are_not_recorded() -> None:
         await engine.passes(external_secret(*keys, annotations=SEED))
         assert engine.writer.force_syncs()[0]["vaultsync.io/versions"] == "{}"
 
-    run(test())
+    run_ahead(test())
 
 
 # -- the controller at work
@@ -731,7 +730,7 @@ def test_a_new_external_secret_is_seeded_and_synced_once_all_its_paths_are_there
             assert engine.vault.values(B)
             assert len(engine.writer.force_syncs()) == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
@@ -745,7 +744,7 @@ def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
             assert len(engine.writer.writes) == 1
             assert engine.vault.looks[A] == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_of_two_events_with_an_own_writes_version_the_second_is_a_hint() -> None:
@@ -765,7 +764,7 @@ def test_of_two_events_with_an_own_writes_version_the_second_is_a_hint() -> None
             assert len(engine.writer.force_syncs()) == 2
             assert engine.vault.looks[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_within_a_moment_of_the_last_one_is_another_state() -> None:
@@ -784,7 +783,7 @@ def test_a_write_within_a_moment_of_the_last_one_is_another_state() -> None:
                 await engine.quiet()
             assert len(engine.writer.force_syncs()) == 5
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("where", ["secret/data/a", "secret/data/b"], ids=["live", "missing"])
@@ -820,7 +819,7 @@ def test_a_forged_deletion_in_kv_v1_is_one_look() -> None:
             await engine.quiet()
             assert (len(engine.writer.writes), engine.vault.looks[KV1]) == (writes, looks + 1)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_whether_there_are_standby_nodes_is_asked_only_where_a_look_shows_too_little() -> None:
@@ -838,7 +837,7 @@ def test_whether_there_are_standby_nodes_is_asked_only_where_a_look_shows_too_li
             await engine.settled()
             assert engine.vault.cluster_questions == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_own_events_that_come_before_the_response_cause_nothing_and_others_do() -> None:
@@ -868,8 +867,8 @@ def test_own_events_that_come_before_the_response_cause_nothing_and_others_do() 
             await engine.quiet()
             return engine.vault.looks[A]
 
-    assert run(test(others=False)) == 1
-    assert run(test(others=True)) == 2
+    assert run_ahead(test(others=False)) == 1
+    assert run_ahead(test(others=True)) == 2
 
 
 def test_a_flood_of_events_during_a_pass_is_one_more_look() -> None:
@@ -896,7 +895,7 @@ def test_a_flood_of_events_during_a_pass_is_one_more_look() -> None:
             assert engine.vault.looks[A] == 2
             assert not engine.controller._events._deferred
 
-    run(test())
+    run_ahead(test())
 
 
 def test_many_events_of_one_path_are_few_looks_and_the_first_one_is_at_once() -> None:
@@ -906,18 +905,18 @@ def test_many_events_of_one_path_are_few_looks_and_the_first_one_is_at_once() ->
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a"))
             await engine.settled()
-            started, looks = time.monotonic(), engine.vault.looks[A]
+            started, looks = engine.clock(), engine.vault.looks[A]
             engine.event()
             await engine.settled()
             assert engine.vault.looks[A] == looks + 1
-            while (passed := time.monotonic() - started) < 1:
+            while (passed := engine.clock() - started) < 1:
                 engine.event()
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.0013)  # never at the very moment of a read
             await asyncio.sleep(2 * EVENT_SPACING)
             assert passed / EVENT_SPACING / 4 <= engine.vault.looks[A] - looks <= passed / EVENT_SPACING + 3
             assert len(engine.controller._events._read_at) <= 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_force_sync_follows_the_look() -> None:
@@ -944,7 +943,7 @@ def test_the_force_sync_follows_the_look() -> None:
             assert len(engine.writer.force_syncs()) == 1
             assert engine.vault.looks[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 class Standby:
@@ -1039,7 +1038,7 @@ def test_what_is_told_during_a_look_at_everything_does_not_wait_for_its_turn(bef
             assert sum(engine.vault.looks.values()) - looked < 5 * WORKERS
             await engine.settled()
 
-    run(test())
+    run(test())  # in virtual time all passes end at once
 
 
 def test_it_is_told_once_when_all_is_looked_at() -> None:
@@ -1057,17 +1056,17 @@ def test_it_is_told_once_when_all_is_looked_at() -> None:
         (told,) = [line for line in lines if line.startswith("initial scan complete")]
         assert '"external_secrets": 2, "paths": 2' in told
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_is_seen_unchanged_leaves_no_new_objects() -> None:
     """A look at ten thousand paths would else have the garbage collection go through all of them."""
     engine = Engine()
     engine.vault.write(A, password="p")
-    state = run(engine.vault.look(A, 2))
+    state = run_ahead(engine.vault.look(A, 2))
     engine.paths.observe(A, state)
     seen = engine.paths.get(A)
-    engine.paths.observe(A, run(engine.vault.look(A, 2)))
+    engine.paths.observe(A, run_ahead(engine.vault.look(A, 2)))
     assert engine.paths.get(A) is seen
     assert seen is not None
     assert seen.secret is state
@@ -1089,7 +1088,7 @@ def test_what_comes_during_the_first_look_goes_before_it() -> None:
         assert len(order) == 20 * WORKERS + 1
         assert order.index(path("secret/data/new")) <= before + 2 * WORKERS
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("behind", range(1, len(RECHECK_SECONDS) + 1))
@@ -1159,7 +1158,7 @@ def test_an_event_for_a_path_that_nobody_reads_costs_nothing() -> None:
             await engine.settled()
             assert not engine.vault.looks
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("kind", ["kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete"])
@@ -1180,7 +1179,7 @@ def test_a_deletion_is_healed_and_read_again(kind: str) -> None:
             assert len(engine.writer.force_syncs()) == 2
             assert engine.recorder.reasons() == ["Seeded", "Recreated"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_deleted_v1_path_is_healed_and_read_again() -> None:
@@ -1200,7 +1199,7 @@ def test_a_deleted_v1_path_is_healed_and_read_again() -> None:
             assert engine.vault.creates[KV1] == 2
             assert len(engine.writer.force_syncs()) == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_burst_of_events_is_two_force_syncs_and_the_last_value_arrives() -> None:
@@ -1224,7 +1223,7 @@ def test_a_burst_of_events_is_two_force_syncs_and_the_last_value_arrives() -> No
             assert seen is not None
             assert seen.secret.version == 301
 
-    run(test())
+    run_ahead(test())
 
 
 def test_an_endless_burst_on_one_path_does_not_starve_its_readers() -> None:
@@ -1243,7 +1242,7 @@ def test_an_endless_burst_on_one_path_does_not_starve_its_readers() -> None:
             # these are 100 seconds of that clock
             assert len(engine.writer.force_syncs()) - before >= 100 / (HELD_SECONDS + 1) / 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_thousand_paths_rotated_at_once_all_arrive() -> None:
@@ -1266,7 +1265,7 @@ def test_a_thousand_paths_rotated_at_once_all_arrive() -> None:
             assert {name.name for name, _, _ in engine.writer.writes} == set(keys)
             assert len(engine.writer.writes) == len(keys)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_was_missed_is_caught_up_at_the_next_connection() -> None:
@@ -1290,7 +1289,7 @@ def test_what_was_missed_is_caught_up_at_the_next_connection() -> None:
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 3 + before
 
-    run(test())
+    run_ahead(test())
 
 
 def test_own_writes_come_back_as_audit_lines_and_cause_nothing() -> None:
@@ -1307,7 +1306,7 @@ def test_own_writes_come_back_as_audit_lines_and_cause_nothing() -> None:
             assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 1
             assert (engine.vault.looks[A], engine.vault.looks[KV1]) == (1, 1)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_others_write_and_delete_comes_as_audit_lines_and_is_read_again() -> None:
@@ -1336,7 +1335,7 @@ def test_what_others_write_and_delete_comes_as_audit_lines_and_is_read_again() -
             assert engine.vault.values(KV1) not in (None, {"password": "q"})
             assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 2
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -1360,7 +1359,7 @@ def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
             assert len(engine.writer.force_syncs(OTHER)) == before + alone
             assert (engine.paths._watched_since is not None) == alone
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -1410,7 +1409,7 @@ def test_the_poll_is_told_what_is_used() -> None:
             assert engine.controller.is_live(A)
             assert engine.controller.backlog() == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_by_the_poll_alone_everything_arrives_that_leaves_a_trace() -> None:
@@ -1469,7 +1468,7 @@ def test_a_write_between_a_wipe_and_its_look_is_not_taken_for_an_old_one() -> No
             assert seen is not None
             assert seen.secret.exists
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_that_comes_while_the_look_is_under_way_is_not_lost() -> None:
@@ -1501,7 +1500,7 @@ def test_a_write_that_comes_while_the_look_is_under_way_is_not_lost() -> None:
             assert seen is not None
             assert seen.secret.exists
 
-    run(test())
+    run_ahead(test())
 
 
 def test_one_failing_path_does_not_stop_the_others() -> None:
@@ -1516,7 +1515,7 @@ def test_one_failing_path_does_not_stop_the_others() -> None:
             assert len(engine.writer.force_syncs(OTHER)) == 1
             assert [report.message for report in engine.writer.reports() if not report.ok] == [str(DENIED)]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_bug_in_one_pass_does_not_stop_the_others() -> None:
@@ -1528,7 +1527,7 @@ def test_a_bug_in_one_pass_does_not_stop_the_others() -> None:
             engine.controller.external_secret_changed(external_secret("b", name="other", annotations=SEED))
             await eventually(lambda: engine.vault.values(A) and engine.vault.values(B))
 
-    run(test())
+    run_ahead(test())
 
 
 def test_an_outage_is_retried_until_it_is_over() -> None:
@@ -1542,7 +1541,7 @@ def test_an_outage_is_retried_until_it_is_over() -> None:
             await eventually(lambda: engine.vault.values(A))
             await eventually(engine.writer.force_syncs)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_mount_that_is_being_upgraded_is_tried_again() -> None:
@@ -1556,7 +1555,7 @@ def test_a_mount_that_is_being_upgraded_is_tried_again() -> None:
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             await eventually(lambda: engine.vault.values(A))
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_listing_follows_every_path_under_it_and_what_is_written_there_later() -> None:
@@ -1579,7 +1578,7 @@ def test_a_listing_follows_every_path_under_it_and_what_is_written_there_later()
             assert len(engine.writer.force_syncs()) == 2
             assert not engine.vault.creates
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_listing_that_was_emptied_unseen_is_read_again() -> None:
@@ -1597,7 +1596,7 @@ def test_a_listing_that_was_emptied_unseen_is_read_again() -> None:
             assert len(engine.writer.force_syncs()) == 1
             assert engine.paths._listings[FindPrefix("", "secret/data/dev/", 2)] == set()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_nothing_of_removed_objects_stays_in_memory() -> None:
@@ -1617,7 +1616,7 @@ def test_nothing_of_removed_objects_stays_in_memory() -> None:
             assert not engine.paths._listings
             assert not engine.syncs._states
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_store_that_is_for_another_mount_now_has_its_readers_refreshed() -> None:
@@ -1641,7 +1640,7 @@ def test_a_store_that_is_for_another_mount_now_has_its_readers_refreshed() -> No
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == 1
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize(("change", "force_syncs"), [(-60, 0), (0, 0), (1, 1)])
@@ -1661,7 +1660,7 @@ def test_a_store_that_was_changed_while_nobody_watched_has_its_readers_refreshed
             await engine.quiet()
             assert len(engine.writer.force_syncs()) == force_syncs
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_removed_stores_paths_are_forgotten() -> None:
@@ -1674,7 +1673,7 @@ def test_a_removed_stores_paths_are_forgotten() -> None:
             await engine.settled()
             assert engine.paths.get(A) is None
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_work_can_be_cancelled_in_the_middle_of_a_pass() -> None:
@@ -1695,4 +1694,4 @@ def test_the_work_can_be_cancelled_in_the_middle_of_a_pass() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run(test())
+    run_ahead(test())

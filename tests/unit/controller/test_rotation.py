@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 from loguru import logger
 
-from tests.unit.build import NOON, entry, eventually, external_secret, path, run, run_ahead
+from tests.unit.build import NOON, entry, eventually, external_secret, path, run_ahead
 from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.controller.ownership_writer import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 from vaultsync.core.errors import (
@@ -93,7 +93,7 @@ def test_a_seed_is_marked_behind_the_values_once() -> None:
         assert parse_ownership(there) is not None
         assert engine.vault.marks[A] == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_rotation_is_marked_once() -> None:
@@ -107,7 +107,7 @@ def test_a_rotation_is_marked_once() -> None:
             await engine.passes(asked("1"))
         assert engine.vault.marks[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_a_person_writes_before_it_was_marked_is_not_marked() -> None:
@@ -120,7 +120,7 @@ def test_what_a_person_writes_before_it_was_marked_is_not_marked() -> None:
             pass
         assert engine.vault.marks[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_refused_mark_is_told_once_and_tried_again_with_the_paths_next_pass() -> None:
@@ -171,7 +171,7 @@ def test_a_mark_waits_for_vault() -> None:
             engine.vault.down = None
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_flush_goes_on_after_what_fails_alone() -> None:
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
         assert told == ["ownership metadata is lost for some paths"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_leaves_what_is_to_be_left() -> None:
@@ -237,7 +237,7 @@ def test_a_flush_leaves_what_is_to_be_left() -> None:
         await engine.ownership.flush()
         assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_stops_where_vault_does_not_answer() -> None:
@@ -250,7 +250,7 @@ def test_a_flush_stops_where_vault_does_not_answer() -> None:
         assert engine.vault.marks[A] + engine.vault.marks[B] == 1
         assert told == ["ownership metadata is lost for some paths"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_goes_on_after_a_refusal() -> None:
@@ -262,7 +262,7 @@ def test_a_flush_goes_on_after_a_refusal() -> None:
         await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
@@ -274,7 +274,7 @@ def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
         async with marking(engine):
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
@@ -288,7 +288,7 @@ def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
             await engine.reconciler.reconcile(A)
             await eventually(lambda: not len(engine.ownership))
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("kind", ["kv-v2/metadata-patch", "kv-v2/metadata-write"])
@@ -314,7 +314,7 @@ def test_only_who_reads_metadata_has_a_change_of_it_looked_at(kind: str, reader:
             await engine.settled()
             assert (engine.vault.looks[where] > before) == looks
 
-    run(test())
+    run_ahead(test())
 
 
 # -- rotations
@@ -341,7 +341,7 @@ def test_what_is_asked_for_is_rotated_once_and_reaches_its_readers_at_once() -> 
         everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.ownership._pending}"
         assert not any(one in everything for one in (first, second))
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_controller_rotates_for_a_new_annotation_and_no_second_time() -> None:
@@ -358,7 +358,7 @@ def test_the_controller_rotates_for_a_new_annotation_and_no_second_time() -> Non
                 await engine.settled()
                 assert engine.vault.rotations[A] == count
 
-    run(test())
+    run_ahead(test())
 
 
 def test_only_what_vaultsync_added_to_a_persons_secret_is_rotated() -> None:
@@ -375,7 +375,7 @@ def test_only_what_vaultsync_added_to_a_persons_secret_is_rotated() -> None:
             await eventually(lambda: not len(engine.ownership))
         assert "managed-by" not in engine.vault.secrets[A].custom_metadata
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
@@ -391,7 +391,7 @@ def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
         assert "somebody else" in engine.writer.reports()[-1].message
         assert "Rotated" not in engine.recorder.reasons()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_person_who_writes_after_a_rotation_is_no_news_to_who_had_asked_for_it() -> None:
@@ -404,7 +404,7 @@ def test_a_person_who_writes_after_a_rotation_is_no_news_to_who_had_asked_for_it
         await engine.passes(asked("1"))
         assert all(report.ok for report in engine.writer.reports())
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_request_that_comes_with_the_object_is_answered_by_its_seed() -> None:
@@ -414,7 +414,7 @@ def test_a_request_that_comes_with_the_object_is_answered_by_its_seed() -> None:
         await engine.passes(asked("1"))
         assert (engine.vault.creates[A], engine.vault.rotations[A]) == (1, 0)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_request_in_kv_v1_is_told() -> None:
@@ -425,7 +425,7 @@ def test_a_request_in_kv_v1_is_told() -> None:
         assert not report.ok
         assert "KV v1" in report.message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
@@ -436,7 +436,7 @@ def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
         assert report.reason == "ErrorAnnotation"
         assert AFTER in report.message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_wrong_age_is_told_until_it_is_right() -> None:
@@ -447,7 +447,7 @@ def test_a_wrong_age_is_told_until_it_is_right() -> None:
         await engine.passes(asked(after="30d"))
         assert (engine.writer.reports()[-1].reason, engine.vault.values(A) is None) == ("Success", False)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> None:
@@ -460,7 +460,7 @@ def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> N
             assert HOUR - 10 < again <= 1.1 * HOUR
         assert engine.vault.rotations[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_only_what_is_due_before_everything_is_looked_at_anyhow_is_kept_in_mind() -> None:
@@ -473,7 +473,7 @@ def test_only_what_is_due_before_everything_is_looked_at_anyhow_is_kept_in_mind(
             assert engine.vault.values(B)
             assert engine.controller._queue._due_of.keys() == {A}
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_restart_goes_on_by_the_mark() -> None:
@@ -489,7 +489,7 @@ def test_a_restart_goes_on_by_the_mark() -> None:
         await second.passes(asked("2"))
         assert second.vault.rotations[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_was_not_marked_before_a_restart_is_nobodys_and_that_is_told() -> None:
@@ -501,7 +501,7 @@ def test_what_was_not_marked_before_a_restart_is_nobodys_and_that_is_told() -> N
         assert second.vault.rotations[A] == 0
         assert "not marked as made by vaultsync" in second.writer.reports()[-1].message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_two_vaultsyncs_do_not_rotate_in_turns() -> None:
@@ -519,4 +519,4 @@ def test_two_vaultsyncs_do_not_rotate_in_turns() -> None:
             await other.ownership.flush()
         assert one.vault.rotations[A] == 2
 
-    run(test())
+    run_ahead(test())

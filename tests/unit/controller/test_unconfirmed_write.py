@@ -6,7 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from tests.unit.build import NOON, V2, reader, run
+from tests.unit.build import NOON, V2, reader, run_ahead
 from tests.unit.controller.test_reconcilers import APP, A, Engine
 from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
@@ -115,7 +115,7 @@ def test_a_creation_without_a_response_is_reported_marked_and_rotated_like_any_o
         assert value(engine) != first
         assert engine.vault.creates[A] == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_rotation_without_a_response_is_done_once_and_the_next_one_is_too() -> None:
@@ -130,7 +130,7 @@ def test_a_rotation_without_a_response_is_done_once_and_the_next_one_is_too() ->
         await engine.passes(asked("2"))
         assert engine.vault.secrets[A].version == 3
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("case", ["other names", "a later version", "too late"])
@@ -152,7 +152,7 @@ def test_what_a_person_writes_meanwhile_is_theirs(case: str) -> None:
         assert "Seeded" not in engine.recorder.reasons()
         assert vault.marks[A] == vault.rotations[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
@@ -165,7 +165,7 @@ def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
         assert engine.recorder.reasons() == ["Seeded"]
         assert A not in engine.reconciler._writer._unconfirmed
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
@@ -176,4 +176,4 @@ def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
             await engine.passes(asked())
         assert A not in engine.reconciler._writer._unconfirmed
 
-    run(test())
+    run_ahead(test())

@@ -42,6 +42,9 @@ RESCAN_WORKERS = 4
 """Passes of a rescan at a time, as many as vault.client has THREADS: more would delay urgent passes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
+STORE_AGAIN_SECONDS: Final = 5.0
+"""Delay of the second force-sync for a changed store: external-secrets may have served the first one from a cache that
+still held the old store, and does not refresh for a store by itself."""
 LOGGED_CHARACTERS: Final = 200
 """Characters in the log of a text that vaultsync does not control."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
@@ -111,7 +114,8 @@ class Controller:
 
     def store_changed(self, store: Store) -> None:
         """A store is new or changed. external-secrets does not refresh for it, so its readers count as unsynced."""
-        if self._index.store(store.name) != store and store.server is not None and not self._index.is_ours(store):
+        old = self._index.store(store.name)
+        if old != store and store.server is not None and not self._index.is_ours(store):
             logger.info(
                 "store ignored: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
                 store=str(store.name),
@@ -119,9 +123,18 @@ class Controller:
             )
         keys = self._index.put_store(store)
         if self._is_working:  # before that, the stores are not known to have changed
-            for entry in self._index.entries(key for key in keys if isinstance(key, ObjectName)):
-                self._syncs.of(entry.object).mark_unsynced(map(str, entry.references.keys() & keys))
+            self._mark_unsynced(keys)
+            if keys and old is not None:
+                asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self._refresh_again, keys)
         self._add(keys)
+
+    def _refresh_again(self, keys: set[Key]) -> None:
+        self._mark_unsynced(keys)
+        self._add({key for key in keys if isinstance(key, ObjectName)})
+
+    def _mark_unsynced(self, keys: set[Key]) -> None:
+        for entry in self._index.entries(key for key in keys if isinstance(key, ObjectName)):
+            self._syncs.of(entry.object).mark_unsynced(map(str, entry.references.keys() & keys))
 
     def store_removed(self, store: Store) -> None:
         """A store is gone."""

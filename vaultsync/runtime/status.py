@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.index import Index
 from vaultsync.controller.sync_state import SyncStates
@@ -18,7 +19,7 @@ from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import Sources
 from vaultsync.vault.stream import EventStream
 
 WATCHED: Final = "watched"
@@ -61,7 +62,7 @@ class Status:
         metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - syncs.awaited_since()))
         for reason, number in syncs.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
-        for source in (Source.EVENTS, Source.AUDIT, Source.POLL):
+        for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is current)
         metrics.stream_connected.set(self.stream.is_connected)
         metrics.audit_configured.set(self.audit.is_configured)
@@ -93,14 +94,16 @@ class Status:
         current = self.sources.current
         if current is None:
             return Part("source", "not chosen yet", is_well=False)
-        heard = {Source.EVENTS: self.stream.is_connected, Source.AUDIT: self.audit.is_connected}.get(current, True)
+        heard = {ChangeSource.EVENTS: self.stream.is_connected, ChangeSource.AUDIT: self.audit.is_connected}.get(
+            current, True
+        )
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
 
     def _audit(self) -> Part:
         """The audit device. It is needed beside the event stream, which reports deletions to root tokens alone."""
         delivery = self.audit.delivery
         is_silent = delivery is Delivery.SILENT
-        late = "; deletions are noticed late" if is_silent and self.sources.current is Source.EVENTS else ""
+        late = "; deletions are noticed late" if is_silent and self.sources.current is ChangeSource.EVENTS else ""
         return Part("audit", f"{delivery.value}{late}", is_well=not is_silent)
 
     def _vault_trouble(self) -> str:

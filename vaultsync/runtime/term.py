@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from loguru import logger
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
@@ -39,7 +40,7 @@ from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import Sources
 from vaultsync.vault.stream import EventStream
 
 LISTEN_AGAIN_SECONDS: Final = 5.0
@@ -69,7 +70,7 @@ class Term:
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(boottime) if settings.lease and not settings.dry_run else None
+        self.fence = Fence(boottime) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
@@ -84,7 +85,7 @@ class Term:
             paths,
             syncs,
             self._vault,
-            wiring.seed_paths(settings),
+            settings.seedable_paths,
             budget,
             self._marker,
             metrics,
@@ -102,14 +103,14 @@ class Term:
         self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed, metrics)
         self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
-            wiring.audit_access(settings),
+            settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
             self._audit_gap,
             self._audited,
             metrics,
-            is_only=settings.source is Source.AUDIT,
+            is_only=settings.source is ChangeSource.AUDIT,
         )
         self._audit.on_mounts = self.controller.mounts_changed
         self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))

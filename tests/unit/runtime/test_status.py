@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.build import run, sample
 from tests.unit.servers import unused_port
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
@@ -18,7 +19,6 @@ from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
-from vaultsync.vault.source_selector import Source
 
 KUBECONFIG = """
 apiVersion: v1
@@ -132,12 +132,12 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
         status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
         assert told(status)["vault"].is_well
-        for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
+        for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
             status.sources._current = source
             assert told(status)["source"] == Part("source", says)
         active = {source: gauge(status, "source", source=source) for source in ("events", "audit", "poll")}
         assert active == {"events": 0, "audit": 0, "poll": 1}
-        status.sources._current = Source.AUDIT
+        status.sources._current = ChangeSource.AUDIT
         assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
 
     with_status(kubeconfig, test)
@@ -146,13 +146,13 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
     async def test(status: Status, watches: InformerManager) -> None:
         assert gauge(status, "audit_configured") == 1
-        status.sources._current, status.stream.is_connected = Source.EVENTS, True
+        status.sources._current, status.stream.is_connected = ChangeSource.EVENTS, True
         assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
         status.audit._was_silent = True
         says = "the audit device does not deliver"
         assert told(status)["audit"] == Part("audit", f"{says}; deletions are noticed late", is_well=False)
         assert told(status)["source"].is_well
-        status.sources._current = Source.POLL
+        status.sources._current = ChangeSource.POLL
         assert told(status)["audit"] == Part("audit", says, is_well=False)
         status.audit._verified["file"] = None
         assert told(status)["audit"] == Part("audit", "the audit device delivers")

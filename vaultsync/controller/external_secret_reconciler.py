@@ -92,7 +92,7 @@ class ExternalSecretReconciler:
         if not changes or (is_due and not is_forced):
             state.stop_timing()
         unreported: ConditionNotWritten | None = None
-        if is_forced or report is not None or state.has_events:
+        if is_forced or report is not None or state.events:
             unreported = await self._write(entry, state, readings, changes if is_forced else {}, report)
         if is_due:
             state.settle({reading.name: reading.fingerprint for reading in readings})

@@ -6,7 +6,7 @@ returns the keys that need a pass because of the change.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -51,9 +51,8 @@ class Entry:
         prefixes: the listings of its `dataFrom.find` entries.
         stores_changed: when one of its stores was last changed, None if unknown.
         rules: its own generation rules, none if they are invalid.
-        rules_problem: the error in them, "" for none.
         rotation: when to rotate its values, never if the annotation is invalid.
-        rotation_problem: the error in that, "" for none.
+        problem: the errors in these annotations, "" for none.
     """
 
     object: ExternalSecret
@@ -61,9 +60,8 @@ class Entry:
     prefixes: frozenset[FindPrefix] = frozenset()
     stores_changed: datetime | None = None
     rules: Rules = NO_RULES
-    rules_problem: str = ""
     rotation: RotationSpec = NO_ROTATION
-    rotation_problem: str = ""
+    problem: str = ""
 
 
 class Index:
@@ -160,9 +158,8 @@ class Index:
     def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
         """Whether vaultsync seeds an ExternalSecret, and the error in its annotations, see decide.seed_choice."""
         choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
-        wrong = "; ".join(filter(None, (entry.rules_problem, entry.rotation_problem)))
-        if choice is SeedChoice.WANTED and wrong:
-            return SeedChoice.REFUSED, wrong  # don't guess the intent
+        if choice is SeedChoice.WANTED and entry.problem:
+            return SeedChoice.REFUSED, entry.problem  # don't guess the intent
         return choice, problem
 
     def namespace(self, name: str) -> Namespace | None:
@@ -204,11 +201,11 @@ class Index:
     def put(self, external_secret: ExternalSecret) -> set[Key]:
         """Add or update an ExternalSecret; returns its new references, or all of them if its annotations changed."""
         old = self._entries.get(external_secret.name)
-        if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            entry = self._entry(external_secret, old.references, old.prefixes, old.stores_changed, old)
-            self._entries[external_secret.name] = entry
-        else:
-            entry = self._replace(old, external_secret)
+        if old is None or (old.object.refs, old.object.finds) != (external_secret.refs, external_secret.finds):
+            return _changed_keys(old, self._replace(old, external_secret))
+        entry = self._entries[external_secret.name] = replace(old, object=external_secret)
+        if _relevant_annotations(old) != _relevant_annotations(entry):
+            entry.rules, entry.rotation, entry.problem = _parse_annotations(external_secret, self.defaults.rules)
         return _changed_keys(old, entry)
 
     def remove(self, name: ObjectName) -> None:
@@ -271,39 +268,12 @@ class Index:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
-        return self._entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret))
-
-    def _entry(
-        self,
-        external_secret: ExternalSecret,
-        references: dict[VaultPath, tuple[Reference, ...]],
-        prefixes: frozenset[FindPrefix],
-        stores_changed: datetime | None,
-        old: Entry | None = None,
-    ) -> Entry:
-        rules, rules_problem = self._rules(external_secret, old)
-        rotation, rotation_problem = _rotation(external_secret)
-        return Entry(
-            external_secret, references, prefixes, stores_changed, rules, rules_problem, rotation, rotation_problem
-        )
+        annotated = _parse_annotations(external_secret, self.defaults.rules)
+        return Entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret), *annotated)
 
     def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
         stores = (self._stores.get(name) for name in _stores_of(external_secret))
         return max((store.changed for store in stores if store and store.changed), default=None)
-
-    def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
-        """Its own rules, and the error in them."""
-        text = external_secret.annotations.get(annotations.GENERATE)
-        if text is None:
-            return NO_RULES, ""
-        if old is not None and old.object.annotations.get(annotations.GENERATE) == text:
-            return old.rules, old.rules_problem
-        try:
-            rules = parse_rules(text)
-            rules.over(self.defaults.rules)
-        except RuleError as error:
-            return NO_RULES, f"annotation {annotations.GENERATE} on this ExternalSecret: {error}"
-        return rules, ""
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
@@ -312,24 +282,30 @@ class Index:
     def _link(self, entry: Entry) -> None:
         name = entry.object.name
         self._entries[name] = entry
-        for key in entry.references:
-            self._by_path[key].add(name)
-        for prefix in entry.prefixes:
-            self._by_prefix[prefix].add(name)
-        for store in _stores_of(entry.object):
-            self._by_store[store].add(name)
-        self._by_namespace[name.namespace].add(name)
+        _add(self._by_path, entry.references, name)
+        _add(self._by_prefix, entry.prefixes, name)
+        _add(self._by_store, _stores_of(entry.object), name)
+        _add(self._by_namespace, (name.namespace,), name)
 
     def _unlink(self, entry: Entry) -> None:
         name = entry.object.name
         self._entries.pop(name, None)
-        for key in entry.references:
-            _discard(self._by_path, key, name)
-        for prefix in entry.prefixes:
-            _discard(self._by_prefix, prefix, name)
-        for store in _stores_of(entry.object):
-            _discard(self._by_store, store, name)
-        _discard(self._by_namespace, name.namespace, name)
+        _discard(self._by_path, entry.references, name)
+        _discard(self._by_prefix, entry.prefixes, name)
+        _discard(self._by_store, _stores_of(entry.object), name)
+        _discard(self._by_namespace, (name.namespace,), name)
+
+
+def _add(links: dict[K, set[ObjectName]], keys: Iterable[K], name: ObjectName) -> None:
+    for key in keys:
+        links[key].add(name)
+
+
+def _discard(links: dict[K, set[ObjectName]], keys: Iterable[K], name: ObjectName) -> None:
+    for key in keys:
+        links[key].discard(name)
+        if not links[key]:
+            del links[key]
 
 
 def server_identity(address: str) -> str:
@@ -367,12 +343,22 @@ def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     )
 
 
-def _rotation(external_secret: ExternalSecret) -> tuple[RotationSpec, str]:
-    """When to rotate its values, and the error in that."""
+def _parse_annotations(external_secret: ExternalSecret, defaults: Rules) -> tuple[Rules, RotationSpec, str]:
+    """Its own generation rules, when to rotate its values, and the errors in both."""
+    rules, rotation, problems = NO_RULES, NO_ROTATION, list[str]()
+    text = external_secret.annotations.get(annotations.GENERATE)
     try:
-        return parse_rotation(external_secret.name, external_secret.annotations), ""
+        if text is not None:
+            parsed = parse_rules(text)
+            parsed.over(defaults)
+            rules = parsed
+    except RuleError as error:
+        problems.append(f"annotation {annotations.GENERATE} on this ExternalSecret: {error}")
+    try:
+        rotation = parse_rotation(external_secret.name, external_secret.annotations)
     except RotationError as error:
-        return NO_ROTATION, str(error)
+        problems.append(str(error))
+    return rules, rotation, "; ".join(problems)
 
 
 def _changed_keys(old: Entry | None, new: Entry) -> set[Key]:
@@ -394,11 +380,3 @@ def _relevant_annotations(entry: Entry) -> list[str | None]:
 
 def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:
     return {ref.store for ref in external_secret.refs} | {find.store for find in external_secret.finds}
-
-
-def _discard(links: dict[K, set[ObjectName]], key: K, name: ObjectName) -> None:
-    names = links.get(key)
-    if names is not None:
-        names.discard(name)
-        if not names:
-            del links[key]

@@ -6,6 +6,7 @@ Nothing of Vault's own state enters; path_state has that.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from vaultsync.controller.path_state import Reading
@@ -50,96 +51,69 @@ class Delivery(NamedTuple):
     received_at: float
 
 
+@dataclass(slots=True)
 class SyncState:
-    """One ExternalSecret. All times are seconds of one monotonic clock.
+    """One ExternalSecret. All times are seconds of one monotonic clock. Other modules read the fields, and set none.
 
-    Args:
+    Attributes:
         uid: of the object; another object of the same name starts anew.
         fingerprints: by reading name, the state that the object was last force-synced for, or created with.
+        failures: by path or listing, what is to be reported.
+        refusal: the gravest refusal as of the last report, None if nothing is wrong.
+        events: the Kubernetes Events to record after the next patch.
+        is_seeded: vaultsync has written a path since the last force-sync, so no burst delays the next one.
+        received_at: when vaultsync received the first event since the last force-sync.
+        awaited_since: when vaultsync wrote the value that external-secrets has yet to read.
     """
 
-    def __init__(self, uid: str, fingerprints: Mapping[str, str] | None = None) -> None:
-        self.uid: Final = uid
-        self._fingerprints = dict(fingerprints or {})
-        self._failures: dict[VaultPath | FindPrefix, list[Failure]] = {}
-        self._successes: dict[VaultPath, str] = {}
-        self._events: list[tuple[EventReason, str]] = []
-        self._reported: CreatedCondition | None = None
-        """The last report of this process."""
-        self._refusal: Refusal | None = None
-        self._is_seeded = False
-        """vaultsync has written a path since the last force-sync."""
-        self._pending: dict[str, str] = {}
-        """The changes that the last pass found."""
-        self._changed_at = self._held_since = float("-inf")
-        self._due = 0.0
-        self._received_at = self._written_at = NEVER
-        """When vaultsync received the first event, and wrote the first path, since the last force-sync."""
-        self._awaited: tuple[float, str] | None = None
-        """When vaultsync wrote the value that external-secrets has yet to read, and the object's syncedResourceVersion
-        at the force-sync."""
+    uid: str
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
+    refusal: Refusal | None = None
+    events: list[tuple[EventReason, str]] = field(default_factory=list)
+    is_seeded: bool = False
+    received_at: float = NEVER
+    awaited_since: float = NEVER
+    _synced_version: str = ""  # the object's when the wait for external-secrets began
+    _written_at: float = NEVER  # the first write since the last force-sync
+    _successes: dict[VaultPath, str] = field(default_factory=dict)
+    _reported: CreatedCondition | None = None
+    _pending: dict[str, str] = field(default_factory=dict)  # the changes that the last pass found
+    _changed_at: float = float("-inf")
+    _held_since: float = float("-inf")
+    _due: float = 0.0
 
     # -- from passes over paths
 
-    @property
-    def is_seeded(self) -> bool:
-        """Whether vaultsync has written a path since the last force-sync, so that no burst delays the next one."""
-        return self._is_seeded
-
-    @property
-    def fingerprints(self) -> Mapping[str, str]:
-        """By reading name, the state that the object was last force-synced for."""
-        return self._fingerprints
-
     def record_seed(self, names: Iterable[str], at: float) -> None:
         """Record a write of these readings: the object has not read them, whatever the clocks show."""
-        self._is_seeded = True
+        self.is_seeded = True
         self._written_at = min(self._written_at, at)
         self.mark_unsynced(names)
 
     def mark_unsynced(self, names: Iterable[str]) -> None:
         """The object reads these through a changed store: a refresh before the change does not count."""
-        self._fingerprints.update(dict.fromkeys(names, UNSYNCED))
+        self.fingerprints.update(dict.fromkeys(names, UNSYNCED))
 
     def record_event(self, at: float) -> None:
         """Record the arrival of an event about a path that the object reads."""
-        self._received_at = min(self._received_at, at)
+        self.received_at = min(self.received_at, at)
 
     def record_success(self, path: VaultPath, reason: EventReason, message: str) -> None:
         """Report that vaultsync has written the path for this object."""
         self._successes[path] = message
-        self._events.append((reason, message))
+        self.events.append((reason, message))
 
     def record_failures(self, key: VaultPath | FindPrefix, failures: list[Failure]) -> None:
         """Report the failures of a path or listing in place of what was reported on it; none: nothing is wrong."""
         if not failures:
-            self._failures.pop(key, None)
+            self.failures.pop(key, None)
             return
-        self._failures[key] = failures
+        self.failures[key] = failures
         if isinstance(key, VaultPath):
             self._successes.pop(key, None)
 
     # -- from passes over the ExternalSecret
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """The gravest refusal as of the last report, None if nothing is wrong."""
-        return self._refusal
-
-    @property
-    def failures(self) -> Mapping[VaultPath | FindPrefix, list[Failure]]:
-        """By path or listing, what is to be reported."""
-        return self._failures
-
-    @property
-    def awaited_since(self) -> float:
-        """When vaultsync wrote the value that external-secrets has yet to read, NEVER if there is none."""
-        return self._awaited[0] if self._awaited else NEVER
-
-    @property
-    def received_at(self) -> float:
-        """When vaultsync received the first event since the last force-sync, NEVER if it received none."""
-        return self._received_at
 
     def pending_changes(self, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:
         """The fingerprints, by name, of the readings that the object has yet to read.
@@ -152,9 +126,9 @@ class SyncState:
         """
         found: dict[str, str] = {}
         for reading in readings:
-            base = self._fingerprints.get(reading.name) or (recorded.get(reading.name) if reading.durable else None)
+            base = self.fingerprints.get(reading.name) or (recorded.get(reading.name) if reading.durable else None)
             if reading.refreshed if base is None else same_fingerprint(base, reading.fingerprint):
-                self._fingerprints[reading.name] = reading.fingerprint
+                self.fingerprints[reading.name] = reading.fingerprint
             else:
                 found[reading.name] = reading.fingerprint
         return found
@@ -173,16 +147,16 @@ class SyncState:
             self._due = now if is_quiet else min(now + QUIET_SECONDS, self._held_since + HELD_SECONDS)
             self._changed_at = now
             self._pending = changes
-        return 0.0 if self._is_seeded else max(0.0, self._due - now)
+        return 0.0 if self.is_seeded else max(0.0, self._due - now)
 
     def settle(self, fingerprints: Mapping[str, str]) -> None:
         """The object was force-synced for these, or rejects force-syncs."""
-        self._fingerprints.update(fingerprints)
+        self.fingerprints.update(fingerprints)
         self._pending = {}
 
     def stop_timing(self) -> None:
         """No force-sync follows the events and writes so far."""
-        self._received_at = self._written_at = NEVER
+        self.received_at = self._written_at = NEVER
 
     def compose_report(
         self,
@@ -203,12 +177,12 @@ class SyncState:
             wanted: it asks for seeding.
         """
         self._successes = {path: text for path, text in self._successes.items() if path in keys}
-        self._failures = {key: failures for key, failures in self._failures.items() if key in keys}
-        failures = [failure for group in self._failures.values() for failure in group]
+        self.failures = {key: failures for key, failures in self.failures.items() if key in keys}
+        failures = [failure for group in self.failures.values() for failure in group]
         refusals = [Refusal.ANNOTATION] if problem else [failure.refusal for failure in failures]
-        self._refusal = min(refusals, key=_GRAVEST.index, default=None)
+        self.refusal = min(refusals, key=_GRAVEST.index, default=None)
         if not all_exist:
-            self._awaited = None  # external-secrets can't get ready for now
+            self.awaited_since = NEVER  # external-secrets can't get ready for now
         return compose(
             problem,
             [(failure.message, failure.reason) for failure in failures],
@@ -220,11 +194,6 @@ class SyncState:
 
     # -- the patch of the ExternalSecret
 
-    @property
-    def has_events(self) -> bool:
-        """Whether Kubernetes Events are to be recorded."""
-        return bool(self._events)
-
     def take_delivery(self, *, force_sync: bool, await_ready: str | None) -> Delivery:
         """Take out what a patch delivers; what comes during the request belongs to the next patch.
 
@@ -235,11 +204,11 @@ class SyncState:
         received_at = NEVER
         if force_sync:
             if self._written_at != NEVER and await_ready is not None:
-                self._awaited = self._written_at, await_ready
-            received_at = self._received_at
+                self.awaited_since, self._synced_version = self._written_at, await_ready
+            received_at = self.received_at
             self.stop_timing()
-        delivery = Delivery(self._events, self._is_seeded, received_at)
-        self._events, self._is_seeded = [], False
+        delivery = Delivery(self.events, self.is_seeded, received_at)
+        self.events, self.is_seeded = [], False
         return delivery
 
     def restore(self, delivery: Delivery, error: VaultsyncError) -> list[tuple[EventReason, str]]:
@@ -249,12 +218,12 @@ class SyncState:
             delivery: of the patch.
             error: a refusal ends the time measurement, as it lasts until a person removes its cause.
         """
-        self._is_seeded |= delivery.is_seed
+        self.is_seeded |= delivery.is_seed
         if error.result is not Result.REFUSED:
             self.record_event(delivery.received_at)
         if not error.retryable:
             return delivery.events  # vaultsync has written to Vault nevertheless
-        self._events = delivery.events + self._events
+        self.events = delivery.events + self.events
         return []
 
     def record_report(self, report: CreatedCondition | None) -> None:
@@ -263,9 +232,11 @@ class SyncState:
 
     def record_refresh(self, external_secret: ExternalSecret) -> float | None:
         """The informer has a new version of the object; returns since when it waits for a value it has read now."""
-        if self._awaited is None or not external_secret.ready or external_secret.synced_version == self._awaited[1]:
+        if self.awaited_since == NEVER or not external_secret.ready:
             return None
-        since, self._awaited = self._awaited[0], None
+        if external_secret.synced_version == self._synced_version:
+            return None
+        since, self.awaited_since = self.awaited_since, NEVER
         return since
 
 

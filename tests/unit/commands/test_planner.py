@@ -255,7 +255,7 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     )
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
-    assert not syncs.of(one).has_events
+    assert not syncs.of(one).events
     assert budget.take("dev-1") == 0
 
 

@@ -43,7 +43,7 @@ def reading(token: str, *, name: str = "a", durable: bool = True, refreshed: boo
 def test_what_is_pending(
     case: str, tokens: dict[str, str], recorded: dict[str, str], one: Reading, is_pending: bool
 ) -> None:
-    state = SyncState("uid", tokens)
+    state = SyncState("uid", dict(tokens))
     assert state.pending_changes(recorded, [one]) == ({"a": "2"} if is_pending else {}), case
     if not is_pending:
         assert state.fingerprints == {"a": "2"}

@@ -10,9 +10,10 @@ from tests.integration.test_values import ruled
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.annotation_parser import parse_rotation
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath
-from vaultsync.core.rotate import due_at, parse_rotation
+from vaultsync.core.rotate import due_at
 
 SEED = {"vaultsync.io/seed": "true"}
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
@@ -191,7 +192,7 @@ def test_a_rotation_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
     first = place.wait_for_secret("app")
     annotate(place, "app", rotate="now")
     changed(place, "app", first)
-    said = f"rotated secret/{place.path('app')} version 2 with password (asked for by {place.name}/app)"
+    said = f"rotated secret/{place.path('app')} version 2 with password (requested by {place.name}/app)"
     assert wait_for_event(place, "app", "Rotated")["message"] == said
     place.wait_until_fine("app")
     assert (place.get("app") or {})["metadata"]["annotations"]["vaultsync.io/message"] == said

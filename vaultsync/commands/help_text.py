@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from vaultsync.core import annotations
-from vaultsync.generation.generate import Encoding
+from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import (
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
-    PolicyRule,
     PublicPartRule,
     TemplateRule,
     UuidRule,
@@ -70,7 +70,7 @@ def _rule(plan: PropertyPlan) -> str:
             return f"{count} random bytes in {format}"
         case UuidRule():
             return "random UUID"
-        case PolicyRule(name=name):
+        case PasswordPolicyRule(name=name):
             return f"Vault's password policy {name}"
         case KeyPairRule(format=format, bits=bits, public=public):
             size = f", {bits} bits" if bits else ""

@@ -20,11 +20,12 @@ from vaultsync.controller.index import Entry, Index
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import SyncState
 from vaultsync.core import annotations
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Reference, SeedChoice, SeedMode
 from vaultsync.core.errors import OF_ONE_PATH
 from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
 from vaultsync.runtime import parts

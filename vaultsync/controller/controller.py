@@ -25,14 +25,7 @@ from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.callbacks import ignore
-from vaultsync.core.errors import (
-    BudgetSpent,
-    Postponed,
-    VaultFailure,
-    VaultsyncError,
-    VaultThrottled,
-    WriteConflict,
-)
+from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
 from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath

@@ -15,8 +15,8 @@ from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal
-from vaultsync.core.decide import SeedChoice
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 

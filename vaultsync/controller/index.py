@@ -12,7 +12,16 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from vaultsync.core import annotations
-from vaultsync.core.decide import NO_DEFAULTS, Defaults, Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.annotation_parser import (
+    NO_ROTATION,
+    RotationError,
+    RotationSpec,
+    SeedChoice,
+    SeedMode,
+    parse_rotation,
+    seed_choice,
+)
+from vaultsync.core.decide import NO_DEFAULTS, Defaults
 from vaultsync.core.external_secret import (
     ExternalSecret,
     FindRef,
@@ -24,8 +33,10 @@ from vaultsync.core.external_secret import (
     is_open_to,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
-from vaultsync.core.rotate import NO_ROTATION, RotationError, RotationSpec, parse_rotation
-from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
+from vaultsync.core.reader import Reader, Reference
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import RuleError
 
 Key = VaultPath | FindPrefix | ObjectName
 """A key of the work queue: a secret, a listing, or an ExternalSecret that may need a patch."""

@@ -17,15 +17,17 @@ from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Reader, Rotation, Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.rotate import next_ownership
+from vaultsync.core.reader import Reader
+from vaultsync.core.rotate import Rotation, next_ownership
+from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.generate import encode, generate
+from vaultsync.generation.encoding import encode
+from vaultsync.generation.generate import generate
 from vaultsync.generation.plan import PropertyPlan
-from vaultsync.generation.rules import KeyPairRule, PolicyRule
+from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 
@@ -142,7 +144,7 @@ class SecretWriter:
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
-            if isinstance(rule, PolicyRule)
+            if isinstance(rule, PasswordPolicyRule)
         }
         if any(isinstance(rule, KeyPairRule) for rule in rules.values()):  # too slow for the loop
             made = await asyncio.to_thread(generate, rules, fetched)

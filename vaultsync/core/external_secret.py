@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from vaultsync.core import annotations
 from vaultsync.core.paths import clean_namespace
-from vaultsync.generation.generate import Encoding
+from vaultsync.generation.encoding import Encoding
 
 Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""

@@ -54,6 +54,11 @@ class SecretState:
     read_at: float = field(default=0.0, compare=False)
 
     @property
+    def keys(self) -> frozenset[str]:
+        """The names of its top-level keys, none where it does not exist or Vault does not list them."""
+        return frozenset(self.subkeys or ()) if self.exists else frozenset()
+
+    @property
     def owned(self) -> frozenset[str]:
         """The properties of the latest version that vaultsync has made; none if somebody has written since."""
         if self.ownership is None or not self.exists or self.ownership.version != self.fingerprint(metadata=False):

@@ -1,32 +1,23 @@
-"""How each property of one write is made: the rules of everybody who reads it, brought together. Pure.
+"""Plans how each property of one write is generated, from the rules of all ExternalSecrets that read it. Pure.
 
-Knows nothing of who may have what created; that is core/decide.py's.
+Which ExternalSecrets may have something generated is decided in core.decide.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vaultsync.core.external_secret import ObjectName
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.rules import (
-    DEFAULT_RULE,
-    NO_RULES,
-    KeyPairRule,
-    PublicPartRule,
-    Rule,
-    RuleError,
-    Rules,
-    TemplateRule,
-    template_order,
-)
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.rule_set import NO_RULES, Rules, template_order
+from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
 
 
 @dataclass(frozen=True, slots=True)
 class PropertyPlan:
-    """One property to be made.
+    """How one property is generated.
 
     Attributes:
-        encoding: what the value is to be decoded from by those who read it.
+        rule: for its value.
+        encoding: which its readers decode.
     """
 
     rule: Rule = DEFAULT_RULE
@@ -35,14 +26,15 @@ class PropertyPlan:
 
 @dataclass(frozen=True, slots=True)
 class PropertyRequest:
-    """An ExternalSecret reads a property, whether it is there or not.
+    """An ExternalSecret's entry that reads a property, whether it exists or not.
 
     Attributes:
-        field: where it stands.
+        reader: the ExternalSecret, as NAMESPACE/NAME.
+        field: the path of the entry in the ExternalSecret.
         rules: the ExternalSecret's own.
     """
 
-    reader: ObjectName
+    reader: str
     field: str
     property: str
     encoding: Encoding = Encoding.NONE
@@ -51,10 +43,10 @@ class PropertyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:
-    """What is to be made in one write.
+    """The plan of one write.
 
     Attributes:
-        impossible: properties that can't be made, each with the reason.
+        impossible: properties that can't be generated, each with the reason.
     """
 
     properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
@@ -64,14 +56,14 @@ class GenerationPlan:
 def plan(
     requests: Sequence[PropertyRequest], missing: frozenset[str], present: frozenset[str], defaults: Rules
 ) -> GenerationPlan:
-    """What to make for the missing properties, and along with them.
+    """Plan the missing properties and their siblings.
 
-    A template and its parts, or the two halves of a key pair, are made in one write or not at all: what exists is
-    never read, so nothing can be made of it.
+    A template and its parts, or the two halves of a key pair, are generated in one write or not at all, because
+    existing values are never read.
 
     Args:
-        requests: of everybody who may have something created here, the oldest first.
-        missing: the claimed properties that are to be made.
+        requests: of the ExternalSecrets that may have something created here, the oldest first.
+        missing: the requested properties to generate.
         present: the properties that exist.
         defaults: the cluster-wide rules.
     """
@@ -94,15 +86,15 @@ def plan(
     }
     try:
         template_order({name: one.rule for name, one in planned.items()})
-    except RuleError as error:  # each object's rules are sound, together they are not
+    except RuleError as error:  # rules that are valid for each ExternalSecret may contradict each other together
         templates = [name for name, one in planned.items() if isinstance(one.rule, TemplateRule)]
         impossible |= dict.fromkeys(templates, str(error))
         planned = {name: planned[name] for name in _closure(missing - impossible.keys(), needs)}
     return GenerationPlan(planned, impossible)
 
 
-def differing(requests: Sequence[PropertyRequest]) -> Iterable[tuple[PropertyRequest, ObjectName]]:
-    """The requests whose own rule is not the one that counts, each with the older ExternalSecret whose rule does."""
+def differing(requests: Sequence[PropertyRequest]) -> Iterable[tuple[PropertyRequest, str]]:
+    """The requests whose own rule is not used, each with the older ExternalSecret whose rule is."""
     owners: dict[str, PropertyRequest] = {}
     for request in requests:
         own = request.rules.rule_for(request.property)
@@ -122,7 +114,7 @@ def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
 
 
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
-    """The halves of key pairs whose other half is something else by another ExternalSecret's rules."""
+    """Halves of key pairs whose other half has a different rule in another ExternalSecret, each with the reason."""
     found: dict[str, str] = {}
     for name, rule in rules.items():
         if isinstance(rule, KeyPairRule) and rule.public in rules:
@@ -134,14 +126,14 @@ def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
             continue
         if not fits:
             found[name] = (
-                f"{name!r} is half of a key pair, and its other half, {other!r}, is something else by the rules of "
-                "another ExternalSecret; make them the same"
+                f"{name!r} is half of a key pair, and its other half, {other!r}, has a different rule in another "
+                "ExternalSecret; make the rules equal"
             )
     return found
 
 
 def _impossible(needs: Mapping[str, frozenset[str]], present: frozenset[str], found: dict[str, str]) -> dict[str, str]:
-    """With those that are so anyhow, all that can't be made."""
+    """Transitive closure of the properties that can't be generated, each with the reason."""
     while blocked := {name: parts & (present | found.keys()) for name, parts in needs.items() if name not in found}:
         if not any(blocked.values()):
             break
@@ -170,6 +162,6 @@ def _property_plan(requests: Iterable[PropertyRequest], name: str, rules: Rules)
 def _incomplete(name: str, there: Iterable[str]) -> str:
     parts = ", ".join(sorted(there))
     return (
-        f"{name!r} is made together with {parts}, which can't be made anew as values are never read or replaced; "
-        f"write {name!r} in Vault, or delete the path to have all of them made anew"
+        f"{name!r} is generated together with {parts}, and values that exist are never read or replaced; "
+        f"write {name!r} in Vault, or delete the path so that all of them are generated"
     )

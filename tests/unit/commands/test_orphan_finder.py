@@ -29,7 +29,7 @@ from vaultsync.cli import main
 from vaultsync.commands import output as tables
 from vaultsync.commands.orphan_finder import CHANGED, READ, Found, Orphan, Orphans
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, Store, StoreCondition, parse_external_secret
 from vaultsync.core.ownership import Ownership, render_ownership

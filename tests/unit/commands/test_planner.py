@@ -21,15 +21,15 @@ from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
-from vaultsync.generation.generate import Encoding
+from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.plan import PropertyPlan
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime.metrics import Metrics
 

@@ -18,7 +18,7 @@ from vaultsync.commands.planner import Survey
 from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.kube.client import KubeClient

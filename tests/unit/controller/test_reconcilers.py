@@ -39,7 +39,7 @@ from vaultsync.controller.rescans import SENDER_SECONDS
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import HELD_SECONDS, QUIET_SECONDS, SyncStates
 from vaultsync.controller.vault_events import EVENT_SPACING, MAX_DEFERRED, RECHECK_SECONDS
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
     ConditionNotWritten,

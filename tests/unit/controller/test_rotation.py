@@ -332,7 +332,7 @@ def test_what_is_asked_for_is_rotated_once_and_reaches_its_readers_at_once() -> 
         assert (engine.vault.rotations[A], engine.vault.secrets[A].version) == (1, 2)
         assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 2, "in the same burst"
         assert engine.recorder.reasons() == ["Seeded", "ForceSynced", "Rotated", "ForceSynced"]
-        said = "rotated secret/a version 2 with password (asked for by dev-1/app)"
+        said = "rotated secret/a version 2 with password (requested by dev-1/app)"
         assert engine.recorder.events[2][2] == said
         assert (engine.writer.reports()[-1].reason, engine.writer.reports()[-1].message) == ("Success", said)
         before = len(engine.writer.writes)

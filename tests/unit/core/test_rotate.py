@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, Anything, gone, live, path, reader, reference
 from tests.unit.core.test_ownership import REQUEST, owned, times
-from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.decide import Decision, Defaults, Reader, SeedChoice, decide
-from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, parse_ownership, render_ownership
-from vaultsync.core.rotate import (
+from vaultsync.core.annotation_parser import (
     LONGEST,
     NO_ROTATION,
     SHORTEST,
-    SPREAD,
     RotationError,
     RotationSpec,
-    due_at,
-    next_ownership,
+    SeedChoice,
     parse_rotation,
 )
+from vaultsync.core.annotations import CreatedReason
+from vaultsync.core.decide import Decision, Defaults, decide
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, parse_ownership, render_ownership
+from vaultsync.core.reader import Reader
+from vaultsync.core.rotate import SPREAD, due_at, next_ownership
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.rule_parser import parse_rules
 
 HERE = path("secret/data/a")
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
@@ -320,8 +320,8 @@ def test_what_is_not_due_yet_says_when_it_is() -> None:
     ("readers", "why"),
     [
         ([asking(max_age=DAY)], "older than 1d"),
-        ([asking(request_id="r", max_age=DAY)], "asked for by dev-1/app"),
-        ([asking(request_id="r"), asking(request_id="r2", name="other")], "asked for by dev-1/app, dev-1/other"),
+        ([asking(request_id="r", max_age=DAY)], "requested by dev-1/app"),
+        ([asking(request_id="r"), asking(request_id="r2", name="other")], "requested by dev-1/app, dev-1/other"),
     ],
 )
 def test_a_rotation_says_why(readers: list[Reader], why: str) -> None:
@@ -353,7 +353,7 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
         "KV v1",
         live(mount=V1),
         [replace(asking(request_id="r"), references=(reference("a", kv=1),))],
-        [ROTATE, "kv1/a is in KV v1", "no room"],
+        [ROTATE, "kv1/a is in KV v1", "can't record"],
     ),
     (
         "a template's part that is a person's",
@@ -362,12 +362,17 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
         ["secret/a is not rotated", "'url'", "user"],
     ),
     (
-        "what would be left behind",
+        "what would keep the old value",
         PATH,
         [asking("a", max_age=DAY), asking("b", choice=REFUSED)],
-        ["secret/a is not rotated", "b would be left behind"],
+        ["secret/a is not rotated", "b would keep the old value"],
     ),
-    ("what would be left behind, once", aged(0, "a", "b"), [asking("a", max_age=DAY), asking("b", choice=REFUSED)], []),
+    (
+        "what would keep the old value, once",
+        aged(0, "a", "b"),
+        [asking("a", max_age=DAY), asking("b", choice=REFUSED)],
+        [],
+    ),
 ]
 
 

@@ -5,13 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, gone, live, path, reader, reference
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.decide import Defaults, Reader, SeedChoice, decide
+from vaultsync.core.decide import Defaults, decide
 from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.reader import Reader
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.generate import Encoding, generate
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.generate import generate
 from vaultsync.generation.plan import PropertyRequest, plan
-from vaultsync.generation.rules import NO_RULES, Rules, UuidRule, ValueRule, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import UuidRule, ValueRule
 
 HERE = path("secret/data/a")
 LOGIN = '{user: {value: app}, password: {format: uuid}, url: {template: "{{ .user }}:{{ .password }}"}}'
@@ -163,7 +168,7 @@ rule_texts = st.sampled_from([LOGIN, PAIR, "{}", 'user: {template: "{{ .x }}"}',
 names_ = st.sampled_from(["user", "password", "url", "key", "pub", "x"])
 requests_ = st.lists(
     st.builds(
-        lambda name, text, who: PropertyRequest(ObjectName("dev-1", who), "spec", name, rules=parse_rules(text)),
+        lambda name, text, who: PropertyRequest(f"dev-1/{who}", "spec", name, rules=parse_rules(text)),
         names_,
         rule_texts,
         st.sampled_from(["a", "b"]),

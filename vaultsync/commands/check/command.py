@@ -16,8 +16,8 @@ from vaultsync.commands.planner import Survey
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings
 from vaultsync.config.variables import removed_variables
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.callbacks import ignore
-from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import connect
 from vaultsync.runtime import logging, parts

@@ -28,7 +28,7 @@ from vaultsync.commands.vault_policy import (
 from vaultsync.config.auth import AuthConfig
 from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import (
     KubeDenied,
     KubeNotFound,
@@ -48,7 +48,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.external_secret import FindRef, RemoteRef
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import PolicyRule
+from vaultsync.generation.rules import PasswordPolicyRule
 from vaultsync.kube import discovery
 from vaultsync.kube.client import KubeClient, NoKubeConfig
 from vaultsync.kube.discovery import SUPPORTED_VERSIONS, ServedVersion
@@ -522,7 +522,7 @@ class Checkup:
         entries = (entry for name in self._index.names() if (entry := self._index.entry(name)) is not None)
         wanting = (entry for entry in entries if self._index.choice(entry)[0] is SeedChoice.WANTED)
         written = (rule for entry in wanting for _, rule in (*entry.rules.written, *self._index.defaults.rules.written))
-        return frozenset(rule.name for rule in written if isinstance(rule, PolicyRule))
+        return frozenset(rule.name for rule in written if isinstance(rule, PasswordPolicyRule))
 
     def _wanted(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
         """What is to be asked for in a mount."""

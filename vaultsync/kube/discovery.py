@@ -1,12 +1,13 @@
 """Discovery: the versions and resources of external-secrets.io that the API server serves. Only reads."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vaultsync.core.annotations import CONDITION_TYPE, GROUP
 from vaultsync.core.errors import KubeDenied, KubeNotFound
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
 
 SUPPORTED_VERSIONS: Final = ("v1", "v1beta1")
@@ -45,18 +46,21 @@ async def served_versions(client: KubeClient) -> tuple[str, ...]:
         group = await client.get(f"/apis/{GROUP}")
     except KubeNotFound:
         return ()
-    return tuple(str(version.get("version")) for version in group.get("versions") or () if isinstance(version, dict))
+    return tuple(text(mapping(version).get("version")) for version in group.get("versions") or ())
 
 
-def preferred(versions: Iterable[str]) -> str | None:
-    """The best supported version among the given ones."""
-    return next((version for version in SUPPORTED_VERSIONS if version in versions), None)
+def preferred(versions: Container[str]) -> str:
+    """The best supported version among the given ones, "" if there is none."""
+    return next((version for version in SUPPORTED_VERSIONS if version in versions), "")
 
 
-async def resources(client: KubeClient, version: str) -> frozenset[str]:
-    """The resource names of a served version, such as externalsecrets."""
-    listed = (await client.get(f"/apis/{GROUP}/{version}")).get("resources") or ()
-    return frozenset(str(one.get("name")) for one in listed if isinstance(one, dict))
+async def served_resources(client: KubeClient) -> dict[str, frozenset[str]]:
+    """The resource names, such as externalsecrets, by served version; empty for all versions but the preferred one."""
+    versions = await served_versions(client)
+    best = preferred(versions)
+    listed = (await client.get(f"/apis/{GROUP}/{best}")).get("resources") or () if best else ()
+    names = frozenset(text(mapping(resource).get("name")) for resource in listed)
+    return {version: names if version == best else frozenset() for version in versions}
 
 
 async def takes_condition(client: KubeClient, version: str, waits: Sequence[float] = SCHEMA_WAITS) -> bool:

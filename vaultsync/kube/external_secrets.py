@@ -16,31 +16,31 @@ class ExternalSecretWriter:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self.takes_condition = False
-        """See discovery.ServedVersion; until then annotations are written."""
+        """See discovery.ServedVersion; False until discovery."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], report: CreatedCondition | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], condition: CreatedCondition | None
     ) -> None:
-        """Write what has changed, annotations (and with them the force-sync) first.
+        """Write annotations (which include the force-sync) first, then the condition.
 
         Args:
-            external_secret: as last seen.
-            annotations: to set.
-            report: to say as condition, or as annotations in the same patch where the CRD refuses the condition.
+            external_secret: as last read.
+            annotations: to set; None removes one.
+            condition: to write, as annotations in the same patch if the CRD does not allow it.
 
         Raises:
             ConditionNotWritten: the annotations are written, the condition is not.
             VaultsyncError: nothing is written.
         """
-        if report is not None and not self.takes_condition:
-            annotations, report = {**annotations, **_as_annotations(report)}, None
+        if condition is not None and not self.takes_condition:
+            annotations, condition = {**annotations, **_as_annotations(condition)}, None
         document = await self._annotate(external_secret, annotations) if annotations else None
-        if report is None:
+        if condition is None:
             return
         if document is not None:
             external_secret = parse_external_secret(document)
         try:
-            await self._set_condition(external_secret, report)
+            await self._set_condition(external_secret, condition)
         except VaultsyncError as error:
             if not annotations:
                 raise
@@ -50,34 +50,34 @@ class ExternalSecretWriter:
         body = {"metadata": {"annotations": annotations}}
         return await self._client.merge_patch(_path(external_secret), body)
 
-    async def _set_condition(self, external_secret: ExternalSecret, report: CreatedCondition) -> None:
+    async def _set_condition(self, external_secret: ExternalSecret, condition: CreatedCondition) -> None:
         others = [one for one in external_secret.conditions if one.get("type") != annotations.CONDITION_TYPE]
         own = [one for one in external_secret.conditions if one.get("type") == annotations.CONDITION_TYPE]
         body = {
-            # the precondition keeps external-secrets' own conditions whole: a merge patch replaces the list
+            # a merge patch replaces the list: the precondition protects the conditions of external-secrets
             "metadata": {"resourceVersion": external_secret.resource_version},
-            "status": {"conditions": others if report.is_withdrawal else [*others, _condition(report, own)]},
+            "status": {"conditions": others if condition.is_withdrawal else [*others, _render(condition, own)]},
         }
         await self._client.merge_patch(_path(external_secret) + "/status", body)
 
 
-def _condition(report: CreatedCondition, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The condition; its time is that of the last change of status, as Kubernetes' API conventions ask."""
-    status, now = str(report.ok), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _render(condition: CreatedCondition, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The condition; lastTransitionTime changes with its status only (Kubernetes' API conventions)."""
+    status, now = str(condition.ok), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     since = next((one.get("lastTransitionTime") for one in before if one.get("status") == status), None)
     return {
         "type": annotations.CONDITION_TYPE,
         "status": status,
-        "reason": report.reason,
-        "message": report.message,
+        "reason": condition.reason,
+        "message": condition.message,
         "lastTransitionTime": since or now,
     }
 
 
-def _as_annotations(report: CreatedCondition) -> dict[str, str | None]:
-    if report.is_withdrawal:
+def _as_annotations(condition: CreatedCondition) -> dict[str, str | None]:
+    if condition.is_withdrawal:
         return {annotations.CREATED: None, annotations.MESSAGE: None}
-    return {annotations.CREATED: f"{report.ok} {report.reason}", annotations.MESSAGE: report.message}
+    return {annotations.CREATED: f"{condition.ok} {condition.reason}", annotations.MESSAGE: condition.message}
 
 
 def _path(external_secret: ExternalSecret) -> str:

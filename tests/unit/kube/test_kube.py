@@ -31,7 +31,7 @@ from vaultsync.core.external_secret import CreatedCondition
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
 from vaultsync.kube.discovery import ServedVersion, discover
-from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, EventRecorder, SpamFilter
+from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, EventRecorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.informer import Informer
 
@@ -618,20 +618,27 @@ def test_a_report_is_annotations_in_the_same_patch_where_it_does_not() -> None:
 
 def test_an_object_has_a_burst_of_events_and_then_one_every_five_minutes() -> None:
     clock = Clock()
-    spam = SpamFilter(clock)
-    assert [spam.allows("a") for _ in range(BURST + 5)].count(True) == BURST
-    assert spam.allows("b")
+    recorder = EventRecorder(client_at("http://127.0.0.1:1"), clock=clock)
+
+    def recorded(name: str, times: int) -> int:
+        before = len(recorder._waiting)
+        for number in range(times):
+            recorder.record(external_secret("a", name=name), EventReason.SEEDED, f"created {number}")
+        return len(recorder._waiting) - before
+
+    assert recorded("a", BURST + 5) == BURST
+    assert recorded("b", 1) == 1
     clock.forward(REFILL_SECONDS)
-    assert [spam.allows("a") for _ in range(3)] == [True, False, False]
+    assert recorded("a", 3) == 1
     clock.forward(REFILL_SECONDS * 1000)
-    assert [spam.allows("a") for _ in range(BURST + 5)].count(True) == BURST
+    assert recorded("a", BURST + 5) == BURST
 
 
-def test_the_filter_remembers_a_limited_number_of_objects() -> None:
-    spam = SpamFilter(Clock())
+def test_the_recorder_remembers_a_limited_number_of_objects() -> None:
+    recorder = EventRecorder(client_at("http://127.0.0.1:1"), clock=Clock())
     for number in range(REMEMBERED + 100):
-        spam.allows(str(number))
-    assert len(spam._buckets) == REMEMBERED
+        recorder.record(external_secret("a", name=str(number)), EventReason.SEEDED, "created")
+    assert len(recorder._limits) == len(recorder._aggregator._groups) == REMEMBERED
 
 
 def recording(
@@ -650,7 +657,7 @@ def recording(
 
     async def main() -> None:
         async with client_of(handler) as client:
-            recorder = EventRecorder(client)
+            recorder = EventRecorder(client, delay=0.0, pause=0.0)
             record(recorder)
             task = asyncio.create_task(recorder.run())
             await eventually(lambda: not recorder._waiting)

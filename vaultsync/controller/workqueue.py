@@ -1,4 +1,4 @@
-"""A queue of keys, like client-go's workqueue: no duplicates, one worker per key, and a key may be added during its pass.
+"""A queue of keys, like client-go's workqueue: no duplicates, one worker per key; a key may be added during its pass.
 
 Nothing about the meaning of keys enters. A queue is not thread-safe: it belongs to one event loop.
 """

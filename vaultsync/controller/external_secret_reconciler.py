@@ -21,7 +21,7 @@ from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 
 
-class Writer(Protocol):
+class ExternalSecretPatcher(Protocol):
     """Patches ExternalSecrets; kube.external_secrets.ExternalSecretWriter implements it."""
 
     async def write(
@@ -29,7 +29,7 @@ class Writer(Protocol):
     ) -> None: ...
 
 
-class Recorder(Protocol):
+class EventSink(Protocol):
     """Records Kubernetes Events; kube.events.EventRecorder implements it."""
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
@@ -40,7 +40,7 @@ class ExternalSecretReconciler:
 
     Args:
         clock: seconds, monotonic.
-        dry_run: writer and recorder send nothing; the log says so.
+        dry_run: patcher and recorder send nothing; the log says so.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class ExternalSecretReconciler:
         index: Index,
         paths: PathStates,
         syncs: SyncStates,
-        writer: Writer,
-        recorder: Recorder,
+        patcher: ExternalSecretPatcher,
+        recorder: EventSink,
         clock: Callable[[], float],
         metrics: ControllerMetrics,
         dry_run: bool = False,
@@ -57,7 +57,7 @@ class ExternalSecretReconciler:
         self._index = index
         self._paths = paths
         self._syncs = syncs
-        self._writer = writer
+        self._patcher = patcher
         self._recorder = recorder
         self._clock = clock
         self._dry_run = dry_run
@@ -125,7 +125,7 @@ class ExternalSecretReconciler:
         delivery = state.take_delivery(force_sync=bool(changes), await_ready=await_ready)
         unreported: ConditionNotWritten | None = None
         try:
-            await self._writer.write(entry.object, annotations, report)
+            await self._patcher.write(entry.object, annotations, report)
         except ConditionNotWritten as error:
             unreported = error
         except VaultsyncError as error:

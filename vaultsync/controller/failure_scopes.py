@@ -177,21 +177,20 @@ class FailureScopes:
         if isinstance(error, VaultNamespaceUnavailable):
             return error.namespace not in self._namespaces
         if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
-            is_known = how in self._outages
-            self._outages.add(how)
-            return not is_known
+            outage = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
+            is_new = outage not in self._outages
+            self._outages.add(outage)
+            return is_new
         if isinstance(error, VaultRequestFailed | RequestImpossible):
-            is_known = key in self._failed_keys or len(self._failed_keys) >= LOGGED_KEYS
-            if not is_known:
-                self._failed_keys.add(key)
-            return not is_known
-        if isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            is_known = key in self._refused_keys or len(self._refused_keys) >= LOGGED_KEYS
-            if not is_known:
-                self._refused_keys.add(key)
-            return not is_known
-        return False
+            logged = self._failed_keys
+        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
+            logged = self._refused_keys
+        else:
+            return False
+        is_new = key not in logged and len(logged) < LOGGED_KEYS
+        if is_new:
+            logged.add(key)
+        return is_new
 
     def _answered(self, key: Key, *, in_folder: bool = True) -> None:
         self._vault_answered()

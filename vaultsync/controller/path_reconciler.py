@@ -15,7 +15,7 @@ from vaultsync.controller.index import Entry, Index, Key
 from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Vault, log_fields
+from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, VaultWriter, log_fields
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import Failure, SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
@@ -51,7 +51,7 @@ class PathReconciler:
         index: Index,
         paths: PathStates,
         syncs: SyncStates,
-        vault: Vault,
+        vault: VaultWriter,
         seed_paths: SeedPaths,
         budget: SeedBudget,
         ownership: OwnershipWriter,
@@ -204,10 +204,11 @@ class PathReconciler:
 
     def _report_listing(self, prefix: FindPrefix) -> None:
         """Report an empty listing: vaultsync can't know which paths to create."""
-        failure = Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)
+        failures = []
+        if self._paths.is_empty(prefix):
+            failures = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
         for entry in self._index.entries(self._index.prefix_reader_names(prefix)):
-            is_failing = self._paths.is_empty(prefix) and self._is_wanting(entry)
-            self._syncs.of(entry.object).record_failures(prefix, [failure] if is_failing else [])
+            self._syncs.of(entry.object).record_failures(prefix, failures if self._is_wanting(entry) else [])
 
     def _record_problems(self, path: VaultPath, problems: Iterable[Problem]) -> None:
         is_lost = self._paths.existed(path) and not self._paths.is_live(path)

@@ -32,7 +32,7 @@ from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 
 
-class Vault(VaultReader, Protocol):
+class VaultWriter(VaultReader, Protocol):
     """Requests of one pass; vault.client.VaultClient implements it."""
 
     async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
@@ -79,7 +79,7 @@ class SecretWriter:
 
     def __init__(
         self,
-        vault: Vault,
+        vault: VaultWriter,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
         cluster: str,

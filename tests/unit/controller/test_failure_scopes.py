@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.unit.build import external_secret, logged, path, run_ahead, store
-from tests.unit.controller.test_controller import APP, SEED, A, B, Engine
+from tests.unit.controller.harness import APP, SEED, A, B, Engine
 from vaultsync.controller.controller import LONGEST_RETRY
 from vaultsync.controller.failure_scopes import FIRST_ATTEMPT, LOGGED_KEYS, LONGEST_ABSENCE, REPORTED_SECONDS
 from vaultsync.core.errors import (

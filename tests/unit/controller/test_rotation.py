@@ -8,7 +8,7 @@ import pytest
 from loguru import logger
 
 from tests.unit.build import NOON, entry, eventually, external_secret, path, run_ahead
-from tests.unit.controller.test_controller import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
+from tests.unit.controller.harness import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.controller.ownership_writer import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 from vaultsync.core.errors import (
     VaultNamespaceUnavailable,

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 import pytest
 
 from tests.unit.build import NOON, V2, reader, run_ahead
-from tests.unit.controller.test_controller import APP, A, Engine
+from tests.unit.controller.harness import APP, A, Engine
 from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
 from vaultsync.controller.unconfirmed_write import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict

@@ -11,7 +11,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from pydantic import SecretStr
 
 from tests.unit.build import Clock, eventually, external_secret, logged, login, path, run
-from tests.unit.controller.test_controller import SEED, A, Engine
+from tests.unit.controller.harness import SEED, A, Engine
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from vaultsync.core.errors import NotLeading

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.auditing import READ, Receiving, receiving
 from tests.unit.build import eventually, external_secret, path, run_ahead
-from tests.unit.controller.test_controller import KV1, A, Engine, v1_external_secret
+from tests.unit.controller.harness import KV1, A, Engine, v1_external_secret
 from tests.unit.servers import unused_port
 from vaultsync.controller.rescans import MAX_MOUNTS, MOUNT_SECONDS
 from vaultsync.core.events import MountChange, parse_audit_entry

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.build import eventually, external_secret, namespace, path, run, sample, store
-from tests.unit.controller.test_controller import APP, DENIED, OTHER, SEED, A, B, Engine
+from tests.unit.controller.harness import APP, DENIED, OTHER, SEED, A, B, Engine
 from vaultsync import __version__
 from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (

@@ -1,4 +1,4 @@
-"""engine/failure_scopes: what fails alone delays nobody, in the engine as a whole; and one line for each scope."""
+"""A failure delays only the keys of its scope, and each scope has one line in the log."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The engine's marks and rotations, over the stand-ins of test_engine."""
+"""Ownership metadata and rotations, over the stand-ins of the harness."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

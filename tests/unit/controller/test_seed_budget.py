@@ -1,4 +1,4 @@
-"""engine/budget: a burst of an hour's worth, then evenly; memory for the last hour only."""
+"""The seed budget allows a burst of an hour's worth, then even creation, and remembers the last hour only."""
 
 import pytest
 from hypothesis import given

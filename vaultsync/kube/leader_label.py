@@ -60,7 +60,7 @@ class LeaderLabel:
                 await self._write()
             except VaultsyncError as error:
                 failed = retry.failed(str(error))
-                self._log(error, failed.level)
+                self._warn(error, failed.level)
                 wait: float | None = failed.wait
             else:
                 retry.succeeded()
@@ -111,7 +111,7 @@ class LeaderLabel:
         path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}"
         await self._client.merge_patch(path, {"metadata": {"labels": {LEADER_LABEL: value}}})
 
-    def _log(self, error: VaultsyncError, level: str) -> None:
+    def _warn(self, error: VaultsyncError, level: str) -> None:
         fix = "none: it is tried again"
         if isinstance(error, KubeDenied):
             fix = f"grant `patch` on pods in the namespace {self._namespace}, as deploy/base/role.yaml does"

@@ -198,7 +198,7 @@ class Controller:
     def _rescan_mounts(self, changes: set[MountChange]) -> None:
         self.on_rescan()
         keys: list[VaultPath | FindPrefix] = [*self._index.paths(), *self._index.prefixes()]
-        self._enqueue(key for key in keys if any(change.covers(key.namespace, _folder(key)) for change in changes))
+        self._enqueue(key for key in keys if any(change.covers(key.namespace, _path_of(key)) for change in changes))
 
     def _enqueue(self, keys: Iterable[VaultPath | FindPrefix]) -> None:
         for key in keys:
@@ -368,5 +368,5 @@ class Controller:
             self._queue.add(key, priority)
 
 
-def _folder(key: VaultPath | FindPrefix) -> str:
+def _path_of(key: VaultPath | FindPrefix) -> str:
     return key.path if isinstance(key, VaultPath) else key.prefix

@@ -22,8 +22,8 @@ NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 T = TypeVar("T")
 
 
-class Listing:
-    """A kube.informer_manager.EventHandler that fills an index.
+class IndexBuilder:
+    """A kube.informer_manager.EventHandler that fills an index from one listing.
 
     Args:
         index: to be filled.
@@ -33,31 +33,31 @@ class Listing:
         self._index = index
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put(external_secret)
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove(external_secret.name)
 
     def store_changed(self, store: Store) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put_store(store)
 
     def store_removed(self, store: Store) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove_store(store.name)
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put_namespace(namespace)
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove_namespace(namespace.name)
 
     def kube_is_back(self) -> None:
-        """A listing that fails is not tried again."""
+        """A failed listing is not repeated."""
 
 
 class SnapshotFailed(Exception):

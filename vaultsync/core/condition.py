@@ -1,4 +1,4 @@
-"""What is said on an ExternalSecret as a whole, made of what happened at each path that it reads. Pure."""
+"""Composes the condition `Created` of an ExternalSecret from the results at each path that it reads. Pure."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from vaultsync.core.external_secret import CreatedCondition
 
 MESSAGE_LENGTH = 1000
 GRAVEST = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
-"""The order in which one reason stands for several."""
+"""Order of precedence if there are several reasons."""
 WITHDRAWAL = CreatedCondition(True, "", "")
 
 
@@ -19,15 +19,15 @@ def compose(
     all_there: bool,
     wanted: bool,
 ) -> CreatedCondition | None:
-    """The report as it should stand, None where there is nothing to say beyond what is said already.
+    """The condition to write, None if it need not change.
 
     Args:
         annotation_problem: what is wrong with the annotations, "" if nothing.
-        failures: per failing path its message and reason.
-        success: what was done for the object in this process, "" if nothing.
-        before: what the object says now.
-        all_there: everything that it reads was seen to exist.
-        wanted: somebody asks to have it seeded.
+        failures: message and reason for each failing path.
+        success: what this process did for the object, "" if nothing.
+        before: the present condition.
+        all_there: everything that it reads exists.
+        wanted: it asks to be seeded.
     """
     if annotation_problem:
         return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
@@ -43,6 +43,6 @@ def compose(
     return None
 
 
-def _changed(report: CreatedCondition, before: CreatedCondition | None) -> CreatedCondition | None:
-    cut = CreatedCondition(report.ok, str(report.reason), report.message[:MESSAGE_LENGTH])
+def _changed(condition: CreatedCondition, before: CreatedCondition | None) -> CreatedCondition | None:
+    cut = CreatedCondition(condition.ok, str(condition.reason), condition.message[:MESSAGE_LENGTH])
     return None if cut == before else cut

@@ -1,6 +1,6 @@
-"""The mark that vaultsync leaves in a secret's custom metadata (KV v2): what of it vaultsync made, when and for whom.
+"""Ownership metadata: which properties of a secret vaultsync made, when and for whom, in its custom metadata (KV v2).
 
-Pure. A mark is about one version: what a later one holds, its writer alone knows. It never says anything of a value.
+Pure. It describes one version, as others may write later ones. It contains nothing about values.
 """
 
 import json
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 MANAGED_BY: Final = "managed-by"
-"""What other tools, such as external-secrets' PushSecret, mark theirs by."""
+"""The key by which other tools, such as external-secrets' PushSecret, mark their secrets."""
 MANAGER: Final = "vaultsync"
 _PREFIX: Final = "vaultsync-"
 EXTERNAL_SECRET: Final = _PREFIX + "external-secret"
@@ -24,21 +24,21 @@ MAX_VALUE: Final = 512
 """Bytes (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#custom_metadata)."""
 ROTATION_ID_LENGTH: Final = 12
 MAX_ROTATION_IDS: Final = (MAX_VALUE + 1) // (ROTATION_ID_LENGTH + 1)
-"""That there is room for."""
+"""Maximum number of rotation IDs that fit into one metadata value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What vaultsync has made at a path.
+    """The properties of one version that vaultsync made.
 
     Attributes:
-        version: the version that holds it, as SecretState.token names it: numbers alone come again after a purge.
-        made: when the oldest of it was made.
-        properties: their names, None for all that the version has.
-        external_secret: for whom, as NAMESPACE/NAME.
-        cluster: VAULTSYNC_CLUSTER of whoever made it.
-        rotation_ids: the requests (core.rotate.RotationSpec.request_id) that this version answers, the latest first; at
-            most MAX_ROTATION_IDS.
+        version: by SecretState.fingerprint, as version numbers repeat after a purge.
+        made: when the oldest of them was made.
+        properties: their names, None for all of the version.
+        external_secret: for which they were made, as NAMESPACE/NAME.
+        cluster: VAULTSYNC_CLUSTER of the instance that made them.
+        rotation_ids: the answered requests (annotation_parser.RotationSpec.request_id), the latest first; at most
+            MAX_ROTATION_IDS.
     """
 
     version: str
@@ -49,12 +49,12 @@ class Ownership:
     rotation_ids: tuple[str, ...] = ()
 
     def covers(self, there: Mapping[str, Any]) -> frozenset[str]:
-        """Which of the version's properties vaultsync has made."""
+        """The properties among the version's that vaultsync made."""
         return frozenset(there) if self.properties is None else self.properties & there.keys()
 
 
 def parse_ownership(custom_metadata: object) -> Ownership | None:
-    """The mark among the custom metadata, None where there is none that can be read."""
+    """Parse the custom metadata; None if it contains no valid ownership. It is untrusted."""
     if not isinstance(custom_metadata, Mapping):
         return None
     text = {key: value for key, value in custom_metadata.items() if isinstance(value, str)}
@@ -76,11 +76,11 @@ def parse_ownership(custom_metadata: object) -> Ownership | None:
 
 
 def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
-    """What to merge into the custom metadata; None removes a key.
+    """The entries to merge into the custom metadata; None removes a key.
 
     Args:
-        made: of which names that find no room are left out: these are treated as somebody else's.
-        managed_by: what the custom metadata has said so far; another tool's word stands.
+        made: to write; names that do not fit are omitted, and their properties count as foreign.
+        managed_by: the present value of MANAGED_BY; that of another tool is kept.
     """
     own = made.properties is None and managed_by in ("", MANAGER)
     return {
@@ -95,7 +95,7 @@ def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
 
 
 def others(custom_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The custom metadata without vaultsync's mark."""
+    """The custom metadata without the ownership."""
     return {
         key: value
         for key, value in custom_metadata.items()
@@ -114,7 +114,7 @@ def _names(text: str) -> frozenset[str] | None:
 
 
 def _fitting_list(names: frozenset[str]) -> str:
-    """As many as there is room for."""
+    """A JSON list of as many names as fit."""
     found, size = [], 2
     for name in sorted(names):
         size += len(json.dumps(name)) + 2

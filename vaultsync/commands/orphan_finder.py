@@ -174,19 +174,19 @@ class OrphanFinder(IndexBuilder):
 
     def _orphan(self, path: VaultPath, state: SecretState) -> Orphan | None:
         """The path as an orphan, None if another client has written a part of it."""
-        mark = state.mark
-        if mark is None or mark.cluster != self._cluster or state.managed_by not in ("", MANAGER):
+        made = state.ownership
+        if made is None or made.cluster != self._cluster or state.managed_by not in ("", MANAGER):
             return None
-        if not state.own or state.own != frozenset(state.subkeys or ()):
+        if not state.owned or state.owned != frozenset(state.subkeys or ()):
             return None
         return Orphan(
             path=path,
             where=logical(state.mount, path.path),
             version=state.version,
             written=state.written,
-            made=mark.made,
-            external_secret=mark.external_secret,
-            properties=tuple(sorted(state.own)),
+            made=made.made,
+            external_secret=made.external_secret,
+            properties=tuple(sorted(state.owned)),
         )
 
     async def _delete(self, orphan: Orphan) -> str:

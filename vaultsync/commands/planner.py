@@ -20,11 +20,12 @@ from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
 from vaultsync.controller.path_state import Ledger, news
 from vaultsync.core import annotations
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Reference, SeedChoice, SeedMode
 from vaultsync.core.errors import OF_ONE_PATH
 from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
 from vaultsync.runtime import parts
@@ -292,16 +293,16 @@ def _seed_or_rotation(entry: Entry, reference: Reference, seen: Evaluation) -> t
     """The seed or rotation of a referenced path and the generated value; whichever ExternalSecret requests it."""
     seed, rotation = seen.decision.seed, seen.decision.rotation
     if rotation is not None and not reference.metadata:
-        concerned = reference.property in rotation.wishes or not reference.property
+        concerned = reference.property in rotation.plan or not reference.property
         return (Action.ROTATE, rotation.why) if concerned else (Action.NOTHING, "")
     if seed is None or reference.metadata:
         return Action.NOTHING, ""
-    if reference.property and reference.property not in seed.wishes:
+    if reference.property and reference.property not in seed.plan:
         return Action.NOTHING, ""
     if reference.property:
-        made = in_words(seed.wishes[reference.property])
+        made = in_words(seed.plan[reference.property])
     else:
-        made = "; ".join(f"{name}: {in_words(seed.wishes[name])}" for name in seed.properties)
+        made = "; ".join(f"{name}: {in_words(seed.plan[name])}" for name in seed.properties)
     asking = [str(reader.name) for reader in seen.allowed if reader.name != entry.object.name]
     own = any(reader.name == entry.object.name for reader in seen.allowed)
     again = ", as it was there before" if seed.reason is EventReason.RECREATED else ""
@@ -315,15 +316,15 @@ def _made_by(state: SecretState, reference: Reference) -> str:
         return ""
     there = frozenset(state.subkeys or ())
     read = there & {reference.property} if reference.property else there
-    if state.mark is None or not read & state.own:
+    if state.ownership is None or not read & state.owned:
         return "somebody else" if read else ""
-    return f"vaultsync for {state.mark.external_secret}" + ("" if read <= state.own else ", in part")
+    return f"vaultsync for {state.ownership.external_secret}" + ("" if read <= state.owned else ", in part")
 
 
 def _reason(there: Presence, reference: Reference, seen: Evaluation, why: str) -> str:
     """Why nothing is created."""
     state = seen.state
-    if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.own, ""):
+    if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.owned, ""):
         return f"exists; is made anew on {seen.decision.due:%Y-%m-%d}"
     if there is Presence.PRESENT:
         return "exists"
@@ -339,7 +340,7 @@ def _force_sync(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, st
         return Action.NOTHING, reason
     if accepts_force_sync(entry.object):
         return Action.FORCE_SYNC, CHANGED
-    deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.deaf else "opted out"
+    deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.ignores_force_sync else "opted out"
     return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {deaf}"
 
 

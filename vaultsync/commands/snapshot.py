@@ -12,8 +12,8 @@ from vaultsync.controller.index import Index
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.kube.external_secrets import NOT_SERVED, served
-from vaultsync.kube.informers import Listener, Watches
+from vaultsync.kube.discovery import NOT_SERVED, discover
+from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import parts
 from vaultsync.vault.client import VaultClient
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class IndexBuilder:
-    """A kube.informers.Listener that fills an index from one listing.
+    """A kube.informer_manager.EventHandler that fills an index from one listing.
 
     Args:
         index: to be filled.
@@ -99,7 +99,7 @@ async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
 
 
 @asynccontextmanager
-async def list_once(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
+async def list_once(settings: Settings, listener: EventHandler, selection: Selection) -> AsyncIterator[None]:
     """List the selected objects of Kubernetes into the listener, then run the context.
 
     Raises:
@@ -109,11 +109,11 @@ async def list_once(settings: Settings, listener: Listener, selection: Selection
     try:
         kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
         try:
-            found = await served(kube)
+            found = await discover(kube)
             if found is None:
                 raise SnapshotFailed(NOT_SERVED)
             async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+                await InformerManager(tasks, kube, found.version, selection, listener, once=True).start()
         finally:
             await kube.close()
         yield

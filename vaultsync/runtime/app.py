@@ -21,9 +21,9 @@ from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import NOT_SERVED, Served, served
-from vaultsync.kube.informers import Watches
+from vaultsync.kube.informer_manager import InformerManager
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
 from vaultsync.runtime.lifecycle import Stop, report_callback
@@ -79,8 +79,8 @@ class App:
         self._stop = stop
         self._identity = identity
         self._index = wiring.index(settings)
-        self._served: Served | None = None
-        self._watches: Watches | None = None
+        self._served: ServedVersion | None = None
+        self._watches: InformerManager | None = None
         self._label = wiring.leader_label(settings, kube)
         self._metrics = metrics
         self.term = Term(settings, kube, self._index, stop, metrics)
@@ -159,7 +159,7 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, _ToTerm(self))
             self._tell_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -169,11 +169,11 @@ class App:
             while True:
                 await self._serve()
 
-    async def _wait_for_external_secrets(self) -> Served:
+    async def _wait_for_external_secrets(self) -> ServedVersion:
         said = ""
         for wait in backoff(0.1, 10.0):
             try:
-                found = await served(self._kube)
+                found = await discover(self._kube)
                 reason = self.term.status.unserved = NOT_SERVED
             except VaultsyncError as error:
                 found, reason = None, str(error)
@@ -232,29 +232,29 @@ class _ToTerm:
         self._app = app
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_changed(external_secret)
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_removed(external_secret)
 
     def store_changed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_changed(store)
 
     def store_removed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_removed(store)
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_changed(namespace)
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_removed(namespace)
 
     def kube_is_back(self) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.kube_is_back()

@@ -13,7 +13,7 @@ from vaultsync.controller.controller import Controller
 from vaultsync.controller.index import Index
 from vaultsync.controller.path_state import Ledger
 from vaultsync.core.annotations import Result
-from vaultsync.kube.informers import RESOURCES, Watches
+from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit, Delivery
@@ -46,7 +46,7 @@ class Status:
     stream: EventStream
     audit: Audit
     sources: Sources
-    watches: Watches | None = None
+    watches: InformerManager | None = None
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True
 

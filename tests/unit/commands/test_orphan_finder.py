@@ -29,10 +29,10 @@ from vaultsync.cli import main
 from vaultsync.commands import output as tables
 from vaultsync.commands.orphan_finder import CHANGED, READ, Orphan, OrphanFinder, OrphanReport
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, Store, StoreCondition, parse_external_secret
-from vaultsync.core.ownership import Mark, render_mark
+from vaultsync.core.ownership import Ownership, render_ownership
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.vault.client import VaultClient
 
@@ -64,8 +64,8 @@ class Cluster:
         """A version of which vaultsync has made all values, or only some."""
         self.vault.write(where, **(values or {"password": VALUE}))
         state = run(self.vault.look(where, 2))
-        mark = Mark(state.token(metadata=False), NOON, only, "dev-1/app", cluster)
-        run(self.vault.mark(where, render_mark(mark, state.managed_by)))
+        mark = Ownership(state.fingerprint(metadata=False), NOON, only, "dev-1/app", cluster)
+        run(self.vault.mark(where, render_ownership(mark, state.managed_by)))
 
     def listed(self) -> OrphanFinder:
         """As a run of the command lists them."""

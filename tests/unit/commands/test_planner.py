@@ -20,15 +20,15 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Wish
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime.metrics import Metrics
 
@@ -301,14 +301,14 @@ RULES = {
 def test_rules_in_words(rule: str) -> None:
     found = parse_rules(f"p: {rule}").rule_for("p")
     assert found is not None
-    assert in_words(Wish(found)) == RULES[rule]
-    assert in_words(Wish(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
+    assert in_words(PropertyPlan(found)) == RULES[rule]
+    assert in_words(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
 
 
 def test_a_public_part_in_words() -> None:
     found = parse_rules("p: {format: ed25519}").rule_for("p_public")
     assert found is not None
-    assert in_words(Wish(found)) == "public key of p"
+    assert in_words(PropertyPlan(found)) == "public key of p"
 
 
 FINDINGS = (

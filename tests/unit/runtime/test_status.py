@@ -13,7 +13,7 @@ from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
 from vaultsync.kube.client import connect
-from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.kube.informer_manager import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, InformerManager
 from vaultsync.runtime.app import App
 from vaultsync.runtime.health import Part
 from vaultsync.runtime.lifecycle import Stop
@@ -38,7 +38,9 @@ def kubeconfig(tmp_path: Path) -> str:
     return str(file)
 
 
-def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[None]], *, audit_listen: str = "") -> None:
+def with_status(
+    kubeconfig: str, test: Callable[[Status, InformerManager], Awaitable[None]], *, audit_listen: str = ""
+) -> None:
     """All parts, wired and not started; and watches of which nothing is listed."""
 
     async def main() -> None:
@@ -52,7 +54,7 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
         app = App(settings, kube, Stop(), Metrics())
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
+                watches = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
@@ -78,7 +80,7 @@ def told(status: Status) -> dict[str, Part]:
 
 
 def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.unserved = "no CRDs"
         parts = told(status)
         assert parts.keys() == {"role", "kubernetes", "vault", "source"}
@@ -95,7 +97,7 @@ def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
 
 
 def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.watches = watches
         assert told(status)["role"] == Part("role", "leading")
         status.is_leading = lambda: False
@@ -107,7 +109,7 @@ def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig
 
 
 def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         status.watches, watches._started = watches, True
         informer, _ = watches._running[EXTERNAL_SECRETS, ""]
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
@@ -120,7 +122,7 @@ def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubecon
 
 
 def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert told(status)["vault"] == Part("vault", "answers")
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
         status.vault._requester.failures.trouble = "it returns 503"
@@ -142,7 +144,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 
 
 def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert gauge(status, "audit_configured") == 1
         status.sources._current, status.stream.is_connected = ChangeSource.EVENTS, True
         assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
@@ -159,7 +161,7 @@ def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(ku
 
 
 def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert "audit" not in told(status)
         assert gauge(status, "audit_configured") == 0
 
@@ -167,7 +169,7 @@ def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None
 
 
 def test_another_replica_may_lead(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
+    async def test(status: Status, watches: InformerManager) -> None:
         assert gauge(status, "leading") == 1
         status.is_leading = lambda: False
         assert gauge(status, "leading") == 0

@@ -9,7 +9,7 @@ from vaultsync.commands.check.report import Check, CheckResult, cut
 from vaultsync.commands.vault_policy import PLACEHOLDER, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed
 from vaultsync.core.external_secret import Store
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path

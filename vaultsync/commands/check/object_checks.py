@@ -9,8 +9,8 @@ from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport
 from vaultsync.commands.planner import DryRunPlanner, Explanation
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import SEED
-from vaultsync.core.decide import SeedChoice, SeedMode
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import FindRef, RemoteRef
 

@@ -20,10 +20,10 @@ from vaultsync.commands.vault_policy import (
 from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import VaultFailure, VaultsyncError
 from vaultsync.core.paths import Mount, clean_namespace
-from vaultsync.generation.rules import PolicyRule
+from vaultsync.generation.rules import PasswordPolicyRule
 from vaultsync.vault.api import (
     CAPABILITIES,
     LOOK_UP,
@@ -129,7 +129,7 @@ class PolicyChecks:
         entries = [entry for name in index.names() if (entry := index.entry(name)) is not None]
         rules = [entry.rules for entry in entries if index.choice(entry)[0] is SeedChoice.WANTED]
         written = (rule for one in (*rules, *([index.defaults.rules] if rules else [])) for _, rule in one.written)
-        return frozenset(rule.name for rule in written if isinstance(rule, PolicyRule))
+        return frozenset(rule.name for rule in written if isinstance(rule, PasswordPolicyRule))
 
     def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[PathCapabilities]:
         """The paths to check in a mount: those in use, and a stand-in for future ones that need more."""

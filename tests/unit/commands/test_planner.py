@@ -12,8 +12,8 @@ from tests.unit.build import ADDRESS, NOON, Anything, entry, external_secret, na
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main
-from vaultsync.commands import output as tables
-from vaultsync.commands.help_text import in_words
+from vaultsync.commands import output
+from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, ReferenceStatus, Summary, summarise
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
@@ -82,7 +82,7 @@ def test_a_deleted_path_is_to_be_seeded_again() -> None:
     cluster.vault.write(API, password=VALUE)
     cluster.vault.delete(API)
     found = cluster.status(HERE, annotations=SEED)
-    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, as it was there before")
+    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, re-created")
     assert found.version == 1
 
 
@@ -297,14 +297,14 @@ RULES = {
 def test_rules_in_words(rule: str) -> None:
     found = parse_rules(f"p: {rule}").rule_for("p")
     assert found is not None
-    assert in_words(PropertyPlan(found)) == RULES[rule]
-    assert in_words(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
+    assert describe_value(PropertyPlan(found)) == RULES[rule]
+    assert describe_value(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
 
 
 def test_a_public_part_in_words() -> None:
     found = parse_rules("p: {format: ed25519}").rule_for("p_public")
     assert found is not None
-    assert in_words(PropertyPlan(found)) == "public key of p"
+    assert describe_value(PropertyPlan(found)) == "public key of p"
 
 
 FINDINGS = (
@@ -327,7 +327,7 @@ EXPLAINED = Explanation(ObjectName("dev-1", "app"), SeedChoice.WANTED, "asked fo
 
 
 def test_the_table_of_one() -> None:
-    text = tables.explain_table(EXPLAINED, NOON + timedelta(hours=50))
+    text = output.explain_table(EXPLAINED, NOON + timedelta(hours=50))
     assert text.splitlines() == [
         "ExternalSecret:   dev-1/app",
         "Seeding:          wanted (asked for)",
@@ -342,12 +342,12 @@ def test_the_table_of_one() -> None:
 
 
 def test_the_table_of_one_that_reads_nothing() -> None:
-    text = tables.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
+    text = output.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
     assert text.splitlines()[-1] == "Reads:            nothing from a store"
 
 
 def test_the_table_of_all_ends_with_a_sum() -> None:
-    lines = tables.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
+    lines = output.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
     assert lines[0].split() == [
         "NAMESPACE",
         "NAME",
@@ -366,15 +366,15 @@ def test_the_table_of_all_ends_with_a_sum() -> None:
         "Plan: 1 path to seed, 0 to add to, 0 to rotate, 0 ExternalSecrets to force-sync; "
         "1 ExternalSecret in all, 1 with problems."
     )
-    idle = tables.plan_table([], summarise([]), NOON)
+    idle = output.plan_table([], summarise([]), NOON)
     assert idle == "Plan: nothing to do; 0 ExternalSecrets in all.\n"
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(tables.plan_json([EXPLAINED], summarise([EXPLAINED])))
+    document = json.loads(output.plan_json([EXPLAINED], summarise([EXPLAINED])))
     assert document["summary"]["seed"] == 1
     [one] = document["external_secrets"]
-    assert one == json.loads(tables.explain_json(EXPLAINED))
+    assert one == json.loads(output.explain_json(EXPLAINED))
     assert (one["namespace"], one["name"], one["seeding"], one["problem"]) == ("dev-1", "app", "wanted", None)
     there, missing = one["reads"]
     assert (there["version"], there["written"], there["in_vault"]) == (3, NOON.isoformat(), "present")

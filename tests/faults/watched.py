@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from tests.testbed import hasty
+from tests.testbed import fast_lease
 
 
 def main() -> int:
     """As vaultsync's own."""
     signal.signal(signal.SIGUSR2, _tell)
-    return hasty.main()
+    return fast_lease.main()
 
 
 def _tell(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
 
-Most have a Lease that lasts 4 s in place of 15 (tests/testbed/hasty.py); what the real times are for has the real ones.
+Most have a Lease of 4 s instead of 15 (tests/testbed/fast_lease.py); tests of the real timings have the real ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.bench.idle import connections
 from tests.integration.test_deploy import Kubectl
 from tests.manual import run
 from tests.testbed.api import Json
-from tests.testbed.hasty import DURATION
+from tests.testbed.fast_lease import DURATION
 from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.processes import free_port
@@ -71,7 +71,7 @@ class Replicas:
         }
         process = VaultsyncProcess(self.testbed.identity, self.testbed.work, self.lease, settings)
         if hasty:
-            process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
+            process.command = [sys.executable, "-m", "tests.testbed.fast_lease", "run"]
         self.all.append(process)
         process.start()
         return process

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from tests.unit.build import Clock, eventually, external_secret, run
+from tests.unit.build import Clock, eventually, external_secret
+from tests.unit.build import run_ahead as run
 from tests.unit.kube.api import Json, client_at, client_of
 from tests.unit.servers import answer
 from vaultsync.core.annotations import EventReason

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.unit.build import eventually, logged, run
+from tests.unit.build import eventually, logged
+from tests.unit.build import run_ahead as run
 from tests.unit.kube.api import GONE, Api, Handler, client_of, event, item, page
 from tests.unit.servers import answer
 from vaultsync.core.annotations import Result
@@ -80,8 +81,8 @@ def watching(
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(informer_module, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(informer_module, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(informer_module, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(informer_module, "LONGEST_WAIT", 0.5)
 
 
 def test_it_lists_and_then_watches_from_there() -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.watched run`: vaultsync with a short Lease; SIGUSR2 has it write its tasks into FAULTS_TASKS."""
+"""`python -m tests.faults.watched run`: vaultsync with a short Lease; SIGUSR2 makes it write its tasks to FAULTS_TASKS."""
 
 from __future__ import annotations
 

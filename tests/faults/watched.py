@@ -1,4 +1,4 @@
-"""`python -m tests.faults.watched run`: vaultsync with a short Lease; at SIGUSR2 it writes its tasks to FAULTS_TASKS."""
+"""`python -m tests.faults.watched run`: vaultsync with a short Lease; SIGUSR2 writes its tasks to FAULTS_TASKS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.watched run`: a fast vaultsync that writes its tasks into FAULTS_TASKS at SIGUSR2."""
+"""`python -m tests.faults.watched run`: vaultsync with a short Lease; SIGUSR2 writes its tasks to FAULTS_TASKS."""
 
 from __future__ import annotations
 

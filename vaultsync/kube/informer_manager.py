@@ -22,7 +22,7 @@ from vaultsync.core.external_secret import (
     parse_store,
 )
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.informer import Informer
+from vaultsync.kube.informer import SILENCE_SECONDS, Informer
 
 NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
@@ -66,6 +66,7 @@ class InformerManager:
         selection: of namespaces and objects.
         handler: of changes.
         once: list without watching; any failure ends the task group.
+        silence: seconds, as for `Informer`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class InformerManager:
         selection: Selection,
         handler: EventHandler,
         once: bool = False,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
         self._tasks = tasks
         self._client = client
@@ -83,6 +85,7 @@ class InformerManager:
         self._selection = selection
         self._handler = handler
         self._once = once
+        self._silence = silence
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
         """By resource and namespace ("" for the whole cluster)."""
         self._started = False
@@ -134,6 +137,7 @@ class InformerManager:
                 attrgetter("name"),
                 self._namespace_changed,
                 self._namespace_removed,
+                self._silence,
                 query=query,
             ),
         )
@@ -165,6 +169,7 @@ class InformerManager:
                 attrgetter("name"),
                 self._handler.external_secret_changed,
                 self._handler.external_secret_removed,
+                self._silence,
                 query={"labelSelector": self._selection.labels} if self._selection.labels else {},
             ),
         )
@@ -178,6 +183,7 @@ class InformerManager:
             attrgetter("name"),
             self._handler.store_changed,
             self._handler.store_removed,
+            self._silence,
         )
         self._start(resource, namespace, informer)
 

@@ -22,7 +22,8 @@ from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
-from vaultsync.kube.election import TIMING, Election, LeadershipLost
+from vaultsync.kube.election import TIMING, Election, LeadershipLost, Timing
+from vaultsync.kube.informer import SILENCE_SECONDS
 from vaultsync.kube.informer_manager import InformerManager
 from vaultsync.runtime import parts as wiring
 from vaultsync.runtime.health import Health, Part
@@ -39,8 +40,13 @@ STAND_BY_SECONDS: Final = 1.0
 """Between the end of a term and the next attempt to lead."""
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, timing: Timing = TIMING, watch_silence: float = SILENCE_SECONDS) -> None:
     """Run until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the process.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
 
     Raises:
         NoKubeConfig: there is no way to speak to Kubernetes.
@@ -53,7 +59,8 @@ async def run(settings: Settings) -> None:
         logger.warning("a variable has no effect any more", variable=name, to_do=fix)
     metrics = Metrics()
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run, metrics.count_kube_request)
-    app = App(settings, kube, stop, metrics, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+    identity = f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}"
+    app = App(settings, kube, stop, metrics, identity, timing, watch_silence)
     try:
         await app.run()
     finally:
@@ -71,17 +78,29 @@ class App:
         stop: ends `run`.
         metrics: of this process; `kube` counts with them.
         identity: of this process in the election.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, metrics: Metrics, identity: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        kube: KubeClient,
+        stop: Stop,
+        metrics: Metrics,
+        identity: str = "",
+        timing: Timing = TIMING,
+        watch_silence: float = SILENCE_SECONDS,
+    ) -> None:
         self._settings = settings
         self._kube = kube
         self._stop = stop
         self._identity = identity
+        self._timing, self._watch_silence = timing, watch_silence
         self._index = wiring.index(settings)
         self._served: ServedVersion | None = None
         self._watches: InformerManager | None = None
-        self._label = wiring.leader_label(settings, kube)
+        self._label = wiring.leader_label(settings, kube, timing.request)
         self._metrics = metrics
         self.term = Term(settings, kube, self._index, stop, metrics)
         self._health = Health(self._parts, self._metrics_text)
@@ -159,7 +178,9 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._watches = InformerManager(
+                tasks, self._kube, self._served.version, selection, _ToTerm(self), silence=self._watch_silence
+            )
             self._tell_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -206,7 +227,8 @@ class App:
 
     def _election(self, fence: Fence) -> Election:
         namespace, _, name = self._settings.lease.partition("/")
-        return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+        kube = self._kube.unfenced(self._timing.request)
+        return Election(kube, namespace, name, self._identity, fence, timing=self._timing)
 
     async def _begin_anew(self) -> None:
         """Replace the term that has ended."""

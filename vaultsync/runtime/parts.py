@@ -4,7 +4,6 @@ from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import Defaults
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.election import TIMING
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.vault.auth_methods import auth_method
 from vaultsync.vault.login import Login
@@ -24,12 +23,12 @@ def login(settings: Settings) -> Login:
     return Login(access, auth_method(settings.auth))
 
 
-def leader_label(settings: Settings, kube: KubeClient) -> LeaderLabel | None:
+def leader_label(settings: Settings, kube: KubeClient, timeout: float) -> LeaderLabel | None:
     """The writer of the label on the leader's pod, None where no Service selects that."""
     if not settings.labels_leader:
         return None
     namespace, _, _ = settings.lease.partition("/")
-    return LeaderLabel(kube.unfenced(TIMING.request), namespace, settings.pod_name)
+    return LeaderLabel(kube.unfenced(timeout), namespace, settings.pod_name)
 
 
 def index(settings: Settings) -> Index:

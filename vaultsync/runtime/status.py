@@ -11,7 +11,7 @@ from typing import Final
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.index import Index
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotations import Result
 from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.runtime.health import Part
@@ -39,7 +39,7 @@ class Status:
     """
 
     index: Index
-    ledger: Ledger
+    syncs: SyncStates
     controller: Controller
     vault: VaultClient
     login: Login
@@ -52,15 +52,15 @@ class Status:
 
     def report(self, metrics: Metrics) -> None:
         """Set the gauges that show the state of these parts."""
-        controller, ledger, current = self.controller, self.ledger, self.sources.current
+        controller, syncs, current = self.controller, self.syncs, self.sources.current
         metrics.leading.set(self.is_leading())
         metrics.external_secrets.set(len(self.index.names()))
         metrics.paths.set(len(self.index.paths()))
         metrics.queue_depth.set(controller.backlog())
         metrics.queue_oldest.set(controller.oldest())
         metrics.queue_failing.set(controller.failing())
-        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - ledger.awaited_since()))
-        for reason, number in ledger.blocked().items():
+        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - syncs.awaited_since()))
+        for reason, number in syncs.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
         for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is current)
@@ -100,7 +100,7 @@ class Status:
         return Part("source", current.value if heard else f"{current.value}, which is not connected", is_well=heard)
 
     def _audit(self) -> Part:
-        """The audit device, which is needed beside the stream too: that tells of deletions to root tokens alone."""
+        """The audit device. It is needed beside the event stream, which reports deletions to root tokens alone."""
         delivery = self.audit.delivery
         is_silent = delivery is Delivery.SILENT
         late = "; deletions are noticed late" if is_silent and self.sources.current is ChangeSource.EVENTS else ""

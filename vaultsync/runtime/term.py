@@ -20,8 +20,9 @@ from vaultsync.controller.external_secret_reconciler import ExternalSecretReconc
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.backoff import backoff
 from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient
@@ -74,13 +75,14 @@ class Term:
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
         metrics.last_event_timestamp.clear()
         self._recorder = EventRecorder(self._kube)
-        ledger = Ledger()
+        paths, syncs = PathStates(), SyncStates()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)
-        self._marker = OwnershipWriter(ledger, self._vault)
+        self._marker = OwnershipWriter(paths, self._vault)
         reconciler = PathReconciler(
             index,
-            ledger,
+            paths,
+            syncs,
             self._vault,
             settings.seedable_paths,
             budget,
@@ -91,9 +93,9 @@ class Term:
         )
         self.writer = ExternalSecretWriter(self._kube)
         syncer = ExternalSecretReconciler(
-            index, ledger, self.writer, self._recorder, loop.time, metrics, settings.dry_run
+            index, paths, syncs, self.writer, self._recorder, loop.time, metrics, settings.dry_run
         )
-        self.controller = Controller(index, ledger, reconciler, syncer, settings.resync, metrics)
+        self.controller = Controller(index, paths, syncs, reconciler, syncer, settings.resync, metrics)
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
@@ -113,7 +115,7 @@ class Term:
         self._vault.on_own_write.append(self._sources.wrote)
         self.status = Status(
             index=index,
-            ledger=ledger,
+            syncs=syncs,
             controller=self.controller,
             vault=self._vault,
             login=self._login,

@@ -558,7 +558,9 @@ class VaultClient:
             answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return counted(send, self._login.access.address, method.upper(), self.requests)
+        answer = counted(send, self._login.access.address, method.upper(), self.requests)
+        self._clock.observe(answer.date)
+        return answer
 
     def _token(self) -> SecretStr:
         if self._login.token is None:

@@ -1,23 +1,24 @@
-"""status: what /readyz says of each part. The parts are real; what they have seen is set, as no server is asked."""
+"""runtime/app: what /readyz and /metrics return. The parts are real, and their state is set: there are no servers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from tests.unit.build import run, sample
+from tests.unit.build import path, run, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
+from vaultsync.core.errors import KubeUnavailable, VaultUnavailable
 from vaultsync.kube.client import connect
 from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
-from vaultsync.runtime.app import App
-from vaultsync.runtime.health import Part
+from vaultsync.runtime.app import LISTED, NOT_LISTED, REFUSED, UNAVAILABLE, App
+from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import Stop
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.runtime.status import LISTING, REFUSED, UNANSWERED, WATCHED, Status
 from vaultsync.vault.source_selector import Source
 
 KUBECONFIG = """
@@ -38,8 +39,10 @@ def kubeconfig(tmp_path: Path) -> str:
     return str(file)
 
 
-def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[None]], *, audit_listen: str = "") -> None:
-    """All parts, wired and not started; and watches of which nothing is listed."""
+def with_app(
+    kubeconfig: str, test: Callable[[App, Watches], Awaitable[None]], *, audit_listen: str = "", lease: str = ""
+) -> None:
+    """All parts, connected and not started; and watches of which nothing is listed."""
 
     async def main() -> None:
         settings = Settings(
@@ -47,16 +50,18 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
             vault_token="t0ken",
             kubeconfig=kubeconfig,
             audit_listen=audit_listen,
+            lease=lease,
         )
-        kube = await connect(kubeconfig, 1.0)
-        app = App(settings, kube, Stop(), Metrics())
+        metrics = Metrics()
+        kube = await connect(kubeconfig, 1.0, count_request=metrics.count_kube_request)
+        app = App(settings, kube, Stop(), metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
-                    await test(app.term.status, watches)
+                    await test(app, watches)
                 finally:
                     starting.cancel()
                     for _, task in watches._running.values():
@@ -67,109 +72,124 @@ def with_status(kubeconfig: str, test: Callable[[Status, Watches], Awaitable[Non
     run(main())
 
 
-def gauge(status: Status, name: str, **labels: str) -> float | None:
-    metrics = Metrics()
-    status.report(metrics)
-    return sample(metrics, name, **labels)
+def metric(app: App, name: str, **labels: str) -> float | None:
+    app.metrics_text()
+    return sample(app._metrics, name, **labels)
 
 
-def told(status: Status) -> dict[str, Part]:
-    return {part.name: part for part in status.parts()}
+def statuses(app: App) -> dict[str, PartStatus]:
+    return {status.name: status for status in app.statuses()}
 
 
 def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        status.unserved = "no CRDs"
-        parts = told(status)
+    async def test(app: App, watches: Watches) -> None:
+        app._discovery = "no CRDs"
+        parts = statuses(app)
         assert parts.keys() == {"role", "kubernetes", "vault", "source"}
-        assert parts["kubernetes"] == Part("kubernetes", "no CRDs", is_well=False, is_needed=True)
-        status.watches = watches
-        parts = told(status)
+        assert parts["kubernetes"] == PartStatus("kubernetes", "no CRDs", is_healthy=False, is_required=True)
+        app._watches = watches
+        parts = statuses(app)
         assert parts.keys() == {"role", *RESOURCES, "vault", "source"}
-        assert parts[NAMESPACES] == Part(NAMESPACES, LISTING, is_well=False, is_needed=True)
+        assert parts[NAMESPACES] == PartStatus(NAMESPACES, NOT_LISTED, is_healthy=False, is_required=True)
         for informer, _ in watches._running.values():
             informer.synced.set()
-        assert told(status)[NAMESPACES] == Part(NAMESPACES, WATCHED)
+        assert statuses(app)[NAMESPACES] == PartStatus(NAMESPACES, LISTED)
 
-    with_status(kubeconfig, test)
+    with_app(kubeconfig, test)
 
 
-def test_a_standby_says_so_and_nothing_of_vault_which_it_does_not_ask(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        status.watches = watches
-        assert told(status)["role"] == Part("role", "leading")
-        status.is_leading = lambda: False
-        assert told(status)["role"] == Part("role", "standby")
-        assert told(status).keys() == {"role", *RESOURCES}
-        assert gauge(status, "leading") == 0
+def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_vault(kubeconfig: str) -> None:
+    async def leader(app: App, watches: Watches) -> None:
+        assert statuses(app)["role"] == PartStatus("role", "leading")
+        assert metric(app, "leading") == 1
 
-    with_status(kubeconfig, test)
+    async def standby(app: App, watches: Watches) -> None:
+        app._watches = watches
+        assert statuses(app)["role"] == PartStatus("role", "standby")
+        assert statuses(app).keys() == {"role", *RESOURCES}
+        assert metric(app, "leading") == 0
+
+    with_app(kubeconfig, leader)
+    with_app(kubeconfig, standby, lease="vaultsync/vaultsync")
 
 
 def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        status.watches, watches._started = watches, True
+    async def test(app: App, watches: Watches) -> None:
+        app._watches, watches._started = watches, True
         informer, _ = watches._running[EXTERNAL_SECRETS, ""]
-        for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNANSWERED)):
+        for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNAVAILABLE)):
             informer.trouble = result
-            assert told(status)[EXTERNAL_SECRETS] == Part(EXTERNAL_SECRETS, says, is_well=False)
-            lost_watches = {resource: gauge(status, "watches_lost", resource=resource) for resource in RESOURCES}
+            assert statuses(app)[EXTERNAL_SECRETS] == PartStatus(EXTERNAL_SECRETS, says, is_healthy=False)
+            lost_watches = {resource: metric(app, "watches_lost", resource=resource) for resource in RESOURCES}
             assert lost_watches == {**dict.fromkeys(RESOURCES, 0), EXTERNAL_SECRETS: 1}
 
-    with_status(kubeconfig, test)
+    with_app(kubeconfig, test)
 
 
 def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        assert told(status)["vault"] == Part("vault", "answers")
-        assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
-        status.vault._requester.failures.trouble = "it returns 503"
-        assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
-        assert gauge(status, "vault_reachable") == 0
-        status.vault._requester.failures.trouble, status.stream.is_unanswered = "", True
-        assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
-        status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
-        assert told(status)["vault"].is_well
+    async def test(app: App, watches: Watches) -> None:
+        assert statuses(app)["vault"] == PartStatus("vault", "answers")
+        assert statuses(app)["source"] == PartStatus("source", "not selected yet", is_healthy=False)
+        app.term._vault._requester.failures.trouble = "it returns 503"
+        assert statuses(app)["vault"] == PartStatus("vault", "it returns 503; waiting for it", is_healthy=False)
+        assert metric(app, "vault_reachable") == 0
+        app.term._vault._requester.failures.trouble, app.term._stream.is_unanswered = "", True
+        assert statuses(app)["vault"] == PartStatus("vault", "no answer; waiting for it", is_healthy=False)
+        app.term._vault._requester.failures.trouble, app.term._stream.is_connected = "it returns 503", True
+        assert statuses(app)["vault"].is_healthy
         for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
-            status.sources._current = source
-            assert told(status)["source"] == Part("source", says)
-        active = {source: gauge(status, "source", source=source) for source in ("events", "audit", "poll")}
+            app.term._sources._current = source
+            assert statuses(app)["source"] == PartStatus("source", says)
+        active = {source: metric(app, "source", source=source) for source in ("events", "audit", "poll")}
         assert active == {"events": 0, "audit": 0, "poll": 1}
-        status.sources._current = Source.AUDIT
-        assert told(status)["source"] == Part("source", "audit, which is not connected", is_well=False)
+        app.term._sources._current = Source.AUDIT
+        assert statuses(app)["source"] == PartStatus("source", "audit, not connected", is_healthy=False)
 
-    with_status(kubeconfig, test)
+    with_app(kubeconfig, test)
 
 
 def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        assert gauge(status, "audit_configured") == 1
-        status.sources._current, status.stream.is_connected = Source.EVENTS, True
-        assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
-        status.audit._was_silent = True
+    async def test(app: App, watches: Watches) -> None:
+        assert metric(app, "audit_configured") == 1
+        app.term._sources._current, app.term._stream.is_connected = Source.EVENTS, True
+        assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
+        app.term._audit._was_silent = True
         says = "the audit device does not deliver"
-        assert told(status)["audit"] == Part("audit", f"{says}; deletions are noticed late", is_well=False)
-        assert told(status)["source"].is_well
-        status.sources._current = Source.POLL
-        assert told(status)["audit"] == Part("audit", says, is_well=False)
-        status.audit._verified["file"] = None
-        assert told(status)["audit"] == Part("audit", "the audit device delivers")
+        assert statuses(app)["audit"] == PartStatus("audit", f"{says}; deletions are noticed late", is_healthy=False)
+        assert statuses(app)["source"].is_healthy
+        app.term._sources._current = Source.POLL
+        assert statuses(app)["audit"] == PartStatus("audit", says, is_healthy=False)
+        app.term._audit._verified["file"] = None
+        assert statuses(app)["audit"] == PartStatus("audit", "the audit device delivers")
 
-    with_status(kubeconfig, test, audit_listen=f"udp:127.0.0.1:{unused_port()}")
+    with_app(kubeconfig, test, audit_listen=f"udp:127.0.0.1:{unused_port()}")
 
 
 def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        assert "audit" not in told(status)
-        assert gauge(status, "audit_configured") == 0
+    async def test(app: App, watches: Watches) -> None:
+        assert "audit" not in statuses(app)
+        assert metric(app, "audit_configured") == 0
 
-    with_status(kubeconfig, test)
+    with_app(kubeconfig, test)
 
 
-def test_another_replica_may_lead(kubeconfig: str) -> None:
-    async def test(status: Status, watches: Watches) -> None:
-        assert gauge(status, "leading") == 1
-        status.is_leading = lambda: False
-        assert gauge(status, "leading") == 0
+def test_a_new_term_resets_no_counter_and_its_requests_are_counted(kubeconfig: str) -> None:
+    async def test(app: App, watches: Watches) -> None:
+        former, metrics = app.term, app._metrics
+        metrics.resyncs.inc(3)
+        metrics.last_event_timestamp.labels("audit").set(12.5)
+        await app._begin_term()
+        assert app.term is not former
+        app.term.controller.enqueue_all()
+        assert metric(app, "resyncs_total") == 4
+        assert metric(app, "last_event_timestamp_seconds", source="audit") is None
+        before = metric(app, "kube_requests_total", method="GET", code="none") or 0
+        with pytest.raises(KubeUnavailable):
+            await app.term._kube.get("/api/v1/namespaces")
+        assert (metric(app, "kube_requests_total", method="GET", code="none") or 0) > before
+        app.term._login.token = SecretStr("t0ken")
+        with pytest.raises(VaultUnavailable):
+            await app.term._vault.look(path("secret/data/a"), 2)
+        assert metric(app, "vault_requests_total", method="GET", code="none")
 
-    with_status(kubeconfig, test)
+    with_app(kubeconfig, test)

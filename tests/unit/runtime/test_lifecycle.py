@@ -109,7 +109,7 @@ def test_a_callback_that_fails_is_one_line_without_values() -> None:
 
     with logged() as lines:
         run(main())
-    assert [line.partition(" {")[0] for line in lines] == ["asyncio complains", "a callback failed unexpectedly"]
+    assert [line.partition(" {")[0] for line in lines] == ["asyncio reports an error", "a callback failed unexpectedly"]
     assert "LookupError" in lines[1]
     assert SECRET not in "".join(lines)
 

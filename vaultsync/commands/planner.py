@@ -280,8 +280,8 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        planner = Survey(parts.index(settings), vault, parts.seed_paths(settings), settings.seed)
-        async with list_once(settings, planner, parts.selection(settings)):
+        planner = Survey(parts.index(settings), vault, settings.seedable_paths, settings.seed)
+        async with list_once(settings, planner, settings.selection):
             return await planner.explain(only)
 
 

@@ -1,6 +1,6 @@
-"""The ways to log in to Vault, in the words and commands by which `vaultsync check` has a person set them up.
+"""How the settings log in to Vault, and the commands by which an admin sets that up.
 
-Pure: what is sent to Vault is vault/methods.py's.
+Sends nothing and reads no file: vault/auth_methods.py does.
 """
 
 import shlex
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from pydantic import SecretStr
+
+SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 ROLE: Final = "vaultsync"
 """The role in Vault, where no setting names one."""
 MOUNTED: Final = ("/var/run/secrets/", "/run/secrets/")
@@ -24,14 +27,15 @@ class Auth(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class AuthConfig:
     """How the settings log in.
 
     Attributes:
         auth: the method.
         mount: where it is mounted, without auth/; "" at its name.
         role: VAULTSYNC_VAULT_ROLE; "" where no setting names it.
-        token_file, jwt_file, role_id_file, secret_id_file: those that are read at each login; "" where there is none.
+        token_file, jwt_file, role_id_file, secret_id_file: read at each login; "" for none.
+        token, role_id, secret_id: given in place of a file; None for none.
     """
 
     auth: Auth = Auth.TOKEN
@@ -41,6 +45,9 @@ class Way:
     jwt_file: str = ""
     role_id_file: str = ""
     secret_id_file: str = ""
+    token: SecretStr | None = None
+    role_id: SecretStr | None = None
+    secret_id: SecretStr | None = None
 
     @property
     def issues(self) -> bool:

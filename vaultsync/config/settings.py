@@ -1,51 +1,42 @@
-"""Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of here."""
+"""Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of this."""
 
-import re
 from collections.abc import Mapping
-from ipaddress import ip_network
-from typing import Annotated, Final, Self
-from urllib.parse import urlsplit
+from typing import Final, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    InstanceOf,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from vaultsync.config.audit_access import Network
+from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport, parse_audit_address
-from vaultsync.config.auth import Auth
-from vaultsync.config.selection import is_label_selector, is_namespace
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
+from vaultsync.config.change_source import ChangeSource
+from vaultsync.config.formats import (
+    Address,
+    Addresses,
+    AuditListen,
+    AuthMount,
+    ClusterName,
+    GenerationRules,
+    Globs,
+    LabelSelector,
+    LeaseName,
+    ListenAddress,
+    NamespaceNames,
+    Networks,
+    PodName,
+    RotationAge,
+    Seconds,
+    Secret,
+)
+from vaultsync.config.selection import Selection
+from vaultsync.config.tls import TlsFiles
 from vaultsync.core import annotations
 from vaultsync.core.decide import SeedMode
-from vaultsync.core.durations import parse_duration
-from vaultsync.core.paths import unsafe_reason
-from vaultsync.core.rotate import AGES, is_age
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import NO_RULES, Rules, parse_rules
-from vaultsync.kube.leader_label import is_pod_name
-from vaultsync.vault.auth_methods import (
-    SERVICE_ACCOUNT_TOKEN,
-    AppRoleMethod,
-    Credential,
-    JwtMethod,
-    KubernetesMethod,
-    Method,
-    TokenMethod,
-)
-from vaultsync.vault.source_selector import Source
-from vaultsync.vault.tls import Tls
+from vaultsync.generation.rules import NO_RULES
 
-PREFIX = "VAULTSYNC_"
-LEASE_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+PREFIX: Final = "VAULTSYNC_"
 LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
     "vault_token_file": (Auth.TOKEN,),
     "vault_token": (Auth.TOKEN,),
@@ -64,80 +55,12 @@ _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.APPROLE: ("vault_role_id",),
     Auth.JWT: ("vault_role", "vault_jwt_file"),
 }
-REMOVED: Final[Mapping[str, str]] = {
-    "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
-    "leader labels its pod, and the Service of the audit port selects that label",
-}
-"""Variables of earlier versions, and what takes their place."""
 _FILES: Final[Mapping[str, str]] = {
     "vault_token": "vault_token_file",
     "vault_role_id": "vault_role_id_file",
     "vault_secret_id": "vault_secret_id_file",
 }
 """Which setting names the file that may hold it instead."""
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _split(value: object) -> object:
-    return _parts(value) if isinstance(value, str) else value
-
-
-def _rules(value: object) -> object:
-    return parse_rules(value) if isinstance(value, str) else value
-
-
-def _namespaces(value: object) -> object:
-    """Each name once. A list without a name is an error: it would select everything."""
-    if not isinstance(value, str):
-        return value
-    names = tuple(dict.fromkeys(_parts(value)))
-    if not names or not all(is_namespace(name) for name in names):
-        raise ValueError("must be names of namespaces, such as shop,shop-test")
-    return names
-
-
-def _cluster(name: str) -> str:
-    if len(name) > 100 or not name.isprintable():
-        raise ValueError("must be at most 100 printable characters")
-    return name
-
-
-def _lease(text: str) -> str:
-    namespace, _, name = text.partition("/")
-    if text and not (is_namespace(namespace) and len(name) <= 200 and re.fullmatch(LEASE_NAME, name)):
-        raise ValueError("must be NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")
-    return text
-
-
-def _pod_name(text: str) -> str:
-    if text and not is_pod_name(text):
-        raise ValueError("must be the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")
-    return text
-
-
-def _networks(value: object) -> object:
-    """A list without a network is an error: it would allow all."""
-    if not isinstance(value, str):
-        return value
-    try:
-        networks = tuple(ip_network(part) for part in _parts(value))
-    except ValueError:
-        networks = ()
-    if not networks:
-        raise ValueError("must be addresses or networks without host bits, such as 10.0.0.0/8,fd00::1")
-    return networks
-
-
-def _age(seconds: float) -> float:
-    if not is_age(seconds):
-        raise ValueError(f"must be {AGES}, or 0 for never")
-    return seconds
-
-
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)]
 
 
 class Settings(BaseSettings):
@@ -147,7 +70,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
 
-    vault_addr: str = Field(
+    vault_addr: Address = Field(
         validation_alias=AliasChoices("VAULT_ADDR"),
         description="Vault's address, such as https://vault.vault:8200 (required)",
     )
@@ -162,13 +85,13 @@ class Settings(BaseSettings):
         description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
         "Secret; a token that is written there is taken up",
     )
-    vault_token: SecretStr | None = Field(
+    vault_token: Secret = Field(
         default=None,
         validate_default=True,
         validation_alias=AliasChoices("VAULT_TOKEN"),
         description="Vault token with the policy of deploy/vault/policy.hcl (this or the file is required with token)",
     )
-    vault_auth_mount: str = Field(
+    vault_auth_mount: AuthMount = Field(
         default="",
         description="where the auth method is mounted, without auth/; default: its name, such as kubernetes",
     )
@@ -184,13 +107,13 @@ class Settings(BaseSettings):
     vault_role_id_file: str = Field(
         default="", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID"
     )
-    vault_role_id: SecretStr | None = Field(
+    vault_role_id: Secret = Field(
         default=None, validate_default=True, description="role ID (this or the file is required with approle)"
     )
     vault_secret_id_file: str = Field(
         default="", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
     )
-    vault_secret_id: SecretStr | None = Field(default=None, description="secret ID, where the role binds one")
+    vault_secret_id: Secret = Field(default=None, description="secret ID, where the role binds one")
     vault_cacert: str | None = Field(
         default=None,
         validation_alias=AliasChoices("VAULT_CACERT"),
@@ -232,20 +155,20 @@ class Settings(BaseSettings):
         description="true: log what would be done (`would seed`, `would force-sync`), and write neither to Kubernetes "
         "nor to Vault but for its token",
     )
-    generate: Annotated[InstanceOf[Rules], NoDecode, BeforeValidator(_rules)] = Field(
+    generate: GenerationRules = Field(
         default=NO_RULES,
         description="rules for values where an ExternalSecret has none of its own, as in the annotation "
         'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
         "default: 32 random bytes in hex",
     )
-    seed_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    seed_paths: Globs = Field(
         default=DEFAULT_SEED_PATHS,
         description="where values may be created, comma-separated globs of paths without the API's data/; a first * is "
         "the whole mount, another * one segment or a part of one, ** any number of them; {namespace} is the Kubernetes "
         "namespace's name, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault namespace "
         "team-a, a glob without a colon for VAULT_NAMESPACE",
     )
-    rotate_after: Annotated[Seconds, AfterValidator(_age)] = Field(
+    rotate_after: RotationAge = Field(
         default=0.0,
         description="the age at which values that vaultsync made are made anew (and up to a tenth of it later, so that "
         f"they do not all change at once), such as 30d; an annotation {annotations.ROTATE_AFTER} counts before it; "
@@ -257,26 +180,26 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="new paths per hour and Kubernetes namespace, all of which may come at once; 0: no limit",
     )
-    cluster: Annotated[str, AfterValidator(_cluster)] = Field(
+    cluster: ClusterName = Field(
         default="",
         description="this cluster's name in the marks on what is made, where several clusters share a Vault; "
         "default: none",
     )
-    store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    store_servers: Addresses = Field(
         default=(),
         description="further addresses, comma-separated, under which SecretStores may name this same Vault, and to "
         "which it may redirect",
     )
-    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
+    namespaces: NamespaceNames = Field(
         default=(),
         description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all",
     )
-    namespace_selector: str = Field(
+    namespace_selector: LabelSelector = Field(
         default="",
         description="label selector: only namespaces that it selects are watched, such as vaultsync=on,env!=prod "
         "(with VAULTSYNC_NAMESPACES both must hold); default: all",
     )
-    selector: str = Field(
+    selector: LabelSelector = Field(
         default="",
         description="label selector: only ExternalSecrets that it selects are watched, such as tier in (web,api); "
         "default: all",
@@ -291,20 +214,20 @@ class Settings(BaseSettings):
     kube_timeout: Seconds = Field(
         default=20.0, gt=0, le=120, description="longest wait for one answer of the API server"
     )
-    source: Source = Field(
-        default=Source.AUTO,
+    source: ChangeSource = Field(
+        default=ChangeSource.AUTO,
         description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
         "the first of these that works, at any time. With any but auto no other source takes over; if then the audit "
         "device does not deliver, that is reported, and everything is looked at each VAULTSYNC_CANARY_INTERVAL",
     )
-    audit_listen: str = Field(
+    audit_listen: AuditListen = Field(
         default="",
         description="address for a socket audit device of Vault, such as udp:0.0.0.0:8220, unix:/run/vaultsync/audit, "
         "or on one machine tcp:127.0.0.1:8220: it reports all changes, and beside the event stream deletions (which "
         "that tells to root tokens alone). From another machine use udp: Vault waits for a TCP receiver that is gone; "
         "default: none",
     )
-    audit_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+    audit_allow: Networks = Field(
         default=(),
         description="addresses that may send there, comma-separated, such as 10.0.0.0/8; default: all",
     )
@@ -330,18 +253,18 @@ class Settings(BaseSettings):
     poll_rate: int = Field(
         default=200, ge=1, le=10_000, description="requests per second to Vault that the poll may cause at most"
     )
-    lease: Annotated[str, AfterValidator(_lease)] = Field(
+    lease: LeaseName = Field(
         default="",
         description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
         "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
     )
-    pod_name: Annotated[str, AfterValidator(_pod_name)] = Field(
+    pod_name: PodName = Field(
         default="",
         description="this pod's name (metadata.name, by the downward API): the leader sets the label "
         f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, and the Service of the '
         "audit port selects that; default: none is set",
     )
-    health_listen: str = Field(
+    health_listen: ListenAddress = Field(
         default="",
         description="address for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: not served",
     )
@@ -354,44 +277,9 @@ class Settings(BaseSettings):
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
 
-    @field_validator("vault_addr", "store_servers")
-    @classmethod
-    def _is_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for address in (value,) if isinstance(value, str) else value:
-            if not _is_url(address):
-                raise ValueError("must be an address such as https://vault.vault:8200")
-        return value
-
-    @field_validator("seed_paths")
-    @classmethod
-    def _is_globs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        SeedPaths.parse(value)
-        return value
-
-    @field_validator("audit_listen")
-    @classmethod
-    def _is_audit_address(cls, value: str) -> str:
-        if value:
-            parse_audit_address(value)
-        return value
-
-    @field_validator("health_listen")
-    @classmethod
-    def _is_listen(cls, value: str) -> str:
-        if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
-            raise ValueError("must be host:port, such as 0.0.0.0:8080")
-        return value
-
-    @field_validator("namespace_selector", "selector")
-    @classmethod
-    def _is_selector(cls, value: str) -> str:
-        if value and not is_label_selector(value):
-            raise ValueError("must be a label selector such as vaultsync=on,env!=prod")
-        return value
-
     @model_validator(mode="after")
     def _can_hear(self) -> Self:
-        if self.source is Source.AUDIT and not (self.audit_listen or self.audit_file):
+        if self.source is ChangeSource.AUDIT and not (self.audit_listen or self.audit_file):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
@@ -402,23 +290,6 @@ class Settings(BaseSettings):
         ):
             raise ValueError("VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address")
         return self
-
-    @field_validator("vault_token", "vault_role_id", "vault_secret_id")
-    @classmethod
-    def _is_printable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        text = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline
-        if not text.isascii() or not text.isprintable() or not text:
-            raise ValueError("must be printable ASCII")
-        return SecretStr(text)
-
-    @field_validator("vault_auth_mount")
-    @classmethod
-    def _is_mount(cls, value: str) -> str:
-        if value and (unsafe_reason(value) or value.strip("/").split("/")[0] == "auth"):
-            raise ValueError("must be the path of an auth method without auth/, such as kubernetes")
-        return value.strip("/")
 
     @field_validator(*LOGIN)
     @classmethod
@@ -440,7 +311,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_file(cls, value: str | None) -> str | None:
         try:
-            Tls(value).context()
+            TlsFiles(value).load()
         except OSError as error:
             raise ValueError("must be a PEM file that can be read") from error
         return value
@@ -454,68 +325,74 @@ class Settings(BaseSettings):
                 raise ValueError("needs VAULT_CLIENT_CERT")
             return None
         try:
-            Tls(None, certificate, value).context()
+            TlsFiles(None, certificate, value).load()
         except (OSError, ValueError) as error:
             raise ValueError("and VAULT_CLIENT_CERT must be PEM files that can be read and belong together") from error
         return value
 
-    def login_method(self) -> Method:
+    # -- parts of the settings, as other modules take them
+
+    @property
+    def auth(self) -> AuthConfig:
         """How to log in to Vault."""
-        mount = {"mount": self.vault_auth_mount} if self.vault_auth_mount else {}
-        if self.vault_auth is Auth.TOKEN:
-            return TokenMethod(Credential(self.vault_token, self.vault_token_file))
-        if self.vault_auth is Auth.KUBERNETES:
-            return KubernetesMethod(
-                self.vault_role, Credential(file=self.vault_jwt_file or SERVICE_ACCOUNT_TOKEN), **mount
-            )
-        if self.vault_auth is Auth.JWT:
-            return JwtMethod(self.vault_role, Credential(file=self.vault_jwt_file), **mount)
-        secret = Credential(self.vault_secret_id, self.vault_secret_id_file)
-        return AppRoleMethod(
-            Credential(self.vault_role_id, self.vault_role_id_file), secret if secret != Credential() else None, **mount
+        return AuthConfig(
+            auth=self.vault_auth,
+            mount=self.vault_auth_mount,
+            role=self.vault_role,
+            token_file=self.vault_token_file,
+            jwt_file=self.vault_jwt_file,
+            role_id_file=self.vault_role_id_file,
+            secret_id_file=self.vault_secret_id_file,
+            token=self.vault_token,
+            role_id=self.vault_role_id,
+            secret_id=self.vault_secret_id,
         )
 
+    @property
+    def tls(self) -> TlsFiles:
+        """The TLS files for Vault."""
+        return TlsFiles(self.vault_cacert, self.vault_client_cert, self.vault_client_key, self.vault_tls_server_name)
 
-def _is_url(address: str) -> bool:
-    try:
-        url = urlsplit(address)
-        port = url.port
-    except ValueError:
-        return False
-    return url.scheme in ("http", "https") and bool(url.hostname) and port != 0 and not re.search(r"\s", address)
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """All addresses of this Vault."""
+        return (self.vault_addr, *self.store_servers)
+
+    @property
+    def audit(self) -> AuditAccess:
+        """Where audit entries arrive, and who may send them."""
+        return AuditAccess(
+            self.audit_listen, self.audit_file, self.audit_allow, self.audit_tls_cert, self.audit_tls_key
+        )
+
+    @property
+    def seedable_paths(self) -> SeedPaths:
+        """Where values may be created."""
+        return SeedPaths.parse(self.seed_paths, self.vault_namespace)
+
+    @property
+    def selection(self) -> Selection:
+        """The namespaces and ExternalSecrets that are watched."""
+        return Selection(self.namespaces, self.namespace_selector, self.selector)
+
+    @property
+    def seeds(self) -> bool:
+        """Whether values are created at all."""
+        return self.seed is not SeedMode.OFF and not self.dry_run
+
+    @property
+    def election_lease(self) -> str:
+        """NAMESPACE/NAME of the Lease by which one replica leads; "" without an election, as in a dry run."""
+        return "" if self.dry_run else self.lease
+
+    @property
+    def labels_leader(self) -> bool:
+        """Whether the leader labels its pod, as a Service selects the pod of the audit port by that label."""
+        _, _, port = self.audit_listen.rpartition(":")
+        return bool(self.election_lease and self.pod_name and port.isdecimal())
 
 
 def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
-
-
-def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that are set and have no effect any more, with what to do. Other unknown variables are ignored."""
-    return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
-
-
-def explain() -> str:
-    """One paragraph a setting: variable, default, what it does."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        default = (
-            ""
-            if field.is_required() or field.default in (None, "", (), NO_RULES)
-            else f" [default: {_shown(field.default)}]"
-        )
-        lines.append(f"  {variable(name)}\n      {field.description}{default}")
-    return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value == 0:
-        return "0"
-    if isinstance(value, float):
-        return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(getattr(value, "value", value))

@@ -5,12 +5,12 @@ RBAC can't limit `patch` on pods to labels or to one pod; docs/least-privilege.m
 """
 
 import asyncio
-import re
 from contextlib import suppress
 from typing import Final, NoReturn
 
 from loguru import logger
 
+from vaultsync.config.kube_syntax import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
@@ -23,14 +23,6 @@ RENEW_SECONDS: Final = 60.0
 """The leader writes its label this often, in case somebody has removed it. The API server stores nothing then."""
 WITHDRAW_SECONDS: Final = 0.5
 """The longest that a stop waits for the API server."""
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_POD_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-MAX_NAME: Final = 253
-
-
-def is_pod_name(text: str) -> bool:
-    """Whether a pod can have this name: a DNS subdomain (RFC 1123), which is safe in a URL's path."""
-    return len(text) <= MAX_NAME and _POD_NAME.fullmatch(text) is not None
 
 
 def pod_of(identity: str) -> str:

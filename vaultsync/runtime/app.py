@@ -14,7 +14,8 @@ from typing import Final
 from loguru import logger
 
 from vaultsync import __version__
-from vaultsync.config.settings import Settings, removed_variables
+from vaultsync.config.settings import Settings
+from vaultsync.config.variables import removed_variables
 from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
@@ -176,7 +177,7 @@ class App:
         """
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
-            selection = wiring.selection(self._settings)
+            selection = self._settings.selection
             self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
             self._configure_term()
             await self._watches.start()

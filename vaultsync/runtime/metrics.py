@@ -25,11 +25,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vaultsync import __version__
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import KINDS
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.kube.informers import RESOURCES
 from vaultsync.vault.canary import CanaryResult
-from vaultsync.vault.source_selector import Source
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """https://prometheus.io/docs/instrumenting/exposition_formats/."""
@@ -112,9 +112,9 @@ class Metrics:
 
         # -- sources of changes
         self.source = gauge("vaultsync_source", "1 for the active source of changes in Vault, else 0.", ["source"])
-        _add_zeros(self.source, (Source.EVENTS.value, Source.AUDIT.value, Source.POLL.value))
+        _add_zeros(self.source, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value, ChangeSource.POLL.value))
         self.events = counter("vaultsync_events", "Changes in Vault that the source reported.", ["source"])
-        _add_zeros(self.events, (Source.EVENTS.value, Source.AUDIT.value))
+        _add_zeros(self.events, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value))
         self.last_event_timestamp = gauge(
             "vaultsync_last_event_timestamp_seconds",
             "Unix time of the last change in Vault that the source reported; absent before the first one.",

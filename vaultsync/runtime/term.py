@@ -14,6 +14,7 @@ from typing import Final
 
 from loguru import logger
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
@@ -39,7 +40,7 @@ from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import Sources
 from vaultsync.vault.stream import EventStream
 
 FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
@@ -69,7 +70,7 @@ class Term:
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
+        self.fence = Fence(awake) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
         self._login = wiring.login(settings)
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
@@ -83,7 +84,7 @@ class Term:
             index,
             self._ledger,
             self._vault,
-            wiring.seed_paths(settings),
+            settings.seedable_paths,
             budget,
             self._marker,
             metrics,
@@ -101,14 +102,14 @@ class Term:
         self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed, metrics)
         self._vault.on_own_write.append(self._stream.wrote)
         self._audit = Audit(
-            wiring.audit_access(settings),
+            settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
             self._audit_gap,
             self._audited,
             metrics,
-            is_only=settings.source is Source.AUDIT,
+            is_only=settings.source is ChangeSource.AUDIT,
         )
         self._audit.on_mounts = self.controller.mounts_changed
         self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
@@ -135,7 +136,7 @@ class Term:
         current = self._sources.current
         if current is None:
             return PartStatus("source", "not selected yet", is_healthy=False)
-        connected = {Source.EVENTS: self._stream.is_connected, Source.AUDIT: self._audit.is_connected}
+        connected = {ChangeSource.EVENTS: self._stream.is_connected, ChangeSource.AUDIT: self._audit.is_connected}
         if connected.get(current, True):
             return PartStatus("source", current.value)
         return PartStatus("source", f"{current.value}, not connected", is_healthy=False)
@@ -144,7 +145,7 @@ class Term:
         """The event stream needs the audit device too: it reports deletions only to root tokens."""
         delivery = self._audit.delivery
         is_silent = delivery is Delivery.SILENT
-        late = "; deletions are noticed late" if is_silent and self._sources.current is Source.EVENTS else ""
+        late = "; deletions are noticed late" if is_silent and self._sources.current is ChangeSource.EVENTS else ""
         return PartStatus("audit", f"{delivery.value}{late}", is_healthy=not is_silent)
 
     def _vault_trouble(self) -> str:
@@ -164,7 +165,7 @@ class Term:
         metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - self._ledger.awaited_since()))
         for reason, number in self._ledger.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
-        for source in (Source.EVENTS, Source.AUDIT, Source.POLL):
+        for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is self._sources.current)
         metrics.stream_connected.set(self._stream.is_connected)
         metrics.audit_configured.set(self._audit.is_configured)

@@ -1,4 +1,4 @@
-"""The ways to log in to Vault, and what each needs, read anew at each login. The token itself is login.py's."""
+"""The auth methods of Vault, and the credentials of each, read anew at each login. The token itself is login.py's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import ClassVar, Final, TypeAlias
 import hvac
 from pydantic import SecretStr
 
-from vaultsync.config.auth import Auth
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
 from vaultsync.core.errors import NoCredential
 from vaultsync.vault.transport import Answer
 
-SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 MAX_CREDENTIAL: Final = 64 * 1024
 """Bytes."""
 
@@ -112,3 +111,18 @@ class AppRoleMethod:
 
 Issuer: TypeAlias = KubernetesMethod | JwtMethod | AppRoleMethod
 Method: TypeAlias = TokenMethod | Issuer
+
+
+def auth_method(config: AuthConfig) -> Method:
+    """The auth method that the settings choose."""
+    mount = config.mount or config.auth.value
+    if config.auth is Auth.TOKEN:
+        return TokenMethod(Credential(config.token, config.token_file))
+    if config.auth is Auth.KUBERNETES:
+        return KubernetesMethod(config.role, Credential(file=config.jwt_file or SERVICE_ACCOUNT_TOKEN), mount)
+    if config.auth is Auth.JWT:
+        return JwtMethod(config.role, Credential(file=config.jwt_file), mount)
+    secret_id = Credential(config.secret_id, config.secret_id_file)
+    return AppRoleMethod(
+        Credential(config.role_id, config.role_id_file), secret_id if secret_id != Credential() else None, mount
+    )

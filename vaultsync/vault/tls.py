@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from loguru import logger
 
+from vaultsync.config.tls import TlsFiles
+
 _Print: TypeAlias = tuple[int, int, int, int] | None
 """What changes when a file is written or replaced, also by the swap of a symlink above it; None: there is none."""
 
@@ -15,24 +17,12 @@ class Tls:
     """Makes the context of new connections, anew when one of its files has changed. For any thread.
 
     Args:
-        ca_file: PEM bundle to trust, None for the system's.
-        certificate: PEM file of the certificate to show, None for none.
-        key: PEM file of its key, None if that is in the same file.
-        server_name: whose certificate Vault must have, and what it is asked for (SNI); None for the address's host.
+        files: whom to trust, and what to show.
     """
 
-    def __init__(
-        self,
-        ca_file: str | None = None,
-        certificate: str | None = None,
-        key: str | None = None,
-        server_name: str | None = None,
-    ) -> None:
-        self._ca_file = ca_file
-        self._certificate = certificate
-        self._key = key
-        self.server_name = server_name
-        self._files = [file for file in (ca_file, certificate, key) if file is not None]
+    def __init__(self, files: TlsFiles = TlsFiles()) -> None:  # noqa: B008 — it is immutable
+        self._files = files
+        self.server_name = files.server_name
         self._lock = threading.Lock()
         self._prints: list[_Print] = []
         self._context: ssl.SSLContext | None = None
@@ -40,7 +30,7 @@ class Tls:
     @property
     def is_plain(self) -> bool:
         """Whether it says no more than any connection would do by itself."""
-        return not self._files
+        return not self._files.paths
 
     def context(self) -> ssl.SSLContext:
         """The one for a connection that is made now: the same object as long as the files are the same.
@@ -51,11 +41,11 @@ class Tls:
             OSError: there are no good ones yet.
         """
         with self._lock:
-            prints = [_print(file) for file in self._files]
+            prints = [_print(file) for file in self._files.paths]
             if self._context is not None and prints == self._prints:
                 return self._context
             try:
-                made = self._load()
+                made = self._files.load()
             except OSError as error:
                 if self._context is None:
                     raise
@@ -67,13 +57,6 @@ class Tls:
                 self._context = made
             self._prints = prints
             return self._context
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self._ca_file)
-        if self._certificate is not None:
-            # a password, or OpenSSL would ask for that of an encrypted key on the terminal
-            context.load_cert_chain(self._certificate, self._key, password="")
-        return context
 
 
 def _print(file: str) -> _Print:

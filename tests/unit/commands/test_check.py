@@ -27,7 +27,7 @@ from vaultsync.commands.check.rbac import LEASE, RIGHTS, Question, Right, leadin
 from vaultsync.commands.check.report import AuditFile, Hearing, Line, Mark, Name, Stream
 from vaultsync.commands.check.setup import OWN, Account, Missing, script
 from vaultsync.commands.vault_policy import Asked, asked, policy, stand_ins
-from vaultsync.config.auth import Auth, Way
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
@@ -218,11 +218,11 @@ def test_what_is_there_is_not_printed() -> None:
             address='https://vault/$(id)`id`"}x',
             vault_namespace="team $a",
         ),
-        Missing(login=True, way=Way(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
-        Missing(login=True, way=Way(Auth.APPROLE, 'it"s/$(id)')),
-        Missing(login=True, way=Way(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
-        Missing(login=True, way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
-        Missing(is_other=True, policy="x", way=Way(Auth.JWT, "`id`", jwt_file="$(id)")),
+        Missing(login=True, way=AuthConfig(Auth.KUBERNETES, "it's/$(id)", "`id`'"), policy_name="$(id)'"),
+        Missing(login=True, way=AuthConfig(Auth.APPROLE, 'it"s/$(id)')),
+        Missing(login=True, way=AuthConfig(Auth.APPROLE, role_id_file="it's $(id)", secret_id_file="`id`")),
+        Missing(login=True, way=AuthConfig(Auth.JWT, "`id`", jwt_file="$(id)")),
+        Missing(is_other=True, policy="x", way=AuthConfig(Auth.JWT, "`id`", jwt_file="$(id)")),
     ],
     ids=["nothing", "comments", "all", "kubernetes", "approle", "files", "jwt", "others' role"],
 )
@@ -377,21 +377,21 @@ def test_vault(health: Health, mark: Mark, words: str) -> None:
     ],
 )
 def test_login(changes: dict[str, Any], mark: Mark, words: str) -> None:
-    line = check.login(replace(GOOD, **changes), Way())
+    line = check.login(replace(GOOD, **changes), AuthConfig())
     assert (line.mark, bool(line.fix)) == (mark, mark is not Mark.OK)
     assert words in line.found
 
 
 WAYS = (
-    Way(Auth.KUBERNETES, role="seeder"),
-    Way(Auth.APPROLE, "team/approle"),
-    Way(Auth.JWT, role="seeder", jwt_file="/var/jwt"),
+    AuthConfig(Auth.KUBERNETES, role="seeder"),
+    AuthConfig(Auth.APPROLE, "team/approle"),
+    AuthConfig(Auth.JWT, role="seeder", jwt_file="/var/jwt"),
 )
 each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.auth.value)
 
 
 @each_way
-def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
+def test_a_token_that_is_issued_again_and_again_may_end(way: AuthConfig) -> None:
     for changes in ({"renewable": False}, {"period": 0.0}, {"max_ttl": 7200.0}, {"orphan": False}):
         line = check.login(replace(GOOD, **changes), way)
         assert (line.mark, line.fix) == (Mark.OK, "")
@@ -400,14 +400,14 @@ def test_a_token_that_is_issued_again_and_again_may_end(way: Way) -> None:
 @pytest.mark.parametrize(
     ("way", "words"),
     [
-        (Way(), "VAULT_TOKEN a token of vault token create -orphan -policy=vaultsync -period=24h"),
-        (Way(token_file="/var/a b"), "in '/var/a b' a token of vault token create"),
+        (AuthConfig(), "VAULT_TOKEN a token of vault token create -orphan -policy=vaultsync -period=24h"),
+        (AuthConfig(token_file="/var/a b"), "in '/var/a b' a token of vault token create"),
         (WAYS[0], "vault write auth/kubernetes/role/seeder token_policies=vaultsync"),
         (WAYS[1], "vault write auth/team/approle/role/vaultsync token_policies=vaultsync"),
         (WAYS[2], "vault write auth/jwt/role/seeder token_policies=vaultsync"),
     ],
 )
-def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
+def test_what_gives_another_token_fits_the_way(way: AuthConfig, words: str) -> None:
     root = check.login(replace(GOOD, policies=("root",)), way)
     assert (root.mark, words in root.fix) == (Mark.FAILED, True)
     assert words in check.mend_policy([V2], replace(GOOD, policies=("admin",)), way, streams=True)
@@ -418,7 +418,7 @@ def test_what_gives_another_token_fits_the_way(way: Way, words: str) -> None:
 
 
 @each_way
-def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
+def test_who_is_not_let_in_is_told_by_which_way(way: AuthConfig) -> None:
     for line in (
         check.no_credential("no such file", way),
         check.no_login("Vault returned 403", way),
@@ -433,7 +433,7 @@ def test_who_is_not_let_in_is_told_by_which_way(way: Way) -> None:
 
 
 def test_a_token_file_that_can_not_be_read_is_to_be_written() -> None:
-    line = check.no_credential("/var/token can't be read: No such file", Way(token_file="/var/token"))
+    line = check.no_credential("/var/token can't be read: No such file", AuthConfig(token_file="/var/token"))
     assert line.fix.startswith("write a token there, such as of vault token create")
 
 
@@ -450,7 +450,7 @@ def test_a_token_file_that_can_not_be_read_is_to_be_written() -> None:
 def test_no_policy_is_overwritten_that_is_not_vaultsyncs(policies: tuple[str, ...], name: str) -> None:
     token = replace(GOOD, policies=policies)
     assert token.policy == name
-    fix = check.mend_policy([V2, V1], token, Way(), streams=False)
+    fix = check.mend_policy([V2, V1], token, AuthConfig(), streams=False)
     assert fix.startswith("VAULTSYNC_SOURCE=poll vaultsync policy --mount secret --mount kv1=v1 | vault policy write ")
     assert fix.split("write ")[1].startswith(f"{name or 'vaultsync'} -")
     assert ("vault token create" in fix) == (not name)

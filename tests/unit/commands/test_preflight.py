@@ -15,7 +15,7 @@ from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
 from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
 from vaultsync.commands.check.report import Hearing, Line, Mark, Name
 from vaultsync.commands.planner import Survey
-from vaultsync.config.auth import Auth, Way
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import SeedMode
@@ -274,7 +274,7 @@ def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_tok
     found = missing(asking(), Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.policy_name, found.login) == ("vaultsync", True)
     assert 'path "kv/data/*"' in found.policy
-    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r"))
+    by_role = replace(asking(), way=AuthConfig(Auth.KUBERNETES, role="r"))
     found = missing(by_role, Checked(fine(lacks), check.SERVICE_ACCOUNT, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.policy_name, found.login, found.is_other) == ("vaultsync", False, True), "the role may be others' too"
 
@@ -290,7 +290,7 @@ def test_a_policy_that_is_not_vaultsyncs_is_not_written_but_a_new_one_with_a_tok
 )
 def test_the_audience_is_that_of_the_token_which_is_logged_in_with(user: str, jwt_file: str, audience: str) -> None:
     """A pod that names no file has the token for the API server; a person's shell stands for deploy/base."""
-    by_role = replace(asking(), way=Way(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
+    by_role = replace(asking(), way=AuthConfig(Auth.KUBERNETES, role="r", jwt_file=jwt_file))
     assert missing(by_role, Checked([], user)).audience == audience
 
 

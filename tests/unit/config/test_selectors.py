@@ -18,7 +18,8 @@ from aiohttp import web
 from tests.unit.build import eventually, external_secret_json, run, store_json
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main as command_line
-from vaultsync.config.selection import Selection, is_label_selector, is_namespace
+from vaultsync.config.kube_syntax import is_label_selector, is_namespace
+from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeNotFound
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from tests.unit.build import path, run, sample
 from tests.unit.servers import unused_port
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
@@ -19,7 +20,6 @@ from vaultsync.runtime.app import LISTED, NOT_LISTED, REFUSED, UNAVAILABLE, App
 from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import Stop
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.vault.source_selector import Source
 
 KUBECONFIG = """
 apiVersion: v1
@@ -137,12 +137,12 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
         assert statuses(app)["vault"] == PartStatus("vault", "no answer; waiting for it", is_healthy=False)
         app.term._vault._requester.failures.trouble, app.term._stream.is_connected = "it returns 503", True
         assert statuses(app)["vault"].is_healthy
-        for source, says in ((Source.EVENTS, "events"), (Source.POLL, "poll")):
+        for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
             app.term._sources._current = source
             assert statuses(app)["source"] == PartStatus("source", says)
         active = {source: metric(app, "source", source=source) for source in ("events", "audit", "poll")}
         assert active == {"events": 0, "audit": 0, "poll": 1}
-        app.term._sources._current = Source.AUDIT
+        app.term._sources._current = ChangeSource.AUDIT
         assert statuses(app)["source"] == PartStatus("source", "audit, not connected", is_healthy=False)
 
     with_app(kubeconfig, test)
@@ -151,13 +151,13 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
 def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         assert metric(app, "audit_configured") == 1
-        app.term._sources._current, app.term._stream.is_connected = Source.EVENTS, True
+        app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
         assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
         app.term._audit._was_silent = True
         says = "the audit device does not deliver"
         assert statuses(app)["audit"] == PartStatus("audit", f"{says}; deletions are noticed late", is_healthy=False)
         assert statuses(app)["source"].is_healthy
-        app.term._sources._current = Source.POLL
+        app.term._sources._current = ChangeSource.POLL
         assert statuses(app)["audit"] == PartStatus("audit", says, is_healthy=False)
         app.term._audit._verified["file"] = None
         assert statuses(app)["audit"] == PartStatus("audit", "the audit device delivers")

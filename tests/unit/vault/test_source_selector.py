@@ -9,14 +9,15 @@ import pytest
 
 from tests.unit.build import logged, login, run_ahead
 from vaultsync.config.audit_access import AuditAccess
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import silent_stream as deafness
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import GRACE_SECONDS, Source, Sources
+from vaultsync.vault.source_selector import GRACE_SECONDS, Sources
 from vaultsync.vault.stream import EventStream
 
-AUTO, EVENTS, AUDIT, POLL = Source.AUTO, Source.EVENTS, Source.AUDIT, Source.POLL
+AUTO, EVENTS, AUDIT, POLL = ChangeSource.AUTO, ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL
 ALWAYS = 1000.0
 """Long after any grace."""
 
@@ -77,7 +78,7 @@ class Device(Audit):
 class Scene:
     """The sources, and what they have said."""
 
-    def __init__(self, wanted: Source, *, listens: bool = True) -> None:
+    def __init__(self, wanted: ChangeSource, *, listens: bool = True) -> None:
         nobody: Any = None  # its rounds are not run
         self.stream, self.device = Stream(), Device(is_configured=listens)
         self.poller = Poller(nobody, nobody, 1.0, 1.0)
@@ -92,7 +93,7 @@ class Scene:
         """The sources that were named, in order."""
         return [line.partition('"source": "')[2].partition('"')[0] for line in self.lines]
 
-    async def after(self, seconds: float, current: Source | None) -> None:
+    async def after(self, seconds: float, current: ChangeSource | None) -> None:
         """So much later this is relied upon, and polled only if it is the poll."""
         await asyncio.sleep(seconds)
         assert self.sources.current is current
@@ -110,7 +111,7 @@ class Scene:
                 await asyncio.gather(task, return_exceptions=True)
 
 
-def scene(test: Callable[[Scene], Awaitable[None]], wanted: Source = AUTO, *, listens: bool = True) -> None:
+def scene(test: Callable[[Scene], Awaitable[None]], wanted: ChangeSource = AUTO, *, listens: bool = True) -> None:
     async def main() -> None:
         made = Scene(wanted, listens=listens)
         async with made.running():
@@ -301,7 +302,7 @@ def test_from_the_poll_up_to_the_best_and_down_again() -> None:
 
 
 @pytest.mark.parametrize("wanted", [EVENTS, AUDIT, POLL])
-def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
+def test_a_wanted_source_is_taken_whatever_is_there(wanted: ChangeSource) -> None:
     async def test(made: Scene) -> None:
         await made.after(0.01, wanted)
         for change in (made.device.comes, made.stream.comes, made.device.goes, made.stream.goes):
@@ -333,7 +334,7 @@ def test_the_reason_tells_how_the_audit_device_is() -> None:
 
 @pytest.mark.parametrize(("wanted", "says"), [(AUTO, True), (EVENTS, False)])
 def test_the_reason_tells_that_no_audit_device_is_configured_where_one_could_be_taken(
-    wanted: Source, says: bool
+    wanted: ChangeSource, says: bool
 ) -> None:
     async def test(made: Scene) -> None:
         made.stream.goes("Vault returned 404", refused=True)

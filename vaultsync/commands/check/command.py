@@ -13,8 +13,9 @@ from vaultsync.commands.check.preflight import Asking, Checked, Checkup, missing
 from vaultsync.commands.check.report import Hearing, is_red, removed_settings, right_settings, wrong_settings
 from vaultsync.commands.check.setup import script
 from vaultsync.commands.planner import Survey
-from vaultsync.config.auth import ROLE, Way
-from vaultsync.config.settings import PREFIX, Settings, removed_variables
+from vaultsync.config.auth import ROLE
+from vaultsync.config.settings import PREFIX, Settings
+from vaultsync.config.variables import removed_variables
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
@@ -94,7 +95,7 @@ async def check(settings: Settings) -> Checked:
     login = parts.login(settings)
     vault, index = VaultClient(login, waits=True), parts.index(settings)
     stream = EventStream(login, ignore, ignore, Metrics())
-    survey = Survey(index, vault, parts.seed_paths(settings), settings.seed)
+    survey = Survey(index, vault, settings.seedable_paths, settings.seed)
     try:
         checkup = Checkup(_asking(settings), login, vault, stream, index, survey)
         return await checkup.run(lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
@@ -107,11 +108,11 @@ def _asking(settings: Settings) -> Asking:
     """The settings, as far as `check` asks something because of them."""
     return Asking(
         address=settings.vault_addr,
-        servers=(settings.vault_addr, *settings.store_servers),
+        servers=settings.servers,
         vault_namespace=clean_namespace(settings.vault_namespace),
-        selection=parts.selection(settings),
-        seed_paths=parts.seed_paths(settings),
-        seeds=settings.seed is not SeedMode.OFF and not settings.dry_run,
+        selection=settings.selection,
+        seed_paths=settings.seedable_paths,
+        seeds=settings.seeds,
         by_annotation=settings.seed is SeedMode.ANNOTATED,
         writes=not settings.dry_run,
         hearing=Hearing(
@@ -122,15 +123,7 @@ def _asking(settings: Settings) -> Asking:
             has_tls=bool(settings.audit_tls_cert),
         ),
         streams=settings.source.streams,
-        way=Way(
-            auth=settings.vault_auth,
-            mount=settings.vault_auth_mount,
-            role=settings.vault_role,
-            token_file=settings.vault_token_file,
-            jwt_file=settings.vault_jwt_file,
-            role_id_file=settings.vault_role_id_file,
-            secret_id_file=settings.vault_secret_id_file,
-        ),
-        lease="" if settings.dry_run else settings.lease,
-        labels=parts.labels_leader(settings),
+        way=settings.auth,
+        lease=settings.election_lease,
+        labels=settings.labels_leader,
     )

@@ -25,7 +25,7 @@ from vaultsync.commands.vault_policy import (
     policy,
     stand_ins,
 )
-from vaultsync.config.auth import Way
+from vaultsync.config.auth import AuthConfig
 from vaultsync.config.selection import Selection
 from vaultsync.controller.index import Index
 from vaultsync.core.decide import SeedChoice
@@ -106,7 +106,7 @@ class Asking:
     writes: bool
     hearing: Hearing
     streams: bool
-    way: Way = field(default_factory=Way)
+    way: AuthConfig = field(default_factory=AuthConfig)
     lease: str = ""
     labels: bool = False
 
@@ -312,7 +312,7 @@ class Checkup:
             return
         await self._log_in(self._asking.way)
 
-    async def _log_in(self, way: Way) -> None:
+    async def _log_in(self, way: AuthConfig) -> None:
         try:
             await self._login.log_in()
         except NoCredential as error:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from vaultsync.commands.check.rbac import Question, Right
 from vaultsync.commands.vault_policy import Asked, command
 from vaultsync.config.audit_address import PORT, enable_to_service
-from vaultsync.config.auth import Auth, Way, make_token
+from vaultsync.config.auth import Auth, AuthConfig, make_token
 from vaultsync.core import annotations
 from vaultsync.core.durations import age
 from vaultsync.core.paths import Mount
@@ -257,7 +257,7 @@ def vault(address: str, health: Health) -> Line:
     return Line(Name.VAULT, Mark.OK, f"{health.version} at {address}, unsealed, {role}")
 
 
-def no_credential(problem: str, way: Way) -> Line:
+def no_credential(problem: str, way: AuthConfig) -> Line:
     """What it logs in with can't be read.
 
     Args:
@@ -274,7 +274,7 @@ def no_credential(problem: str, way: Way) -> Line:
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
-def no_login(problem: str, way: Way) -> Line:
+def no_login(problem: str, way: AuthConfig) -> Line:
     """Vault does not take what it logs in with.
 
     Args:
@@ -292,7 +292,7 @@ def no_login(problem: str, way: Way) -> Line:
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
-def no_look_up(problem: str, way: Way) -> Line:
+def no_look_up(problem: str, way: AuthConfig) -> Line:
     """It has logged in, and the token may not look at itself.
 
     Args:
@@ -303,7 +303,7 @@ def no_look_up(problem: str, way: Way) -> Line:
     return Line(Name.LOGIN, Mark.FAILED, cut(problem), fix)
 
 
-def login(token: Token, way: Way) -> Line:
+def login(token: Token, way: AuthConfig) -> Line:
     """The token is valid; whether it is one to live with.
 
     Args:
@@ -377,7 +377,7 @@ def no_mount(path: str, problem: str) -> Line:
     return Line(Name.POLICY, Mark.FAILED, cut(problem), fix, cut(path))
 
 
-def mend_policy(mounts: Sequence[Mount], token: Token, way: Way, *, streams: bool) -> str:
+def mend_policy(mounts: Sequence[Mount], token: Token, way: AuthConfig, *, streams: bool) -> str:
     """The command that writes the policy.
 
     Args:

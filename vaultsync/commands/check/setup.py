@@ -14,7 +14,7 @@ import yaml
 
 from vaultsync.commands.check.audit_devices import FILE
 from vaultsync.commands.check.rbac import NAMESPACES, Right
-from vaultsync.config.auth import MOUNTED, Auth, Way, make_token
+from vaultsync.config.auth import MOUNTED, Auth, AuthConfig, make_token
 from vaultsync.core import annotations
 
 TOKEN_HOLDER: Final = "vaultsync-vault-token"  # noqa: S105 — a name
@@ -134,7 +134,7 @@ class Missing:
     namespaces: Sequence[str] = ()
     policy: str = ""
     policy_name: str = "vaultsync"
-    way: Way = field(default_factory=Way)
+    way: AuthConfig = field(default_factory=AuthConfig)
     login: bool = False
     is_other: bool = False
     audience: str = AUDIENCE

@@ -81,7 +81,7 @@ def statuses(app: App) -> dict[str, PartStatus]:
     return {status.name: status for status in app.statuses()}
 
 
-def test_until_kubernetes_is_listed_it_is_not_ready(kubeconfig: str) -> None:
+def test_it_is_not_ready_until_kubernetes_is_listed(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         app._discovery = "no CRDs"
         parts = statuses(app)
@@ -113,7 +113,7 @@ def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_va
     with_app(kubeconfig, standby, lease="vaultsync/vaultsync")
 
 
-def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubeconfig: str) -> None:
+def test_a_failed_watch_is_reported_and_counted_and_does_not_change_readiness(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         app._watches, watches._started = watches, True
         informer, _ = watches._running[EXTERNAL_SECRETS, ""]
@@ -126,7 +126,7 @@ def test_what_is_lost_after_that_is_told_and_counted_and_leaves_it_ready(kubecon
     with_app(kubeconfig, test)
 
 
-def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> None:
+def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         assert statuses(app)["vault"] == PartStatus("vault", "answers")
         assert statuses(app)["source"] == PartStatus("source", "not selected yet", is_healthy=False)
@@ -148,7 +148,7 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
     with_app(kubeconfig, test)
 
 
-def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(kubeconfig: str) -> None:
+def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         assert metric(app, "audit_configured") == 1
         app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
@@ -165,7 +165,7 @@ def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(ku
     with_app(kubeconfig, test, audit_listen=f"udp:127.0.0.1:{unused_port()}")
 
 
-def test_without_an_audit_device_nothing_is_told_of_one(kubeconfig: str) -> None:
+def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
     async def test(app: App, watches: Watches) -> None:
         assert "audit" not in statuses(app)
         assert metric(app, "audit_configured") == 0

@@ -42,7 +42,7 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-def test_each_path_has_its_answer_and_no_other_path_has_one() -> None:
+def test_only_the_documented_paths_are_served() -> None:
     async def test() -> None:
         async with served() as port:
             assert await get(port, "/livez") == (200, "ok\n")
@@ -57,7 +57,7 @@ def test_each_path_has_its_answer_and_no_other_path_has_one() -> None:
     run(test())
 
 
-def test_ready_is_who_has_listed_everything_and_all_else_is_told() -> None:
+def test_only_required_parts_decide_about_readiness_and_all_are_reported() -> None:
     said: list[PartStatus] = [NOT_LISTED, NO_VAULT]
 
     async def test() -> None:
@@ -76,7 +76,7 @@ SLOW = [b"", b"GET /livez HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\nC
 
 
 @pytest.mark.parametrize("sent", SLOW, ids=["nothing", "half a request", "no body"])
-def test_a_client_that_does_not_end_its_request_is_hung_up_on(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_end_its_request_is_disconnected(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.2)
 
     async def test() -> None:
@@ -90,7 +90,7 @@ def test_a_client_that_does_not_end_its_request_is_hung_up_on(sent: bytes, monke
     run(test())
 
 
-def test_a_client_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.3)
 
     async def test() -> None:
@@ -113,7 +113,9 @@ def test_a_client_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPat
     run(test())
 
 
-def test_only_so_many_are_served_at_once_and_they_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_connections_is_limited_and_idle_ones_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.5)
 
     async def test() -> None:

@@ -47,6 +47,9 @@ SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
 MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
 """How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
 between two such looks, as audit entries may be forged."""
+STORE_AGAIN_SECONDS = 5.0
+"""After a store's change what is read through it is refreshed at once, and once more so much later: external-secrets
+may have answered the first time with the store as its cache had it, and refreshes for no store by itself."""
 MAX_MOUNTS: Final = 16
 """Changed mounts at most that are told apart until then."""
 DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
@@ -134,7 +137,8 @@ class Controller:
 
     def store_changed(self, store: Store) -> None:
         """From the informer."""
-        if self._index.store(store.name) != store and store.server is not None and not self._index.is_ours(store):
+        old = self._index.store(store.name)
+        if old != store and store.server is not None and not self._index.is_ours(store):
             logger.info(
                 "store left alone: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
                 store=str(store.name),
@@ -143,7 +147,13 @@ class Controller:
         keys = self._index.put_store(store)
         if self._works:  # else it is one that there was before, as far as anybody knows
             self._tell_moved(keys)
+        if self._works and keys and old is not None:
+            asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self._refresh_again, keys)
         self._add(keys)
+
+    def _refresh_again(self, keys: set[Key]) -> None:
+        self._tell_moved(keys)
+        self._add({key for key in keys if isinstance(key, ObjectName)})
 
     def _tell_moved(self, keys: set[Key]) -> None:
         """What is read elsewhere now is not got, however old it is: external-secrets does not heed a changed store."""

@@ -26,7 +26,7 @@ from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
-from vaultsync.runtime import parts
+from vaultsync.runtime import factory
 
 K = TypeVar("K")
 
@@ -280,7 +280,7 @@ async def survey(settings: Settings, only: ObjectName | None = None) -> list[Exp
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        planner = Survey(parts.index(settings), vault, settings.seedable_paths, settings.seed)
+        planner = Survey(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
         async with list_once(settings, planner, settings.selection):
             return await planner.explain(only)
 

@@ -25,7 +25,8 @@ from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
 from vaultsync.kube.external_secrets import NOT_SERVED, Served, served
 from vaultsync.kube.informers import RESOURCES, Watches
-from vaultsync.runtime import parts as wiring
+from vaultsync.kube.leader_label import LeaderLabel
+from vaultsync.runtime import factory
 from vaultsync.runtime.health import HealthServer, PartStatus
 from vaultsync.runtime.lifecycle import Stop, report_callback
 from vaultsync.runtime.metrics import Metrics
@@ -85,12 +86,12 @@ class App:
         self._kube = kube
         self._stop = stop
         self._identity = identity
-        self._index = wiring.index(settings)
+        self._index = factory.create_index(settings)
         self._served: Served | None = None
         self._watches: Watches | None = None
         self._discovery = NOT_LISTED
         """Why there are no informers yet, for /readyz."""
-        self._label = wiring.leader_label(settings, kube)
+        self._label = self._leader_label()
         self._metrics = metrics
         self.term = Term(settings, kube, self._index, stop, metrics)
         self._health = HealthServer(self.statuses, self.metrics_text)
@@ -164,7 +165,7 @@ class App:
             failed = retry.failed(reason)
             message = "restarting the informers: a resource is no longer served"
             logger.log(failed.level, message, reason=reason, retry_s=round(failed.wait, 1))
-            self._index = wiring.index(self._settings)
+            self._index = factory.create_index(self._settings)
             self._watches = None
             await self._begin_term()
             await asyncio.sleep(failed.wait)
@@ -223,6 +224,13 @@ class App:
     def _election(self, fence: Fence) -> Election:
         namespace, _, name = self._settings.lease.partition("/")
         return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+
+    def _leader_label(self) -> LeaderLabel | None:
+        """The writer of the label on the leader's pod, None if no Service selects it."""
+        if not self._settings.labels_leader:
+            return None
+        namespace, _, _ = self._settings.lease.partition("/")
+        return LeaderLabel(self._kube.unfenced(TIMING.request), namespace, self._settings.pod_name)
 
     async def _begin_term(self) -> None:
         """Replace the term that has ended."""

@@ -32,7 +32,7 @@ from vaultsync.kube.election import Release, awake
 from vaultsync.kube.events import Recorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
-from vaultsync.runtime import parts as wiring
+from vaultsync.runtime import factory
 from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
 from vaultsync.runtime.metrics import Metrics
@@ -72,7 +72,7 @@ class Term:
         self._stop = stop
         self.fence = Fence(awake) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
-        self._login = wiring.login(settings)
+        self._login = factory.create_login(settings)
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
         metrics.last_event_timestamp.clear()
         self._recorder = Recorder(self._kube)

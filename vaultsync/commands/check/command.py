@@ -20,7 +20,7 @@ from vaultsync.core.callbacks import ignore
 from vaultsync.core.decide import SeedMode
 from vaultsync.core.paths import clean_namespace
 from vaultsync.kube.client import connect
-from vaultsync.runtime import logging, parts
+from vaultsync.runtime import factory, logging
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.stream import EventStream
@@ -92,8 +92,8 @@ async def check(settings: Settings) -> Checked:
     Returns:
         What was found, whatever fails.
     """
-    login = parts.login(settings)
-    vault, index = VaultClient(login, waits=True), parts.index(settings)
+    login = factory.create_login(settings)
+    vault, index = VaultClient(login, waits=True), factory.create_index(settings)
     stream = EventStream(login, ignore, ignore, Metrics())
     survey = Survey(index, vault, settings.seedable_paths, settings.seed)
     try:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.config.settings import Settings
 from vaultsync.core.decide import Reader, Reference, SeedChoice
 from vaultsync.core.external_secret import (
     ExternalSecret,
@@ -54,6 +55,11 @@ def login(
     """One that has a token already."""
     access = VaultAccess(address, namespace, timeout, servers=servers)
     return Login(access, TokenMethod(Credential(SecretStr(token))))
+
+
+def settings(**fields: Anything) -> Settings:
+    """Settings by field name, of which nothing is validated or read from the environment."""
+    return Settings.model_construct(**{"vault_addr": "http://vault.test:8200", **fields})
 
 
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:

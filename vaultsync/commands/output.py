@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from vaultsync.commands.check.report import Line, Mark
+from vaultsync.commands.check.report import CheckResult, Status
 from vaultsync.commands.orphan_finder import Found, Orphan
 from vaultsync.commands.planner import Explained, Finding, Summary
 from vaultsync.core.durations import age
@@ -106,28 +106,28 @@ def left_alone(orphan: Orphan, why: str) -> str:
     return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
 
 
-def check_table(lines: Sequence[Line]) -> str:
+def check_table(lines: Sequence[CheckResult]) -> str:
     """A line for each check with what mends it, and one that counts them."""
-    rows = [[line.mark.value, f"{line.check.value} {line.of}".rstrip(), _with_fix(line)] for line in lines]
-    marks = Counter(line.mark for line in lines)
-    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Mark)
+    rows = [[line.status.value, f"{line.check.value} {line.subject}".rstrip(), _with_fix(line)] for line in lines]
+    marks = Counter(line.status for line in lines)
+    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Status)
     return f"{columns(rows)}\n{last}\n"
 
 
-def check_json(lines: Sequence[Line]) -> str:
+def check_json(lines: Sequence[CheckResult]) -> str:
     """The same as JSON."""
-    marks = Counter(line.mark for line in lines)
+    marks = Counter(line.status for line in lines)
     checks = [
         {
             "check": line.check.value,
-            "of": line.of or None,
-            "mark": line.mark.value,
+            "of": line.subject or None,
+            "mark": line.status.value,
             "found": line.found,
             "fix": line.fix or None,
         }
         for line in lines
     ]
-    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Mark}
+    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Status}
     return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
 
 
@@ -176,7 +176,7 @@ def _orphan(orphan: Orphan) -> dict[str, Any]:
     }
 
 
-def _with_fix(line: Line) -> str:
+def _with_fix(line: CheckResult) -> str:
     return f"{line.found}. To do: {line.fix}" if line.fix else line.found
 
 

@@ -1,4 +1,4 @@
-"""What `check` makes of Vault's audit devices: pure, by what sys/audit may return."""
+"""Audit devices as sys/audit may return them: the results of their checks, and the commands that fix them."""
 
 import shlex
 from typing import Any
@@ -7,16 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultsync.commands.check.audit_devices import AuditDevice, devices, enable, listening, parse_devices, unread
-from vaultsync.commands.check.report import Hearing, Mark
+from tests.unit.build import settings
+from vaultsync.commands.check.audit_checks import check_devices, check_listener, devices_unknown
+from vaultsync.commands.check.audit_devices import AuditDevice, enable_device, parse_devices
+from vaultsync.commands.check.report import Status
 from vaultsync.config.audit_address import parse_audit_address
+from vaultsync.config.settings import Settings
 
 UDP = "udp:0.0.0.0:8220"
 FILE = AuditDevice("file", "file", {"file_path": "/vault/logs/audit.log"})
 
 
-def hearing(listen: str = UDP, file: str = "", *, has_tls: bool = False) -> Hearing:
-    return Hearing("auto", listen, file, 60.0, has_tls)
+def configured(listen: str = UDP, file: str = "", *, has_tls: bool = False) -> Settings:
+    return settings(audit_listen=listen, audit_file=file, audit_tls_cert="cert.pem" if has_tls else "")
 
 
 def sends_to(address: str, socket_type: str = "tcp", path: str = "vaultsync", **options: str) -> AuditDevice:
@@ -24,8 +27,8 @@ def sends_to(address: str, socket_type: str = "tcp", path: str = "vaultsync", **
     return AuditDevice(path, "socket", {"address": address, "write_timeout": "10ms", **more, **options})
 
 
-def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
-    return {line.of: line.mark for line in devices(hearing(listen), found)}
+def marked(listen: str, *found: AuditDevice) -> dict[str, Status]:
+    return {line.subject: line.status for line in check_devices(configured(listen), found)}
 
 
 @pytest.mark.parametrize(
@@ -49,32 +52,32 @@ def marked(listen: str, *found: AuditDevice) -> dict[str, Mark]:
 def test_tcp_to_another_machine_can_block_vault(address: str, socket_type: str, blocks: bool) -> None:
     device = sends_to(address, socket_type)
     assert device.can_block == blocks
-    assert (marked(UDP, device, FILE).get("vaultsync/") is Mark.FAILED) == blocks
+    assert (marked(UDP, device, FILE).get("vaultsync/") is Status.FAILED) == blocks
 
 
 @pytest.mark.parametrize(
     ("listen", "address", "path", "mark"),
     [
-        (UDP, "10.1.2.3:8220", "a", Mark.FAILED),  # its port
-        (UDP, "10.1.2.3:9000", "vaultsync-west", Mark.FAILED),
-        (UDP, "vaultsync.example:9000", "a", Mark.FAILED),
-        (UDP, "siem.example:9000", "a", Mark.WARNING),
-        ("", "siem.example:9000", "a", Mark.FAILED),  # whose it is, can't be told
+        (UDP, "10.1.2.3:8220", "a", Status.FAILED),  # its port
+        (UDP, "10.1.2.3:9000", "vaultsync-west", Status.FAILED),
+        (UDP, "vaultsync.example:9000", "a", Status.FAILED),
+        (UDP, "siem.example:9000", "a", Status.WARNING),
+        ("", "siem.example:9000", "a", Status.FAILED),  # whose it is, can't be told
     ],
 )
-def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Mark) -> None:
+def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Status) -> None:
     assert marked(listen, sends_to(address, path=path), FILE)[f"{path}/"] is mark
 
 
 def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
-    [line] = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp")])
-    assert (line.mark, line.found, line.fix) == (Mark.OK, "2 devices; vaultsync/ for vaultsync", "")
-    [line] = devices(hearing("", "/vault/logs/audit.log"), [FILE, AuditDevice("syslog", "syslog")])
-    assert (line.mark, line.found) == (Mark.OK, "2 devices; file/ for vaultsync")
-    [line] = devices(hearing("unix:/run/a"), [FILE, sends_to("/run/a", "unix", "a")])
-    assert (line.mark, line.found) == (Mark.OK, "2 devices; a/ for vaultsync")
-    [line] = devices(hearing(""), [])
-    assert (line.mark, line.found) == (Mark.OK, "0 devices")
+    [line] = check_devices(configured(), [FILE, sends_to("10.1.2.3:8220", "udp")])
+    assert (line.status, line.found, line.fix) == (Status.OK, "2 devices; vaultsync/ for vaultsync", "")
+    [line] = check_devices(configured("", "/vault/logs/audit.log"), [FILE, AuditDevice("syslog", "syslog")])
+    assert (line.status, line.found) == (Status.OK, "2 devices; file/ for vaultsync")
+    [line] = check_devices(configured("unix:/run/a"), [FILE, sends_to("/run/a", "unix", "a")])
+    assert (line.status, line.found) == (Status.OK, "2 devices; a/ for vaultsync")
+    [line] = check_devices(configured(""), [])
+    assert (line.status, line.found) == (Status.OK, "0 devices")
 
 
 @pytest.mark.parametrize(
@@ -92,26 +95,26 @@ def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
     ],
 )
 def test_options_by_which_nothing_or_too_much_arrives_are_warnings(options: dict[str, str], words: str) -> None:
-    first, _ = devices(hearing(), [FILE, sends_to("10.1.2.3:8220", "udp", **options)])
-    assert (first.of, first.mark) == ("vaultsync/", Mark.WARNING)
+    first, _ = check_devices(configured(), [FILE, sends_to("10.1.2.3:8220", "udp", **options)])
+    assert (first.subject, first.status) == ("vaultsync/", Status.WARNING)
     assert words in first.found
     assert "socket_type=udp" in first.fix
     [(name, value)] = options.items()
     assert f"{name}={value} " not in first.fix.partition("#")[0]
     other = sends_to("siem.example:9000", "udp", "siem", **options)
-    assert [line.of for line in devices(hearing(), [FILE, other])] == [""]
+    assert [line.subject for line in check_devices(configured(), [FILE, other])] == [""]
     if "write_timeout" in options:  # of a socket alone
         return
     file = AuditDevice("file", "file", {"file_path": "/a", **options})
-    first, _ = devices(hearing("", "/a"), [file, AuditDevice("syslog", "syslog")])
-    assert (first.of, first.mark) == ("file/", Mark.WARNING)
+    first, _ = check_devices(configured("", "/a"), [file, AuditDevice("syslog", "syslog")])
+    assert (first.subject, first.status) == ("file/", Status.WARNING)
 
 
 @pytest.mark.parametrize("value", ["false", "False", "0", "f"])
 def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
-    assert [line.mark for line in devices(hearing(), [FILE, sends_to("192.0.2.1:8220", "udp", log_raw=value)])] == [
-        Mark.OK
-    ]
+    assert [
+        line.status for line in check_devices(configured(), [FILE, sends_to("192.0.2.1:8220", "udp", log_raw=value)])
+    ] == [Status.OK]
 
 
 @pytest.mark.parametrize("timeout", ["10ms", "0.1s"])
@@ -132,7 +135,7 @@ def test_whatever_stands_in_a_device_is_one_word_of_the_command(
     path: str, address: str, timeout: str, description: str, is_local: bool
 ) -> None:
     options = {"address": address, "write_timeout": timeout, "prefix": "x"}
-    command = AuditDevice(path, "socket", options, description, is_local).again()
+    command = AuditDevice(path, "socket", options, description, is_local).replace()
     words = shlex.split(command)
     assert words[:3] == ["vault", "audit", "disable"]
     assert words[3:8] == [path, "&&", "vault", "audit", "enable"]
@@ -145,15 +148,15 @@ def test_whatever_stands_in_a_device_is_one_word_of_the_command(
 
 def test_a_device_without_a_write_timeout_gets_one() -> None:
     """A UDP device needs it where vaultsync's machine is gone from Vault's own subnet."""
-    again = sends_to("192.0.2.1:1", write_timeout="").again()
+    again = sends_to("192.0.2.1:1", write_timeout="").replace()
     assert again.endswith("socket address=192.0.2.1:1 socket_type=udp write_timeout=10ms")
 
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202e"])
 def test_what_is_none_for_a_terminal_is_not_printed(odd: str) -> None:
     for device in (sends_to("a:1", path=odd), sends_to(odd), AuditDevice("a", "socket", {}, odd)):
-        assert odd not in device.again()
-        assert "vault audit list -detailed" in device.again()
+        assert odd not in device.replace()
+        assert "vault audit list -detailed" in device.replace()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_what_is_none_for_a_terminal_is_not_printed(odd: str) -> None:
     [{}, {"a/": None}, {"a/": {}}, {"a/": {"type": 1, "options": []}}, {"a/": {"type": "socket", "options": {"x": 1}}}],
 )
 def test_whatever_vault_returns_is_read(listed: dict[str, Any]) -> None:
-    assert devices(hearing(), parse_devices(listed))
+    assert check_devices(configured(), parse_devices(listed))
 
 
 def test_a_device_is_read_from_vaults_answer() -> None:
@@ -171,20 +174,20 @@ def test_a_device_is_read_from_vaults_answer() -> None:
 
 
 def test_tls_is_for_a_tunnel_and_no_reason_to_warn() -> None:
-    assert [line.mark for line in listening(hearing("0.0.0.0:8220"))] == [Mark.WARNING]
-    assert listening(hearing("0.0.0.0:8220", has_tls=True)) == []
+    assert [line.status for line in check_listener(configured("0.0.0.0:8220"))] == [Status.WARNING]
+    assert check_listener(configured("0.0.0.0:8220", has_tls=True)) == []
 
 
 def test_what_could_not_be_read_is_said_with_vaults_reason() -> None:
-    assert unread("Vault returned 400").found.endswith("(Vault returned 400)")
+    assert devices_unknown("Vault returned 400").found.endswith("(Vault returned 400)")
 
 
 def test_a_device_that_names_the_service_gets_its_address() -> None:
     """The former manual had one give the name, and Vault would wait for DNS while nothing listens."""
-    again = sends_to("vaultsync-audit.sync-1.svc:8220", "tcp").again()
+    again = sends_to("vaultsync-audit.sync-1.svc:8220", "tcp").replace()
     ip = "$(kubectl -n sync-1 get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
     assert again.endswith(f'socket address="{ip}:8220" socket_type=udp write_timeout=10ms')
-    line = devices(hearing(), [FILE, sends_to("vaultsync-audit.vaultsync:8220", "udp")])[0]
+    line = check_devices(configured(), [FILE, sends_to("vaultsync-audit.vaultsync:8220", "udp")])[0]
     assert "its address is a name" in line.found
 
 
@@ -198,7 +201,7 @@ def test_a_device_that_names_the_service_gets_its_address() -> None:
     ],
 )
 def test_a_device_is_enabled_again_as_vaultsync_listens(listen: str, options: str) -> None:
-    assert sends_to("192.0.2.1:1").again(parse_audit_address(listen)).endswith(f"socket {options}")
+    assert sends_to("192.0.2.1:1").replace(parse_audit_address(listen)).endswith(f"socket {options}")
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -211,15 +214,15 @@ def test_a_device_is_enabled_again_as_vaultsync_listens(listen: str, options: st
     ],
 )
 def test_an_address_that_is_a_name_is_mended_by_an_ip_address(transport: str, name: str, shown: str) -> None:
-    line = devices(hearing(), [FILE, sends_to(f"{name}:9000", transport)])[0]
-    assert line.of == "vaultsync/"
+    line = check_devices(configured(), [FILE, sends_to(f"{name}:9000", transport)])[0]
+    assert line.subject == "vaultsync/"
     command, _, remark = line.fix.partition(" # ")
     assert command.endswith(" socket address=IP:9000 socket_type=udp write_timeout=10ms")
     assert remark.startswith(f"IP is the IP address of {shown}; ")
 
 
 def test_beside_vault_no_address_has_to_be_filled_in() -> None:
-    line = devices(hearing("unix:/run/audit"), [FILE, sends_to("vaultsync.example:9000")])[0]
+    line = check_devices(configured("unix:/run/audit"), [FILE, sends_to("vaultsync.example:9000")])[0]
     assert " socket address=/run/audit socket_type=unix # " in line.fix
     assert "IP" not in line.fix
 
@@ -238,12 +241,12 @@ SERVICE = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spe
     ],
 )
 def test_a_device_is_enabled_as_vaultsync_listens(listen: str, receiver: str) -> None:
-    command, _, remark = enable(hearing(listen)).partition(" # ")
+    command, _, remark = enable_device(configured(listen)).partition(" # ")
     assert command == f"vault audit enable -path=vaultsync socket {receiver}"
     assert ("outside the cluster" in remark) == ("kubectl" in receiver)
     if listen:
-        assert devices(hearing(listen), [FILE])[0].fix == enable(hearing(listen))
+        assert check_devices(configured(listen), [FILE])[0].fix == enable_device(configured(listen))
 
 
 def test_a_listener_with_tls_gets_a_device_that_sends_to_a_proxy_on_vaults_machine() -> None:
-    assert "address=127.0.0.1:PORT socket_type=tcp" in enable(hearing("0.0.0.0:8220", has_tls=True))
+    assert "address=127.0.0.1:PORT socket_type=tcp" in enable_device(configured("0.0.0.0:8220", has_tls=True))

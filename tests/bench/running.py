@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +25,16 @@ LISTENS = {
 SPY_SECONDS = 15.0
 START_SECONDS = 120.0
 """It lists everything first: of ten thousand ExternalSecrets, that takes long on a busy machine."""
+
+
+def help_seconds(repeats: int) -> list[float]:
+    """How long `vaultsync --help` takes, from the start of the process to its end."""
+    found = []
+    for _ in range(repeats):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "vaultsync", "--help"], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.monotonic() - started)
+    return found
 
 
 @contextlib.contextmanager

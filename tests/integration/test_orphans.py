@@ -189,7 +189,7 @@ def test_what_changes_before_the_answer_is_left_alone(place: Place, vaultsync: V
     code, _, err = command.end()
     assert code == 1
     assert err.splitlines() == [
-        f"vaultsync: secret/{place.name}/read is left alone: an ExternalSecret reads it by now",
+        f"vaultsync: secret/{place.name}/read is left alone: an ExternalSecret reads it now",
         f"vaultsync: secret/{place.name}/written is left alone: it has changed since it was listed",
         "vaultsync: deleted 1 of 3",
     ]

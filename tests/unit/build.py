@@ -16,7 +16,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.config.settings import Settings
-from vaultsync.core.decide import Reader, Reference, SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.external_secret import (
     ExternalSecret,
     Namespace,
@@ -27,6 +27,7 @@ from vaultsync.core.external_secret import (
     parse_store,
 )
 from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.reader import Reader, Reference
 from vaultsync.core.vault_state import SecretState
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.auth_methods import Credential, TokenMethod

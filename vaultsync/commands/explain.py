@@ -20,7 +20,7 @@ def execute(arguments: Namespace) -> int:
     if settings is None:
         return exit_codes.USAGE
     logging.configure(settings.log_format, "WARNING")
-    found = run_once(planner.survey(settings, name))
+    found = run_once(planner.dry_run(settings, name))
     if not found:
         console.say(f"there is no ExternalSecret {name} among those that the settings select")
         console.leave(exit_codes.FAILED)

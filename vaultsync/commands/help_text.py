@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from vaultsync.core import annotations
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import (
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
-    PolicyRule,
     PublicPartRule,
     TemplateRule,
     UuidRule,
@@ -56,21 +56,21 @@ def vocabulary() -> str:
     return "\n".join(lines)
 
 
-def in_words(wish: Wish) -> str:
+def in_words(plan: PropertyPlan) -> str:
     """Such as `password, 40 characters`."""
-    encoded = "" if wish.encoding is Encoding.NONE else f", in {wish.encoding.value}"
-    return _rule(wish) + encoded
+    encoded = "" if plan.encoding is Encoding.NONE else f", in {plan.encoding.value}"
+    return _rule(plan) + encoded
 
 
-def _rule(wish: Wish) -> str:
-    match wish.rule:
+def _rule(plan: PropertyPlan) -> str:
+    match plan.rule:
         case PasswordRule(length=length):
             return f"password, {length} characters"
         case BytesRule(format=format, bytes=count):
             return f"{count} random bytes in {format}"
         case UuidRule():
             return "random UUID"
-        case PolicyRule(name=name):
+        case PasswordPolicyRule(name=name):
             return f"Vault's password policy {name}"
         case KeyPairRule(format=format, bits=bits, public=public):
             size = f", {bits} bits" if bits else ""
@@ -78,6 +78,6 @@ def _rule(wish: Wish) -> str:
         case PublicPartRule(private=private):
             return f"public key of {shortened(private)}"
         case TemplateRule():
-            return f"template of {', '.join(shortened(name) for name in sorted(wish.rule.uses))}"
+            return f"template of {', '.join(shortened(name) for name in sorted(plan.rule.uses))}"
         case _:
             return "fixed text"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vaultsync.commands import console, exit_codes, output
-from vaultsync.commands.orphan_finder import Found, Orphan, Orphans
+from vaultsync.commands.orphan_finder import Orphan, OrphanFinder, OrphanReport
 from vaultsync.commands.snapshot import SnapshotFailed, list_once, run_once, vault_session
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
@@ -59,7 +59,7 @@ def _agrees(orphans: Sequence[Orphan]) -> bool:
     return False
 
 
-async def _find(settings: Settings) -> Found:
+async def _find(settings: Settings) -> OrphanReport:
     async with _listed_cluster(settings) as orphans:
         return await orphans.find()
 
@@ -79,7 +79,7 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
 
 
 @asynccontextmanager
-async def _listed_cluster(settings: Settings) -> AsyncIterator[Orphans]:
+async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
     """List all ExternalSecrets of the cluster, whatever the settings select.
 
     Raises:
@@ -87,7 +87,7 @@ async def _listed_cluster(settings: Settings) -> AsyncIterator[Orphans]:
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        found = Orphans(
+        found = OrphanFinder(
             factory.create_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace)
         )
         try:

@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vaultsync.commands.check.report import CheckResult, Status
-from vaultsync.commands.orphan_finder import Found, Orphan
-from vaultsync.commands.planner import Explained, Finding, Summary
+from vaultsync.commands.orphan_finder import Orphan, OrphanReport
+from vaultsync.commands.planner import Explanation, ReferenceStatus, Summary
 from vaultsync.core.durations import age
 
 GAP = "   "
 _COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
 
 
-def explain_table(explained: Explained, now: datetime) -> str:
+def explain_table(explained: Explanation, now: datetime) -> str:
     """One ExternalSecret: what holds for all of it, then a line for each entry.
 
     Args:
@@ -27,20 +27,20 @@ def explain_table(explained: Explained, now: datetime) -> str:
         now: with a time zone, to tell ages.
     """
     head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
-    if not explained.findings:
+    if not explained.references:
         return columns([*head, ["Reads:", "nothing from a store"]])
     header = [*_COLUMNS, "FIELD", "STORE", "WHY"]
-    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.findings]
+    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.references]
     return columns(head) + "\n" + columns([header, *rows])
 
 
-def plan_table(all_explained: Sequence[Explained], summary: Summary, now: datetime) -> str:
+def plan_table(all_explained: Sequence[Explanation], summary: Summary, now: datetime) -> str:
     """Every ExternalSecret with a line for each entry, and a line that sums it up."""
     header = ["NAMESPACE", "NAME", *_COLUMNS, "WHY"]
     rows = [
-        [one.name.namespace, one.name.name, *_cells(finding, now), _why(finding)]
+        [one.name.namespace, one.name.name, *_cells(status, now), _why(status)]
         for one in all_explained
-        for finding in one.findings
+        for status in one.references
     ]
     return (columns([header, *rows]) + "\n" if rows else "") + summary_line(summary) + "\n"
 
@@ -59,18 +59,18 @@ def summary_line(summary: Summary) -> str:
     return f"Plan: {idle if summary.is_idle else todo}; {', '.join(rest)}."
 
 
-def explain_json(explained: Explained) -> str:
+def explain_json(explained: Explanation) -> str:
     """The same as JSON."""
     return json.dumps(_document(explained), indent=2) + "\n"
 
 
-def plan_json(all_explained: Sequence[Explained], summary: Summary) -> str:
+def plan_json(all_explained: Sequence[Explanation], summary: Summary) -> str:
     """The same as JSON."""
     document = {"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)}
     return json.dumps(document, indent=2) + "\n"
 
 
-def orphans_table(found: Found, now: datetime) -> str:
+def orphans_table(found: OrphanReport, now: datetime) -> str:
     """A line for each path, and one that counts them."""
     header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
     rows = [
@@ -87,15 +87,15 @@ def orphans_table(found: Found, now: datetime) -> str:
     return (columns([header, *rows]) + "\n" if rows else "") + last
 
 
-def orphans_json(found: Found) -> str:
+def orphans_json(found: OrphanReport) -> str:
     """The same as JSON."""
-    summary = {"orphans": len(found.orphans), "left_out": len(found.doubted), "refused": len(found.refused)}
+    summary = {"orphans": len(found.orphans), "left_out": len(found.uncertain), "refused": len(found.refused)}
     return json.dumps({"orphans": [_orphan(one) for one in found.orphans], "summary": summary}, indent=2) + "\n"
 
 
-def gaps(found: Found) -> list[str]:
+def gaps(found: OrphanReport) -> list[str]:
     """What is not known of the paths that are not listed, a line each."""
-    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.doubted).items()]
+    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.uncertain).items()]
     if found.refused:
         lines.append(f"Vault refused {_count(len(found.refused), 'request')}, such as: {found.refused[0]}")
     return [_printable(line) for line in lines]
@@ -140,15 +140,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(finding: Finding, now: datetime) -> list[str]:
+def _cells(status: ReferenceStatus, now: datetime) -> list[str]:
     return [
-        _place(finding.vault_namespace, finding.path or finding.key),
-        finding.property or "<all>",
-        str(finding.version) if finding.version else "-",
-        _age(finding.written, now),
-        finding.presence.value if finding.presence else "-",
-        finding.made_by or "-",
-        str(finding.action),
+        _place(status.vault_namespace, status.path or status.key),
+        status.property or "<all>",
+        str(status.version) if status.version else "-",
+        _age(status.written, now),
+        status.presence.value if status.presence else "-",
+        status.made_by or "-",
+        str(status.action),
     ]
 
 
@@ -180,36 +180,36 @@ def _with_fix(line: CheckResult) -> str:
     return f"{line.found}. To do: {line.fix}" if line.fix else line.found
 
 
-def _why(finding: Finding) -> str:
-    return "; ".join(part for part in (finding.why, *finding.problems) if part)
+def _why(status: ReferenceStatus) -> str:
+    return "; ".join(part for part in (status.why, *status.problems) if part)
 
 
-def _document(explained: Explained) -> dict[str, Any]:
+def _document(explained: Explanation) -> dict[str, Any]:
     return {
         "namespace": explained.name.namespace,
         "name": explained.name.name,
         "seeding": explained.choice.value,
         "why": explained.why,
         "problem": explained.problem or None,
-        "reads": [_finding(finding) for finding in explained.findings],
+        "reads": [_status(status) for status in explained.references],
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _status(status: ReferenceStatus) -> dict[str, Any]:
     return {
-        "field": finding.field,
-        "store": finding.store,
-        "key": finding.key,
-        "vault_namespace": finding.vault_namespace,
-        "path": finding.path or None,
-        "property": finding.property or None,
-        "version": finding.version or None,
-        "written": _time(finding.written),
-        "in_vault": finding.presence.value if finding.presence else None,
-        "made_by": finding.made_by or None,
-        "action": finding.action.value,
-        "why": finding.why,
-        "problems": list(finding.problems),
+        "field": status.field,
+        "store": status.store,
+        "key": status.key,
+        "vault_namespace": status.vault_namespace,
+        "path": status.path or None,
+        "property": status.property or None,
+        "version": status.version or None,
+        "written": _time(status.written),
+        "in_vault": status.presence.value if status.presence else None,
+        "made_by": status.made_by or None,
+        "action": status.action.value,
+        "why": status.why,
+        "problems": list(status.problems),
     }
 
 

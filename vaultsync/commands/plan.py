@@ -14,7 +14,7 @@ def execute(arguments: Namespace) -> int:
     if settings is None:
         return exit_codes.PLAN_USAGE
     logging.configure(settings.log_format, "WARNING")
-    found = run_once(planner.survey(settings), exit_codes.PLAN_USAGE)
+    found = run_once(planner.dry_run(settings), exit_codes.PLAN_USAGE)
     summary = planner.summarise(found)
     as_json = arguments.output == "json"
     text = output.plan_json(found, summary) if as_json else output.plan_table(found, summary, datetime.now(UTC))

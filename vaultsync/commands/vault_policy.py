@@ -15,7 +15,7 @@ from vaultsync.core.seed_paths import VARIABLE, Pattern, Pieces, SeedPaths, Shap
 from vaultsync.vault.api import CAPABILITIES
 
 DEFAULT_MOUNTS: Final = (Mount("secret/", 2),)
-STAND_IN: Final = "vaultsync-check"
+PLACEHOLDER: Final = "vaultsync-check"
 """In place of a name that is not known yet; nothing is ever written there."""
 
 _Inner: TypeAlias = tuple[str, ...]
@@ -80,7 +80,7 @@ class _Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PathCapabilities:
     """One path of Vault's API of which a token's capabilities are asked for.
 
     Attributes:
@@ -155,7 +155,9 @@ def command(mounts: Sequence[Mount]) -> str:
     return shlex.join(["vaultsync", "policy", *(word for name in named for word in ("--mount", name))])
 
 
-def asked(mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool) -> list[Asked]:
+def needed_capabilities(
+    mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
+) -> list[PathCapabilities]:
     """What is needed for one secret, and what the policy grants at most, path by path.
 
     Args:
@@ -171,21 +173,21 @@ def asked(mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
     for block in _kv("", mount, [_WHOLE]):
         root, needed = block.path[:-1], block.capabilities - without
         most = block.capabilities - (frozenset() if seeds else _WRITES)
-        found.append(Asked(root + inner, needed - {"list"}, most))
+        found.append(PathCapabilities(root + inner, needed - {"list"}, most))
         if "list" in needed:
-            found.append(Asked(root + (f"{folder}/" if folder else ""), frozenset({"list"}), most))
+            found.append(PathCapabilities(root + (f"{folder}/" if folder else ""), frozenset({"list"}), most))
     return found
 
 
-def stand_ins(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
+def placeholder_paths(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
     """Paths within a mount, in place of those that are not known yet, and whether something may be created there."""
     shapes = [shape for shape in seed_paths.shapes() if shape.vault_namespace == vault_namespace]
     seeded = {"/".join(map(_named, inner)): True for inner in _seeded(shapes, mount)}
-    return seeded or {STAND_IN: False}
+    return seeded or {PLACEHOLDER: False}
 
 
 def _named(segment: str) -> str:
-    return STAND_IN if segment == "+" else segment.replace("*", STAND_IN)
+    return PLACEHOLDER if segment == "+" else segment.replace("*", PLACEHOLDER)
 
 
 def _mount(text: str) -> Mount:

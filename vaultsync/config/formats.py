@@ -15,11 +15,12 @@ from pydantic_settings import NoDecode
 from vaultsync.config.audit_access import Network
 from vaultsync.config.audit_address import parse_audit_address
 from vaultsync.config.kube_syntax import is_label_selector, is_lease, is_namespace, is_pod_name
+from vaultsync.core.annotation_parser import AGES, is_age
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.paths import unsafe_reason
-from vaultsync.core.rotate import AGES, is_age
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import Rules, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import Rules
 
 
 def _parsed(parse: Callable[[str], object]) -> BeforeValidator:

@@ -31,10 +31,10 @@ from vaultsync.config.formats import (
 from vaultsync.config.selection import Selection
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import NO_RULES
+from vaultsync.generation.rule_set import NO_RULES
 
 PREFIX: Final = "VAULTSYNC_"
 LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vaultsync.config.settings import Settings, variable
-from vaultsync.generation.rules import NO_RULES
+from vaultsync.generation.rule_set import NO_RULES
 
 REMOVED: Final[Mapping[str, str]] = {
     "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "

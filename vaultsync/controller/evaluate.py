@@ -10,10 +10,13 @@ from typing import Protocol
 
 from vaultsync.controller.index import Index
 from vaultsync.controller.path_state import Ledger
-from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
+from vaultsync.core.annotation_parser import SeedChoice
+from vaultsync.core.decide import Decision, decide
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
+from vaultsync.core.reader import Reader
+from vaultsync.core.seed import History
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import NEVER_THERE, SecretState
+from vaultsync.core.vault_state import ABSENT, SecretState
 
 
 class VaultReader(Protocol):
@@ -68,8 +71,8 @@ class PathEvaluator:
     def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
         """Decide about a path that was just looked at, or written."""
         seen, unmarked = self._ledger.observed(path), self._ledger.unmarked(path)
-        if unmarked is not None and unmarked.mark.version == state.token(metadata=False):
-            state = replace(state, mark=unmarked.mark)
+        if unmarked is not None and unmarked.ownership.version == state.fingerprint(metadata=False):
+            state = replace(state, ownership=unmarked.ownership)
         history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
         forbidden = self._forbidden(path, state.mount, readers)
         decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
@@ -81,7 +84,7 @@ class PathEvaluator:
             return True
         entries = (self._index.entry(reader.name) for reader in readers)
         recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]
-        return any(token not in (None, NEVER_THERE) for token in recorded)
+        return any(token not in (None, ABSENT) for token in recorded)
 
     def _forbidden(self, path: VaultPath, mount: Mount, readers: Iterable[Reader]) -> dict[str, str]:
         """The readers' namespaces that may not have the path created, with the reasons."""

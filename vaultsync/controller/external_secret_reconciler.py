@@ -12,11 +12,11 @@ from vaultsync.controller.index import Entry, Index
 from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
 from vaultsync.core import annotations
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
-from vaultsync.core.decide import SeedChoice
-from vaultsync.core.errors import ReportNotWritten, VaultsyncError
-from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
+from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
+from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 
 GRAVEST = tuple(Refusal)
 """The order in which one refusal stands for several."""
@@ -26,12 +26,12 @@ class Writer(Protocol):
     """What a pass writes on ExternalSecrets; kube.external_secrets.ExternalSecretWriter documents it."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
     ) -> None: ...
 
 
 class Recorder(Protocol):
-    """Takes Kubernetes Events; kube.events.Recorder documents it."""
+    """Takes Kubernetes Events; kube.events.EventRecorder documents it."""
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
@@ -93,7 +93,7 @@ class ExternalSecretReconciler:
         report = self._report(entry, synced)
         if not found or (due and not force):
             synced.heard_at = synced.seeded_at = NEVER  # there is nothing to bring
-        refused: ReportNotWritten | None = None
+        refused: ConditionNotWritten | None = None
         if force or report is not None or synced.events:
             refused = await self._write(entry, synced, readings, found if force else {}, report)
         if due:
@@ -108,7 +108,7 @@ class ExternalSecretReconciler:
         synced.tokens.update((reading.name, reading.token) for reading in readings)
         synced.pending = {}
 
-    def _report(self, entry: Entry, synced: Synced) -> Report | None:
+    def _report(self, entry: Entry, synced: Synced) -> CreatedCondition | None:
         for path in synced.successes.keys() - entry.references.keys():
             del synced.successes[path]
         for key in synced.failures.keys() - entry.references.keys() - entry.prefixes:
@@ -124,14 +124,19 @@ class ExternalSecretReconciler:
             problem,
             [(failure.message, failure.reason) for failure in failures],
             "; ".join(synced.successes.values()),
-            before=synced.said or entry.object.reported,
+            before=synced.said or entry.object.created_condition,
             all_there=all_there,
             wanted=choice is SeedChoice.WANTED,
         )
 
     async def _write(
-        self, entry: Entry, synced: Synced, readings: list[Reading], found: dict[str, str], report: Report | None
-    ) -> ReportNotWritten | None:
+        self,
+        entry: Entry,
+        synced: Synced,
+        readings: list[Reading],
+        found: dict[str, str],
+        report: CreatedCondition | None,
+    ) -> ConditionNotWritten | None:
         """Write, then record and log what was written; returns the error if only the report was not."""
         started = time.monotonic()
         annotations = _force_sync(entry, readings) if found else {}
@@ -139,10 +144,10 @@ class ExternalSecretReconciler:
         seeded, synced.seeded = synced.seeded, False
         events, synced.events = synced.events, []
         heard_at = self._await(entry, synced) if found else NEVER
-        refused: ReportNotWritten | None = None
+        refused: ConditionNotWritten | None = None
         try:
             await self._writer.write(entry.object, annotations, report)
-        except ReportNotWritten as error:
+        except ConditionNotWritten as error:
             refused = error
         except VaultsyncError as error:
             synced.seeded = seeded
@@ -202,7 +207,8 @@ class ExternalSecretReconciler:
 
 def accepts_force_sync(external_secret: ExternalSecret) -> bool:
     """Whether the ExternalSecret has not opted out, and external-secrets heeds a force-sync on it."""
-    return external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
+    opted_out = external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) == "false"
+    return not opted_out and not external_secret.ignores_force_sync
 
 
 def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:

@@ -12,7 +12,16 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from vaultsync.core import annotations
-from vaultsync.core.decide import NO_DEFAULTS, Defaults, Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.annotation_parser import (
+    NO_ROTATION,
+    RotationError,
+    RotationSpec,
+    SeedChoice,
+    SeedMode,
+    parse_rotation,
+    seed_choice,
+)
+from vaultsync.core.decide import NO_DEFAULTS, Defaults
 from vaultsync.core.external_secret import (
     ExternalSecret,
     FindRef,
@@ -24,8 +33,10 @@ from vaultsync.core.external_secret import (
     is_open_to,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
-from vaultsync.core.rotate import NOTHING_ASKED, RotationError, RotationWish, parse_rotation
-from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
+from vaultsync.core.reader import Reader, Reference
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import RuleError
 
 Key = VaultPath | FindPrefix | ObjectName
 """What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""
@@ -62,7 +73,7 @@ class Entry:
     stores_changed: datetime | None = None
     rules: Rules = NO_RULES
     rules_problem: str = ""
-    rotation: RotationWish = NOTHING_ASKED
+    rotation: RotationSpec = NO_ROTATION
     rotation_problem: str = ""
 
 
@@ -363,12 +374,12 @@ def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     )
 
 
-def _rotation(external_secret: ExternalSecret) -> tuple[RotationWish, str]:
+def _rotation(external_secret: ExternalSecret) -> tuple[RotationSpec, str]:
     """When its values are to be made anew, and what is wrong with that."""
     try:
         return parse_rotation(external_secret.name, external_secret.annotations), ""
     except RotationError as error:
-        return NOTHING_ASKED, str(error)
+        return NO_ROTATION, str(error)
 
 
 def _news(old: Entry | None, new: Entry) -> set[Key]:

@@ -20,8 +20,9 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import Failure, Ledger, PendingOwnership
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
-from vaultsync.core.decide import NOTHING, Decision, Problem, Reader, Rotation, Seed, SeedChoice
+from vaultsync.core.decide import NOTHING, Decision
 from vaultsync.core.errors import (
     BudgetSpent,
     NotLeading,
@@ -34,14 +35,17 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS, Mark, render_mark
+from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
-from vaultsync.core.rotate import next_mark
+from vaultsync.core.reader import Problem, Reader
+from vaultsync.core.rotate import Rotation, next_ownership
+from vaultsync.core.seed import Seed
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.generate import encode, generate
-from vaultsync.generation.plan import Wish
-from vaultsync.generation.rules import KeyPairRule, PolicyRule
+from vaultsync.generation.encoding import encode
+from vaultsync.generation.generate import generate
+from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 SHORTLY = 0.01
@@ -180,7 +184,7 @@ class PathReconciler:
     def _again(self, path: VaultPath, state: SecretState, decision: Decision) -> float:
         """Seconds until there is something to do that nobody will tell of."""
         unmarked = self._ledger.unmarked(path)
-        if unmarked is not None and unmarked.mark.version != state.token(metadata=False):
+        if unmarked is not None and unmarked.ownership.version != state.fingerprint(metadata=False):
             self._ledger.marked(path, unmarked)  # somebody has written since: it is about nothing any more
         elif unmarked is not None:
             self._marker.due(path)
@@ -209,25 +213,25 @@ class PathReconciler:
             raise BudgetSpent(text, wait)
         self._metrics.new_paths.inc()
 
-    async def _values(self, path: VaultPath, wishes: Mapping[str, Wish]) -> dict[str, SecretStr]:
-        rules = {name: wish.rule for name, wish in wishes.items()}
+    async def _values(self, path: VaultPath, plan: Mapping[str, PropertyPlan]) -> dict[str, SecretStr]:
+        rules = {name: one.rule for name, one in plan.items()}
         fetched = {
             name: await self._vault.password(rule.name, path.namespace)
             for name, rule in rules.items()
-            if isinstance(rule, PolicyRule)
+            if isinstance(rule, PasswordPolicyRule)
         }
         if any(isinstance(rule, KeyPairRule) for rule in rules.values()):  # takes long
             made = await asyncio.to_thread(generate, rules, fetched)
         else:
             made = generate(rules, fetched)
-        return {name: encode(value, wishes[name].encoding) for name, value in made.items()}
+        return {name: encode(value, plan[name].encoding) for name, value in made.items()}
 
     async def _make(
         self, path: VaultPath, state: SecretState, work: Seed | Rotation, readers: list[Reader]
     ) -> SecretState:
         started = time.monotonic()
         try:
-            values = await self._values(path, work.wishes)
+            values = await self._values(path, work.plan)
         except (VaultDenied, VaultRejected) as error:
             self._ledger.observe(path, state)
             self._note_failures(path, _same_for_all(readers, str(error), _refusal(error)))
@@ -304,17 +308,18 @@ class PathReconciler:
         """Remember that vaultsync made it, and that it is to be marked."""
         if after.written is None:  # KV v1
             return
-        made = Mark(
-            version=after.token(metadata=False),
+        requests = [reader.rotation.request_id for reader in readers if reader.rotation.request_id]
+        made = Ownership(
+            version=after.fingerprint(metadata=False),
             made=max(after.written, datetime.now(UTC)),  # a clock that is behind would have it made anew at once
             properties=frozenset(work.properties),
             external_secret=str(readers[0].name),
             cluster=self._cluster,
-            answered=tuple(reader.rotation.request for reader in readers if reader.rotation.request)[:MAX_REQUESTS],
+            rotation_ids=tuple(requests[:MAX_ROTATION_IDS]),
         )
         rotated = isinstance(work, Rotation)
-        mark = next_mark(before, made, rotated=rotated)
-        self._ledger.made(path, PendingOwnership(mark, render_mark(mark, after.managed_by)))
+        ownership = next_ownership(before, made, rotated=rotated)
+        self._ledger.made(path, PendingOwnership(ownership, render_ownership(ownership, after.managed_by)))
         if rotated:  # without its mark the new version would be a stranger's after a restart
             self._marker.due(path, SHORTLY)
 

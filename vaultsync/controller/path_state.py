@@ -14,10 +14,10 @@ from vaultsync.controller.index import Entry
 from vaultsync.controller.unconfirmed_write import UnconfirmedWrite
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.events import VaultEvent
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
-from vaultsync.core.ownership import Mark
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
+from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.vault_state import SENT_WITHIN, SecretState, same_token
+from vaultsync.core.vault_state import SENT_WITHIN, SecretState, same_fingerprint
 
 CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
@@ -55,7 +55,7 @@ class PendingOwnership:
         custom_metadata: what is to be merged into the path's.
     """
 
-    mark: Mark
+    ownership: Ownership
     custom_metadata: Mapping[str, str | None]
 
 
@@ -121,7 +121,7 @@ class Synced:
     failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
     blocked: Refusal | None = None
     successes: dict[VaultPath, str] = field(default_factory=dict)
-    said: Report | None = None
+    said: CreatedCondition | None = None
     pending: dict[str, str] = field(default_factory=dict)
     changed_at: float = float("-inf")
     held_since: float = float("-inf")
@@ -388,7 +388,7 @@ def news(synced: Synced, recorded: Mapping[str, str], readings: Iterable[Reading
     found: dict[str, str] = {}
     for reading in readings:
         base = synced.tokens.get(reading.name) or (recorded.get(reading.name) if reading.told else None)
-        if reading.older if base is None else same_token(base, reading.token):
+        if reading.older if base is None else same_fingerprint(base, reading.token):
             synced.tokens[reading.name] = reading.token
         else:
             found[reading.name] = reading.token
@@ -414,5 +414,5 @@ def hold(synced: Synced, found: dict[str, str], now: float) -> float:
 
 
 def _token(state: SecretState, epoch: int, *, metadata: bool) -> str:
-    token = state.token(metadata=metadata)
+    token = state.fingerprint(metadata=metadata)
     return f"{token}#{epoch}" if epoch else token

@@ -1,12 +1,12 @@
-"""Parses what reports a change in Vault: an event frame or an audit entry → the secret that it is about.
+"""Parses reports of changes in Vault, which are event frames and audit entries, to the secret that has changed. Pure.
 
-Everything in an event is a hint. The path says where to look, and only the state that Vault then returns counts: the
-version, the time and the kind of an event decide nothing. They say whether the state that was read can be older than
-the event, as on a standby node, and whether the event reports an own write.
+An event is a hint: its path is read, and only the state that Vault then returns is used. Version, time and kind of an
+event only serve to detect that the state was read from a standby node before the event, or that the write was
+vaultsync's own.
 
-Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
-namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
-Audit entries as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
+Frames: https://developer.hashicorp.com/vault/docs/concepts/events and Vault 1.15.1. The namespace is relative to the
+root, whatever the subscription's is; mount and path are relative to that namespace.
+Audit entries: https://developer.hashicorp.com/vault/docs/audit. The mount is relative to the root.
 """
 
 import json
@@ -35,20 +35,20 @@ _AUDITED = {
     ("update", "metadata/"): "metadata-write",
     ("patch", "metadata/"): "metadata-patch",
 }
-"""Operation and folder of a request, and the event of KV v2 that it causes."""
+"""Operation and folder of a request → the event type of KV v2."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
 _MOUNT_CHANGES = ("create", "update", "patch", "delete")
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
 CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
 """A canary is a read of this path with a nonce at its end.
 
-Vault answers it with the mount "sys/", whatever KV mounts there are, to each token that may do anything below sys/.
+Vault answers with the mount "sys/", whatever KV mounts exist, to each token that has any capability below sys/.
 """
 _CANARY = CANARY_PATH.encode()
 
 
 class BadFrame(ValueError):
-    """A frame that is not an event of the KV secrets engine; its message quotes nothing of the frame."""
+    """A frame is not an event of the KV secrets engine; the message quotes nothing of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class VaultEvent:
     """One change in a KV mount.
 
     Attributes:
-        path: the secret, by its API path.
+        path: the API path of the secret.
         kind: Vault's event type, such as `kv-v2/data-write`.
-        version: the latest version after the change where the event names it, else 0.
-        time: when Vault sent it, None if it does not say.
-        request_id: Vault's ID of the request that caused it; "" in a frame of the event stream, which names none.
+        version: the latest version after the change, 0 if the event does not contain it.
+        time: when Vault sent it, None if unknown.
+        request_id: Vault's ID of the request that caused it; "" in the event stream, which does not contain it.
     """
 
     path: VaultPath
@@ -71,34 +71,34 @@ class VaultEvent:
 
     @property
     def is_write(self) -> bool:
-        """Whether the event says that a new version was written."""
+        """Whether a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
 
     @property
     def is_unversioned_write(self) -> bool:
-        """Whether the event says that KV v1 was written to. Its state does not show it: the event must be believed."""
+        """Whether KV v1 was written. Its state does not show writes, so the event must be trusted."""
         return self.kind == "kv-v1/write"
 
     @property
     def is_deletion(self) -> bool:
-        """Whether the event says that the latest version is not there any more: the stream tells that to root alone."""
+        """Whether the latest version was deleted. The event stream reports this to root tokens only."""
         return self.kind in _DELETIONS
 
     @property
     def is_about_metadata(self) -> bool:
-        """Whether the event says that only the custom metadata, or a setting of the secret, was written."""
+        """Whether only the custom metadata or a setting of the secret was written."""
         return self.kind in ("kv-v2/metadata-write", "kv-v2/metadata-patch")
 
 
 def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
-    """Read one frame.
+    """Parse a frame.
 
     Args:
         frame: the websocket message.
-        namespace: the Vault namespace of the subscription, for frames that name none, as those of Community.
+        namespace: the Vault namespace of the subscription, for frames without one, as those of Vault Community.
 
     Raises:
-        BadFrame: the frame is not JSON, or not an event of a KV mount in the known shape.
+        BadFrame: the frame is not JSON, or not an event of a KV mount in the known format.
     """
     try:
         document = json.loads(frame)
@@ -125,29 +125,28 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
 
 @dataclass(frozen=True, slots=True)
 class MountChange:
-    """Mounts were made, tuned, moved or disabled.
+    """A mount was created, tuned, moved or disabled.
 
     Attributes:
-        mount: the mount's path with its closing slash, in its Vault namespace; None where any mount may be meant, as a
-            move names both paths in hashed form only.
+        mount: its path with a slash at the end; None if it may be any mount, as the paths of a move are hashed.
     """
 
     mount: VaultPath | None
 
     def covers(self, namespace: str, path: str) -> bool:
-        """Whether a path of Vault's API may be in the changed mount."""
+        """Whether an API path may be in the changed mount."""
         return self.mount is None or (namespace == self.mount.namespace and path.startswith(self.mount.path))
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What an entry of an audit device says.
+    """The content of an audit entry.
 
     Attributes:
         request_id: Vault's ID of the request.
-        events: the changes that the request may stand for: in KV v1 or v2, as the entry does not say which it is.
-        nonce: of a canary, "" for any other request.
-        mounts: which mount has changed, None for any other request.
+        events: possible changes: one for KV v1 and one for KV v2 if the entry does not contain the KV version.
+        nonce: of a canary, "" for other requests.
+        mounts: the change of a mount, None for other requests.
     """
 
     request_id: str = ""
@@ -157,22 +156,22 @@ class AuditEntry:
 
 
 OTHER_ENTRY = AuditEntry()
-"""An entry that reports neither a change nor a canary, or bytes that are no entry."""
+"""An entry that reports neither a change nor a canary, or is not valid."""
 
 
 def may_matter(line: bytes) -> bool:
-    """Whether an audit entry may report a change or a canary. Most entries are reads: they are dropped unparsed."""
+    """Whether an audit entry may report a change or a canary. Most entries are reads, which need not be parsed."""
     return b'"response"' in line and (any(operation in line for operation in _CHANGES) or _CANARY in line)
 
 
 def parse_audit_entry(line: bytes) -> AuditEntry:
-    """Read one entry of an audit device.
+    """Parse an audit entry.
 
     Args:
         line: untrusted.
 
     Returns:
-        What it says; OTHER_ENTRY for entries without interest and for garbage.
+        Its content; OTHER_ENTRY if it reports no change, or is not valid.
     """
     if not may_matter(line):
         return OTHER_ENTRY
@@ -199,7 +198,7 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
 
 
 def _request_id(request: Mapping[str, Any]) -> str:
-    """Vault's are UUIDs; a sender that nobody has verified may send anything, and IDs are remembered."""
+    """The ID of the request, "" if it is too long to store: Vault's are UUIDs, but the sender may be unverified."""
     told = request.get("id")
     return told if isinstance(told, str) and len(told) <= MAX_REQUEST_ID else ""
 
@@ -243,21 +242,21 @@ def _namespace(request: Mapping[str, Any]) -> str:
 
 
 def _audited_mount(told: object, path: str, namespace: str) -> str:
-    """The mount's path within its namespace, which the line has before it; "" if the path is in another."""
+    """The mount's path without the namespace that precedes it in the entry; "" if the path is in another mount."""
     mount = told.strip("/") + "/" if isinstance(told, str) else path.split("/", 1)[0] + "/"
     within = mount.removeprefix(f"{namespace}/")
     return next((one for one in (within, mount) if one and path.startswith(one)), "")
 
 
 def _answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data of the response; texts in it are hashed, numbers are not."""
+    """The data of the response, in which strings are hashed and numbers are not."""
     response = document.get("response")
     data = response.get("data") if isinstance(response, dict) else None
     return data if isinstance(data, dict) else {}
 
 
 def _v2_data_path(path: str, mount: str) -> str:
-    """`secret/delete/a/b` → `secret/data/a/b`. Mounts may hold slashes, so the mount's own path decides."""
+    """`secret/delete/a/b` → `secret/data/a/b`. The mount's path is required, as it may contain slashes."""
     mount = mount.strip("/") + "/" if mount.strip("/") else path.split("/", 1)[0] + "/"
     if not path.startswith(mount):
         raise BadFrame("data.event.metadata.path is not inside data.plugin_info.mount_path")
@@ -285,5 +284,5 @@ def _path(value: object, name: str) -> str:
 
 
 def _version(value: object) -> int:
-    text = str(value) if isinstance(value, str | int) else ""  # to print a deep list is an error of its own
+    text = str(value) if isinstance(value, str | int) else ""  # str() of a deeply nested list would raise
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

@@ -1,6 +1,6 @@
-"""The Kubernetes API as vaultsync uses it: plain JSON over the kubernetes package's asyncio client.
+"""The client of the Kubernetes API: plain JSON over the asyncio client of the kubernetes package.
 
-The package brings credentials, TLS and the pool; its models are not used, since objects are cut down at once.
+The package provides credentials, TLS and the connection pool. Its models are not used, as objects are parsed at once.
 """
 
 import json
@@ -29,7 +29,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.fence import Fence
 
 CONNECTIONS: Final = 0
-"""No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
+"""No limit: each watch uses one, two for each selected namespace; the number of workers limits the others."""
 CONNECT_SECONDS: Final = 5.0
 
 _BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
@@ -42,11 +42,11 @@ _BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
     410: KubeGone,
     422: KubeRejected,
 }
-"""Every other status that is no success is KubeUnavailable."""
+"""All other statuses of errors are KubeUnavailable."""
 
 
 class NoKubeConfig(Exception):
-    """Neither a usable kubeconfig nor in-cluster credentials; the message says which was tried and what is wrong."""
+    """There is no usable kubeconfig and no in-cluster configuration; the message says what is wrong with which."""
 
 
 async def connect(
@@ -70,11 +70,11 @@ async def connect(
     try:
         await _load(configuration, kubeconfig)
     except yaml.YAMLError:
-        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its text would quote the file
+        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its message would quote the file
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
-    # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
+    # look up the environment's proxy once: aiohttp would do so, and read ~/.netrc in a thread, at every request
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
     return KubeClient(ApiClient(configuration), timeout, read_only, count_request=count_request)
@@ -91,7 +91,7 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
 
 
 def environment_proxy(address: str) -> str | None:
-    """The proxy that the environment names for an address, None where there is none or NO_PROXY excludes it."""
+    """The proxy of the environment for an address, None if there is none or NO_PROXY excludes it."""
     url = urlsplit(address)
     return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
@@ -171,7 +171,7 @@ class KubeClient:
         try:
             if response.status != 200:
                 raise _error(response.status, await response.read(), path)
-            with suppress(TimeoutError):  # dead, or nothing to tell: which of them, the next watch finds out
+            with suppress(TimeoutError):  # the connection is dead or there is no event: the next watch shows which
                 yield _lines(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self.server, error) from error
@@ -237,7 +237,7 @@ class KubeClient:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """JSON documents, one a line. Read by chunk: aiohttp's own line reader has a limit that large objects exceed."""
+    """JSON documents, one per line. Read in chunks, as large objects exceed the limit of aiohttp's line reader."""
     rest = bytearray()
     async for chunk in response.content.iter_any():
         rest += chunk
@@ -261,7 +261,7 @@ def _watch_event(line: bytes | bytearray) -> dict[str, Any]:
 
 
 def watch_error(status: Mapping[str, Any]) -> VaultsyncError:
-    """The error that a watch event of type ERROR stands for (its object is a metav1.Status)."""
+    """The error of a watch event of type ERROR, whose object is a metav1.Status."""
     code = status.get("code")
     kind = _BY_STATUS.get(code if isinstance(code, int) else 0, KubeUnavailable)
     return kind(f"the API server ended the watch with {code}: {str(status.get('message', ''))[:300]}")

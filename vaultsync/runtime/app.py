@@ -22,9 +22,9 @@ from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
 from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import NOT_SERVED, Served, served
-from vaultsync.kube.informers import RESOURCES, Watches
+from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import factory
 from vaultsync.runtime.health import HealthServer, PartStatus
@@ -87,8 +87,8 @@ class App:
         self._stop = stop
         self._identity = identity
         self._index = factory.create_index(settings)
-        self._served: Served | None = None
-        self._watches: Watches | None = None
+        self._served: ServedVersion | None = None
+        self._watches: InformerManager | None = None
         self._discovery = NOT_LISTED
         """Why there are no informers yet, for /readyz."""
         self._label = self._leader_label()
@@ -179,7 +179,7 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, _ToTerm(self))
             self._configure_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -189,11 +189,11 @@ class App:
             while True:
                 await self._serve()
 
-    async def _wait_for_external_secrets(self) -> Served:
+    async def _wait_for_external_secrets(self) -> ServedVersion:
         retry = Retry(FIRST_DISCOVERY_RETRY, LONGEST_DISCOVERY_RETRY)
         while True:
             try:
-                if (found := await served(self._kube)) is not None:
+                if (found := await discover(self._kube)) is not None:
                     return found
                 reason = self._discovery = NOT_SERVED
             except VaultsyncError as error:
@@ -259,29 +259,29 @@ class _ToTerm:
         self._app = app
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_changed(external_secret)
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.external_secret_removed(external_secret)
 
     def store_changed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_changed(store)
 
     def store_removed(self, store: Store) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.store_removed(store)
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_changed(namespace)
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.namespace_removed(namespace)
 
     def kube_is_back(self) -> None:
-        """See Listener."""
+        """See EventHandler."""
         self._app.term.controller.kube_is_back()

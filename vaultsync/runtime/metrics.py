@@ -28,7 +28,7 @@ from vaultsync import __version__
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.controller.controller import KINDS
 from vaultsync.core.annotations import EventReason, Refusal, Result
-from vaultsync.kube.informers import RESOURCES
+from vaultsync.kube.informer_manager import RESOURCES
 from vaultsync.vault.canary import CanaryResult
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -28,8 +28,8 @@ from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
-from vaultsync.kube.election import Release, awake
-from vaultsync.kube.events import Recorder
+from vaultsync.kube.election import Release, boottime
+from vaultsync.kube.events import EventRecorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import factory
@@ -70,12 +70,12 @@ class Term:
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(awake) if settings.election_lease else None
+        self.fence = Fence(boottime) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
         self._login = factory.create_login(settings)
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
         metrics.last_event_timestamp.clear()
-        self._recorder = Recorder(self._kube)
+        self._recorder = EventRecorder(self._kube)
         self._index, self._ledger = index, Ledger()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)

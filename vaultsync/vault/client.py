@@ -312,7 +312,7 @@ class VaultClient:
         state = self._mounts.use(path, kv, read)
         if kv_api.is_ambiguous(state) and self._mounts.find_fresh(path, kv) != state.mount:
             state = self._mounts.use(path, kv, read)
-        return replace(state, looked=looked)
+        return replace(state, read_at=looked)
 
     def _look_in(self, path: VaultPath, kv: int, mount: Mount) -> SecretState:
         if mount.kv == 1:
@@ -341,7 +341,7 @@ class VaultClient:
         Raises:
             WriteConflict: the secret was undeleted, or is in another mount.
         """
-        is_old = time.monotonic() - state.looked > OLD_SECONDS
+        is_old = time.monotonic() - state.read_at > OLD_SECONDS
         if state.version > 0 and not state.exists and is_old:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):

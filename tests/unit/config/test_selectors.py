@@ -25,7 +25,7 @@ from vaultsync.core.errors import KubeNotFound
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, connect
-from vaultsync.kube.informers import Watches
+from vaultsync.kube.informer_manager import InformerManager
 
 Json = dict[str, Any]
 
@@ -276,7 +276,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(informer_module, "LONGEST_WAIT", 0.05)
 
 
-Test = Callable[[Watches, Seen, "asyncio.Task[None]"], Awaitable[None]]
+Test = Callable[[InformerManager, Seen, "asyncio.Task[None]"], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -305,7 +305,7 @@ def watching(cluster: Cluster, selection: Selection, test: Test) -> None:
             seen = Seen()
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    watches = Watches(tasks, client, "v1", selection, seen)
+                    watches = InformerManager(tasks, client, "v1", selection, seen)
                     start = tasks.create_task(watches.start())
                     await test(watches, seen, start)
                     raise _Ended
@@ -324,7 +324,7 @@ def test_without_a_selection_four_watches_see_the_cluster() -> None:
     cluster.items[NAMESPACES] = [namespace_json("a"), namespace_json("b")]
     cluster.items[f"{GROUP}/externalsecrets"] = [external_secret_json("app", name) for name in "ab"]
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         everything = {NAMESPACES, CLUSTER_STORES, f"{GROUP}/secretstores", f"{GROUP}/externalsecrets"}
         await eventually(lambda: cluster.watching == everything)
@@ -343,7 +343,7 @@ def test_namespaces_by_name_are_the_only_ones_that_are_asked_for() -> None:
     for name in ("a", "b", "c"):
         cluster.namespace(name)
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         assert seen.now == all_of("a", "b")
         inside = {of(name) for name in "ab" for of in (stores_in, external_secrets_in)}
@@ -360,7 +360,7 @@ def test_namespaces_by_name_are_the_only_ones_that_are_asked_for() -> None:
 def test_names_and_labels_must_both_hold() -> None:
     cluster = Cluster()
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         await eventually(lambda: cluster.watched[NAMESPACES])
         for query in (cluster.asked[NAMESPACES][0], cluster.watched[NAMESPACES][0]):
@@ -376,7 +376,7 @@ def test_a_namespace_is_watched_from_its_selection_to_its_end() -> None:
     cluster.items[stores_in("b")].append(store_json("vault", "b"))
     cluster.items[external_secrets_in("b")].append(external_secret_json("app", "b"))
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         assert cluster.asked[NAMESPACES] == [{"limit": "500", "labelSelector": "on"}]
         assert seen.now == all_of("a")
@@ -404,7 +404,7 @@ def test_the_selector_for_external_secrets_is_for_them_alone(selection: Selectio
     cluster.namespace("a")
     path = external_secrets_in("a") if selection.namespaces else f"{GROUP}/externalsecrets"
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         await eventually(lambda: cluster.watched[path])
         for asked in (cluster.asked, cluster.watched):
@@ -424,7 +424,7 @@ def test_the_start_waits_for_every_namespace_that_is_there() -> None:
     cluster.namespace("b")
     cluster.refused.add(stores_in("b"))
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await eventually(lambda: all_of("a") <= seen.now)
         await asyncio.sleep(0.05)
         assert not start.done()
@@ -444,7 +444,7 @@ def test_the_start_waits_no_longer_for_a_namespace_that_goes() -> None:
     cluster.namespace("b")
     cluster.refused.add(stores_in("b"))
 
-    async def test(_: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(_: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await eventually(lambda: NAMESPACES in cluster.watching)
         cluster.send(NAMESPACES, "DELETED", namespace_json("b"))
         await start
@@ -457,7 +457,7 @@ def test_a_later_namespace_that_cannot_be_read_leaves_it_ready() -> None:
     cluster = Cluster()
     cluster.refused.add(external_secrets_in("b"))
 
-    async def test(watches: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(watches: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         await eventually(lambda: NAMESPACES in cluster.watching)
         cluster.send(NAMESPACES, "ADDED", namespace_json("b"))
@@ -474,7 +474,7 @@ def test_a_resource_that_is_not_served_ends_all() -> None:
     cluster.namespace("a")
     cluster.missing.add(external_secrets_in("a"))
 
-    async def test(_: Watches, __: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(_: InformerManager, __: Seen, start: "asyncio.Task[None]") -> None:
         await start
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -487,7 +487,7 @@ def test_watches_on_many_namespaces_leave_connections_for_the_work() -> None:
     for number in range(60):
         cluster.namespace(f"n{number}")
 
-    async def test(_: Watches, seen: Seen, start: "asyncio.Task[None]") -> None:
+    async def test(_: InformerManager, seen: Seen, start: "asyncio.Task[None]") -> None:
         await start
         assert len(seen.now) == 3 * 60
         await eventually(lambda: len(cluster.watching) == 2 + 2 * 60)

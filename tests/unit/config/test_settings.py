@@ -21,9 +21,9 @@ from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings, variable
 from vaultsync.config.variables import describe_variables
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration
-from vaultsync.generation import rules
+from vaultsync.generation import rule_parser
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.vault.auth_methods import (
     AppRoleMethod,
@@ -401,10 +401,10 @@ def test_help_lists_every_annotation_and_every_rule() -> None:
     assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == words.ANNOTATIONS.keys()
     assert all(f"  {name}\n" in shown for name in words.ANNOTATIONS)
     kinds = {key if key != "format" else rule["format"] for rule in map(yaml.safe_load, words.RULES) for key in rule}
-    assert kinds >= {*rules._FORMATS, "value", "template"}
+    assert kinds >= {*rule_parser.FORMATS, "value", "template"}
     assert all(f"  {rule}\n" in shown for rule in words.RULES)
     for rule in words.RULES:
-        assert rules.parse_rules(f"p: {rule}").rule_for("p") is not None
+        assert rule_parser.parse_rules(f"p: {rule}").rule_for("p") is not None
 
 
 def test_the_general_help_lists_them_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
@@ -68,7 +68,7 @@ class Failing(Engine):
     def asked(self, *names: str) -> int:
         return sum(count for where, count in self.vault.looks.items() if any(name in str(where) for name in names))
 
-    def report(self, name: ObjectName = APP) -> Report:
+    def report(self, name: ObjectName = APP) -> CreatedCondition:
         """The last one on an ExternalSecret."""
         return [report for one, _, report in self.writer.writes if one == name and report is not None][-1]
 

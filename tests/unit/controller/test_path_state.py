@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.build import NOON, V1, Clock, external_secret, gone, live, path, store
 from vaultsync.controller.index import Entry, Index, server_identity
 from vaultsync.controller.path_state import CLOCK_SKEW, HELD_SECONDS, QUIET_SECONDS, Ledger, Reading, Synced, hold, news
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix

@@ -46,13 +46,13 @@ from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import HELD_SECONDS, QUIET_SECONDS, Ledger
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import (
     BudgetSpent,
+    ConditionNotWritten,
     KubeConflict,
     KubeDenied,
     KubeUnavailable,
-    ReportNotWritten,
     VaultDenied,
     VaultRejected,
     VaultRequestFailed,
@@ -631,7 +631,7 @@ def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict 
     async def test() -> None:
         engine = Engine()
         engine.writer.fail_report = error
-        with pytest.raises(ReportNotWritten):
+        with pytest.raises(ConditionNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         with pytest.raises(type(error)):
             await engine.syncer.external_secret(APP)
@@ -649,7 +649,7 @@ def test_a_seed_is_recorded_although_its_report_fails() -> None:
     async def test() -> None:
         engine = Engine()
         engine.writer.fail_report = KubeDenied("403 on status")
-        with pytest.raises(ReportNotWritten):
+        with pytest.raises(ConditionNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         assert engine.recorder.reasons() == ["Seeded"]
 

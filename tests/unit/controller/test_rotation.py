@@ -20,7 +20,7 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ExternalSecret
-from vaultsync.core.ownership import parse_mark
+from vaultsync.core.ownership import parse_ownership
 from vaultsync.core.paths import VaultPath
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
@@ -90,7 +90,7 @@ def test_a_seed_is_marked_behind_the_values_once() -> None:
             await engine.passes(asked())
         there = engine.vault.secrets[A].custom_metadata
         assert (there["managed-by"], there["vaultsync-external-secret"]) == ("vaultsync", "dev-1/app")
-        assert parse_mark(there) is not None
+        assert parse_ownership(there) is not None
         assert engine.vault.marks[A] == 1
 
     run(test())
@@ -332,7 +332,7 @@ def test_what_is_asked_for_is_rotated_once_and_reaches_its_readers_at_once() -> 
         assert (engine.vault.rotations[A], engine.vault.secrets[A].version) == (1, 2)
         assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 2, "in the same burst"
         assert engine.recorder.reasons() == ["Seeded", "ForceSynced", "Rotated", "ForceSynced"]
-        said = "rotated secret/a version 2 with password (asked for by dev-1/app)"
+        said = "rotated secret/a version 2 with password (requested by dev-1/app)"
         assert engine.recorder.events[2][2] == said
         assert (engine.writer.reports()[-1].reason, engine.writer.reports()[-1].message) == ("Success", said)
         before = len(engine.writer.writes)

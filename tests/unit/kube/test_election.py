@@ -37,7 +37,7 @@ from vaultsync.kube.election import (
     LeadershipLost,
     Release,
     Timing,
-    awake,
+    boottime,
     parse_lease,
 )
 
@@ -768,4 +768,4 @@ def test_timing_is_client_gos_and_leaves_a_margin() -> None:
 
 
 def test_the_clock_goes_on_while_the_machine_sleeps() -> None:
-    assert awake() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1)
+    assert boottime() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1)

@@ -27,11 +27,12 @@ from vaultsync.core.errors import (
     KubeUnavailable,
     VaultsyncError,
 )
-from vaultsync.core.external_secret import Report
+from vaultsync.core.external_secret import CreatedCondition
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, watch_error
-from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, Recorder, SpamFilter
-from vaultsync.kube.external_secrets import ExternalSecretWriter, Served, served
+from vaultsync.kube.discovery import ServedVersion, discover
+from vaultsync.kube.events import BURST, REFILL_SECONDS, REMEMBERED, EventRecorder
+from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.informer import Informer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -534,7 +535,9 @@ def test_the_best_served_version(versions: list[str] | None, best: str | None) -
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == (Served(best, takes_condition=False) if best else None)
+            assert await discover(client, waits=(0.0, 0.0)) == (
+                ServedVersion(best, takes_condition=False) if best else None
+            )
 
     run(main())
 
@@ -561,12 +564,12 @@ def test_whether_the_crd_takes_the_condition(schema: object, takes: bool) -> Non
 
     async def main() -> None:
         async with client_of(handler) as client:
-            assert await served(client) == Served("v1", takes)
+            assert await discover(client, waits=(0.0, 0.0)) == ServedVersion("v1", takes)
 
     run(main())
 
 
-REPORT = Report(True, "Success", "created secret/a")
+REPORT = CreatedCondition(True, "Success", "created secret/a")
 
 
 def writing(takes_condition: bool) -> list[tuple[str, Json]]:
@@ -615,24 +618,31 @@ def test_a_report_is_annotations_in_the_same_patch_where_it_does_not() -> None:
 
 def test_an_object_has_a_burst_of_events_and_then_one_every_five_minutes() -> None:
     clock = Clock()
-    spam = SpamFilter(clock)
-    assert [spam.allows("a") for _ in range(BURST + 5)].count(True) == BURST
-    assert spam.allows("b")
+    recorder = EventRecorder(client_at("http://127.0.0.1:1"), clock=clock)
+
+    def recorded(name: str, times: int) -> int:
+        before = len(recorder._waiting)
+        for number in range(times):
+            recorder.record(external_secret("a", name=name), EventReason.SEEDED, f"created {number}")
+        return len(recorder._waiting) - before
+
+    assert recorded("a", BURST + 5) == BURST
+    assert recorded("b", 1) == 1
     clock.forward(REFILL_SECONDS)
-    assert [spam.allows("a") for _ in range(3)] == [True, False, False]
+    assert recorded("a", 3) == 1
     clock.forward(REFILL_SECONDS * 1000)
-    assert [spam.allows("a") for _ in range(BURST + 5)].count(True) == BURST
+    assert recorded("a", BURST + 5) == BURST
 
 
-def test_the_filter_remembers_a_limited_number_of_objects() -> None:
-    spam = SpamFilter(Clock())
+def test_the_recorder_remembers_a_limited_number_of_objects() -> None:
+    recorder = EventRecorder(client_at("http://127.0.0.1:1"), clock=Clock())
     for number in range(REMEMBERED + 100):
-        spam.allows(str(number))
-    assert len(spam._buckets) == REMEMBERED
+        recorder.record(external_secret("a", name=str(number)), EventReason.SEEDED, "created")
+    assert len(recorder._limits) == len(recorder._aggregator._groups) == REMEMBERED
 
 
 def recording(
-    record: Callable[[Recorder], None], forgotten: bool = False, down: int = 0
+    record: Callable[[EventRecorder], None], forgotten: bool = False, down: int = 0
 ) -> list[tuple[str, str, Json]]:
     """What the recorder sends."""
     sent: list[tuple[str, str, Json]] = []
@@ -647,7 +657,7 @@ def recording(
 
     async def main() -> None:
         async with client_of(handler) as client:
-            recorder = Recorder(client)
+            recorder = EventRecorder(client, delay=0.0, pause=0.0)
             record(recorder)
             task = asyncio.create_task(recorder.run())
             await eventually(lambda: not recorder._waiting)
@@ -661,7 +671,7 @@ def recording(
 
 
 def test_the_same_event_again_raises_the_count() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for _ in range(3):
             recorder.record(external_secret("a"), EventReason.SEED_FAILED, "denied")
         recorder.record(external_secret("a"), EventReason.SEEDED, "created")
@@ -676,7 +686,7 @@ def test_the_same_event_again_raises_the_count() -> None:
 
 
 def test_an_event_that_the_api_server_has_dropped_is_made_anew() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for _ in range(2):
             recorder.record(external_secret("a"), EventReason.SEEDED, "created")
 
@@ -684,7 +694,7 @@ def test_an_event_that_the_api_server_has_dropped_is_made_anew() -> None:
 
 
 def test_a_lost_event_harms_nothing() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         for number in range(2):
             recorder.record(external_secret("a"), EventReason.SEEDED, f"created {number}")
 
@@ -692,7 +702,7 @@ def test_a_lost_event_harms_nothing() -> None:
 
 
 def test_a_long_name_and_message_are_cut_to_what_the_api_takes() -> None:
-    def record(recorder: Recorder) -> None:
+    def record(recorder: EventRecorder) -> None:
         recorder.record(external_secret("a", name="n" * 253), EventReason.SEEDED, "m" * 5000)
 
     ((_, _, body),) = recording(record)

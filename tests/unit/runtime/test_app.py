@@ -15,7 +15,7 @@ from vaultsync.config.settings import Settings
 from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeUnavailable, VaultUnavailable
 from vaultsync.kube.client import connect
-from vaultsync.kube.informers import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, Watches
+from vaultsync.kube.informer_manager import EXTERNAL_SECRETS, NAMESPACES, RESOURCES, InformerManager
 from vaultsync.runtime.app import LISTED, NOT_LISTED, REFUSED, UNAVAILABLE, App
 from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import Stop
@@ -40,7 +40,7 @@ def kubeconfig(tmp_path: Path) -> str:
 
 
 def with_app(
-    kubeconfig: str, test: Callable[[App, Watches], Awaitable[None]], *, audit_listen: str = "", lease: str = ""
+    kubeconfig: str, test: Callable[[App, InformerManager], Awaitable[None]], *, audit_listen: str = "", lease: str = ""
 ) -> None:
     """All parts, connected and not started; and watches of which nothing is listed."""
 
@@ -57,7 +57,7 @@ def with_app(
         app = App(settings, kube, Stop(), metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(tasks, kube, "v1", Selection(), app.term.controller)
+                watches = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
                 starting = tasks.create_task(watches.start())
                 await asyncio.sleep(0)
                 try:
@@ -82,7 +82,7 @@ def statuses(app: App) -> dict[str, PartStatus]:
 
 
 def test_it_is_not_ready_until_kubernetes_is_listed(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         app._discovery = "no CRDs"
         parts = statuses(app)
         assert parts.keys() == {"role", "kubernetes", "vault", "source"}
@@ -99,11 +99,11 @@ def test_it_is_not_ready_until_kubernetes_is_listed(kubeconfig: str) -> None:
 
 
 def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_vault(kubeconfig: str) -> None:
-    async def leader(app: App, watches: Watches) -> None:
+    async def leader(app: App, watches: InformerManager) -> None:
         assert statuses(app)["role"] == PartStatus("role", "leading")
         assert metric(app, "leading") == 1
 
-    async def standby(app: App, watches: Watches) -> None:
+    async def standby(app: App, watches: InformerManager) -> None:
         app._watches = watches
         assert statuses(app)["role"] == PartStatus("role", "standby")
         assert statuses(app).keys() == {"role", *RESOURCES}
@@ -114,7 +114,7 @@ def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_va
 
 
 def test_a_failed_watch_is_reported_and_counted_and_does_not_change_readiness(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         app._watches, watches._started = watches, True
         informer, _ = watches._running[EXTERNAL_SECRETS, ""]
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNAVAILABLE)):
@@ -127,7 +127,7 @@ def test_a_failed_watch_is_reported_and_counted_and_does_not_change_readiness(ku
 
 
 def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         assert statuses(app)["vault"] == PartStatus("vault", "answers")
         assert statuses(app)["source"] == PartStatus("source", "not selected yet", is_healthy=False)
         app.term._vault._requester.failures.trouble = "it returns 503"
@@ -149,7 +149,7 @@ def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -
 
 
 def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         assert metric(app, "audit_configured") == 1
         app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
         assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
@@ -166,7 +166,7 @@ def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> 
 
 
 def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         assert "audit" not in statuses(app)
         assert metric(app, "audit_configured") == 0
 
@@ -174,7 +174,7 @@ def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
 
 
 def test_a_new_term_resets_no_counter_and_its_requests_are_counted(kubeconfig: str) -> None:
-    async def test(app: App, watches: Watches) -> None:
+    async def test(app: App, watches: InformerManager) -> None:
         former, metrics = app.term, app._metrics
         metrics.resyncs.inc(3)
         metrics.last_event_timestamp.labels("audit").set(12.5)

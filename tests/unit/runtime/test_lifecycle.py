@@ -16,7 +16,8 @@ from tests.unit.servers import http_server
 from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.errors import KubeUnavailable, NotLeading
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.rules import RuleError, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rules import RuleError
 from vaultsync.runtime.lifecycle import LEAST_SECONDS, Stop, crash, report_callback
 from vaultsync.vault.client import VaultClient
 

@@ -450,7 +450,7 @@ def test_after_an_old_look_it_is_asked_whether_what_was_deleted_still_is(deletio
         return answer(404 if deletion_time else 200, {"data": {"subkeys": subkeys, "metadata": metadata}})
 
     async def test(client: VaultClient) -> None:
-        state = replace(gone(3), looked=time.monotonic() - 2 * OLD_SECONDS)
+        state = replace(gone(3), read_at=time.monotonic() - 2 * OLD_SECONDS)
         with nullcontext() if deletion_time else pytest.raises(WriteConflict):
             await client.create(A, state, {"p": SecretStr(VALUE)})
         assert sent == (["GET", "POST"] if deletion_time else ["GET"])
@@ -459,7 +459,7 @@ def test_after_an_old_look_it_is_asked_whether_what_was_deleted_still_is(deletio
 
 
 def just_seen(state: SecretState) -> SecretState:
-    return replace(state, looked=time.monotonic())
+    return replace(state, read_at=time.monotonic())
 
 
 def test_a_v1_creation_is_the_plain_values() -> None:

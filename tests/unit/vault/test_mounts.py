@@ -319,7 +319,7 @@ def test_nothing_is_created_in_a_mount_of_another_version_than_was_seen(seen: Mo
     async def test(client: VaultClient) -> None:
         client._mounts.cache.resolve(A, 60, lambda: seen)
         with pytest.raises(WriteConflict, match="another mount"):
-            await client.create(A, replace(gone(mount=seen), looked=time.monotonic()), {"p": SecretStr("x")})
+            await client.create(A, replace(gone(mount=seen), read_at=time.monotonic()), {"p": SecretStr("x")})
         assert "POST" not in {method for method, _ in vault.asked}
 
     against(vault, test)
@@ -333,10 +333,10 @@ def test_a_creation_after_a_fresh_answer_asks_no_more_and_one_after_a_version_ne
 
     async def test(client: VaultClient) -> None:
         await client.look(A, 2)
-        await client.create(A, replace(gone(mount=V2), looked=time.monotonic()), {"p": SecretStr("x")})
+        await client.create(A, replace(gone(mount=V2), read_at=time.monotonic()), {"p": SecretStr("x")})
         assert vault.mounts_asked == 1
         client.forget_mounts()
-        await client.create(A, replace(gone(3, mount=V2), looked=time.monotonic()), {"p": SecretStr("x")})
+        await client.create(A, replace(gone(3, mount=V2), read_at=time.monotonic()), {"p": SecretStr("x")})
         assert vault.mounts_asked == 1, "what has a version is in a KV v2 mount"
 
     against(vault, test)

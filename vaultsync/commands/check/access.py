@@ -1,9 +1,6 @@
-"""Requests of `vaultsync check` to the API server: who the credentials belong to, what they allow, what is served."""
-
-from collections.abc import Sequence
+"""Requests of `vaultsync check` to the API server: who the credentials belong to, what they allow."""
 
 from vaultsync.commands.check.rbac import AccessReview
-from vaultsync.core.annotations import GROUP
 from vaultsync.core.errors import KubeDenied, KubeNotFound
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
@@ -51,24 +48,3 @@ async def namespaces(client: KubeClient, labels: str) -> tuple[str, ...]:
     """Names of the Namespaces that a label selector selects."""
     items = (await client.get("/api/v1/namespaces", {"labelSelector": labels})).get("items") or ()
     return tuple(text(mapping(mapping(item).get("metadata")).get("name")) for item in items)
-
-
-async def resources(client: KubeClient, versions: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Resources of external-secrets.io by served version; empty for all versions but the preferred one.
-
-    Args:
-        client: any client.
-        versions: the supported ones, in order of preference.
-    """
-    try:
-        group = await client.get(f"/apis/{GROUP}")
-    except KubeNotFound:
-        return {}
-    served = [name for version in group.get("versions") or () if (name := text(mapping(version).get("version")))]
-    best = next((version for version in versions if version in served), None)
-    return {version: await _resources(client, version) if version == best else frozenset() for version in served}
-
-
-async def _resources(client: KubeClient, version: str) -> frozenset[str]:
-    listed = (await client.get(f"/apis/{GROUP}/{version}")).get("resources") or ()
-    return frozenset(text(mapping(resource).get("name")) for resource in listed)

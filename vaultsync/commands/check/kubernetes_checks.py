@@ -27,8 +27,8 @@ from vaultsync.core.errors import (
     first_reason,
 )
 from vaultsync.kube.client import KubeClient, NoKubeConfig
-from vaultsync.kube.external_secrets import SERVED_VERSIONS, Served, takes_condition
-from vaultsync.kube.informers import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, Listener, Watches
+from vaultsync.kube.discovery import SUPPORTED_VERSIONS, ServedVersion, preferred, served_resources, takes_condition
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, EventHandler, InformerManager
 
 CONCURRENT_REVIEWS: Final = 16
 NO_CONFIG: Final = "set KUBECONFIG to a kubeconfig file, or run in a pod that has its ServiceAccount's token"
@@ -39,7 +39,7 @@ NO_DISCOVERY: Final = "bind the ClusterRole system:discovery, which allows every
 NO_REVIEWS: Final = "bind the ClusterRole system:basic-user, which allows everybody to review their own permissions"
 NO_ANSWER: Final = "make the API server reachable from here, or correct its address and CA in the kubeconfig file"
 INSTALL: Final = "install external-secrets (https://external-secrets.io) in a version that serves " + " or ".join(
-    SERVED_VERSIONS
+    SUPPORTED_VERSIONS
 )
 KINDS: Final = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
 
@@ -55,7 +55,7 @@ class KubernetesChecks:
 
     settings: Settings
     report: CheckReport
-    listener: Listener
+    listener: EventHandler
     listing_error: str = ""
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> None:
@@ -97,16 +97,16 @@ class KubernetesChecks:
         else:
             await self._list(client, served.version)
 
-    async def _served(self, client: KubeClient) -> Served | None:
+    async def _served(self, client: KubeClient) -> ServedVersion | None:
         """The version of external-secrets.io to use, None if none is usable."""
         try:
-            found = await access.resources(client, SERVED_VERSIONS)
+            found = await served_resources(client)
         except KubeDenied as error:
             self.report.add(Check.CRDS.failed(error, NO_DISCOVERY))
             return None
         version, result = check_crds(found)
         self.report.add(result)
-        return Served(version, await takes_condition(client, version)) if version else None
+        return ServedVersion(version, await takes_condition(client, version)) if version else None
 
     async def _permissions(self, client: KubeClient, *, takes_condition: bool) -> str:
         """Check each permission; returns a resource that may not be listed, "" if all may be."""
@@ -145,7 +145,7 @@ class KubernetesChecks:
         try:
             async with asyncio.TaskGroup() as tasks:
                 selection = self.settings.selection
-                await Watches(tasks, client, version, selection, self.listener, once=True).start()
+                await InformerManager(tasks, client, version, selection, self.listener, once=True).start()
         except* VaultsyncError as errors:
             self.report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)
 
@@ -167,7 +167,7 @@ def check_crds(served: Mapping[str, frozenset[str]]) -> tuple[str, CheckResult]:
     Args:
         served: resources by served version; required for the preferred version only.
     """
-    version = next((version for version in SERVED_VERSIONS if version in served), "")
+    version = preferred(served)
     versions = ", ".join(sorted(served))
     if not version:
         return "", Check.CRDS.failed(f"{GROUP} is {f'served only in {versions}' if served else 'not served'}", INSTALL)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from vaultsync.commands.check.report import Check, CheckResult, cut
-from vaultsync.commands.vault_policy import STAND_IN, parse_mounts
+from vaultsync.commands.vault_policy import PLACEHOLDER, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed
 from vaultsync.core.external_secret import Store
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
@@ -45,9 +45,11 @@ class MountsInUse:
         for path, kv in sorted(self.index.paths_with_kv()):
             await self._add(path, kv, by_name=True)
         for prefix in self.index.prefixes():
-            await self._add(VaultPath(prefix.namespace, prefix.prefix + STAND_IN), prefix.kv, by_name=False)
+            await self._add(VaultPath(prefix.namespace, prefix.prefix + PLACEHOLDER), prefix.kv, by_name=False)
         for store in self._own_stores():
-            await self._mount(VaultPath(store.vault_namespace, secret_path(store.path, store.kv, STAND_IN)), store.kv)
+            await self._mount(
+                VaultPath(store.vault_namespace, secret_path(store.path, store.kv, PLACEHOLDER)), store.kv
+            )
         return tuple(sorted({mount for _, mount in self.uses}))
 
     def guess(self) -> tuple[Mount, ...]:

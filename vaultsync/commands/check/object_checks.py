@@ -6,11 +6,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut, some
-from vaultsync.commands.planner import Explained, Survey
+from vaultsync.commands.planner import DryRunPlanner, Explanation
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import SEED
-from vaultsync.core.decide import SeedChoice, SeedMode
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import FindRef, RemoteRef
 
@@ -72,9 +72,9 @@ def _labels(address: str) -> list[str]:
     return [label for label in host.lower().split(".") if label]
 
 
-async def explain_all(settings: Settings, planner: Survey, index: Index, report: CheckReport) -> CheckResult:
+async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, report: CheckReport) -> CheckResult:
     """Plan every ExternalSecret as `vaultsync plan` does, and fill the report's `unseeded_namespace`."""
-    explained: list[Explained] = []
+    explained: list[Explanation] = []
     failure = ""
     try:
         explained = await planner.explain()
@@ -116,12 +116,12 @@ def check_external_secrets(
     return check.ok(f"{count}; none is blocked")
 
 
-def _reads(index: Index, explained: Explained) -> bool:
+def _reads(index: Index, explained: Explanation) -> bool:
     entry = index.entry(explained.name)
     return entry is not None and bool(entry.references or entry.prefixes)
 
 
-def _problem(index: Index, explained: Explained) -> str:
+def _problem(index: Index, explained: Explanation) -> str:
     """Why an ExternalSecret is blocked, "" if it is not.
 
     A reference to another Vault does not block it, nor does disabled seeding.
@@ -131,10 +131,10 @@ def _problem(index: Index, explained: Explained) -> str:
         return explained.problem
     references: tuple[RemoteRef | FindRef, ...] = (*entry.object.refs, *entry.object.finds)
     stores = {reference.field: index.store(reference.store) for reference in references}
-    for finding in explained.findings:
-        store = stores.get(finding.field)
+    for status in explained.references:
+        store = stores.get(status.field)
         is_foreign = store is not None and not index.is_ours(store)
-        is_refused = bool(finding.path) and finding.presence is None
-        if finding.problems and (is_refused or (explained.choice is SeedChoice.WANTED and not is_foreign)):
-            return finding.problems[0]
+        is_refused = bool(status.path) and status.presence is None
+        if status.problems and (is_refused or (explained.choice is SeedChoice.WANTED and not is_foreign)):
+            return status.problems[0]
     return ""

@@ -10,14 +10,20 @@ from typing import Final
 
 from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
-from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, Asked, asked, command, stand_ins
+from vaultsync.commands.vault_policy import (
+    DEFAULT_MOUNTS,
+    PathCapabilities,
+    command,
+    needed_capabilities,
+    placeholder_paths,
+)
 from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
-from vaultsync.core.decide import SeedChoice
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.errors import VaultFailure, VaultsyncError
 from vaultsync.core.paths import Mount, clean_namespace
-from vaultsync.generation.rules import PolicyRule
+from vaultsync.generation.rules import PasswordPolicyRule
 from vaultsync.vault.api import (
     CAPABILITIES,
     LOOK_UP,
@@ -83,7 +89,7 @@ class PolicyChecks:
         return self.settings.source.streams and has_event_stream(self.report.version)
 
     async def _check(
-        self, namespace: str, subject: str, wanted: Sequence[Asked], fix: str, paths: int = 0
+        self, namespace: str, subject: str, wanted: Sequence[PathCapabilities], fix: str, paths: int = 0
     ) -> CheckResult:
         granted: dict[str, frozenset[str]] = {}
         try:
@@ -97,7 +103,7 @@ class PolicyChecks:
         self.has_capabilities = True
         return check_policy(subject, wanted, granted, fix, paths)
 
-    def _system_paths(self, token: Token) -> list[Asked]:
+    def _system_paths(self, token: Token) -> list[PathCapabilities]:
         """The paths outside of mounts: those that vaultsync uses, and those that would extend its own permissions."""
         used = {
             LOOK_UP: ("read", True),
@@ -109,11 +115,11 @@ class PolicyChecks:
         if self._streams:
             used["sys/events/subscribe/kv*"] = ("read", True)
         paths = [
-            Asked(path, frozenset({capability}) if is_needed else _NOTHING, frozenset({capability}))
+            PathCapabilities(path, frozenset({capability}) if is_needed else _NOTHING, frozenset({capability}))
             for path, (capability, is_needed) in used.items()
         ]
         forbidden = (f"sys/policies/acl/{token.policy or POLICY_NAME}", "auth/token/create")
-        return paths + [Asked(path, _NOTHING, _NOTHING) for path in forbidden]
+        return paths + [PathCapabilities(path, _NOTHING, _NOTHING) for path in forbidden]
 
     def _password_policies(self) -> frozenset[str]:
         """Vault password policies that the generation rules name."""
@@ -123,28 +129,30 @@ class PolicyChecks:
         entries = [entry for name in index.names() if (entry := index.entry(name)) is not None]
         rules = [entry.rules for entry in entries if index.choice(entry)[0] is SeedChoice.WANTED]
         written = (rule for one in (*rules, *([index.defaults.rules] if rules else [])) for _, rule in one.written)
-        return frozenset(rule.name for rule in written if isinstance(rule, PolicyRule))
+        return frozenset(rule.name for rule in written if isinstance(rule, PasswordPolicyRule))
 
-    def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[Asked]:
+    def _mount_paths(self, namespace: str, mount: Mount, paths: Mapping[str, bool]) -> list[PathCapabilities]:
         """The paths to check in a mount: those in use, and a stand-in for future ones that need more."""
         used = sorted(paths.items(), key=lambda item: not item[1])[:MAX_PATHS]  # those to create first
         seeds = self.settings.seeds
         future = [
             (inner, creates)
-            for inner, creates in stand_ins(self.settings.seedable_paths, mount, namespace).items()
+            for inner, creates in placeholder_paths(self.settings.seedable_paths, mount, namespace).items()
             if not used or (creates and seeds and not used[0][1])
         ]
         streams = self._streams and has_subscribe_capability(self.report.version)
-        found: dict[str, Asked] = {}
+        found: dict[str, PathCapabilities] = {}
         for inner, creates in (*used, *future):
-            for one in asked(mount, inner, creates=creates and seeds, seeds=seeds, streams=streams):
+            for one in needed_capabilities(mount, inner, creates=creates and seeds, seeds=seeds, streams=streams):
                 known = found.get(one.path)
-                found[one.path] = one if known is None else Asked(one.path, one.needed | known.needed, one.most)
+                found[one.path] = (
+                    one if known is None else PathCapabilities(one.path, one.needed | known.needed, one.most)
+                )
         return list(found.values())
 
 
 def check_policy(
-    subject: str, wanted: Sequence[Asked], granted: Mapping[str, frozenset[str]], fix: str, paths: int
+    subject: str, wanted: Sequence[PathCapabilities], granted: Mapping[str, frozenset[str]], fix: str, paths: int
 ) -> CheckResult:
     """Whether the token may do what vaultsync needs, and no more.
 

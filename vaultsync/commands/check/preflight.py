@@ -10,7 +10,7 @@ from vaultsync.commands.check.object_checks import count_stores, explain_all
 from vaultsync.commands.check.policy_checks import PolicyChecks
 from vaultsync.commands.check.report import RETRY, Check, CheckReport, CheckResult, cut
 from vaultsync.commands.check.source_checks import probe_source
-from vaultsync.commands.planner import Survey
+from vaultsync.commands.planner import DryRunPlanner
 from vaultsync.config.settings import Settings
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import VaultUnavailable
@@ -46,7 +46,7 @@ class _Preflight:
         self._vault = vault
         self._report = CheckReport()
         self._index = factory.create_index(settings)
-        self._planner = Survey(self._index, vault, settings.seedable_paths, settings.seed)
+        self._planner = DryRunPlanner(self._index, vault, settings.seedable_paths, settings.seed)
         self._kubernetes = KubernetesChecks(settings, self._report, self._planner)
         self._mounts = MountsInUse(settings, vault, self._index)
         self._policy = PolicyChecks(settings, vault, self._index, self._mounts, self._report)

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.build import V1, V2
 from vaultsync.commands.check.policy_checks import check_policy, policy_fix
 from vaultsync.commands.check.report import Check, CheckResult, Status
-from vaultsync.commands.vault_policy import Asked, asked, stand_ins
+from vaultsync.commands.vault_policy import PathCapabilities, needed_capabilities, placeholder_paths
 from vaultsync.config.auth import AuthConfig
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.vault.api import Token
@@ -17,23 +17,25 @@ GOOD = Token(("default", "vaultsync"), 3600.0, True, 86400.0, 0.0, True, 0)
 
 
 def test_what_is_asked_for_is_what_the_policy_grants() -> None:
-    found = {one.path: one for one in asked(V2, "dev-1/db", creates=True, seeds=True, streams=True)}
+    found = {one.path: one for one in needed_capabilities(V2, "dev-1/db", creates=True, seeds=True, streams=True)}
     writes = {"create", "update", "patch", "subscribe"}
-    assert found["secret/data/dev-1/db"] == Asked("secret/data/dev-1/db", frozenset(writes), frozenset(writes))
+    assert found["secret/data/dev-1/db"] == PathCapabilities(
+        "secret/data/dev-1/db", frozenset(writes), frozenset(writes)
+    )
     assert found["secret/subkeys/dev-1/db"].needed == {"read"}
     assert found["secret/metadata/dev-1/db"].needed == {"patch", "subscribe"}
     assert found["secret/metadata/dev-1/"].needed == {"list"}
     assert len(found) == 4
-    old = {one.path: one.needed for one in asked(V1, "a", creates=True, seeds=True, streams=False)}
+    old = {one.path: one.needed for one in needed_capabilities(V1, "a", creates=True, seeds=True, streams=False)}
     assert old == {"kv1/a": {"create"}, "kv1/": {"list"}}
 
 
 def test_what_is_only_read_needs_less_but_may_have_more() -> None:
-    found = {one.path: one for one in asked(V2, "a", creates=False, seeds=True, streams=False)}
+    found = {one.path: one for one in needed_capabilities(V2, "a", creates=False, seeds=True, streams=False)}
     data = found["secret/data/a"]
     assert not data.needed
     assert data.most == {"create", "update", "patch", "subscribe"}
-    off = {one.path: one for one in asked(V2, "a", creates=False, seeds=False, streams=False)}
+    off = {one.path: one for one in needed_capabilities(V2, "a", creates=False, seeds=False, streams=False)}
     assert off["secret/data/a"].most == {"subscribe"}
     assert off["secret/metadata/a"].most == {"list", "subscribe"}
 
@@ -49,7 +51,7 @@ def test_what_is_only_read_needs_less_but_may_have_more() -> None:
     ],
 )
 def test_stand_ins(globs: list[str], found: dict[str, bool]) -> None:
-    assert stand_ins(SeedPaths.parse(globs), V2, "") == found
+    assert placeholder_paths(SeedPaths.parse(globs), V2, "") == found
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,8 @@ def test_no_policy_is_overwritten_that_is_not_vaultsyncs(policies: tuple[str, ..
 
 def test_policies() -> None:
     wanted = [
-        Asked(f"secret/data/{number}", frozenset({"create"}), frozenset({"create", "update"})) for number in range(6)
+        PathCapabilities(f"secret/data/{number}", frozenset({"create"}), frozenset({"create", "update"}))
+        for number in range(6)
     ]
 
     def told(listed: set[str]) -> CheckResult:

@@ -1,8 +1,8 @@
-"""Which informers run: over the whole cluster, or over each selected namespace on its own. Decides nothing else.
+"""Runs the informers: over the whole cluster, or over each selected namespace. Decides nothing else.
 
-The API server is asked for nothing but what is selected, in such a way that RBAC may allow no more than that: a
-namespace given by name is listed and watched with a field selector (which a rule with `resourceNames` allows), and what
-is in a namespace under the namespace's path (which a RoleBinding in it allows).
+Requests are limited to the selection, so that RBAC may be, too: a namespace given by name is listed and watched with a
+field selector (as a rule with `resourceNames` requires), and its objects under the namespace's path (as a RoleBinding
+requires).
 """
 
 import asyncio
@@ -31,38 +31,41 @@ EXTERNAL_SECRETS: Final = "externalsecrets"
 RESOURCES: Final = (NAMESPACES, CLUSTER_STORES, STORES, EXTERNAL_SECRETS)
 
 
-class Listener(Protocol):
-    """Who is told of what is seen, by calls that do not block."""
+class EventHandler(Protocol):
+    """Handles changes of Kubernetes objects; its methods must not block."""
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """It is new, has changed or was listed again."""
+        """An object is new, has changed or was listed again."""
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """It is gone, or not selected any more."""
+        """An object is deleted, or no longer selected."""
 
     def store_changed(self, store: Store) -> None:
-        """It is new, has changed or was listed again."""
+        """An object is new, has changed or was listed again."""
 
     def store_removed(self, store: Store) -> None:
-        """It is gone, or its namespace is not selected any more."""
+        """An object is deleted, or its namespace is no longer selected."""
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """It is new, has changed or was listed again."""
+        """An object is new, has changed or was listed again."""
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """It is gone, or not selected any more; so is all that was in it."""
+        """A namespace is deleted or no longer selected, and so are the objects in it."""
 
     def kube_is_back(self) -> None:
-        """The API server answers again after it did not."""
+        """The API server answers again after a failure."""
 
 
-class Watches:
-    """All informers, each a task.
+class InformerManager:
+    """Starts and stops informers, each in its task.
 
     Args:
-        tasks: owns the informers' tasks; KubeNotFound of one of them ends it.
+        tasks: group of the informers' tasks; KubeNotFound of one of them ends it.
+        client: for the requests.
         version: of external-secrets.io.
-        once: list and do not watch; what fails then ends the task group.
+        selection: of namespaces and objects.
+        handler: of changes.
+        once: list without watching; any failure ends the task group.
     """
 
     def __init__(
@@ -71,45 +74,45 @@ class Watches:
         client: KubeClient,
         version: str,
         selection: Selection,
-        listener: Listener,
+        handler: EventHandler,
         once: bool = False,
     ) -> None:
         self._tasks = tasks
         self._client = client
         self._group = f"/apis/{GROUP}/{version}"
         self._selection = selection
-        self._on = listener
+        self._handler = handler
         self._once = once
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
-        """By resource and namespace ("" where it is of the whole cluster)."""
+        """By resource and namespace ("" for the whole cluster)."""
         self._started = False
 
     async def start(self) -> None:
-        """Start every informer, and wait until all that exists and is selected is listed."""
+        """Start every informer, and wait until all selected objects are listed."""
         for name in self._selection.namespaces or ("",):
             self._start_namespaces(name)
         self._start_stores(CLUSTER_STORES, "ClusterSecretStore", "")
         if self._selection.takes_every_namespace:
             self._start_inside("")
-        # the list of namespaces starts further informers before it counts as synced
+        # the informer of namespaces starts others before it is synced
         while waiting := [informer for informer, _ in self._running.values() if not informer.synced.is_set()]:
             await waiting[0].synced.wait()
         self._started = True
 
     def reopen(self) -> None:
-        """Open each watch anew where it was: the way to the API server was lost for a while."""
+        """Reopen each watch at its resourceVersion, after the connection to the API server was lost."""
         for informer, _ in self._running.values():
             informer.reopen()
 
     def ready(self) -> dict[str, bool]:
-        """By resource, whether all that there was at the start is listed; later namespaces change nothing."""
+        """By resource, whether the first lists are complete; namespaces that are selected later do not count."""
         if self._started:
             return dict.fromkeys(RESOURCES, True)
         waiting = {resource for (resource, _), (informer, _) in self._running.items() if not informer.synced.is_set()}
         return {resource: resource not in waiting for resource in RESOURCES}
 
     def trouble(self) -> dict[str, list[Result]]:
-        """By resource, how its lists and watches have failed that are not up now."""
+        """By resource, the failures of lists and watches that do not work now."""
         found: dict[str, list[Result]] = {resource: [] for resource in RESOURCES}
         for (resource, _), (informer, _) in self._running.items():
             if informer.trouble is not None:
@@ -136,7 +139,7 @@ class Watches:
         )
 
     def _namespace_changed(self, namespace: Namespace) -> None:
-        self._on.namespace_changed(namespace)
+        self._handler.namespace_changed(namespace)
         if self._selection.takes_every_namespace or (EXTERNAL_SECRETS, namespace.name) in self._running:
             return
         logger.info("watching a namespace", namespace=namespace.name)
@@ -144,10 +147,10 @@ class Watches:
 
     def _namespace_removed(self, namespace: Namespace) -> None:
         if not self._selection.takes_every_namespace:
-            logger.info("a namespace is not watched any more: deleted, or not selected", namespace=namespace.name)
+            logger.info("a namespace is no longer watched: it is deleted or not selected", namespace=namespace.name)
             for resource in (EXTERNAL_SECRETS, STORES):
                 self._stop(resource, namespace.name)
-        self._on.namespace_removed(namespace)
+        self._handler.namespace_removed(namespace)
 
     def _start_inside(self, namespace: str) -> None:
         self._start_stores(STORES, "SecretStore", namespace)
@@ -160,8 +163,8 @@ class Watches:
                 "ExternalSecret",
                 parse_external_secret,
                 attrgetter("name"),
-                self._on.external_secret_changed,
-                self._on.external_secret_removed,
+                self._handler.external_secret_changed,
+                self._handler.external_secret_removed,
                 query={"labelSelector": self._selection.labels} if self._selection.labels else {},
             ),
         )
@@ -173,8 +176,8 @@ class Watches:
             kind,
             parse_store,
             attrgetter("name"),
-            self._on.store_changed,
-            self._on.store_removed,
+            self._handler.store_changed,
+            self._handler.store_removed,
         )
         self._start(resource, namespace, informer)
 
@@ -182,11 +185,11 @@ class Watches:
         return f"{self._group}/namespaces/{namespace}/{resource}" if namespace else f"{self._group}/{resource}"
 
     def _start(self, resource: str, namespace: str, informer: Informer[Any]) -> None:
-        work = informer.list_once() if self._once else informer.run(self._on.kube_is_back)
+        work = informer.list_once() if self._once else informer.run(self._handler.kube_is_back)
         task = self._tasks.create_task(work)
         self._running[resource, namespace] = (informer, task)
 
     def _stop(self, resource: str, namespace: str) -> None:
         informer, task = self._running.pop((resource, namespace))
-        task.cancel()  # takes in nothing more from here on
+        task.cancel()  # processes no further event
         informer.forget()

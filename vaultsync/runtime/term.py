@@ -23,7 +23,6 @@ from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
@@ -40,7 +39,7 @@ from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Sources
+from vaultsync.vault.source_selector import SourceSelector
 from vaultsync.vault.stream import EventStream
 
 FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
@@ -99,24 +98,20 @@ class Term:
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed, metrics)
-        self._vault.on_own_write.append(self._stream.wrote)
+        self._stream = EventStream(self._login, metrics)
         self._audit = Audit(
             settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
-            self._audit_gap,
-            self._audited,
             metrics,
             is_only=settings.source is ChangeSource.AUDIT,
         )
-        self._audit.on_mounts = self.controller.mounts_changed
-        self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         self._listens = self._is_drained = False
         self._running_sources: asyncio.Task[None] | None = None
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
-        self._sources = Sources(settings.source, self._stream, self._audit, poller)
+        self._sources = SourceSelector(settings.source, self._stream, self._audit, poller, self.controller)
+        self._vault.on_own_write.append(self._sources.wrote)
 
     @property
     def is_leading(self) -> bool:
@@ -152,7 +147,7 @@ class Term:
         """Why Vault does not answer, "" if it does. At rest, only the event stream detects an outage."""
         if self._stream.is_connected:
             return ""
-        return self._vault.trouble or ("no answer" if self._stream.is_unanswered else "")
+        return self._vault.outage or ("no answer" if self._stream.is_unanswered else "")
 
     def set_gauges(self, metrics: Metrics) -> None:
         """Set the metrics that show the current state of these parts."""
@@ -268,13 +263,6 @@ class Term:
             await asyncio.sleep(wait)
         if label is not None and self.fence is not None:
             label.lead(self.fence, previous_holder)
-
-    def _audit_gap(self, more_may_be_missed: bool) -> None:
-        self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
-
-    def _audited(self, event: VaultEvent) -> None:
-        if event.is_deletion or not self._stream.is_connected:  # the stream reports writes
-            self.controller.vault_changed(event)
 
 
 def spare_collection(*, anew: bool) -> None:

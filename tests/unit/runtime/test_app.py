@@ -130,12 +130,12 @@ def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -
     async def test(app: App, watches: InformerManager) -> None:
         assert statuses(app)["vault"] == PartStatus("vault", "answers")
         assert statuses(app)["source"] == PartStatus("source", "not selected yet", is_healthy=False)
-        app.term._vault._requester.failures.trouble = "it returns 503"
+        app.term._vault._requester.failures.outage = "it returns 503"
         assert statuses(app)["vault"] == PartStatus("vault", "it returns 503; waiting for it", is_healthy=False)
         assert metric(app, "vault_reachable") == 0
-        app.term._vault._requester.failures.trouble, app.term._stream.is_unanswered = "", True
+        app.term._vault._requester.failures.outage, app.term._stream.is_unanswered = "", True
         assert statuses(app)["vault"] == PartStatus("vault", "no answer; waiting for it", is_healthy=False)
-        app.term._vault._requester.failures.trouble, app.term._stream.is_connected = "it returns 503", True
+        app.term._vault._requester.failures.outage, app.term._stream.is_connected = "it returns 503", True
         assert statuses(app)["vault"].is_healthy
         for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
             app.term._sources._current = source
@@ -153,7 +153,7 @@ def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> 
         assert metric(app, "audit_configured") == 1
         app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
         assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
-        app.term._audit._was_silent = True
+        app.term._audit._is_silence_logged = True
         says = "the audit device does not deliver"
         assert statuses(app)["audit"] == PartStatus("audit", f"{says}; deletions are noticed late", is_healthy=False)
         assert statuses(app)["source"].is_healthy

@@ -18,7 +18,6 @@ from vaultsync.config.settings import Settings
 from vaultsync.config.variables import removed_variables
 from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
-from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
@@ -179,7 +178,7 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, _ToTerm(self))
+            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, self.term.controller)
             self._configure_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -239,6 +238,8 @@ class App:
         self._configure_term()
 
     def _configure_term(self) -> None:
+        if self._watches is not None:
+            self._watches.handler = self.term.controller
         if self._served is not None:
             self.term.writer.takes_condition = self._served.takes_condition
 
@@ -246,42 +247,3 @@ class App:
 def _message(result: Result) -> str:
     """Why a list or watch fails."""
     return REFUSED if result is Result.REFUSED else UNAVAILABLE
-
-
-class _ToTerm:
-    """Passes the events of the informers to the controller of the current term.
-
-    Args:
-        app: has the term.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """See EventHandler."""
-        self._app.term.controller.external_secret_changed(external_secret)
-
-    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """See EventHandler."""
-        self._app.term.controller.external_secret_removed(external_secret)
-
-    def store_changed(self, store: Store) -> None:
-        """See EventHandler."""
-        self._app.term.controller.store_changed(store)
-
-    def store_removed(self, store: Store) -> None:
-        """See EventHandler."""
-        self._app.term.controller.store_removed(store)
-
-    def namespace_changed(self, namespace: Namespace) -> None:
-        """See EventHandler."""
-        self._app.term.controller.namespace_changed(namespace)
-
-    def namespace_removed(self, namespace: Namespace) -> None:
-        """See EventHandler."""
-        self._app.term.controller.namespace_removed(namespace)
-
-    def kube_is_back(self) -> None:
-        """See EventHandler."""
-        self._app.term.controller.kube_is_back()

@@ -175,11 +175,12 @@ def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
 
 def test_a_new_term_resets_no_counter_and_its_requests_are_counted(kubeconfig: str) -> None:
     async def test(app: App, watches: InformerManager) -> None:
-        former, metrics = app.term, app._metrics
+        former, metrics, app._watches = app.term, app._metrics, watches
         metrics.resyncs.inc(3)
         metrics.last_event_timestamp.labels("audit").set(12.5)
         await app._begin_term()
         assert app.term is not former
+        assert watches.handler is app.term.controller
         app.term.controller.enqueue_all()
         assert metric(app, "resyncs_total") == 4
         assert metric(app, "last_event_timestamp_seconds", source="audit") is None

@@ -180,7 +180,7 @@ def test_what_vault_does_not_let_be_seen_is_no_nothing_to_do(place: Place) -> No
     ended = ask(place, "plan", env={"VAULT_TOKEN": "wrong"})
     assert ended.returncode == 1
     assert "Vault returned 403" in ended.stdout
-    assert "1 entry that Vault refused a look at" in ended.stdout
+    assert "1 reference that Vault refused to read" in ended.stdout
 
 
 @pytest.mark.parametrize("which", ["VAULT_ADDR", "KUBECONFIG"])

@@ -1,4 +1,4 @@
-"""`vaultsync orphans`: list what no ExternalSecret reads any more, and delete it if the operator agrees."""
+"""`vaultsync orphans`: list the paths that no ExternalSecret reads any more, and delete them if the operator agrees."""
 
 import sys
 from argparse import Namespace
@@ -17,7 +17,7 @@ from vaultsync.core.paths import clean_namespace
 from vaultsync.runtime import factory, logging
 
 QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
-NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
+NOT_ALL: Final = "orphans can be found only with the permission to list all ExternalSecrets of the cluster"
 
 
 def execute(arguments: Namespace) -> int:
@@ -26,7 +26,7 @@ def execute(arguments: Namespace) -> int:
     if sure and not delete:
         raise exit_codes.UsageError("--yes is for --delete")
     if delete and not sure and not (sys.stdin and sys.stdin.isatty()):
-        raise exit_codes.UsageError("--delete asks on a terminal, and there is none: --yes asks no question")
+        raise exit_codes.UsageError("--delete asks a question on a terminal, and there is none: add --yes")
     settings = console.load_settings()
     if settings is None:
         return exit_codes.USAGE
@@ -72,7 +72,7 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
             async for orphan, why in results:
                 deleted += not why
                 if why:
-                    console.say(output.left_alone(orphan, why))
+                    console.say(output.not_deleted(orphan, why))
     finally:
         console.say(f"deleted {deleted} of {len(chosen)}")
     return deleted == len(chosen)

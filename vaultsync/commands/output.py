@@ -1,6 +1,6 @@
-"""What `explain`, `plan`, `orphans` and `check` print: columns as kubectl aligns them, or JSON. Decides nothing.
+"""The output of `explain`, `plan`, `orphans` and `check`: columns as kubectl aligns them, or JSON. Decides nothing.
 
-What comes from the cluster is not trusted to be printable.
+Text from the cluster may contain control characters, which are escaped.
 """
 
 import json
@@ -20,11 +20,11 @@ _COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION
 
 
 def explain_table(explained: Explanation, now: datetime) -> str:
-    """One ExternalSecret: what holds for all of it, then a line for each entry.
+    """One ExternalSecret: its seeding, then a line for each reference.
 
     Args:
-        explained: of the survey.
-        now: with a time zone, to tell ages.
+        explained: by the dry-run planner.
+        now: with a time zone, to compute ages.
     """
     head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
     if not explained.references:
@@ -35,7 +35,7 @@ def explain_table(explained: Explanation, now: datetime) -> str:
 
 
 def plan_table(all_explained: Sequence[Explanation], summary: Summary, now: datetime) -> str:
-    """Every ExternalSecret with a line for each entry, and a line that sums it up."""
+    """A line for each reference of each ExternalSecret, and a summary line."""
     header = ["NAMESPACE", "NAME", *_COLUMNS, "WHY"]
     rows = [
         [one.name.namespace, one.name.name, *_cells(status, now), _why(status)]
@@ -54,8 +54,8 @@ def summary_line(summary: Summary) -> str:
     if summary.problems:
         rest.append(f"{summary.problems} with problems")
     if summary.unseen:
-        rest.append(f"{_count(summary.unseen, 'entry', 'entries')} that Vault refused a look at")
-    idle = "nothing to do where Vault lets look" if summary.unseen else "nothing to do"
+        rest.append(f"{_count(summary.unseen, 'reference')} that Vault refused to read")
+    idle = "nothing to do in what Vault lets read" if summary.unseen else "nothing to do"
     return f"Plan: {idle if summary.is_idle else todo}; {', '.join(rest)}."
 
 
@@ -71,7 +71,7 @@ def plan_json(all_explained: Sequence[Explanation], summary: Summary) -> str:
 
 
 def orphans_table(found: OrphanReport, now: datetime) -> str:
-    """A line for each path, and one that counts them."""
+    """A line for each path, and a summary line."""
     header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
     rows = [
         [
@@ -83,7 +83,7 @@ def orphans_table(found: OrphanReport, now: datetime) -> str:
         ]
         for one in found.orphans
     ]
-    last = f"{_count(len(rows), 'path')} that vaultsync made and no ExternalSecret reads\n"
+    last = f"{_count(len(rows), 'path')} that vaultsync created and no ExternalSecret reads\n"
     return (columns([header, *rows]) + "\n" if rows else "") + last
 
 
@@ -94,40 +94,43 @@ def orphans_json(found: OrphanReport) -> str:
 
 
 def gaps(found: OrphanReport) -> list[str]:
-    """What is not known of the paths that are not listed, a line each."""
+    """Why paths are left out, and that Vault refused requests, a line each."""
     lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.uncertain).items()]
     if found.refused:
         lines.append(f"Vault refused {_count(len(found.refused), 'request')}, such as: {found.refused[0]}")
     return [_printable(line) for line in lines]
 
 
-def left_alone(orphan: Orphan, why: str) -> str:
-    """That a path was not deleted."""
-    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
+def not_deleted(orphan: Orphan, why: str) -> str:
+    """The message about a path that is not deleted."""
+    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is not deleted: {why}")
 
 
-def check_table(lines: Sequence[CheckResult]) -> str:
-    """A line for each check with what mends it, and one that counts them."""
-    rows = [[line.status.value, f"{line.check.value} {line.subject}".rstrip(), _with_fix(line)] for line in lines]
-    marks = Counter(line.status for line in lines)
-    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Status)
+def check_table(results: Sequence[CheckResult]) -> str:
+    """A line for each check with its fix, and a summary line."""
+    rows = [
+        [result.status.value, f"{result.check.value} {result.subject}".rstrip(), _with_fix(result)]
+        for result in results
+    ]
+    counts = Counter(result.status for result in results)
+    last = ", ".join(f"{counts[status]} {status.value}" for status in Status)
     return f"{columns(rows)}\n{last}\n"
 
 
-def check_json(lines: Sequence[CheckResult]) -> str:
+def check_json(results: Sequence[CheckResult]) -> str:
     """The same as JSON."""
-    marks = Counter(line.status for line in lines)
+    counts = Counter(result.status for result in results)
     checks = [
         {
-            "check": line.check.value,
-            "of": line.subject or None,
-            "mark": line.status.value,
-            "found": line.found,
-            "fix": line.fix or None,
+            "check": result.check.value,
+            "of": result.subject or None,
+            "mark": result.status.value,
+            "found": result.found,
+            "fix": result.fix or None,
         }
-        for line in lines
+        for result in results
     ]
-    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Status}
+    summary = {status.value.replace(" ", "_"): counts[status] for status in Status}
     return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
 
 
@@ -176,8 +179,8 @@ def _orphan(orphan: Orphan) -> dict[str, Any]:
     }
 
 
-def _with_fix(line: CheckResult) -> str:
-    return f"{line.found}. To do: {line.fix}" if line.fix else line.found
+def _with_fix(result: CheckResult) -> str:
+    return f"{result.found}. To do: {result.fix}" if result.fix else result.found
 
 
 def _why(status: ReferenceStatus) -> str:
@@ -217,5 +220,5 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

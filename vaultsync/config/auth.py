@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 ROLE: Final = "vaultsync"
-"""The role in Vault, where no setting names one."""
+"""The role in Vault if no setting names one."""
 MOUNTED: Final = ("/var/run/secrets/", "/run/secrets/")
-"""Where a pod has files of Kubernetes: what belongs there goes into a Secret."""
+"""Where Kubernetes mounts files into a pod: their content belongs into a Secret."""
 
 
 class Auth(Enum):
@@ -28,12 +28,12 @@ class Auth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """How the settings log in.
+    """The settings of the login.
 
     Attributes:
         auth: the method.
-        mount: where it is mounted, without auth/; "" at its name.
-        role: VAULTSYNC_VAULT_ROLE; "" where no setting names it.
+        mount: its mount path without auth/; "": the method's name.
+        role: VAULTSYNC_VAULT_ROLE; "" if not set.
         token_file, jwt_file, role_id_file, secret_id_file: read at each login; "" for none.
         token, role_id, secret_id: given in place of a file; None for none.
     """
@@ -51,7 +51,7 @@ class AuthConfig:
 
     @property
     def issues(self) -> bool:
-        """Whether Vault issues the token, by an auth method, and a next one whenever it ends."""
+        """Whether Vault issues the token by an auth method, and a new one when it ends."""
         return self.auth is not Auth.TOKEN
 
     @property
@@ -61,11 +61,11 @@ class AuthConfig:
 
     @property
     def role_at(self) -> str:
-        """The role's."""
+        """The role's path in Vault's API."""
         return f"{self.at}/role/{self.role or ROLE}"
 
     def holding(self, policy: str) -> str:
-        """What gives vaultsync a token with a policy, as an end of `have …`.
+        """How vaultsync gets a token with a policy, as the end of `have …`.
 
         Args:
             policy: its name.
@@ -77,7 +77,7 @@ class AuthConfig:
         return f"{place} a token of {make_token(policy)}"
 
     def grant(self, policy: str) -> str:
-        """The command that has the role give a policy, and no other.
+        """The command by which the role grants a policy, and no other.
 
         Args:
             policy: its name.
@@ -86,9 +86,9 @@ class AuthConfig:
 
 
 def make_token(policy: str) -> str:
-    """The command that makes a token which can be renewed for ever.
+    """The command that creates a token without a maximum TTL.
 
     Args:
-        policy: the only one that it has besides `default`.
+        policy: its only policy besides `default`.
     """
     return f"vault token create -orphan -policy={shlex.quote(policy)} -period=24h"

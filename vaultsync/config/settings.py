@@ -48,7 +48,7 @@ LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
     "vault_secret_id_file": (Auth.APPROLE,),
     "vault_secret_id": (Auth.APPROLE,),
 }
-"""Which ways to log in a setting is for."""
+"""The auth methods that use a setting."""
 _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.TOKEN: ("vault_token",),
     Auth.KUBERNETES: ("vault_role",),
@@ -60,7 +60,7 @@ _FILES: Final[Mapping[str, str]] = {
     "vault_role_id": "vault_role_id_file",
     "vault_secret_id": "vault_secret_id_file",
 }
-"""Which setting names the file that may hold it instead."""
+"""The setting of the file that may contain the value instead."""
 
 
 class Settings(BaseSettings):
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         validate_default=True,
         validation_alias=AliasChoices("VAULT_TOKEN_FILE"),
         description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
-        "Secret; a token that is written there is taken up",
+        "Secret; read again when it changes",
     )
     vault_token: Secret = Field(
         default=None,
@@ -117,13 +117,13 @@ class Settings(BaseSettings):
     vault_cacert: str | None = Field(
         default=None,
         validation_alias=AliasChoices("VAULT_CACERT"),
-        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; changes of this "
-        "file and of the next two are taken up",
+        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; this "
+        "file and the next two are read again when they change",
     )
     vault_client_cert: str | None = Field(
         default=None,
         validation_alias=AliasChoices("VAULT_CLIENT_CERT"),
-        description="PEM file with the certificate to show to Vault; default: none",
+        description="PEM file with the client certificate for Vault; default: none",
     )
     vault_client_key: str | None = Field(
         default=None,
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     vault_tls_server_name: str | None = Field(
         default=None,
         validation_alias=AliasChoices("VAULT_TLS_SERVER_NAME"),
-        description="the name that Vault's certificate must be for, sent as SNI too; default: the host of VAULT_ADDR",
+        description="the name that Vault's certificate must have, also sent as SNI; default: the host of VAULT_ADDR",
     )
     vault_namespace: str = Field(
         default="",
@@ -152,43 +152,42 @@ class Settings(BaseSettings):
     )
     dry_run: bool = Field(
         default=False,
-        description="true: log what would be done (`would seed`, `would force-sync`), and write neither to Kubernetes "
-        "nor to Vault but for its token",
+        description="true: log what would be done (`would seed`, `would force-sync`), and write nothing to Kubernetes "
+        "or Vault, except that the token is renewed",
     )
     generate: GenerationRules = Field(
         default=NO_RULES,
-        description="rules for values where an ExternalSecret has none of its own, as in the annotation "
+        description="rules for values of ExternalSecrets without their own, as in the annotation "
         'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
         "default: 32 random bytes in hex",
     )
     seed_paths: Globs = Field(
         default=DEFAULT_SEED_PATHS,
-        description="where values may be created, comma-separated globs of paths without the API's data/; a first * is "
-        "the whole mount, another * one segment or a part of one, ** any number of them; {namespace} is the Kubernetes "
-        "namespace's name, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault namespace "
-        "team-a, a glob without a colon for VAULT_NAMESPACE",
+        description="where values may be created: comma-separated globs of paths without the API's data/. A first * is "
+        "the whole mount, another * one segment or a part of one, ** any number of segments; {namespace} is the name "
+        "of the Kubernetes namespace, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault "
+        "namespace team-a, a glob without a colon for VAULT_NAMESPACE",
     )
     rotate_after: RotationAge = Field(
         default=0.0,
-        description="the age at which values that vaultsync made are made anew (and up to a tenth of it later, so that "
-        f"they do not all change at once), such as 30d; an annotation {annotations.ROTATE_AFTER} counts before it; "
-        "0: never",
+        description="the age at which vaultsync rotates the values that it created, such as 30d (up to a tenth later, "
+        f"so that not all change at once); the annotation {annotations.ROTATE_AFTER} takes precedence; 0: never",
     )
     seed_budget: int = Field(
         default=100,
         ge=0,
         le=1_000_000,
-        description="new paths per hour and Kubernetes namespace, all of which may come at once; 0: no limit",
+        description="maximum new paths per hour and Kubernetes namespace, also all at once; 0: no limit",
     )
     cluster: ClusterName = Field(
         default="",
-        description="this cluster's name in the marks on what is made, where several clusters share a Vault; "
-        "default: none",
+        description="this cluster's name in the ownership metadata of created paths, if several clusters share a "
+        "Vault; default: none",
     )
     store_servers: Addresses = Field(
         default=(),
-        description="further addresses, comma-separated, under which SecretStores may name this same Vault, and to "
-        "which it may redirect",
+        description="other addresses of this same Vault, comma-separated, that SecretStores may have and that Vault "
+        "may redirect to",
     )
     namespaces: NamespaceNames = Field(
         default=(),
@@ -196,40 +195,37 @@ class Settings(BaseSettings):
     )
     namespace_selector: LabelSelector = Field(
         default="",
-        description="label selector: only namespaces that it selects are watched, such as vaultsync=on,env!=prod "
-        "(with VAULTSYNC_NAMESPACES both must hold); default: all",
+        description="label selector of the watched namespaces, such as vaultsync=on,env!=prod (with "
+        "VAULTSYNC_NAMESPACES both must match); default: all",
     )
     selector: LabelSelector = Field(
         default="",
-        description="label selector: only ExternalSecrets that it selects are watched, such as tier in (web,api); "
-        "default: all",
+        description="label selector of the watched ExternalSecrets, such as tier in (web,api); default: all",
     )
     resync: Seconds = Field(
         default=3600.0,
         ge=10,
         le=30 * 86400,
-        description="how often everything is looked at again (jittered by 10 %), such as 30m",
+        description="interval of the full resync (jittered by 10 %), such as 30m",
     )
-    vault_timeout: Seconds = Field(default=10.0, gt=0, le=120, description="longest wait for one answer of Vault")
-    kube_timeout: Seconds = Field(
-        default=20.0, gt=0, le=120, description="longest wait for one answer of the API server"
-    )
+    vault_timeout: Seconds = Field(default=10.0, gt=0, le=120, description="timeout of a request to Vault")
+    kube_timeout: Seconds = Field(default=20.0, gt=0, le=120, description="timeout of a request to the API server")
     source: ChangeSource = Field(
         default=ChangeSource.AUTO,
         description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
-        "the first of these that works, at any time. With any but auto no other source takes over; if then the audit "
-        "device does not deliver, that is reported, and everything is looked at each VAULTSYNC_CANARY_INTERVAL",
+        "the first of these that works at the time. With any but auto no other source takes over; if the audit "
+        "device then does not deliver, vaultsync reports it and resyncs each VAULTSYNC_CANARY_INTERVAL",
     )
     audit_listen: AuditListen = Field(
         default="",
-        description="address for a socket audit device of Vault, such as udp:0.0.0.0:8220, unix:/run/vaultsync/audit, "
-        "or on one machine tcp:127.0.0.1:8220: it reports all changes, and beside the event stream deletions (which "
-        "that tells to root tokens alone). From another machine use udp: Vault waits for a TCP receiver that is gone; "
-        "default: none",
+        description="address to listen on for a socket audit device of Vault, such as udp:0.0.0.0:8220, "
+        "unix:/run/vaultsync/audit, or on one machine tcp:127.0.0.1:8220: it reports all changes, also the deletions "
+        "that the event stream sends to root tokens alone. From another machine use udp, as Vault waits for an "
+        "unreachable TCP receiver; default: none",
     )
     audit_allow: Networks = Field(
         default=(),
-        description="addresses that may send there, comma-separated, such as 10.0.0.0/8; default: all",
+        description="addresses that may send audit entries, comma-separated, such as 10.0.0.0/8; default: all",
     )
     audit_tls_cert: str = Field(
         default="", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
@@ -237,36 +233,33 @@ class Settings(BaseSettings):
     audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
     audit_file: str = Field(
         default="",
-        description="the file of a file audit device of Vault, where it can be read: the same as a socket; "
-        "default: none",
+        description="the file of a file audit device of Vault, used as a socket audit device; default: none",
     )
     canary_interval: Seconds = Field(
         default=300.0,
         ge=1,
         le=86400,
-        description="how often a request of vaultsync's own must come back through the audit device, where one is set "
-        "up: if it does not, the next source takes over",
+        description="interval of a request whose audit entry must arrive through the audit device, if there is one; if "
+        "it does not, the next source takes over",
     )
     poll_interval: Seconds = Field(
-        default=60.0, ge=1, le=86400, description="how often each path is looked at where nothing tells of changes"
+        default=60.0, ge=1, le=86400, description="interval at which each path is read if no other source works"
     )
-    poll_rate: int = Field(
-        default=200, ge=1, le=10_000, description="requests per second to Vault that the poll may cause at most"
-    )
+    poll_rate: int = Field(default=200, ge=1, le=10_000, description="maximum requests per second of the poll to Vault")
     lease: LeaseName = Field(
         default="",
-        description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
-        "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
+        description="NAMESPACE/NAME of the Lease by which one of several replicas is elected leader, such as "
+        "vaultsync/vaultsync; default: no election. With VAULTSYNC_DRY_RUN there is none either",
     )
     pod_name: PodName = Field(
         default="",
         description="this pod's name (metadata.name, by the downward API): the leader sets the label "
-        f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, and the Service of the '
-        "audit port selects that; default: none is set",
+        f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, for the Service of the '
+        "audit port; default: no label",
     )
     health_listen: ListenAddress = Field(
         default="",
-        description="address for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: not served",
+        description="address to listen on for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: none",
     )
     log_format: str = Field(
         default="auto",
@@ -278,7 +271,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _can_hear(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.source is ChangeSource.AUDIT and not (self.audit_listen or self.audit_file):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
@@ -294,10 +287,10 @@ class Settings(BaseSettings):
     @field_validator(*LOGIN)
     @classmethod
     def _is_for_login(cls, value: object, info: ValidationInfo) -> object:
-        """Set where the way to log in needs it, and not where it has no use for it."""
+        """Require the settings that the auth method needs, and reject those that it does not use."""
         auth, name = info.data.get("vault_auth"), str(info.field_name)
         if auth is None:
-            return value  # it is wrong itself
+            return value  # VAULTSYNC_VAULT_AUTH is invalid itself
         file = _FILES.get(name, "")
         if value and auth not in LOGIN[name]:
             raise ValueError(f"is set, but VAULTSYNC_VAULT_AUTH is {auth.value}")

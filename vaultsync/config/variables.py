@@ -1,4 +1,4 @@
-"""The environment variables: those that have no effect any more, and the text about all others for `--help`."""
+"""Environment variables: the removed ones, and the description of all others for `--help`."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,16 +10,16 @@ REMOVED: Final[Mapping[str, str]] = {
     "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
     "leader labels its pod, and the Service of the audit port selects that label",
 }
-"""Variables of earlier versions, and what takes their place."""
+"""Variables of earlier versions, and their replacements."""
 
 
 def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that are set and have no effect any more, with what to do. Other unknown variables are ignored."""
+    """The removed variables that are set, with what to do. Other unknown variables are ignored."""
     return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
 
 
 def describe_variables() -> str:
-    """One paragraph a setting: variable, default, what it does."""
+    """A paragraph for each setting: variable, description, default."""
     lines = []
     for name, field in Settings.model_fields.items():
         default = (

@@ -431,10 +431,10 @@ def test_the_table_ends_with_a_count() -> None:
         "secret/dev-1/a          3         2d    dev-1/app   password, user",
         "team:secret/b\\x1b[31m   1         -     -           x",
         "",
-        "2 paths that vaultsync made and no ExternalSecret reads",
+        "2 paths that vaultsync created and no ExternalSecret reads",
     ]
     none = tables.orphans_table(OrphanReport(()), NOON)
-    assert none == "0 paths that vaultsync made and no ExternalSecret reads\n"
+    assert none == "0 paths that vaultsync created and no ExternalSecret reads\n"
 
 
 def test_json_holds_the_same() -> None:
@@ -457,7 +457,7 @@ def test_what_is_not_known_is_told_in_few_lines() -> None:
         f"Vault refused 2 requests, such as: {DENIED}",
     ]
     assert tables.gaps(OrphanReport(())) == []
-    assert tables.left_alone(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is left alone: {READ}"
+    assert tables.not_deleted(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is not deleted: {READ}"
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.func(parsed))
     except exit_codes.UsageError as error:
         commands[parsed.command].error(str(error))
+    except exit_codes.InputError as error:
+        print(f"vaultsync: {error}", file=sys.stderr)
+        return commands[parsed.command].exit_usage
 
 
 def _execute(module: str) -> Callable[[argparse.Namespace], int]:

@@ -11,14 +11,11 @@ from vaultsync.runtime import logging
 
 
 def execute(arguments: Namespace) -> int:
-    """Print the explanation; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    """Print the explanation and end the process."""
     name = _object_name(arguments.name)
     if name is None:
-        console.say(f"{arguments.name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
-        return exit_codes.USAGE
+        raise exit_codes.InputError(f"{arguments.name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.USAGE
     logging.configure(settings.log_format, "WARNING")
     found = run_once(planner.dry_run(settings, name))
     if not found:

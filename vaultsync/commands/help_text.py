@@ -56,7 +56,7 @@ def vocabulary() -> str:
     return "\n".join(lines)
 
 
-def in_words(plan: PropertyPlan) -> str:
+def describe_value(plan: PropertyPlan) -> str:
     """Such as `password, 40 characters`."""
     encoded = "" if plan.encoding is Encoding.NONE else f", in {plan.encoding.value}"
     return _rule(plan) + encoded

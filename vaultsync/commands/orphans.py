@@ -21,18 +21,15 @@ NOT_ALL: Final = "orphans can be found only with the permission to list all Exte
 
 
 def execute(arguments: Namespace) -> int:
-    """List and delete; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    """List and delete, then end the process."""
     delete, sure = arguments.delete, arguments.yes
     if sure and not delete:
         raise exit_codes.UsageError("--yes is for --delete")
     if delete and not sure and not (sys.stdin and sys.stdin.isatty()):
         raise exit_codes.UsageError("--delete asks a question on a terminal, and there is none: add --yes")
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.USAGE
     if delete and settings.dry_run:
-        console.say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
-        return exit_codes.USAGE
+        raise exit_codes.InputError("VAULTSYNC_DRY_RUN is true: nothing is deleted")
     logging.configure(settings.log_format, "WARNING")
     found = run_once(_find(settings))
     console.say(*output.gaps(found))

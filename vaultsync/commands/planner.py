@@ -12,13 +12,14 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
-from vaultsync.commands.help_text import in_words
+from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.snapshot import IndexBuilder, list_once, vault_session
 from vaultsync.config.settings import Settings
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, VaultReader, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.path_state import Ledger, news
+from vaultsync.controller.path_state import PathStates
+from vaultsync.controller.sync_state import SyncState
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
@@ -134,9 +135,9 @@ class DryRunPlanner(IndexBuilder):
 
     def __init__(self, index: Index, vault: VaultReader, seed_paths: SeedPaths, mode: SeedMode) -> None:
         super().__init__(index)
-        self._ledger = Ledger()
+        self._paths = PathStates()
         self._vault = vault
-        self._evaluator = PathEvaluator(index, self._ledger, vault, seed_paths)
+        self._evaluator = PathEvaluator(index, self._paths, vault, seed_paths)
         self._mode = mode
         self._seen: dict[VaultPath, Evaluation] = {}
         self._found: dict[FindPrefix, set[VaultPath]] = {}
@@ -163,25 +164,27 @@ class DryRunPlanner(IndexBuilder):
 
     async def _list(self, prefix: FindPrefix) -> None:
         try:
-            self._found[prefix] = self._ledger.listed(prefix, await self._vault.find(prefix))
+            self._found[prefix] = self._paths.record_listing(prefix, await self._vault.find(prefix))
         except OF_ONE_PATH as error:
             self._refused[prefix] = str(error)
 
     async def _look(self, path: VaultPath) -> None:
         try:
-            self._seen[path] = await self._evaluator.path(path, self._index.readers(path))
+            readers = self._index.readers(path)
+            state = await self._evaluator.read(path, readers)
         except OF_ONE_PATH as error:
-            self._ledger.unreadable(path)
+            self._paths.record_unreadable(path)
             self._refused[path] = str(error)
         else:
-            self._ledger.observe(path, self._seen[path].state)
+            self._seen[path] = self._evaluator.evaluate(path, state, readers)
+            self._paths.observe(path, state)
 
     def _explanation(self, entry: Entry) -> Explanation:
         choice, problem = self._index.choice(entry)
         why = problem or self._why(entry, choice)
         # KV v1 has no versions: each start refreshes once, which is not a change
-        told = [reading for reading in self._ledger.readings(entry) if reading.told]
-        due = news(self._ledger.synced(entry.object), entry.object.versions, told)
+        durable = [reading for reading in self._paths.readings(entry) if reading.durable]
+        due = SyncState(entry.object.uid).pending_changes(entry.object.versions, durable)
         resolved = {one.field: one for group in entry.references.values() for one in group}
         statuses = [self._reference(entry, ref, resolved.get(ref.field), why, due) for ref in entry.object.refs]
         statuses += [self._find(entry, find, due) for find in entry.object.finds]
@@ -237,7 +240,7 @@ class DryRunPlanner(IndexBuilder):
             return status(problems=(self._refused[prefix],))
         count = len(self._found[prefix])
         wanted = self._index.choice(entry)[0] is SeedChoice.WANTED
-        action, why = _force_sync(entry, f"finds {count} of which it takes what fits", changed=str(prefix) in due)
+        action, why = _force_sync(entry, f"lists {count}, and takes those that match", changed=str(prefix) in due)
         return status(
             presence=Presence.PRESENT if count else Presence.MISSING,
             action=action,
@@ -300,12 +303,12 @@ def _seed_or_rotation(entry: Entry, reference: Reference, seen: Evaluation) -> t
     if reference.property and reference.property not in seed.plan:
         return Action.NOTHING, ""
     if reference.property:
-        made = in_words(seed.plan[reference.property])
+        made = describe_value(seed.plan[reference.property])
     else:
-        made = "; ".join(f"{name}: {in_words(seed.plan[name])}" for name in seed.properties)
+        made = "; ".join(f"{name}: {describe_value(seed.plan[name])}" for name in seed.properties)
     asking = [str(reader.name) for reader in seen.allowed if reader.name != entry.object.name]
     own = any(reader.name == entry.object.name for reader in seen.allowed)
-    again = ", as it was there before" if seed.reason is EventReason.RECREATED else ""
+    again = ", re-created" if seed.reason is EventReason.RECREATED else ""
     asked = "" if own else f", asked for by {', '.join(asking[:3])}"
     return Action.ADD if seed.patch else Action.SEED, made + again + asked
 
@@ -325,14 +328,14 @@ def _reason(there: Presence, reference: Reference, seen: Evaluation, why: str) -
     """Why nothing is created."""
     state = seen.state
     if there is Presence.PRESENT and seen.decision.due is not None and reference.property in (*state.owned, ""):
-        return f"exists; is made anew on {seen.decision.due:%Y-%m-%d}"
+        return f"exists; rotation is due on {seen.decision.due:%Y-%m-%d}"
     if there is Presence.PRESENT:
         return "exists"
     if reference.metadata:
-        return "its custom metadata is its owner's to write"
+        return "vaultsync does not create custom metadata"
     if there is Presence.MISSING:
         return why
-    return "exists; KV v1 does not tell its properties" if state.mount.kv == 1 else "exists; may be in its value"
+    return "exists; KV v1 does not show its properties" if state.mount.kv == 1 else "exists; the value may have it"
 
 
 def _force_sync(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, str]:
@@ -340,8 +343,8 @@ def _force_sync(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, st
         return Action.NOTHING, reason
     if accepts_force_sync(entry.object):
         return Action.FORCE_SYNC, CHANGED
-    deaf = "its refreshPolicy or refreshInterval ignores it" if entry.object.ignores_force_sync else "opted out"
-    return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {deaf}"
+    ignored = "its refreshPolicy or refreshInterval ignores it" if entry.object.ignores_force_sync else "opted out"
+    return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {ignored}"
 
 
 async def _each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, None]]) -> None:

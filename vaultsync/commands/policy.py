@@ -22,13 +22,10 @@ PLACEHOLDERS: Final[Mapping[str, Any]] = {
 def execute(arguments: Namespace) -> int:
     """Print the policy; returns the exit code."""
     settings = console.load_settings(PLACEHOLDERS)
-    if settings is None:
-        return exit_codes.USAGE
     try:
         mounts = vault_policy.parse_mounts(arguments.mount)
         streams = settings.source.streams
         print(vault_policy.policy(settings.seedable_paths, mounts, seeds=settings.seeds, streams=streams), end="")
     except ValueError as error:
-        console.say(str(error))
-        return exit_codes.USAGE
+        raise exit_codes.InputError(str(error)) from error
     return 0

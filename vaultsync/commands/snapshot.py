@@ -64,18 +64,16 @@ class SnapshotFailed(Exception):
     """Kubernetes or Vault did not answer, or refused; the message is the first such answer."""
 
 
-def run_once(work: Coroutine[Any, Any, T], usage: int = exit_codes.USAGE) -> T:
-    """Run to completion; if that fails, print why and end the process.
+def run_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run to completion; on SnapshotFailed print it and end the process.
 
-    Args:
-        work: raises SnapshotFailed or NoKubeConfig.
-        usage: the exit code where there is no Kubernetes configuration.
+    Raises:
+        InputError: on NoKubeConfig.
     """
     try:
         return asyncio.run(work)
     except NoKubeConfig as error:
-        console.say(NO_KUBECONFIG.format(error))
-        console.leave(usage)
+        raise exit_codes.InputError(NO_KUBECONFIG.format(error)) from error
     except SnapshotFailed as error:
         console.say(str(error))
         console.leave(exit_codes.FAILED)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, Self
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vaultsync.config.audit_access import AuditAccess
@@ -71,204 +71,187 @@ class Settings(BaseSettings):
     )
 
     vault_addr: Address = Field(
-        validation_alias=AliasChoices("VAULT_ADDR"),
-        description="Vault's address, such as https://vault.vault:8200 (required)",
+        validation_alias="VAULT_ADDR", description="Vault's address, such as https://vault.vault:8200 (required)"
     )
     vault_auth: Auth = Field(
-        default=Auth.TOKEN,
-        description="how to log in to Vault: token, kubernetes (a ServiceAccount's token), approle, or jwt",
+        Auth.TOKEN, description="how to log in to Vault: token, kubernetes (a ServiceAccount's token), approle, or jwt"
     )
     vault_token_file: str = Field(
-        default="",
+        "",
+        validation_alias="VAULT_TOKEN_FILE",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_TOKEN_FILE"),
         description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
         "Secret; read again when it changes",
     )
     vault_token: Secret = Field(
-        default=None,
+        None,
+        validation_alias="VAULT_TOKEN",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_TOKEN"),
         description="Vault token with the policy of deploy/vault/policy.hcl (this or the file is required with token)",
     )
     vault_auth_mount: AuthMount = Field(
-        default="",
-        description="where the auth method is mounted, without auth/; default: its name, such as kubernetes",
+        "", description="where the auth method is mounted, without auth/; default: its name, such as kubernetes"
     )
     vault_role: str = Field(
-        default="", validate_default=True, description="role in Vault to log in with (required with kubernetes and jwt)"
+        "", validate_default=True, description="role in Vault to log in with (required with kubernetes and jwt)"
     )
     vault_jwt_file: str = Field(
-        default="",
+        "",
         validate_default=True,
         description="file with the JWT to log in with, read at each login (required with jwt); default with "
         "kubernetes: " + SERVICE_ACCOUNT_TOKEN,
     )
-    vault_role_id_file: str = Field(
-        default="", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID"
-    )
+    vault_role_id_file: str = Field("", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID")
     vault_role_id: Secret = Field(
-        default=None, validate_default=True, description="role ID (this or the file is required with approle)"
+        None, validate_default=True, description="role ID (this or the file is required with approle)"
     )
     vault_secret_id_file: str = Field(
-        default="", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
+        "", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
     )
-    vault_secret_id: Secret = Field(default=None, description="secret ID, where the role binds one")
+    vault_secret_id: Secret = Field(None, description="secret ID, where the role binds one")
     vault_cacert: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_CACERT"),
+        None,
+        validation_alias="VAULT_CACERT",
         description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; this "
         "file and the next two are read again when they change",
     )
     vault_client_cert: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_CLIENT_CERT"),
+        None,
+        validation_alias="VAULT_CLIENT_CERT",
         description="PEM file with the client certificate for Vault; default: none",
     )
     vault_client_key: str | None = Field(
-        default=None,
+        None,
+        validation_alias="VAULT_CLIENT_KEY",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_CLIENT_KEY"),
         description="PEM file with its key; default: in the same file",
     )
     vault_tls_server_name: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_TLS_SERVER_NAME"),
+        None,
+        validation_alias="VAULT_TLS_SERVER_NAME",
         description="the name that Vault's certificate must have, also sent as SNI; default: the host of VAULT_ADDR",
     )
     vault_namespace: str = Field(
-        default="",
-        validation_alias=AliasChoices("VAULT_NAMESPACE"),
+        "",
+        validation_alias="VAULT_NAMESPACE",
         description="Vault namespace (Enterprise) of the token and of the event subscription",
     )
     kubeconfig: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("KUBECONFIG"),
+        None,
+        validation_alias="KUBECONFIG",
         description="kubeconfig file; default: the pod's ServiceAccount, else ~/.kube/config",
     )
     seed: SeedMode = Field(
-        default=SeedMode.ANNOTATED,
+        SeedMode.ANNOTATED,
         description='which ExternalSecrets are seeded: annotated (vaultsync.io/seed: "true"), all, or off',
     )
     dry_run: bool = Field(
-        default=False,
+        False,
         description="true: log what would be done (`would seed`, `would force-sync`), and write nothing to Kubernetes "
         "or Vault, except that the token is renewed",
     )
     generate: GenerationRules = Field(
-        default=NO_RULES,
+        NO_RULES,
         description="rules for values of ExternalSecrets without their own, as in the annotation "
         'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
         "default: 32 random bytes in hex",
     )
     seed_paths: Globs = Field(
-        default=DEFAULT_SEED_PATHS,
+        DEFAULT_SEED_PATHS,
         description="where values may be created: comma-separated globs of paths without the API's data/. A first * is "
         "the whole mount, another * one segment or a part of one, ** any number of segments; {namespace} is the name "
         "of the Kubernetes namespace, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault "
         "namespace team-a, a glob without a colon for VAULT_NAMESPACE",
     )
     rotate_after: RotationAge = Field(
-        default=0.0,
+        0.0,
         description="the age at which vaultsync rotates the values that it created, such as 30d (up to a tenth later, "
         f"so that not all change at once); the annotation {annotations.ROTATE_AFTER} takes precedence; 0: never",
     )
     seed_budget: int = Field(
-        default=100,
+        100,
         ge=0,
         le=1_000_000,
         description="maximum new paths per hour and Kubernetes namespace, also all at once; 0: no limit",
     )
     cluster: ClusterName = Field(
-        default="",
+        "",
         description="this cluster's name in the ownership metadata of created paths, if several clusters share a "
         "Vault; default: none",
     )
     store_servers: Addresses = Field(
-        default=(),
+        (),
         description="other addresses of this same Vault, comma-separated, that SecretStores may have and that Vault "
         "may redirect to",
     )
     namespaces: NamespaceNames = Field(
-        default=(),
-        description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all",
+        (), description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all"
     )
     namespace_selector: LabelSelector = Field(
-        default="",
+        "",
         description="label selector of the watched namespaces, such as vaultsync=on,env!=prod (with "
         "VAULTSYNC_NAMESPACES both must match); default: all",
     )
     selector: LabelSelector = Field(
-        default="",
-        description="label selector of the watched ExternalSecrets, such as tier in (web,api); default: all",
+        "", description="label selector of the watched ExternalSecrets, such as tier in (web,api); default: all"
     )
     resync: Seconds = Field(
-        default=3600.0,
-        ge=10,
-        le=30 * 86400,
-        description="interval of the full resync (jittered by 10 %), such as 30m",
+        3600.0, ge=10, le=30 * 86400, description="interval of the full resync (jittered by 10 %), such as 30m"
     )
-    vault_timeout: Seconds = Field(default=10.0, gt=0, le=120, description="timeout of a request to Vault")
-    kube_timeout: Seconds = Field(default=20.0, gt=0, le=120, description="timeout of a request to the API server")
+    vault_timeout: Seconds = Field(10.0, gt=0, le=120, description="timeout of a request to Vault")
+    kube_timeout: Seconds = Field(20.0, gt=0, le=120, description="timeout of a request to the API server")
     source: ChangeSource = Field(
-        default=ChangeSource.AUTO,
+        ChangeSource.AUTO,
         description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
         "the first of these that works at the time. With any but auto no other source takes over; if the audit "
         "device then does not deliver, vaultsync reports it and resyncs each VAULTSYNC_CANARY_INTERVAL",
     )
     audit_listen: AuditListen = Field(
-        default="",
+        "",
         description="address to listen on for a socket audit device of Vault, such as udp:0.0.0.0:8220, "
         "unix:/run/vaultsync/audit, or on one machine tcp:127.0.0.1:8220: it reports all changes, also the deletions "
         "that the event stream sends to root tokens alone. From another machine use udp, as Vault waits for an "
         "unreachable TCP receiver; default: none",
     )
     audit_allow: Networks = Field(
-        default=(),
-        description="addresses that may send audit entries, comma-separated, such as 10.0.0.0/8; default: all",
+        (), description="addresses that may send audit entries, comma-separated, such as 10.0.0.0/8; default: all"
     )
     audit_tls_cert: str = Field(
-        default="", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
+        "", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
     )
-    audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
+    audit_tls_key: str = Field("", description="PEM file with its key; default: in the same file")
     audit_file: str = Field(
-        default="",
-        description="the file of a file audit device of Vault, used as a socket audit device; default: none",
+        "", description="the file of a file audit device of Vault, used as a socket audit device; default: none"
     )
     canary_interval: Seconds = Field(
-        default=300.0,
+        300.0,
         ge=1,
         le=86400,
         description="interval of a request whose audit entry must arrive through the audit device, if there is one; if "
         "it does not, the next source takes over",
     )
     poll_interval: Seconds = Field(
-        default=60.0, ge=1, le=86400, description="interval at which each path is read if no other source works"
+        60.0, ge=1, le=86400, description="interval at which each path is read if no other source works"
     )
-    poll_rate: int = Field(default=200, ge=1, le=10_000, description="maximum requests per second of the poll to Vault")
+    poll_rate: int = Field(200, ge=1, le=10_000, description="maximum requests per second of the poll to Vault")
     lease: LeaseName = Field(
-        default="",
+        "",
         description="NAMESPACE/NAME of the Lease by which one of several replicas is elected leader, such as "
         "vaultsync/vaultsync; default: no election. With VAULTSYNC_DRY_RUN there is none either",
     )
     pod_name: PodName = Field(
-        default="",
+        "",
         description="this pod's name (metadata.name, by the downward API): the leader sets the label "
         f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, for the Service of the '
         "audit port; default: no label",
     )
     health_listen: ListenAddress = Field(
-        default="",
-        description="address to listen on for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: none",
+        "", description="address to listen on for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: none"
     )
     log_format: str = Field(
-        default="auto",
-        pattern="^(auto|text|json)$",
-        description="text, json, or auto: text on a terminal, json elsewhere",
+        "auto", pattern="^(auto|text|json)$", description="text, json, or auto: text on a terminal, json elsewhere"
     )
-    log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
-    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -388,4 +371,4 @@ class Settings(BaseSettings):
 def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
+    return alias if isinstance(alias, str) else PREFIX + name.upper()

@@ -26,7 +26,7 @@ from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server, raw_server
 from tests.unit.vault.test_client import listing
 from vaultsync.cli import main
-from vaultsync.commands import output as tables
+from vaultsync.commands import output
 from vaultsync.commands.orphan_finder import CHANGED, READ, Orphan, OrphanFinder, OrphanReport
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.annotation_parser import SeedMode
@@ -426,19 +426,19 @@ FOUND = OrphanReport(ORPHANS, ("dev-1/app may read it: lost", "dev-1/app may rea
 
 
 def test_the_table_ends_with_a_count() -> None:
-    assert tables.orphans_table(FOUND, NOON + timedelta(hours=50)).splitlines() == [
+    assert output.orphans_table(FOUND, NOON + timedelta(hours=50)).splitlines() == [
         "PATH                    VERSION   AGE   MADE FOR    PROPERTIES",
         "secret/dev-1/a          3         2d    dev-1/app   password, user",
         "team:secret/b\\x1b[31m   1         -     -           x",
         "",
         "2 paths that vaultsync created and no ExternalSecret reads",
     ]
-    none = tables.orphans_table(OrphanReport(()), NOON)
+    none = output.orphans_table(OrphanReport(()), NOON)
     assert none == "0 paths that vaultsync created and no ExternalSecret reads\n"
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(tables.orphans_json(FOUND))
+    document = json.loads(output.orphans_json(FOUND))
     assert document["summary"] == {"orphans": 2, "left_out": 2, "refused": 2}
     assert document["orphans"][0] == {
         "vault_namespace": "",
@@ -452,12 +452,12 @@ def test_json_holds_the_same() -> None:
 
 
 def test_what_is_not_known_is_told_in_few_lines() -> None:
-    assert tables.gaps(FOUND) == [
+    assert output.gaps(FOUND) == [
         "2 paths left out: dev-1/app may read it: lost",
         f"Vault refused 2 requests, such as: {DENIED}",
     ]
-    assert tables.gaps(OrphanReport(())) == []
-    assert tables.not_deleted(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is not deleted: {READ}"
+    assert output.gaps(OrphanReport(())) == []
+    assert output.not_deleted(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is not deleted: {READ}"
 
 
 @pytest.mark.parametrize(

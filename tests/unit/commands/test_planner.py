@@ -12,14 +12,15 @@ from tests.unit.build import ADDRESS, NOON, Anything, entry, external_secret, na
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main
-from vaultsync.commands import output as tables
-from vaultsync.commands.help_text import in_words
+from vaultsync.commands import output
+from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, ReferenceStatus, Summary, summarise
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
@@ -81,7 +82,7 @@ def test_a_deleted_path_is_to_be_seeded_again() -> None:
     cluster.vault.write(API, password=VALUE)
     cluster.vault.delete(API)
     found = cluster.status(HERE, annotations=SEED)
-    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, as it was there before")
+    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, re-created")
     assert found.version == 1
 
 
@@ -195,7 +196,7 @@ def test_a_find_is_told_with_what_it_finds() -> None:
     find = [{"find": {"path": "dev-1"}}]
     empty = Cluster().status(data_from=find, annotations=SEED)
     assert empty.path == "secret/data/dev-1/*"
-    assert "dataFrom.find: nothing is there" in empty.problems[0]
+    assert "dataFrom.find: there is nothing under" in empty.problems[0]
     cluster = Cluster()
     cluster.vault.write(API, password=VALUE)
     found = cluster.status(data_from=find)
@@ -233,20 +234,13 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     one = external_secret(HERE, **fields)
     [explained] = cluster.explain(one)
     [status] = explained.references
-    ledger = Ledger()
-    reconciler = PathReconciler(
-        cluster.index,
-        ledger,
-        cluster.vault,
-        MINE,
-        SeedBudget(0, lambda: 0.0),
-        OwnershipWriter(ledger, cluster.vault),
-        Metrics(),
-    )
+    paths, syncs = PathStates(), SyncStates()
+    ownership, budget = OwnershipWriter(paths, cluster.vault), SeedBudget(0, lambda: 0.0)
+    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
     [where] = cluster.index.paths()
-    run(reconciler.path(where))
+    run(reconciler.reconcile(where))
     assert (status.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
-    failures = ledger.synced(one).failures.get(where, [])
+    failures = syncs.of(one).failures.get(where, [])
     assert list(status.problems) == [failure.message for failure in failures]
 
 
@@ -254,12 +248,14 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster = Cluster()
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
-    budget, ledger = SeedBudget(1, lambda: 0.0), Ledger()
-    marker = OwnershipWriter(ledger, cluster.vault)
-    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, Metrics(), dry_run=True)
-    assert run(reconciler.path(API)) == ({one.name}, 0)
+    budget, paths, syncs = SeedBudget(1, lambda: 0.0), PathStates(), SyncStates()
+    ownership = OwnershipWriter(paths, cluster.vault)
+    reconciler = PathReconciler(
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
+    )
+    assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
-    assert not ledger.synced(one).events
+    assert not syncs.of(one).events
     assert budget.take("dev-1") == 0
 
 
@@ -301,14 +297,14 @@ RULES = {
 def test_rules_in_words(rule: str) -> None:
     found = parse_rules(f"p: {rule}").rule_for("p")
     assert found is not None
-    assert in_words(PropertyPlan(found)) == RULES[rule]
-    assert in_words(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
+    assert describe_value(PropertyPlan(found)) == RULES[rule]
+    assert describe_value(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
 
 
 def test_a_public_part_in_words() -> None:
     found = parse_rules("p: {format: ed25519}").rule_for("p_public")
     assert found is not None
-    assert in_words(PropertyPlan(found)) == "public key of p"
+    assert describe_value(PropertyPlan(found)) == "public key of p"
 
 
 FINDINGS = (
@@ -331,7 +327,7 @@ EXPLAINED = Explanation(ObjectName("dev-1", "app"), SeedChoice.WANTED, "asked fo
 
 
 def test_the_table_of_one() -> None:
-    text = tables.explain_table(EXPLAINED, NOON + timedelta(hours=50))
+    text = output.explain_table(EXPLAINED, NOON + timedelta(hours=50))
     assert text.splitlines() == [
         "ExternalSecret:   dev-1/app",
         "Seeding:          wanted (asked for)",
@@ -346,12 +342,12 @@ def test_the_table_of_one() -> None:
 
 
 def test_the_table_of_one_that_reads_nothing() -> None:
-    text = tables.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
+    text = output.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
     assert text.splitlines()[-1] == "Reads:            nothing from a store"
 
 
 def test_the_table_of_all_ends_with_a_sum() -> None:
-    lines = tables.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
+    lines = output.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
     assert lines[0].split() == [
         "NAMESPACE",
         "NAME",
@@ -370,15 +366,15 @@ def test_the_table_of_all_ends_with_a_sum() -> None:
         "Plan: 1 path to seed, 0 to add to, 0 to rotate, 0 ExternalSecrets to force-sync; "
         "1 ExternalSecret in all, 1 with problems."
     )
-    idle = tables.plan_table([], summarise([]), NOON)
+    idle = output.plan_table([], summarise([]), NOON)
     assert idle == "Plan: nothing to do; 0 ExternalSecrets in all.\n"
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(tables.plan_json([EXPLAINED], summarise([EXPLAINED])))
+    document = json.loads(output.plan_json([EXPLAINED], summarise([EXPLAINED])))
     assert document["summary"]["seed"] == 1
     [one] = document["external_secrets"]
-    assert one == json.loads(tables.explain_json(EXPLAINED))
+    assert one == json.loads(output.explain_json(EXPLAINED))
     assert (one["namespace"], one["name"], one["seeding"], one["problem"]) == ("dev-1", "app", "wanted", None)
     there, missing = one["reads"]
     assert (there["version"], there["written"], there["in_vault"]) == (3, NOON.isoformat(), "present")

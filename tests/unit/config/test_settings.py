@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from tests.unit.build import run
 from vaultsync import __version__
 from vaultsync.cli import main
-from vaultsync.commands import help_text as words
+from vaultsync.commands import help_text
 from vaultsync.commands.console import one_line
 from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN
 from vaultsync.config.change_source import ChangeSource
@@ -398,12 +398,13 @@ def test_help_lists_every_setting() -> None:
 
 def test_help_lists_every_annotation_and_every_rule() -> None:
     shown = command("run", "--help").stdout
-    assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == words.ANNOTATIONS.keys()
-    assert all(f"  {name}\n" in shown for name in words.ANNOTATIONS)
-    kinds = {key if key != "format" else rule["format"] for rule in map(yaml.safe_load, words.RULES) for key in rule}
+    assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == help_text.ANNOTATIONS.keys()
+    assert all(f"  {name}\n" in shown for name in help_text.ANNOTATIONS)
+    examples = map(yaml.safe_load, help_text.RULES)
+    kinds = {key if key != "format" else rule["format"] for rule in examples for key in rule}
     assert kinds >= {*rule_parser.FORMATS, "value", "template"}
-    assert all(f"  {rule}\n" in shown for rule in words.RULES)
-    for rule in words.RULES:
+    assert all(f"  {rule}\n" in shown for rule in help_text.RULES)
+    for rule in help_text.RULES:
         assert rule_parser.parse_rules(f"p: {rule}").rule_for("p") is not None
 
 

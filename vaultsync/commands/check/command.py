@@ -56,30 +56,25 @@ def _print_setup() -> int:
     except ValidationError as error:
         wrong = {name for name, _ in console.problems(error)}
         if any(map(os.environ.get, wrong)):
-            console.say(console.one_line(error))
-            return exit_codes.USAGE
-        completed = _complete_settings(wrong)
-        if completed is None:
-            return exit_codes.USAGE
-        settings = completed
+            raise exit_codes.InputError(console.one_line(error)) from None
+        settings = _complete_settings(wrong)
     else:
         logging.configure(settings.log_format, "CRITICAL")
         report = asyncio.run(check(settings))
     try:
         text = script(setup_plan(settings, report))
     except ValueError as error:
-        console.say(str(error))
-        return exit_codes.USAGE
+        raise exit_codes.InputError(str(error)) from error
     return console.leave(0, text)
 
 
-def _complete_settings(missing: set[str]) -> Settings | None:
+def _complete_settings(missing: set[str]) -> Settings:
     """The settings with placeholders; VAULTSYNC_SOURCE=audit requires a listener, which the script then chooses."""
     given = {name: value for name, value in PLACEHOLDERS.items() if {name, PREFIX + name.upper()} & missing}
     if os.environ.get(f"{PREFIX}AUDIT_LISTEN"):
         return console.load_settings(given)
     settings = console.load_settings({**given, "audit_listen": "unix:/not-asked"})
-    return settings and settings.model_copy(update={"audit_listen": ""})
+    return settings.model_copy(update={"audit_listen": ""})
 
 
 async def check(settings: Settings) -> CheckReport:

@@ -2,7 +2,7 @@
 
 import json
 
-from vaultsync.commands import output as tables
+from vaultsync.commands import output
 from vaultsync.commands.check.report import Check, CheckResult, Status, invalid_settings
 
 
@@ -13,7 +13,7 @@ def test_every_check_is_not_asked_after_a_wrong_setting() -> None:
 
 
 def test_a_line_can_not_break_the_table() -> None:
-    text = tables.check_table([CheckResult(Check.STORES, Status.WARNING, "a\nb\x1b[31m", "c\td")])
+    text = output.check_table([CheckResult(Check.STORES, Status.WARNING, "a\nb\x1b[31m", "c\td")])
     assert text == "warning   stores   a\\nb\\x1b[31m. To do: c\\td\n\n0 ok, 0 failed, 1 warning, 0 not asked\n"
 
 
@@ -22,7 +22,7 @@ def test_json_has_the_documented_shape() -> None:
         CheckResult(Check.POLICY, Status.NOT_ASKED, "needs login", subject="mounts"),
         CheckResult(Check.VAULT, Status.FAILED, "a", "b"),
     ]
-    assert json.loads(tables.check_json(lines)) == {
+    assert json.loads(output.check_json(lines)) == {
         "checks": [
             {"check": "policy", "of": "mounts", "mark": "not asked", "found": "needs login", "fix": None},
             {"check": "vault", "of": None, "mark": "failed", "found": "a", "fix": "b"},

@@ -1,11 +1,10 @@
-"""kube/selection's syntax, its settings, and kube/watches against a local API server that knows selectors' queries.
+"""kube/informer_manager against a local API server that implements the queries of a selection.
 
-What a real API server makes of a selector is in tests/integration.
+tests/integration has the selectors of a real API server.
 """
 
 import asyncio
 import json
-import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,10 +16,7 @@ from aiohttp import web
 
 from tests.unit.build import eventually, external_secret_json, run, store_json
 from tests.unit.servers import answer, http_server
-from vaultsync.cli import main as command_line
-from vaultsync.config.kube_syntax import is_label_selector, is_namespace
 from vaultsync.config.selection import Selection
-from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeNotFound
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube import informer as informer_module
@@ -40,138 +36,6 @@ def external_secrets_in(namespace: str) -> str:
 
 def stores_in(namespace: str) -> str:
     return f"{GROUP}/namespaces/{namespace}/secretstores"
-
-
-# -- syntax
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a",
-        "!a",
-        "! a",
-        "a=b",
-        "a==b",
-        "a!=b",
-        "a = b , c != d",
-        "a=",
-        "a!=",
-        "vaultsync=on,env!=prod",
-        "env in (dev)",
-        "env in (dev, test),!x",
-        "env notin(dev,test)",
-        "env in (,a)",
-        "example.com/some_Label.x=On-1",
-        "in in (in)",
-        " a ",
-        "x" * 63 + "=" + "y" * 63,
-        ("a" * 62 + ".") * 4 + "b/c",
-    ],
-)
-def test_what_is_a_label_selector(text: str) -> None:
-    assert is_label_selector(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        " ",
-        ",",
-        "a,",
-        ",a",
-        "a,,b",
-        "a b",
-        "a=b c",
-        "a===b",
-        "a=!b",
-        "!a=b",
-        "=b",
-        "!",
-        "a>1",
-        "a in",
-        "a in b",
-        "a in (b",
-        "a in b)",
-        "ain(b)",
-        "a of (b)",
-        "a in ((b))",
-        "-a=b",
-        "a=b-",
-        "a=b/c",
-        "a=ü",
-        "/a",
-        "a/",
-        "a/b/c",
-        "A.b/c",
-        "a..b/c",
-        "a=b\n\x00",
-        "a&watch=true",
-        "x" * 64,
-        "a=" + "y" * 64,
-        ("a" * 62 + ".") * 4 + "bb/c",
-        "a" * 100_000 + "!",
-    ],
-)
-def test_what_is_no_label_selector(text: str) -> None:
-    assert not is_label_selector(text)
-
-
-@pytest.mark.parametrize(
-    ("name", "good"),
-    [("a", True), ("team-1", True), ("9", True), ("x" * 63, True), ("x" * 64, False)]
-    + [(name, False) for name in ("", "-a", "a-", "A", "a.b", "a/b", "a b", "*", "..", "a\n")],
-)
-def test_what_a_namespace_can_be_called(name: str, good: bool) -> None:
-    assert is_namespace(name) is good
-
-
-# -- settings
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """With all that must be set."""
-    for name in [name for name in os.environ if name.startswith(("VAULT", "KUBE"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:8200")
-    monkeypatch.setenv("VAULT_TOKEN", "t0ken")
-    return monkeypatch
-
-
-def test_everything_is_selected_by_default(environment: pytest.MonkeyPatch) -> None:
-    for name in ("NAMESPACES", "NAMESPACE_SELECTOR", "SELECTOR"):
-        environment.setenv(f"VAULTSYNC_{name}", "")
-    found = Settings()
-    assert (found.namespaces, found.namespace_selector, found.selector) == ((), "", "")
-    assert Selection().takes_every_namespace
-
-
-def test_what_is_selected_is_taken_from_the_environment(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("VAULTSYNC_NAMESPACES", "shop, shop-test,,shop")
-    environment.setenv("VAULTSYNC_NAMESPACE_SELECTOR", "vaultsync=on,env!=prod")
-    environment.setenv("VAULTSYNC_SELECTOR", "tier in (web, api)")
-    found = Settings()
-    assert found.namespaces == ("shop", "shop-test")
-    assert (found.namespace_selector, found.selector) == ("vaultsync=on,env!=prod", "tier in (web, api)")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "right"),
-    [("NAMESPACES", value, "names of namespaces, such as shop,shop-test") for value in ("hunter2_", "a,hunter2.b", ",")]
-    + [("NAMESPACE_SELECTOR", "=hunter2", ""), ("NAMESPACE_SELECTOR", " ", ""), ("SELECTOR", "hunter2 on", "")],
-)
-def test_a_wrong_selection_is_one_line_and_exit_2(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, right: str
-) -> None:
-    environment.setenv(f"VAULTSYNC_{name}", value)
-    assert command_line(["run"]) == 2
-    right = right or "a label selector such as vaultsync=on,env!=prod"
-    assert capsys.readouterr().err == f"vaultsync: VAULTSYNC_{name} must be {right}\n"
-
-
-# -- watches
 
 
 class Cluster:

@@ -71,6 +71,9 @@ class InformerManager:
         handler: of changes.
         once: list without watching; any failure ends the task group.
         silence: seconds, as for `Informer`.
+
+    Attributes:
+        handler: of the changes from now on; a new term of leadership replaces it.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class InformerManager:
         self._client = client
         self._group = f"/apis/{GROUP}/{version}"
         self._selection = selection
-        self._handler = handler
+        self.handler = handler
         self._once = once
         self._silence = silence
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
@@ -134,7 +137,7 @@ class InformerManager:
         self._start(NAMESPACES, name, "Namespace", parse_namespace, changed, removed, query)
 
     def _namespace_changed(self, namespace: Namespace) -> None:
-        self._handler.namespace_changed(namespace)
+        self.handler.namespace_changed(namespace)
         if self._selection.takes_every_namespace or (EXTERNAL_SECRETS, namespace.name) in self._running:
             return
         logger.info("watching a namespace", namespace=namespace.name)
@@ -145,17 +148,31 @@ class InformerManager:
             logger.info("a namespace is no longer watched: it is deleted or not selected", namespace=namespace.name)
             for resource in (EXTERNAL_SECRETS, STORES):
                 self._stop(resource, namespace.name)
-        self._handler.namespace_removed(namespace)
+        self.handler.namespace_removed(namespace)
 
     def _start_inside(self, namespace: str) -> None:
         self._start_stores(STORES, "SecretStore", namespace)
         query = {"labelSelector": self._selection.labels} if self._selection.labels else {}
-        changed, removed = self._handler.external_secret_changed, self._handler.external_secret_removed
-        self._start(EXTERNAL_SECRETS, namespace, "ExternalSecret", parse_external_secret, changed, removed, query)
+        self._start(
+            EXTERNAL_SECRETS,
+            namespace,
+            "ExternalSecret",
+            parse_external_secret,
+            lambda changed: self.handler.external_secret_changed(changed),
+            lambda removed: self.handler.external_secret_removed(removed),
+            query,
+        )
 
     def _start_stores(self, resource: str, kind: str, namespace: str) -> None:
-        changed, removed = self._handler.store_changed, self._handler.store_removed
-        self._start(resource, namespace, kind, parse_store, changed, removed, {})
+        self._start(
+            resource,
+            namespace,
+            kind,
+            parse_store,
+            lambda changed: self.handler.store_changed(changed),
+            lambda removed: self.handler.store_removed(removed),
+            {},
+        )
 
     def _start(
         self,
@@ -171,7 +188,7 @@ class InformerManager:
         path = "/api/v1/namespaces" if resource == NAMESPACES else f"{self._group}/{place}"
         name = attrgetter("name")
         informer = Informer(self._client, path, kind, parse, name, changed, removed, self._silence, query)
-        work = informer.list_once() if self._once else informer.run(self._handler.kube_is_back)
+        work = informer.list_once() if self._once else informer.run(lambda: self.handler.kube_is_back())
         self._running[resource, namespace] = (informer, self._tasks.create_task(work))
 
     def _stop(self, resource: str, namespace: str) -> None:

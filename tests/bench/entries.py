@@ -116,7 +116,8 @@ async def _receive(address: str) -> None:
 
     verified = asyncio.Event()
     metrics = Metrics()
-    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, lambda _: verified.set(), lambda _: None, metrics)
+    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, metrics)
+    audit.on_gap = lambda _: verified.set()
     await audit.start()
     running = asyncio.create_task(audit.run())
     await verified.wait()

@@ -19,7 +19,7 @@ TALK = Path(__file__).with_name("talk.sh")
 LISTENS = {
     "audit": "listening for Vault's audit device",
     "events": "subscribed to Vault's event stream",
-    "poll": "changes in Vault are told by",
+    "poll": "changes in Vault are reported by",
 }
 """What vaultsync's log says once it does."""
 SPY_SECONDS = 15.0

@@ -336,7 +336,8 @@ class Vault:
 
         async def probe() -> set[tuple[VaultPath, str]]:
             arrived: asyncio.Queue[VaultEvent] = asyncio.Queue()
-            stream = EventStream(self.login(token), lambda: None, arrived.put_nowait, Metrics())
+            stream = EventStream(self.login(token), Metrics())
+            stream.on_event = arrived.put_nowait
             running = asyncio.create_task(stream.run())
             expected = {(VaultPath("", "anything"), "no stream at all")}
             try:

@@ -159,7 +159,7 @@ def test_no_redirect_leaves_tls_even_to_a_configured_address(
 
 
 async def reason_of_no_stream(access: VaultAccess) -> str:
-    stream = EventStream(Login(access, BY_TOKEN), lambda: None, lambda _: None, Metrics())
+    stream = EventStream(Login(access, BY_TOKEN), Metrics())
     changed = asyncio.Event()
     stream.on_change = changed.set
     task = asyncio.create_task(stream.run())

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.unit.build import Anything, audit_line, canary_line, run, sample
+from tests.unit.build import Anything, audit_line, canary_line, run, run_ahead, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
@@ -57,11 +57,11 @@ class Receiving:
             interval,
             self._ask,
             self._knows,
-            self.gaps.append,
-            self.events.append,
             self.metrics,
             is_only=is_only,
         )
+        self.audit.on_gap = self.gaps.append
+        self.audit.on_event = self.events.append
         self.audit.on_change = lambda: self.connected.append(self.audit.is_connected)
 
     async def _ask(self, path: str) -> None:
@@ -139,11 +139,14 @@ def receiving(
     test: Callable[[Receiving], Awaitable[None]], *, interval: float = 300.0, is_only: bool = False, **access: Anything
 ) -> None:
     """Run a test with an Audit that listens on TCP unless told otherwise."""
+    given = {"listen": f"tcp:127.0.0.1:{unused_port()}", **access}
 
     async def main() -> None:
-        given = {"listen": f"tcp:127.0.0.1:{unused_port()}", **access}
         made = Receiving(AuditAccess(**given), interval, is_only=is_only)
         async with made.running():
             await test(made)
 
-    run(main(), 30)
+    if given["listen"].startswith("udp:"):  # which has a thread of its own
+        run(main(), 30)
+    else:
+        run_ahead(main())

@@ -8,14 +8,13 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from vaultsync.config.proxy import environment_proxy
 from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     KubeConflict,
@@ -88,12 +87,6 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
         await load_kube_config(client_configuration=configuration)
-
-
-def environment_proxy(address: str) -> str | None:
-    """The proxy of the environment for an address, None if there is none or NO_PROXY excludes it."""
-    url = urlsplit(address)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 class KubeClient:

@@ -19,7 +19,7 @@ from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.source_selector import Sources
+from vaultsync.vault.source_selector import SourceSelector
 from vaultsync.vault.stream import EventStream
 
 WATCHED: Final = "watched"
@@ -45,7 +45,7 @@ class Status:
     login: Login
     stream: EventStream
     audit: Audit
-    sources: Sources
+    sources: SourceSelector
     watches: InformerManager | None = None
     unserved: str = LISTING
     is_leading: Callable[[], bool] = lambda: True
@@ -110,7 +110,7 @@ class Status:
         """Why Vault does not answer, "" if it does. At rest there are no requests, and the stream alone tells."""
         if self.stream.is_connected:
             return ""
-        return self.vault.trouble or ("no answer" if self.stream.is_unanswered else "")
+        return self.vault.outage or ("no answer" if self.stream.is_unanswered else "")
 
     def _lost(self) -> dict[str, list[Result]]:
         return self.watches.trouble() if self.watches else {resource: [] for resource in RESOURCES}

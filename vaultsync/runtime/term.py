@@ -23,7 +23,6 @@ from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import Ledger
 from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.core.backoff import backoff
-from vaultsync.core.events import VaultEvent
 from vaultsync.core.fence import Fence
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
@@ -39,7 +38,7 @@ from vaultsync.vault.audit import Audit
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Sources
+from vaultsync.vault.source_selector import SourceSelector
 from vaultsync.vault.stream import EventStream
 
 LISTEN_AGAIN_SECONDS: Final = 5.0
@@ -98,24 +97,20 @@ class Term:
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed, metrics)
-        self._vault.on_own_write.append(self._stream.wrote)
+        self._stream = EventStream(self._login, metrics)
         self._audit = Audit(
             settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
-            self._audit_gap,
-            self._audited,
             metrics,
             is_only=settings.source is ChangeSource.AUDIT,
         )
-        self._audit.on_mounts = self.controller.mounts_changed
-        self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         self._listens = self._is_drained = False
         self._running_sources: asyncio.Task[None] | None = None
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
-        self._sources = Sources(settings.source, self._stream, self._audit, poller)
+        self._sources = SourceSelector(settings.source, self._stream, self._audit, poller, self.controller)
+        self._vault.on_own_write.append(self._sources.wrote)
         self.status = Status(
             index=index,
             ledger=ledger,
@@ -233,13 +228,6 @@ class Term:
             await asyncio.sleep(wait)
         if label is not None and self.fence is not None:
             label.lead(self.fence, previous_holder)
-
-    def _audit_gap(self, more_may_be_missed: bool) -> None:
-        self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
-
-    def _audited(self, event: VaultEvent) -> None:
-        if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice
-            self.controller.vault_changed(event)
 
 
 def spare_collection(*, anew: bool) -> None:

@@ -4,7 +4,6 @@ No method reads a secret's value: the names of keys come from KV v2's `subkeys/`
 `create` and `rotate` send values, which are never part of an exception, a log line or a return value.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from vaultsync.core.untrusted import mapping
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
-from vaultsync.vault.clock import ServerClock
+from vaultsync.vault.clock import ServerClock, loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import Mounts
 from vaultsync.vault.rate_limiter import Scope
@@ -42,9 +41,11 @@ class VaultClient:
     """Read states, list and write in KV v1 and v2.
 
     Every method that sends requests raises a VaultFailure whose class names its scope, or VaultDenied, VaultRejected
-    or VaultThrottled, with Vault's own message. `create` and `rotate` also raise WriteConflict, and NotLeading where
-    the fence is closed. A write that was sent before and arrives late does no harm: check-and-set refuses it if
-    another replica has written meanwhile.
+    or VaultThrottled, with Vault's own message. Writes also raise NotLeading where the fence is closed. A write that
+    was sent before and arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+
+    The methods take a secret (`path`), the KV version that the store of its readers names (`kv`), used if the token may
+    not read the mount, and a Vault namespace (`namespace`).
 
     Args:
         login: has the token.
@@ -71,9 +72,9 @@ class VaultClient:
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why Vault as a whole is unavailable, "" if it is available; names no path."""
-        return self._requester.failures.trouble
+        return self._requester.failures.outage
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""
@@ -99,12 +100,7 @@ class VaultClient:
     # -- KV
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """Read the state of a path: one request once the mount is known.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names, used if the token may not read the mount.
-        """
+        """Read the state of a path: one request once the mount is known."""
         return await self._requester.run(lambda: self._look(path, kv), _scope(path), path)
 
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
@@ -117,29 +113,18 @@ class VaultClient:
 
         Returns:
             The state after the write.
+
+        Raises:
+            WriteConflict: another writer has changed the secret.
         """
         return await self._write(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        """Replace values of the live version (KV v2) in a next version, which keeps the other keys.
-
-        Args:
-            path: the secret.
-            state: of `look`; its version is the check-and-set parameter.
-            values: of keys that vaultsync has generated.
-
-        Returns:
-            The state after the write.
-        """
+        """Replace values of the live version (KV v2) in a next version, which keeps the other keys; see `create`."""
         return await self._write(path, state, values)
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
-        """Merge into a secret's custom metadata (KV v2).
-
-        Args:
-            path: the secret.
-            custom_metadata: None removes a key.
-        """
+        """Merge into a secret's custom metadata (KV v2); the value None removes a key."""
 
         def send(mount: Mount) -> None:
             where = kv_api.v2_api_path(mount, "metadata", path)
@@ -199,12 +184,7 @@ class VaultClient:
         return found
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        """The names of the secrets in a path's folder, in one LIST.
-
-        Args:
-            path: the secret.
-            kv: as for `look`.
-        """
+        """The names of the secrets in a path's folder, in one LIST."""
         return await self._requester.run(
             lambda: frozenset(self._mounts.use(path, kv, partial(self._list_folder, path))),
             _scope(path),
@@ -212,12 +192,7 @@ class VaultClient:
         )
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
-        """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
-
-        Args:
-            path: the secret.
-            version: its number; a later one is not affected.
-        """
+        """Soft-delete one version (KV v2), which can be undeleted. The controller may not, and never calls it."""
 
         def send() -> None:
             mount = self._mounts.find_fresh(path, 2)  # in a KV v1 mount this request would create a secret
@@ -240,10 +215,6 @@ class VaultClient:
         """Generate a password by a password policy of Vault.
 
         https://developer.hashicorp.com/vault/api-docs/system/policies-password#generate-password-from-password-policy
-
-        Args:
-            policy: its name.
-            namespace: the Vault namespace of the policy.
         """
         path = f"sys/policies/password/{policy}/generate"
 
@@ -256,11 +227,7 @@ class VaultClient:
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
 
     async def read_for_audit(self, path: str) -> None:
-        """Send a read in the token's own Vault namespace, so that Vault's audit devices report it.
-
-        Args:
-            path: of Vault's API, without /v1/.
-        """
+        """Read a path of the API in the token's own Vault namespace, so that Vault's audit devices report it."""
         await self._request("get", path, self._login.access.namespace)
 
     async def health(self) -> Health:
@@ -276,21 +243,12 @@ class VaultClient:
         return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
-        """The token's capabilities (sys/capabilities-self), by path.
-
-        Args:
-            paths: of Vault's API, without /v1/.
-            namespace: the Vault namespace of the paths.
-        """
+        """The token's capabilities (sys/capabilities-self) on paths of the API, without /v1/."""
         data = await self._request("post", CAPABILITIES, namespace, {"paths": list(paths)})
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
-        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that.
-
-        Args:
-            namespace: the token's Vault namespace.
-        """
+        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that."""
         return await self._request("get", SYS_AUDIT, namespace)
 
     async def _request(
@@ -382,7 +340,7 @@ class VaultClient:
     # -- on the loop
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        sent = asyncio.get_running_loop().time()
+        sent = loop_time()
         with self._writes.awaited():
             call = partial(self._send_write, path, state, values)
             after, request_id = await self._requester.run(call, _scope(path), path, is_next=True)

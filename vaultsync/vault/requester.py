@@ -4,7 +4,6 @@ Every failure leaves this module as a typed error with its scope. It knows no pa
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -23,11 +22,12 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.paths import unsendable_reason
 from vaultsync.vault import transport
-from vaultsync.vault.failures import Failures
+from vaultsync.vault.clock import loop_time
+from vaultsync.vault.failures import FailureClassifier
 from vaultsync.vault.login import Login
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
-from vaultsync.vault.responses import content, counted
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.responses import content, execute
+from vaultsync.vault.transport import Response
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Requester:
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
-        failures: find the scope of a failed request.
+        failures: finds the scope of failed requests.
     """
 
     def __init__(self, login: Login, count_request: CountRequest, *, waits: bool) -> None:
@@ -57,10 +57,10 @@ class Requester:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._idle: asyncio.TimerHandle | None = None
-        self._limiter = RateLimiter(time.monotonic)
+        self._limiter = RateLimiter(loop_time)
         self._free = asyncio.Semaphore(THREADS)
         self._count_request = count_request
-        self.failures = Failures(login.access, count_request, login.redirects)
+        self.failures = FailureClassifier(login.access, count_request, login.redirects)
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""
@@ -136,7 +136,7 @@ class Requester:
             missing_ok: return the body of a 404.
 
         Raises:
-            VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: as responses.content.
+            VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: see responses.content.
             RequestImpossible: the path or namespace cannot be sent.
         """
         if reason := unsendable_reason(namespace, path):
@@ -150,15 +150,15 @@ class Requester:
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request without the token, and return the response whatever its status."""
 
-        def send() -> Answer:  # quotes here: counted() translates the error of a path that can't be encoded
+        def send() -> Response:  # quotes here: execute() translates the error of a path that can't be encoded
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return counted(send, self._login.access.address, method.upper(), self._count_request)
+        return execute(send, self._login.access.address, method.upper(), self._count_request)
 
     def _token(self) -> SecretStr:
         if self._login.token is None:
@@ -187,7 +187,7 @@ class Requester:
             raise
         except VaultUnavailable as error:
             failure = error
-        raise await self.failures.scoped(failure, scope[0])
+        raise await self.failures.classify(failure, scope[0])
 
     async def _with_current_token(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         token = self._token()

@@ -125,12 +125,12 @@ def test_vault_and_the_source_are_told_of_and_never_needed(kubeconfig: str) -> N
     async def test(status: Status, watches: InformerManager) -> None:
         assert told(status)["vault"] == Part("vault", "answers")
         assert told(status)["source"] == Part("source", "not chosen yet", is_well=False)
-        status.vault._requester.failures.trouble = "it returns 503"
+        status.vault._requester.failures.outage = "it returns 503"
         assert told(status)["vault"] == Part("vault", "it returns 503; waiting for it", is_well=False)
         assert gauge(status, "vault_reachable") == 0
-        status.vault._requester.failures.trouble, status.stream.is_unanswered = "", True
+        status.vault._requester.failures.outage, status.stream.is_unanswered = "", True
         assert told(status)["vault"] == Part("vault", "no answer; waiting for it", is_well=False)
-        status.vault._requester.failures.trouble, status.stream.is_connected = "it returns 503", True
+        status.vault._requester.failures.outage, status.stream.is_connected = "it returns 503", True
         assert told(status)["vault"].is_well
         for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
             status.sources._current = source
@@ -148,7 +148,7 @@ def test_an_audit_device_that_does_not_deliver_is_told_whatever_the_source_is(ku
         assert gauge(status, "audit_configured") == 1
         status.sources._current, status.stream.is_connected = ChangeSource.EVENTS, True
         assert told(status)["audit"] == Part("audit", "whether the audit device delivers is not known yet")
-        status.audit._was_silent = True
+        status.audit._is_silence_logged = True
         says = "the audit device does not deliver"
         assert told(status)["audit"] == Part("audit", f"{says}; deletions are noticed late", is_well=False)
         assert told(status)["source"].is_well

@@ -63,7 +63,7 @@ def unlisted(*_: object) -> Anything:
 
 
 def only_started(access: AuditAccess) -> Audit:
-    return Audit(access, 300.0, unlisted, unlisted, unlisted, unlisted, Metrics())
+    return Audit(access, 300.0, unlisted, unlisted, Metrics())
 
 
 # -- entries
@@ -301,10 +301,11 @@ def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str) -> None:
         await eventually(lambda: made.asked)
         await asyncio.sleep(1.1)  # one canary was just sent
         device = await made.device()
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
-        assert time.monotonic() - began < 0.5
+        assert loop.time() - began < 0.5
         assert (made.connected, made.gaps) == ([True], [False])
         assert made.count("canaries_total", result="delivered") >= 0
         assert any("audit device is connected" in line for line in lines)

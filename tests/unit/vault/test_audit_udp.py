@@ -15,8 +15,8 @@ from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import is_within
 from vaultsync.config.audit_address import AuditAddress, Transport
 from vaultsync.vault import audit_udp
-from vaultsync.vault.audit_hints import LimitedLog
 from vaultsync.vault.audit_udp import KEPT, KEPT_UNVERIFIED, Batch, Peer, UdpReceiver
+from vaultsync.vault.limited_log import LimitedLog
 
 WRITE = audit_line("update", "secret/data/a") + b"\n"
 

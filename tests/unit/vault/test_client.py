@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run
+from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core.callbacks import CountRequest, ignore
@@ -64,7 +64,7 @@ def with_client(
             finally:
                 await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -93,7 +93,7 @@ def test_requests_are_counted() -> None:
         for _ in said:
             with suppress(VaultsyncError):
                 await client.look(A, 2)
-            assert client.trouble == "", "Vault itself works"
+            assert client.outage == "", "Vault itself works"
         assert (
             counted
             == {
@@ -118,10 +118,10 @@ def test_no_answer_is_counted_as_none() -> None:
         with pytest.raises(VaultUnavailable):
             await client.look(A, 2)
         assert counted == {("GET", 0): 2}  # and sys/health
-        assert client.trouble == "no answer"
+        assert client.outage == "no answer"
         await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 SUBKEYS = {
@@ -346,7 +346,7 @@ def test_a_v1_path_exists_if_its_folder_lists_it() -> None:
             assert not (await client.look(path("kv1/b"), 1)).exists
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_the_names_beside_a_path_are_one_list() -> None:
@@ -361,7 +361,7 @@ def test_the_names_beside_a_path_are_one_list() -> None:
             assert await client.siblings(path("secret/data/none/b"), 2) == set()
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_read_for_the_audit_devices_is_in_the_tokens_own_namespace() -> None:
@@ -377,7 +377,7 @@ def test_a_read_for_the_audit_devices_is_in_the_tokens_own_namespace() -> None:
             await client.read_for_audit("sys/internal/ui/mounts/sys/vaultsync-canary/abc")
             await client.close()
 
-    run(main())
+    run_ahead(main())
     assert seen == [("/v1/sys/internal/ui/mounts/sys/vaultsync-canary/abc", "team-a")]
 
 
@@ -503,7 +503,7 @@ def test_a_listing_goes_through_all_folders() -> None:
             assert await client.find(FindPrefix("", "secret/data/none/", 2)) == set()
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_listing_asks_before_each_folder_and_can_be_ended() -> None:
@@ -523,7 +523,7 @@ def test_a_listing_asks_before_each_folder_and_can_be_ended() -> None:
             assert left == -1
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_listing_that_is_too_long_is_told_once() -> None:
@@ -536,7 +536,7 @@ def test_a_listing_that_is_too_long_is_told_once() -> None:
             await client.close()
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
     assert len(lines) == 1
 
 
@@ -570,7 +570,7 @@ def test_a_refused_connection_holds_no_value() -> None:
         assert "refused" in held
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_silent_vault_times_out_and_holds_no_value() -> None:
@@ -585,7 +585,7 @@ def test_a_silent_vault_times_out_and_holds_no_value() -> None:
             assert VALUE not in held
             await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b""])
@@ -603,7 +603,7 @@ def test_a_broken_answer_is_no_answer(said: bytes) -> None:
                 await client.look(A, 2)
             await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("token", ["t0ken\n", " t0ken", "t0ken\r\nX: y", "t0kenü\u2028"])
@@ -615,7 +615,7 @@ def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> Non
         assert "t0ken" not in str(caught.value)
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_missing_ca_file_is_an_error_of_ours() -> None:
@@ -626,7 +626,7 @@ def test_a_missing_ca_file_is_an_error_of_ours() -> None:
             await client.look(A, 2)
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_state_of_a_v2_mount_is_of_that_mount() -> None:

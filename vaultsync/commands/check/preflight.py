@@ -12,7 +12,6 @@ from vaultsync.commands.check.report import RETRY, Check, CheckReport, CheckResu
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
 from vaultsync.config.settings import Settings
-from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.kube.client import KubeClient
@@ -79,7 +78,7 @@ class _Preflight:
         token, version = self._report.token, self._report.version
         if token is None:
             return Check.SOURCE.not_asked(Check.LOGIN)
-        stream = EventStream(self._login, ignore, ignore, Metrics())
+        stream = EventStream(self._login, Metrics())
         return await probe_source(self._settings, self._login, stream, version, self._policy.fix(token))
 
     def _stores(self) -> CheckResult:

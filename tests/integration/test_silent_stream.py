@@ -13,9 +13,9 @@ from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 from tests.testbed.vaultsync import Metrics, VaultsyncProcess
 
-DEAF = "Vault's event stream is deaf"
+SILENT = "Vault's event stream is silent"
 WITHIN = 5.0
-"""Seconds after which an own write that has not appeared shows a deaf stream."""
+"""Seconds after which an own write that has not appeared shows a silent stream."""
 SLACK = 3.0
 """Seconds for what comes before and after that: the seed, and the new subscription."""
 
@@ -45,17 +45,17 @@ def started(
     return process
 
 
-def made_deaf(place: Place, proxy: FrameProxy, process: VaultsyncProcess) -> None:
+def made_silent(place: Place, proxy: FrameProxy, process: VaultsyncProcess) -> None:
     """The proxy drops frames, somebody writes, vaultsync seeds; within seconds it notices."""
     before = Metrics(process)
     assert (before("stream_deaf_total"), before("stream_connected"), proxy.subscriptions) == (0, 1, 1)
     proxy.drops = True
-    place.put("other", password="while deaf")
+    place.put("other", password="while silent")
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for_secret("app")
-    place.wait_for(lambda: DEAF in process.output(), WITHIN + SLACK, "a line in the log")
+    place.wait_for(lambda: SILENT in process.output(), WITHIN + SLACK, "a line in the log")
     place.wait_for(lambda: proxy.subscriptions == 2, SLACK, "another subscription")
-    place.wait_for_secret("other", SLACK, p="while deaf")
+    place.wait_for_secret("other", SLACK, p="while silent")
     now = Metrics(process)
     assert (now("stream_deaf_total"), now("stream_connected")) == (1, 0)
     assert now("resyncs_total") > before("resyncs_total")
@@ -66,12 +66,12 @@ def test_the_next_source_takes_over_until_events_arrive_again(
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy, next_source: str
 ) -> None:
     process = started(place, vaultsync, proxy, "auto", audit=next_source == "audit")
-    made_deaf(place, proxy, process)
+    made_silent(place, proxy, process)
     place.wait_for(lambda: sources(process) == ["events", next_source], SLACK, next_source)
     for number in range(2):
-        place.put("other", password=f"still deaf {number}")
-        place.wait_for_secret("other", p=f"still deaf {number}")
-    assert process.output().count(DEAF) == 1
+        place.put("other", password=f"still silent {number}")
+        place.wait_for_secret("other", p=f"still silent {number}")
+    assert process.output().count(SILENT) == 1
     assert proxy.subscriptions == 2
     proxy.drops = False
     place.put("other", password="told")
@@ -90,7 +90,7 @@ def test_where_the_stream_is_the_only_source_that_is_told_and_everything_is_look
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy
 ) -> None:
     process = started(place, vaultsync, proxy, "events", audit=False)
-    made_deaf(place, proxy, process)
+    made_silent(place, proxy, process)
     assert "[-] source: events, which is not connected\n" in process.health.text("/readyz")
     assert sources(process) == ["events"]
     proxy.drops = False
@@ -99,22 +99,22 @@ def test_where_the_stream_is_the_only_source_that_is_told_and_everything_is_look
     assert "[+] source: events\n" in process.health.text("/readyz")
 
 
-def test_deafness_that_repeats_is_not_looked_for_at_each_heal(
+def test_silence_that_repeats_is_not_looked_for_at_each_heal(
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy
 ) -> None:
     process = started(place, vaultsync, proxy, "auto", audit=False)
-    made_deaf(place, proxy, process)
+    made_silent(place, proxy, process)
     for number in range(30):
         name = f"more-{number}"
         place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
         place.wait_for_secret(name)
         time.sleep(1)
     # after 5 s of pause and 5 s of waiting again, after 10 s and 5 s a third time, each pause shortened by chance
-    assert 2 <= process.output().count(DEAF) <= 5
-    assert proxy.subscriptions == 1 + process.output().count(DEAF)
+    assert 2 <= process.output().count(SILENT) <= 5
+    assert proxy.subscriptions == 1 + process.output().count(SILENT)
 
 
-def test_a_stream_that_delivers_is_never_taken_for_deaf(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_stream_that_delivers_is_never_taken_for_silent(place: Place, vaultsync: VaultsyncFactory) -> None:
     """Seeds in KV v2 and v1, a patch, a rotation and heals, with a token that is not root's."""
     place.store("old", path="kv1", version="v1")
     process = vaultsync()
@@ -132,4 +132,4 @@ def test_a_stream_that_delivers_is_never_taken_for_deaf(place: Place, vaultsync:
         place.wait_for(lambda name=name, values=values: another(place, name, values))  # type: ignore[misc]
     time.sleep(WITHIN + 2)
     assert Metrics(process)("stream_deaf_total") == 0
-    assert DEAF not in process.output()
+    assert SILENT not in process.output()

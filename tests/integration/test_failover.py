@@ -195,7 +195,7 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
             time.sleep(0.02)
         assert 0 < ended < began
         assert ended - started < 10.5
-        place.wait_for(lambda: "this process stands by: the leadership is lost" in cut_off.output(), PATIENCE)
+        place.wait_for(lambda: "leadership lost: this replica is now a standby" in cut_off.output(), PATIENCE)
         ask(place, "app")
         place.wait_for_secret("app", PATIENCE)
         proxy.heal()

@@ -91,7 +91,7 @@ def test_where_the_stream_is_the_only_source_that_is_told_and_everything_is_look
 ) -> None:
     process = started(place, vaultsync, proxy, "events", audit=False)
     made_silent(place, proxy, process)
-    assert "[-] source: events, which is not connected\n" in process.health.text("/readyz")
+    assert "[-] source: events, not connected\n" in process.health.text("/readyz")
     assert sources(process) == ["events"]
     proxy.drops = False
     place.put("other", password="told")

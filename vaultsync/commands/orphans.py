@@ -14,7 +14,7 @@ from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeDenied
 from vaultsync.core.paths import clean_namespace
-from vaultsync.runtime import logging, parts
+from vaultsync.runtime import factory, logging
 
 QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
 NOT_ALL: Final = "orphans can be found only with the permission to list all ExternalSecrets of the cluster"
@@ -84,7 +84,9 @@ async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        found = OrphanFinder(parts.index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+        found = OrphanFinder(
+            factory.create_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace)
+        )
         try:
             async with list_once(settings, found, Selection()):
                 yield found

@@ -28,7 +28,7 @@ from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
-from vaultsync.runtime import parts
+from vaultsync.runtime import factory
 
 K = TypeVar("K")
 
@@ -261,7 +261,7 @@ async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Ex
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        planner = DryRunPlanner(parts.index(settings), vault, settings.seedable_paths, settings.seed)
+        planner = DryRunPlanner(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
         async with list_once(settings, planner, settings.selection):
             return await planner.explain(only)
 

@@ -14,7 +14,7 @@ from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.kube.discovery import NOT_SERVED, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
-from vaultsync.runtime import parts
+from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
 
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
@@ -86,7 +86,7 @@ async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
     Raises:
         SnapshotFailed: the login fails, or a request of the context does.
     """
-    login = parts.login(settings)
+    login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
         await login.log_in()

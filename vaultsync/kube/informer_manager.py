@@ -66,6 +66,9 @@ class InformerManager:
         selection: of namespaces and objects.
         handler: of changes.
         once: list without watching; any failure ends the task group.
+
+    Attributes:
+        handler: of the changes from now on; a new term of leadership replaces it.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class InformerManager:
         self._client = client
         self._group = f"/apis/{GROUP}/{version}"
         self._selection = selection
-        self._handler = handler
+        self.handler = handler
         self._once = once
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
         """By resource and namespace ("" for the whole cluster)."""
@@ -139,7 +142,7 @@ class InformerManager:
         )
 
     def _namespace_changed(self, namespace: Namespace) -> None:
-        self._handler.namespace_changed(namespace)
+        self.handler.namespace_changed(namespace)
         if self._selection.takes_every_namespace or (EXTERNAL_SECRETS, namespace.name) in self._running:
             return
         logger.info("watching a namespace", namespace=namespace.name)
@@ -150,7 +153,7 @@ class InformerManager:
             logger.info("a namespace is no longer watched: it is deleted or not selected", namespace=namespace.name)
             for resource in (EXTERNAL_SECRETS, STORES):
                 self._stop(resource, namespace.name)
-        self._handler.namespace_removed(namespace)
+        self.handler.namespace_removed(namespace)
 
     def _start_inside(self, namespace: str) -> None:
         self._start_stores(STORES, "SecretStore", namespace)
@@ -163,8 +166,8 @@ class InformerManager:
                 "ExternalSecret",
                 parse_external_secret,
                 attrgetter("name"),
-                self._handler.external_secret_changed,
-                self._handler.external_secret_removed,
+                lambda changed: self.handler.external_secret_changed(changed),
+                lambda changed: self.handler.external_secret_removed(changed),
                 query={"labelSelector": self._selection.labels} if self._selection.labels else {},
             ),
         )
@@ -176,8 +179,8 @@ class InformerManager:
             kind,
             parse_store,
             attrgetter("name"),
-            self._handler.store_changed,
-            self._handler.store_removed,
+            lambda changed: self.handler.store_changed(changed),
+            lambda changed: self.handler.store_removed(changed),
         )
         self._start(resource, namespace, informer)
 
@@ -185,7 +188,7 @@ class InformerManager:
         return f"{self._group}/namespaces/{namespace}/{resource}" if namespace else f"{self._group}/{resource}"
 
     def _start(self, resource: str, namespace: str, informer: Informer[Any]) -> None:
-        work = informer.list_once() if self._once else informer.run(self._handler.kube_is_back)
+        work = informer.list_once() if self._once else informer.run(lambda: self.handler.kube_is_back())
         task = self._tasks.create_task(work)
         self._running[resource, namespace] = (informer, task)
 

@@ -1,4 +1,4 @@
-"""ops/metrics and what the parts count for it: each figure moves as it should, and no label grows with the cluster."""
+"""runtime/metrics: the list of all metrics, and that the controller counts each event exactly once."""
 
 import asyncio
 import time
@@ -177,7 +177,7 @@ def test_every_metric_is_documented_and_two_of_them_do_not_share_their_values() 
 
 
 @given(st.integers(0, 10_000))
-def test_status_codes_become_few_labels(status: int) -> None:
+def test_the_number_of_status_labels_is_bounded(status: int) -> None:
     assert status_label(status) in {"none", "other", *map(str, STATUS_CODES)}
     assert (status_label(status) == "none") == (status == 0)
 
@@ -210,7 +210,7 @@ ERRORS: list[tuple[VaultsyncError, Result]] = [
 
 
 @pytest.mark.parametrize(("error", "result"), ERRORS, ids=lambda value: type(value).__name__)
-def test_passes_are_counted_by_how_they_end(error: VaultsyncError, result: Result) -> None:
+def test_passes_are_counted_by_result(error: VaultsyncError, result: Result) -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.errors[A] = [error]
@@ -250,7 +250,7 @@ def test_a_patch_that_fails_is_no_force_sync(error: VaultsyncError, result: Resu
     run(test())
 
 
-def test_a_bug_is_counted_as_one() -> None:
+def test_an_unexpected_error_is_counted_as_failed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.before_create = lambda: 1 // 0  # type: ignore[assignment]
@@ -262,7 +262,7 @@ def test_a_bug_is_counted_as_one() -> None:
     run(test())
 
 
-def test_every_error_is_counted_as_something_that_has_a_name() -> None:
+def test_every_error_has_a_result_of_its_own() -> None:
     def below(kind: type[VaultsyncError]) -> list[type[VaultsyncError]]:
         return [kind, *(deeper for one in kind.__subclasses__() for deeper in below(one))]
 
@@ -279,7 +279,7 @@ def test_a_resync_is_counted() -> None:
     run(test())
 
 
-def test_the_oldest_waiting_key_tells_its_age() -> None:
+def test_the_age_of_the_oldest_waiting_key_is_known() -> None:
     async def test() -> None:
         engine = Engine()
         assert (engine.controller.backlog(), engine.controller.oldest()) == (0, 0.0)
@@ -295,7 +295,7 @@ def test_the_oldest_waiting_key_tells_its_age() -> None:
     run(test())
 
 
-# -- what is made
+# -- writes to Vault
 
 
 def made(engine: Engine) -> dict[str, float]:
@@ -303,7 +303,7 @@ def made(engine: Engine) -> dict[str, float]:
     return {name: n for name in ("seeds", "recreations", "rotations") if (n := engine.count(f"{name}_total"))}
 
 
-def test_what_is_made_is_counted_by_why() -> None:
+def test_writes_are_counted_by_reason() -> None:
     async def test() -> None:
         engine = Engine()
         asked = external_secret("a", annotations=SEED)
@@ -339,7 +339,7 @@ def refusals(engine: Engine) -> dict[str, float]:
     return {str(reason): n for reason in Refusal if (n := engine.count("refusals_total", reason=reason))}
 
 
-def test_a_refusal_is_counted_when_it_is_told_and_the_blocked_as_long_as_it_stands() -> None:
+def test_a_refusal_is_counted_when_it_is_reported_and_as_blocked_while_it_persists() -> None:
     async def test() -> None:
         engine = Engine()
         asked = external_secret("a", annotations=SEED)
@@ -382,7 +382,7 @@ def test_every_refusal_has_its_reason(
     run(test())
 
 
-def test_who_waits_for_the_budget_is_blocked_until_its_turn_comes() -> None:
+def test_an_external_secret_that_waits_for_the_budget_is_blocked_until_its_path_is_created() -> None:
     async def test() -> None:
         engine = Engine(budget=1)
         await engine.passes(external_secret("a", annotations=SEED))
@@ -397,7 +397,7 @@ def test_who_waits_for_the_budget_is_blocked_until_its_turn_comes() -> None:
     run(test())
 
 
-def test_of_several_refusals_the_gravest_counts_and_whoever_is_gone_is_not_counted() -> None:
+def test_the_most_severe_refusal_is_counted_and_a_deleted_external_secret_is_not() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.errors[A] = [DENIED]
@@ -421,7 +421,7 @@ def heard(engine: Engine) -> float:
     return engine.count("event_to_force_sync_seconds_count")
 
 
-def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
+def test_a_reported_write_is_timed_for_each_reader() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.write(A, password="1")
@@ -445,7 +445,7 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
     run(test())
 
 
-def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None:
+def test_a_write_that_is_reported_while_its_path_waits_for_a_pass_is_timed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.write(A, password="1")
@@ -463,7 +463,7 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
     run(test())
 
 
-def test_a_deletion_that_is_told_is_timed_to_the_force_sync_after_its_healing() -> None:
+def test_a_reported_deletion_is_timed_to_the_force_sync_after_the_re_creation() -> None:
     async def test() -> None:
         engine = Engine()
         async with engine.working():
@@ -511,7 +511,7 @@ def synced(version: str, ready: str = "True") -> dict[str, object]:
     return {"conditions": [{"type": "Ready", "status": ready}], "syncedResourceVersion": version}
 
 
-def test_a_seed_is_timed_until_external_secrets_says_that_it_has_read_it() -> None:
+def test_a_seed_is_timed_until_external_secrets_reports_ready() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
@@ -543,7 +543,7 @@ def test_a_re_creation_is_timed_although_it_was_ready_all_the_time() -> None:
     run(test())
 
 
-def test_who_can_not_get_ready_or_hears_no_force_sync_is_not_waited_for() -> None:
+def test_an_external_secret_that_cannot_get_ready_or_ignores_force_syncs_is_not_timed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.index.put_namespace(namespace("dev-2"))

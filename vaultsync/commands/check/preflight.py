@@ -15,7 +15,7 @@ from vaultsync.config.settings import Settings
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.kube.client import KubeClient
-from vaultsync.runtime import parts
+from vaultsync.runtime import factory
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -29,7 +29,7 @@ async def run_checks(settings: Settings, connect: Callable[[], Awaitable[KubeCli
         settings: of `vaultsync run`.
         connect: returns a read-only client, as kube.client.connect does.
     """
-    login = parts.login(settings)
+    login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
         return await _Preflight(settings, login, vault).run(connect)
@@ -44,7 +44,7 @@ class _Preflight:
         self._login = login
         self._vault = vault
         self._report = CheckReport()
-        self._index = parts.index(settings)
+        self._index = factory.create_index(settings)
         self._planner = DryRunPlanner(self._index, vault, settings.seedable_paths, settings.seed)
         self._kubernetes = KubernetesChecks(settings, self._report, self._planner)
         self._mounts = MountsInUse(settings, vault, self._index)

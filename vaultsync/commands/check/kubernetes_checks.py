@@ -49,13 +49,13 @@ class KubernetesChecks:
     """Fill the report's `user` and `listing_needs`, and list the selected objects.
 
     Attributes:
-        listener: gets the objects.
+        handler: gets the objects.
         listing_error: why the listing failed although it is permitted, "" if it did not fail.
     """
 
     settings: Settings
     report: CheckReport
-    listener: EventHandler
+    handler: EventHandler
     listing_error: str = ""
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> None:
@@ -113,8 +113,7 @@ class KubernetesChecks:
         settings, unlistable = self.settings, ""
         by_namespace = not settings.selection.takes_every_namespace
         watched = required_rules(writes=not settings.dry_run, takes_condition=takes_condition)
-        lease = settings.election_lease
-        for rule in (*watched, *leader_rules(lease, labels=settings.labels_leader)):
+        for rule in (*watched, *leader_rules(settings.election_lease, labels=settings.labels_leader)):
             try:
                 denied = await _denied(client, access_reviews(rule, ()))
                 if denied and (names := await self._selected(client, rule)):
@@ -135,17 +134,16 @@ class KubernetesChecks:
             return ()
         if selection.namespaces:
             return selection.namespaces
-        if not (selection.namespace_labels and rule.in_namespaces):
-            return ()
-        with suppress(KubeDenied):
-            return await access.namespaces(client, selection.namespace_labels)
+        if selection.namespace_labels and rule.in_namespaces:
+            with suppress(KubeDenied):
+                return await access.namespaces(client, selection.namespace_labels)
         return ()
 
     async def _list(self, client: KubeClient, version: str) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 selection = self.settings.selection
-                await InformerManager(tasks, client, version, selection, self.listener, once=True).start()
+                await InformerManager(tasks, client, version, selection, self.handler, once=True).start()
         except* VaultsyncError as errors:
             self.report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)
 
@@ -184,10 +182,8 @@ def check_permission(rule: RbacRule, denied: Sequence[AccessReview], user: str, 
     places = sorted({review.namespace or review.name for review in denied} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
     overlay = f"your overlay of {'deploy/namespaced (with your namespaces)' if by_namespace else 'deploy/base'}"
-    own = DEFAULT_ACCOUNT.user
+    own, commands = DEFAULT_ACCOUNT.user, f"the commands that {SETUP} prints"
+    fix = f"run {commands}, or check as {own}, to which {overlay} grants the permissions"
     if user in (own, ""):
-        return Check.PERMISSION.failed(
-            found, f"kubectl apply -k . in {overlay}, or the commands that {SETUP} prints", rule.label
-        )
-    fix = f"run the commands that {SETUP} prints, or check as {own}, to which {overlay} grants the permissions"
+        fix = f"kubectl apply -k . in {overlay}, or {commands}"
     return Check.PERMISSION.failed(found, fix, rule.label)

@@ -20,7 +20,7 @@ async def check_vault_and_login(settings: Settings, vault: VaultClient, login: L
     try:
         health = await vault.health()
     except (VaultUnavailable, RedirectRefused) as error:
-        result = check_unavailable(settings.vault_addr, error)
+        result = vault_unavailable(settings.vault_addr, error)
     else:
         report.version = health.version
         result = check_health(settings.vault_addr, health)
@@ -35,17 +35,17 @@ async def _check_login(auth: AuthConfig, login: Login, report: CheckReport) -> C
     try:
         await login.log_in()
     except NoCredential as error:
-        return check_credential(error, auth)
+        return credential_unreadable(error, auth)
     except VaultsyncError as error:
-        return check_refused_login(error, auth)
+        return login_refused(error, auth)
     try:
         report.token = await login.look_up()
     except VaultsyncError as error:
-        return check_refused_look_up(error, auth)
+        return look_up_refused(error, auth)
     return check_token(report.token, auth)
 
 
-def check_unavailable(address: str, error: VaultsyncError) -> CheckResult:
+def vault_unavailable(address: str, error: VaultsyncError) -> CheckResult:
     """Vault returns no usable response to sys/health."""
     fix = f"set VAULT_ADDR to Vault's address, with http or https as Vault listens, and make {address} reachable"
     if isinstance(error, VaultUntrusted):
@@ -65,7 +65,7 @@ def check_health(address: str, health: Health) -> CheckResult:
     return Check.VAULT.ok(f"{health.version} at {address}, unsealed, {'standby' if health.standby else 'active'}")
 
 
-def check_credential(error: NoCredential, auth: AuthConfig) -> CheckResult:
+def credential_unreadable(error: NoCredential, auth: AuthConfig) -> CheckResult:
     """The credential's file can't be read."""
     if auth.auth is Auth.APPROLE:
         fix = f"write role ID and secret ID into the files that the settings name: {SETUP} prints how"
@@ -77,7 +77,7 @@ def check_credential(error: NoCredential, auth: AuthConfig) -> CheckResult:
     return Check.LOGIN.failed(error, fix)
 
 
-def check_refused_login(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
+def login_refused(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
     """Vault refuses the credential."""
     if auth.auth is Auth.APPROLE:
         fix = (
@@ -92,10 +92,10 @@ def check_refused_login(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
     return Check.LOGIN.failed(error, fix)
 
 
-def check_refused_look_up(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
+def look_up_refused(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
     """The login succeeded, but the token may not look itself up. A token from the settings logs in by that look-up."""
     if not auth.issues:
-        return check_refused_login(error, auth)
+        return login_refused(error, auth)
     fix = f"grant `read` on {LOOK_UP} in the policy of {auth.role_at}: {SETUP} prints it"
     return Check.LOGIN.failed(error, fix)
 

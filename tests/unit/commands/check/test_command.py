@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vaultsync.cli import main
+from vaultsync.commands import console
 
-DEPLOY = Path(__file__).parents[4] / "deploy"
+PROJECT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -55,15 +56,30 @@ def test_wrong_settings_print_no_setup(
         ("jwt", "auth/jwt/role/vaultsync"),
     ],
 )
-def test_without_settings_the_way_that_is_set_is_set_up(auth: str, words: str) -> None:
-    """In a process of its own, which ends without a word to pytest."""
-    env = {"PATH": os.environ["PATH"], "VAULTSYNC_VAULT_AUTH": auth}
+@pytest.mark.usefixtures("nothing_set")
+def test_without_settings_the_way_that_is_set_is_set_up(
+    auth: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(code: int, text: str) -> int:
+        print(text)
+        return code
+
+    monkeypatch.setattr(console, "leave", leave)  # which would end the process
+    monkeypatch.setenv("VAULTSYNC_VAULT_AUTH", auth)
+    assert main(["check", "--print-setup"]) == 0
+    printed = capsys.readouterr().out
+    assert words in printed
+    assert "not-asked" not in printed
+    assert "get service vaultsync-audit" in printed
+    assert ("vault token create" in printed) == (auth in ("", "token"))
+
+
+def test_the_process_ends_with_the_script_on_stdout() -> None:
     command = [sys.executable, "-m", "vaultsync", "check", "--print-setup"]
-    done = subprocess.run(command, env=env, cwd=DEPLOY.parent, text=True, capture_output=True, check=True)
-    assert words in done.stdout
-    assert "not-asked" not in done.stdout
-    assert "get service vaultsync-audit" in done.stdout
-    assert ("vault token create" in done.stdout) == (auth in ("", "token"))
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=env, cwd=PROJECT, text=True, capture_output=True, check=True)
+    assert done.stdout.startswith("# Sets up what vaultsync needs")
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("arguments", [["--print-setup", "-o", "json"], ["everything"], ["-o", "xml"]])

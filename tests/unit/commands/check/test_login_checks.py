@@ -7,11 +7,11 @@ import pytest
 
 from tests.unit.build import V2
 from vaultsync.commands.check.login_checks import (
-    check_credential,
     check_health,
-    check_refused_login,
-    check_refused_look_up,
     check_token,
+    credential_unreadable,
+    login_refused,
+    look_up_refused,
 )
 from vaultsync.commands.check.policy_checks import policy_fix
 from vaultsync.commands.check.report import SETUP, Status
@@ -89,25 +89,27 @@ def test_what_gives_another_token_fits_the_way(way: AuthConfig, words: str) -> N
     assert words in policy_fix([V2], replace(GOOD, policies=("admin",)), way, streams=True)
     if not way.issues:
         assert words in check_token(replace(GOOD, renewable=False), way).fix
-        assert words in check_refused_login(VaultDenied("Vault returned 403"), way).fix
+        assert words in login_refused(VaultDenied("Vault returned 403"), way).fix
     assert way.token_file == "" or "VAULT_TOKEN" not in root.fix
 
 
 @each_way
 def test_who_is_not_let_in_is_told_by_which_way(way: AuthConfig) -> None:
     for line in (
-        check_credential(NoCredential("no such file"), way),
-        check_refused_login(VaultDenied("Vault returned 403"), way),
-        check_refused_look_up(VaultDenied("Vault returned 403"), way),
+        credential_unreadable(NoCredential("no such file"), way),
+        login_refused(VaultDenied("Vault returned 403"), way),
+        look_up_refused(VaultDenied("Vault returned 403"), way),
     ):
         assert line.status is Status.FAILED
         assert SETUP in line.fix
         assert "VAULT_TOKEN" not in line.fix
         assert ("VAULTSYNC_VAULT_JWT_FILE" in line.fix) <= (way.auth is not Auth.APPROLE)
-    assert way.at in check_refused_login(VaultDenied("Vault returned 403"), way).fix
-    assert way.role_at in check_refused_look_up(VaultDenied("Vault returned 403"), way).fix
+    assert way.at in login_refused(VaultDenied("Vault returned 403"), way).fix
+    assert way.role_at in look_up_refused(VaultDenied("Vault returned 403"), way).fix
 
 
 def test_a_token_file_that_can_not_be_read_is_to_be_written() -> None:
-    line = check_credential(NoCredential("/var/token can't be read: No such file"), AuthConfig(token_file="/var/token"))
+    line = credential_unreadable(
+        NoCredential("/var/token can't be read: No such file"), AuthConfig(token_file="/var/token")
+    )
     assert line.fix.startswith("write a token there, such as of vault token create")

@@ -85,7 +85,7 @@ def test_every_case_is_told_as_json(place: Place, mixed: str) -> None:
     assert (new["in_vault"], new["version"], new["problems"]) == ("missing", None, [])
     assert (half["action"], half["version"]) == ("add", 1)
     assert url["action"] != "add"
-    assert "is made together with user" in url["problems"][0]
+    assert "is generated together with user" in url["problems"][0]
     assert "VAULTSYNC_SEED_PATHS" in other["problems"][0]
     assert other["in_vault"] == "missing"
     assert no_mount["problems"][0].startswith("Vault returned 403")

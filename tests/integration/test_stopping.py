@@ -60,7 +60,7 @@ def stopped(process: VaultsyncProcess, *, signals: int = 1) -> float:
 
 def ready(process: VaultsyncProcess) -> VaultsyncProcess:
     process.wait_until_ready(PATIENCE)
-    process.wait_until(lambda: logged(process, "all is looked at") > 0, PATIENCE)
+    process.wait_until(lambda: logged(process, "initial scan complete") > 0, PATIENCE)
     return process
 
 

@@ -18,7 +18,8 @@ from vaultsync.config.settings import Settings
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, VaultReader, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.path_state import Ledger, news
+from vaultsync.controller.path_state import PathStates
+from vaultsync.controller.sync_state import SyncState
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
@@ -134,9 +135,9 @@ class DryRunPlanner(IndexBuilder):
 
     def __init__(self, index: Index, vault: VaultReader, seed_paths: SeedPaths, mode: SeedMode) -> None:
         super().__init__(index)
-        self._ledger = Ledger()
+        self._paths = PathStates()
         self._vault = vault
-        self._evaluator = PathEvaluator(index, self._ledger, vault, seed_paths)
+        self._evaluator = PathEvaluator(index, self._paths, vault, seed_paths)
         self._mode = mode
         self._seen: dict[VaultPath, Evaluation] = {}
         self._found: dict[FindPrefix, set[VaultPath]] = {}
@@ -163,25 +164,27 @@ class DryRunPlanner(IndexBuilder):
 
     async def _list(self, prefix: FindPrefix) -> None:
         try:
-            self._found[prefix] = self._ledger.listed(prefix, await self._vault.find(prefix))
+            self._found[prefix] = self._paths.record_listing(prefix, await self._vault.find(prefix))
         except OF_ONE_PATH as error:
             self._refused[prefix] = str(error)
 
     async def _look(self, path: VaultPath) -> None:
         try:
-            self._seen[path] = await self._evaluator.path(path, self._index.readers(path))
+            readers = self._index.readers(path)
+            state = await self._evaluator.read(path, readers)
         except OF_ONE_PATH as error:
-            self._ledger.unreadable(path)
+            self._paths.record_unreadable(path)
             self._refused[path] = str(error)
         else:
-            self._ledger.observe(path, self._seen[path].state)
+            self._seen[path] = self._evaluator.evaluate(path, state, readers)
+            self._paths.observe(path, state)
 
     def _explanation(self, entry: Entry) -> Explanation:
         choice, problem = self._index.choice(entry)
         why = problem or self._why(entry, choice)
         # KV v1 has no versions: each start refreshes once, which is not a change
-        told = [reading for reading in self._ledger.readings(entry) if reading.told]
-        due = news(self._ledger.synced(entry.object), entry.object.versions, told)
+        durable = [reading for reading in self._paths.readings(entry) if reading.durable]
+        due = SyncState(entry.object.uid).pending_changes(entry.object.versions, durable)
         resolved = {one.field: one for group in entry.references.values() for one in group}
         statuses = [self._reference(entry, ref, resolved.get(ref.field), why, due) for ref in entry.object.refs]
         statuses += [self._find(entry, find, due) for find in entry.object.finds]

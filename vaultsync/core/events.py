@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.core.vault_state import parse_time
 
 MAX_REQUEST_ID: Final = 64
@@ -104,15 +105,14 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
         document = json.loads(frame)
     except (ValueError, RecursionError) as error:
         raise BadFrame("the frame is not JSON") from error
-    data = _mapping(_mapping(document, "frame").get("data"), "data")
-    kind = _text(data.get("event_type"), "data.event_type")
-    metadata = _mapping(_mapping(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
+    data = _require_object(_require_object(document, "frame").get("data"), "data")
+    kind = _require_text(data.get("event_type"), "data.event_type")
+    metadata = _require_object(_require_object(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
     path = _path(metadata.get("path"), "data.event.metadata.path")
-    plugin = data.get("plugin_info")
-    mount = plugin.get("mount_path") if isinstance(plugin, dict) else None
+    mount = text(mapping(data.get("plugin_info")).get("mount_path"))
     where = data.get("namespace")
     if kind.startswith("kv-v2/"):
-        path = _v2_data_path(path, mount if isinstance(mount, str) else "")
+        path = _v2_data_path(path, mount)
     elif not kind.startswith("kv-v1/"):
         raise BadFrame("data.event_type is not one of the KV secrets engine")
     return VaultEvent(
@@ -177,9 +177,9 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
         return OTHER_ENTRY
     try:
         document = json.loads(line)
-        request = _mapping(_mapping(document, "line").get("request"), "request")
+        request = _require_object(_require_object(document, "line").get("request"), "request")
         path = _path(request.get("path"), "request.path")
-        operation = _text(request.get("operation"), "request.operation")
+        operation = _require_text(request.get("operation"), "request.operation")
     except (ValueError, RecursionError):
         return OTHER_ENTRY
     if document.get("type") != "response":
@@ -199,8 +199,8 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
 
 def _request_id(request: Mapping[str, Any]) -> str:
     """The ID of the request, "" if it is too long to store: Vault's are UUIDs, but the sender may be unverified."""
-    told = request.get("id")
-    return told if isinstance(told, str) and len(told) <= MAX_REQUEST_ID else ""
+    request_id = text(request.get("id"))
+    return request_id if len(request_id) <= MAX_REQUEST_ID else ""
 
 
 def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
@@ -236,23 +236,19 @@ def _audited(
 
 
 def _namespace(request: Mapping[str, Any]) -> str:
-    where = request.get("namespace")
-    name = where.get("path") if isinstance(where, dict) else None
-    return clean_namespace(name if isinstance(name, str) else "")
+    return clean_namespace(text(mapping(request.get("namespace")).get("path")))
 
 
-def _audited_mount(told: object, path: str, namespace: str) -> str:
+def _audited_mount(mount_point: object, path: str, namespace: str) -> str:
     """The mount's path without the namespace that precedes it in the entry; "" if the path is in another mount."""
-    mount = told.strip("/") + "/" if isinstance(told, str) else path.split("/", 1)[0] + "/"
+    mount = mount_point.strip("/") + "/" if isinstance(mount_point, str) else path.split("/", 1)[0] + "/"
     within = mount.removeprefix(f"{namespace}/")
     return next((one for one in (within, mount) if one and path.startswith(one)), "")
 
 
 def _answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The data of the response, in which strings are hashed and numbers are not."""
-    response = document.get("response")
-    data = response.get("data") if isinstance(response, dict) else None
-    return data if isinstance(data, dict) else {}
+    return mapping(mapping(document.get("response")).get("data"))
 
 
 def _v2_data_path(path: str, mount: str) -> str:
@@ -267,22 +263,22 @@ def _v2_data_path(path: str, mount: str) -> str:
     raise BadFrame("data.event.metadata.path is not a path of a KV v2 mount")
 
 
-def _mapping(value: object, name: str) -> dict[str, Any]:
+def _require_object(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadFrame(f"{name} is missing or not an object")
     return value
 
 
-def _text(value: object, name: str) -> str:
+def _require_text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadFrame(f"{name} is missing or not a text")
     return value
 
 
 def _path(value: object, name: str) -> str:
-    return _text(_text(value, name).strip("/"), name)
+    return _require_text(_require_text(value, name).strip("/"), name)
 
 
 def _version(value: object) -> int:
-    text = str(value) if isinstance(value, str | int) else ""  # str() of a deeply nested list would raise
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+    number = str(value) if isinstance(value, str | int) else ""  # str() of a deeply nested list would raise
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0

@@ -55,7 +55,7 @@ class _Placeholder:
         return value
 
 
-_Token: TypeAlias = str | _Placeholder
+_Part: TypeAlias = str | _Placeholder
 """Literal text, _STAR, _DEEP or a placeholder."""
 
 
@@ -102,7 +102,7 @@ class _Glob:
 
     text: str
     vault_namespace: str | None
-    segments: tuple[tuple[_Token, ...], ...]
+    segments: tuple[tuple[_Part, ...], ...]
 
     def filled(self, namespace: Namespace) -> _Filled:
         """The glob for a namespace.
@@ -110,10 +110,10 @@ class _Glob:
         Raises:
             _Unfilled: it does not apply to it.
         """
-        tokens = [token for segment in self.segments for token in segment]
-        values = {token.text: token.value(namespace) for token in tokens if isinstance(token, _Placeholder)}
+        parts = [part for segment in self.segments for part in segment]
+        values = {part.text: part.value(namespace) for part in parts if isinstance(part, _Placeholder)}
         text = _PLACEHOLDER.sub(lambda found: values[found[0]], self.text)
-        pattern = self._pattern(lambda token: (values[token.text],))
+        pattern = self._pattern(lambda part: (values[part.text],))
         if pattern[-1] is None:
             pattern.insert(-1, _ANY)  # at the end it matches at least one segment
         return _Filled(text, self._of_mount, tuple(pattern))
@@ -228,14 +228,14 @@ def _inside(api_path: str, mount: Mount) -> list[str] | None:
 
 def _parse(glob: str, where: str) -> _Glob:
     head, path = _halves(glob, where)
-    segments: list[list[_Token]] = [[]]
+    segments: list[list[_Part]] = [[]]
     for part in _PLACEHOLDER.split(path):
         if part.startswith("{") and part.endswith("}"):
             segments[-1].append(_placeholder(part, f"{where}, segment {len(segments)}"))
             continue
         first, *others = part.split("/")
-        segments[-1] += _tokens(first)
-        segments += [_tokens(other) for other in others]
+        segments[-1] += _split_stars(first)
+        segments += [_split_stars(other) for other in others]
     for number, segment in enumerate(segments, 1):
         problem = _problem(segment, f"{where}, segment {number}")
         if problem:
@@ -270,28 +270,28 @@ def _placeholder(part: str, where: str) -> _Placeholder:
     return _Placeholder(part, key)
 
 
-def _tokens(text: str) -> list[_Token]:
+def _split_stars(text: str) -> list[_Part]:
     return [part for part in re.split(r"(\*+)", text) if part]
 
 
-def _problem(segment: Sequence[_Token], where: str) -> str:
+def _problem(segment: Sequence[_Part], where: str) -> str:
     """What is wrong with a segment, "" if nothing."""
-    stars = [token for token in segment if isinstance(token, str) and token.startswith(_STAR)]
-    if segment != [_DEEP] and any(token != _STAR for token in stars):
+    stars = [part for part in segment if isinstance(part, str) and part.startswith(_STAR)]
+    if segment != [_DEEP] and any(part != _STAR for part in stars):
         return f"{where} holds ** glued to something else"
-    plain = "".join(token if isinstance(token, str) and not token.startswith(_STAR) else "x" for token in segment)
+    plain = "".join(part if isinstance(part, str) and not part.startswith(_STAR) else "x" for part in segment)
     return unsafe_reason(plain, where)
 
 
-def _pieces(segment: Sequence[_Token], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
+def _pieces(segment: Sequence[_Part], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
     if segment == (_DEEP,):
         return None
     pieces = [""]
-    for token in segment:
-        if isinstance(token, str):
-            first, *others = _ANY if token == _STAR else (token,)
+    for part in segment:
+        if isinstance(part, str):
+            first, *others = _ANY if part == _STAR else (part,)
         else:
-            first, *others = meant(token)
+            first, *others = meant(part)
         pieces[-1] += first
         pieces += others
     return tuple(pieces)

@@ -22,7 +22,7 @@ from vaultsync.core.external_secret import (
     parse_store,
 )
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.informer import Informer
+from vaultsync.kube.informer import SILENCE_SECONDS, Informer
 
 NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
@@ -66,6 +66,7 @@ class InformerManager:
         selection: of namespaces and objects.
         handler: of changes.
         once: list without watching; any failure ends the task group.
+        silence: seconds, as for `Informer`.
 
     Attributes:
         handler: of the changes from now on; a new term of leadership replaces it.
@@ -79,6 +80,7 @@ class InformerManager:
         selection: Selection,
         handler: EventHandler,
         once: bool = False,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
         self._tasks = tasks
         self._client = client
@@ -86,6 +88,7 @@ class InformerManager:
         self._selection = selection
         self.handler = handler
         self._once = once
+        self._silence = silence
         self._running: dict[tuple[str, str], tuple[Informer[Any], asyncio.Task[None]]] = {}
         """By resource and namespace ("" for the whole cluster)."""
         self._started = False
@@ -137,6 +140,7 @@ class InformerManager:
                 attrgetter("name"),
                 self._namespace_changed,
                 self._namespace_removed,
+                self._silence,
                 query=query,
             ),
         )
@@ -168,6 +172,7 @@ class InformerManager:
                 attrgetter("name"),
                 lambda changed: self.handler.external_secret_changed(changed),
                 lambda changed: self.handler.external_secret_removed(changed),
+                self._silence,
                 query={"labelSelector": self._selection.labels} if self._selection.labels else {},
             ),
         )
@@ -181,6 +186,7 @@ class InformerManager:
             attrgetter("name"),
             lambda changed: self.handler.store_changed(changed),
             lambda changed: self.handler.store_removed(changed),
+            self._silence,
         )
         self._start(resource, namespace, informer)
 

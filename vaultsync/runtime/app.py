@@ -22,7 +22,8 @@ from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
-from vaultsync.kube.election import TIMING, Election, LeadershipLost
+from vaultsync.kube.election import TIMING, Election, LeadershipLost, Timing
+from vaultsync.kube.informer import SILENCE_SECONDS
 from vaultsync.kube.informer_manager import RESOURCES, InformerManager
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import factory
@@ -45,8 +46,13 @@ UNAVAILABLE: Final = "no answer from the API server; see the log"
 REFUSED: Final = "the API server refuses; see the log"
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, timing: Timing = TIMING, watch_silence: float = SILENCE_SECONDS) -> None:
     """Run until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the process.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
 
     Raises:
         NoKubeConfig: there is no usable Kubernetes configuration.
@@ -59,7 +65,8 @@ async def run(settings: Settings) -> None:
         logger.warning("a variable is no longer supported", variable=name, to_do=fix)
     metrics = Metrics()
     kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run, metrics.count_kube_request)
-    app = App(settings, kube, stop, metrics, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+    identity = f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}"
+    app = App(settings, kube, stop, metrics, identity, timing, watch_silence)
     try:
         await app.run()
     finally:
@@ -78,13 +85,25 @@ class App:
         stop: ends `run`.
         metrics: of this process; `kube` counts with them.
         identity: of this process in the election.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, metrics: Metrics, identity: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        kube: KubeClient,
+        stop: Stop,
+        metrics: Metrics,
+        identity: str = "",
+        timing: Timing = TIMING,
+        watch_silence: float = SILENCE_SECONDS,
+    ) -> None:
         self._settings = settings
         self._kube = kube
         self._stop = stop
         self._identity = identity
+        self._timing, self._watch_silence = timing, watch_silence
         self._index = factory.create_index(settings)
         self._served: ServedVersion | None = None
         self._watches: InformerManager | None = None
@@ -178,7 +197,9 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = InformerManager(tasks, self._kube, self._served.version, selection, self.term.controller)
+            self._watches = InformerManager(
+                tasks, self._kube, self._served.version, selection, self.term.controller, silence=self._watch_silence
+            )
             self._configure_term()
             await self._watches.start()
             spare_collection(anew=True)
@@ -222,14 +243,15 @@ class App:
 
     def _election(self, fence: Fence) -> Election:
         namespace, _, name = self._settings.lease.partition("/")
-        return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+        kube = self._kube.unfenced(self._timing.request)
+        return Election(kube, namespace, name, self._identity, fence, timing=self._timing)
 
     def _leader_label(self) -> LeaderLabel | None:
         """The writer of the label on the leader's pod, None if no Service selects it."""
         if not self._settings.labels_leader:
             return None
         namespace, _, _ = self._settings.lease.partition("/")
-        return LeaderLabel(self._kube.unfenced(TIMING.request), namespace, self._settings.pod_name)
+        return LeaderLabel(self._kube.unfenced(self._timing.request), namespace, self._settings.pod_name)
 
     async def _begin_term(self) -> None:
         """Replace the term that has ended."""

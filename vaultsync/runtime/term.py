@@ -21,8 +21,9 @@ from vaultsync.controller.external_secret_reconciler import ExternalSecretReconc
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
@@ -75,13 +76,15 @@ class Term:
         self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
         metrics.last_event_timestamp.clear()
         self._recorder = EventRecorder(self._kube)
-        self._index, self._ledger = index, Ledger()
+        self._index, self._syncs = index, SyncStates()
+        paths = PathStates()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)
-        self._marker = OwnershipWriter(self._ledger, self._vault)
+        self._marker = OwnershipWriter(paths, self._vault)
         reconciler = PathReconciler(
             index,
-            self._ledger,
+            paths,
+            self._syncs,
             self._vault,
             settings.seedable_paths,
             budget,
@@ -92,9 +95,9 @@ class Term:
         )
         self.writer = ExternalSecretWriter(self._kube)
         syncer = ExternalSecretReconciler(
-            index, self._ledger, self.writer, self._recorder, loop.time, metrics, settings.dry_run
+            index, paths, self._syncs, self.writer, self._recorder, loop.time, metrics, settings.dry_run
         )
-        self.controller = Controller(index, self._ledger, reconciler, syncer, settings.resync, metrics)
+        self.controller = Controller(index, paths, self._syncs, reconciler, syncer, settings.resync, metrics)
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
@@ -157,8 +160,8 @@ class Term:
         metrics.queue_depth.set(self.controller.backlog())
         metrics.queue_oldest.set(self.controller.oldest())
         metrics.queue_failing.set(self.controller.failing())
-        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - self._ledger.awaited_since()))
-        for reason, number in self._ledger.blocked().items():
+        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - self._syncs.awaited_since()))
+        for reason, number in self._syncs.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
         for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is self._sources.current)

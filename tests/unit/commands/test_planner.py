@@ -18,8 +18,9 @@ from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, Refer
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
@@ -195,7 +196,7 @@ def test_a_find_is_told_with_what_it_finds() -> None:
     find = [{"find": {"path": "dev-1"}}]
     empty = Cluster().status(data_from=find, annotations=SEED)
     assert empty.path == "secret/data/dev-1/*"
-    assert "dataFrom.find: nothing is there" in empty.problems[0]
+    assert "dataFrom.find: there is nothing under" in empty.problems[0]
     cluster = Cluster()
     cluster.vault.write(API, password=VALUE)
     found = cluster.status(data_from=find)
@@ -233,20 +234,13 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     one = external_secret(HERE, **fields)
     [explained] = cluster.explain(one)
     [status] = explained.references
-    ledger = Ledger()
-    reconciler = PathReconciler(
-        cluster.index,
-        ledger,
-        cluster.vault,
-        MINE,
-        SeedBudget(0, lambda: 0.0),
-        OwnershipWriter(ledger, cluster.vault),
-        Metrics(),
-    )
+    paths, syncs = PathStates(), SyncStates()
+    ownership, budget = OwnershipWriter(paths, cluster.vault), SeedBudget(0, lambda: 0.0)
+    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
     [where] = cluster.index.paths()
-    run(reconciler.path(where))
+    run(reconciler.reconcile(where))
     assert (status.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
-    failures = ledger.synced(one).failures.get(where, [])
+    failures = syncs.of(one).failures.get(where, [])
     assert list(status.problems) == [failure.message for failure in failures]
 
 
@@ -254,12 +248,14 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster = Cluster()
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
-    budget, ledger = SeedBudget(1, lambda: 0.0), Ledger()
-    marker = OwnershipWriter(ledger, cluster.vault)
-    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, Metrics(), dry_run=True)
-    assert run(reconciler.path(API)) == ({one.name}, 0)
+    budget, paths, syncs = SeedBudget(1, lambda: 0.0), PathStates(), SyncStates()
+    ownership = OwnershipWriter(paths, cluster.vault)
+    reconciler = PathReconciler(
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
+    )
+    assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
-    assert not ledger.synced(one).events
+    assert not syncs.of(one).events
     assert budget.take("dev-1") == 0
 
 

@@ -1,4 +1,4 @@
-"""engine/circuit_breaker.py: of many keys whose server is away one tries, and the others wait for its result."""
+"""Of many keys whose server is unavailable one tries, and the others wait for its result."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""engine/index: from a path to its readers, whatever comes in which order."""
+"""The index finds the readers of a path, in whatever order the objects arrive."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""engine/workqueue: what client-go's workqueue promises."""
+"""The queue keeps the promises of client-go's workqueue."""
 
 import asyncio
 from collections.abc import Iterator

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.unit.build import Clock, eventually, logged, run
+from tests.unit.build import Clock, eventually, logged
+from tests.unit.build import run_ahead as run
 from tests.unit.servers import answer, http_server
 from vaultsync.config.kube_syntax import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL

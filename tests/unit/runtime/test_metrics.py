@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.build import eventually, external_secret, namespace, path, run, sample, store
-from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine
+from tests.unit.controller.harness import APP, DENIED, OTHER, SEED, A, B, Engine
 from vaultsync import __version__
 from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (
@@ -347,11 +347,11 @@ def test_a_refusal_is_counted_when_it_is_reported_and_as_blocked_while_it_persis
             engine.vault.errors[A] = [DENIED]
             with suppress(VaultsyncError):
                 await engine.passes(asked)
-            await engine.syncer.external_secret(APP)
+            await engine.syncer.reconcile(APP)
         assert refusals(engine) == {"vault_denied": 1}
-        assert +Counter(engine.ledger.blocked()) == {"vault_denied": 1}
+        assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         await engine.passes(asked)
-        assert +Counter(engine.ledger.blocked()) == {}
+        assert +Counter(engine.syncs.blocked()) == {}
         assert refusals(engine) == {"vault_denied": 1}
 
     run(test())
@@ -375,9 +375,9 @@ def test_every_refusal_has_its_reason(
         engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
         with suppress(VaultsyncError):
             await engine.passes(external_secret(*keys, annotations=annotations))
-        await engine.syncer.external_secret(APP)
+        await engine.syncer.reconcile(APP)
         assert refusals(engine) == {reason: 1}
-        assert +Counter(engine.ledger.blocked()) == {reason: 1}
+        assert +Counter(engine.syncs.blocked()) == {reason: 1}
 
     run(test())
 
@@ -388,11 +388,11 @@ def test_an_external_secret_that_waits_for_the_budget_is_blocked_until_its_path_
         await engine.passes(external_secret("a", annotations=SEED))
         with suppress(VaultsyncError):
             await engine.passes(external_secret("b", name="other", annotations=SEED))
-        await engine.syncer.external_secret(OTHER)
-        assert +Counter(engine.ledger.blocked()) == {"seed_budget": 1}
+        await engine.syncer.reconcile(OTHER)
+        assert +Counter(engine.syncs.blocked()) == {"seed_budget": 1}
         engine.clock.forward(3600)
         await engine.passes(external_secret("b", name="other", annotations=SEED))
-        assert +Counter(engine.ledger.blocked()) == {}
+        assert +Counter(engine.syncs.blocked()) == {}
 
     run(test())
 
@@ -404,12 +404,12 @@ def test_the_most_severe_refusal_is_counted_and_a_deleted_external_secret_is_not
         asked = external_secret("a", ("b", "a.#.b"), annotations=SEED)
         with suppress(VaultsyncError):
             await engine.passes(asked)
-        await engine.reconciler.path(B)
-        await engine.syncer.external_secret(APP)
-        assert +Counter(engine.ledger.blocked()) == {"vault_denied": 1}
+        await engine.reconciler.reconcile(B)
+        await engine.syncer.reconcile(APP)
+        assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         engine.controller.external_secret_removed(asked)
-        await engine.syncer.external_secret(APP)
-        assert +Counter(engine.ledger.blocked()) == {}
+        await engine.syncer.reconcile(APP)
+        assert +Counter(engine.syncs.blocked()) == {}
 
     run(test())
 
@@ -439,8 +439,8 @@ def test_a_reported_write_is_timed_for_each_reader() -> None:
             # told, and nothing to bring: it is not held against the next one
             engine.event(kind="kv-v2/undelete")
             await engine.settled()
-            assert all(engine.ledger.synced(external_secret(name=name)).heard_at > 1e300 for name in ("app", "other"))
-            assert engine.controller._received_at == {}
+            assert all(engine.syncs.of(external_secret(name=name)).received_at > 1e300 for name in ("app", "other"))
+            assert engine.controller._events._received_at == {}
 
     run(test())
 
@@ -458,7 +458,7 @@ def test_a_write_that_is_reported_while_its_path_waits_for_a_pass_is_timed() -> 
             await eventually(lambda: engine.count("force_syncs_total") == 1)
             await engine.settled()
         assert heard(engine) == 1
-        assert engine.controller._received_at == {}
+        assert engine.controller._events._received_at == {}
 
     run(test())
 
@@ -515,14 +515,14 @@ def test_a_seed_is_timed_until_external_secrets_reports_ready() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
-        assert 0 <= time.monotonic() - engine.ledger.awaited_since() < 10
+        assert 0 <= engine.clock() - engine.syncs.awaited_since() < 10
         for status in ({}, synced("1-a", "False")):
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED, status=status))
             assert engine.count("seed_to_ready_seconds_count") == 0
         for _ in range(2):
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED, status=synced("1-a")))
             assert engine.count("seed_to_ready_seconds_count") == 1
-        assert engine.ledger.awaited_since() > 1e300
+        assert engine.syncs.awaited_since() > 1e300
 
     run(test())
 
@@ -550,17 +550,17 @@ def test_an_external_secret_that_cannot_get_ready_or_ignores_force_syncs_is_not_
         engine.index.put_store(store(namespace="dev-2"))
         deaf = SEED | {"vaultsync.io/force-sync": "false"}
         await engine.passes(external_secret("a", annotations=deaf))
-        assert engine.ledger.awaited_since() > 1e300
+        assert engine.syncs.awaited_since() > 1e300
         await engine.passes(external_secret("b", ("c", "a.#.b"), name="other", annotations=SEED))
         assert engine.vault.values(B) is not None
-        assert engine.ledger.awaited_since() > 1e300
+        assert engine.syncs.awaited_since() > 1e300
         await engine.passes(external_secret("d", namespace="dev-2", annotations=SEED))
-        assert engine.ledger.awaited_since() < 1e300
+        assert engine.syncs.awaited_since() < 1e300
         engine.vault.wipe(path("secret/data/d"))
         engine.vault.denied_writes[path("secret/data/d")] = DENIED
         with suppress(VaultsyncError):
             await engine.passes(external_secret("d", namespace="dev-2", annotations=SEED))
-        await engine.syncer.external_secret(external_secret(namespace="dev-2").name)
-        assert engine.ledger.awaited_since() > 1e300
+        await engine.syncer.reconcile(external_secret(namespace="dev-2").name)
+        assert engine.syncs.awaited_since() > 1e300
 
     run(test())

@@ -169,7 +169,7 @@ class SeedPaths:
 
         Args:
             path: that external-secrets requests.
-            mount: of the path, as Vault tells it.
+            mount: of the path, as Vault reports it.
             namespace: the ExternalSecret's.
         """
         shown = self._shown(path, mount)

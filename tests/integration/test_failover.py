@@ -237,7 +237,7 @@ def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it
     replicas.wait_until_led(standby)
     written = place.wait_for_secret("app", PATIENCE)
     leader.thaw()
-    place.wait_for(lambda: "the leadership is lost" in leader.output(), PATIENCE)
+    place.wait_for(lambda: "leadership lost" in leader.output(), PATIENCE)
     leader.wait_until_ready(PATIENCE)
     assert "seeded" not in leader.output()
     assert writes_at(testbed, place.path("app")) == [True]
@@ -428,7 +428,7 @@ class TestTheLeadersLabel:
             self.wait_for(testbed, PODS[1])
         finally:
             frozen.thaw()
-        frozen.wait_until(lambda: "the leadership is lost" in frozen.output(), PATIENCE)
+        frozen.wait_until(lambda: "leadership lost" in frozen.output(), PATIENCE)
         frozen.wait_until_ready(PATIENCE)
         time.sleep(1)
         assert selected(testbed) == [PODS[1]]

@@ -22,7 +22,7 @@ from vaultsync.core.untrusted import mapping
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
-from vaultsync.vault.clock import ServerClock, loop_time
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import Mounts
 from vaultsync.vault.rate_limiter import Scope
@@ -66,7 +66,6 @@ class VaultClient:
         self._writes = PendingWrites(fence)
         self._truncated: set[FindPrefix] = set()
         """Listings whose truncation was logged."""
-        self._clock = ServerClock()
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
@@ -95,7 +94,7 @@ class VaultClient:
 
     def clock(self) -> datetime:
         """The time on Vault's clock, to about a second."""
-        return self._clock.now()
+        return self._requester.clock.now()
 
     # -- KV
 

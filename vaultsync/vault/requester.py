@@ -22,7 +22,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.paths import unsendable_reason
 from vaultsync.vault import transport
-from vaultsync.vault.clock import loop_time
+from vaultsync.vault.clock import ServerClock, loop_time
 from vaultsync.vault.failures import FailureClassifier
 from vaultsync.vault.login import Login
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
@@ -49,6 +49,7 @@ class Requester:
 
     Attributes:
         failures: finds the scope of failed requests.
+        clock: Vault's, as its responses show it.
     """
 
     def __init__(self, login: Login, count_request: CountRequest, *, waits: bool) -> None:
@@ -60,6 +61,7 @@ class Requester:
         self._limiter = RateLimiter(loop_time)
         self._free = asyncio.Semaphore(THREADS)
         self._count_request = count_request
+        self.clock = ServerClock()
         self.failures = FailureClassifier(login.access, count_request, login.redirects)
 
     async def close(self) -> None:
@@ -158,7 +160,9 @@ class Requester:
             answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return execute(send, self._login.access.address, method.upper(), self._count_request)
+        response = execute(send, self._login.access.address, method.upper(), self._count_request)
+        self.clock.observe(response.date)
+        return response
 
     def _token(self) -> SecretStr:
         if self._login.token is None:

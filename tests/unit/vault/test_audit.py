@@ -276,6 +276,7 @@ def test_a_forging_sender_causes_few_looks_and_nothing_else(listen: str) -> None
         receiving(test, listen=listen)
 
 
+@pytest.mark.usefixtures("_quick")
 def test_a_write_in_kv_v1_is_believed_of_a_verified_sender_alone(listen: str) -> None:
     """Its state does not show it; what came before the verification may have been missed, and is looked for."""
 
@@ -296,16 +297,18 @@ def test_a_write_in_kv_v1_is_believed_of_a_verified_sender_alone(listen: str) ->
     receiving(test, listen=listen)
 
 
-def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str) -> None:
+def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "FIRST_PACE", 0.5)
+
     async def test(made: Receiving) -> None:
         await eventually(lambda: made.asked)
-        await asyncio.sleep(1.1)  # one canary was just sent
+        await asyncio.sleep(0.6)  # one canary was just sent
         device = await made.device()
         loop = asyncio.get_running_loop()
         began = loop.time()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
-        assert loop.time() - began < 0.5
+        assert loop.time() - began < 0.4
         assert (made.connected, made.gaps) == ([True], [False])
         assert made.count("canaries_total", result="delivered") >= 0
         assert any("audit device is connected" in line for line in lines)

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -83,6 +85,25 @@ def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Reque
         return respond(request)
 
     return handler
+
+
+def test_its_clock_is_the_one_of_vaults_last_response() -> None:
+    """A write whose response is lost is recognised by Vault's time of it."""
+    ahead = 0.0
+
+    def respond(request: web.Request) -> web.Response:
+        found = answer(404, {"errors": []})
+        found.headers["Date"] = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+        return found
+
+    async def test(client: VaultClient) -> None:
+        nonlocal ahead
+        for ahead in (3600.0, -90.0, 0.0):
+            await client.look(A, 2)
+            found = (client.clock() - datetime.now(UTC)).total_seconds()
+            assert abs(found - ahead) < 2
+
+    with_client(vault(respond), test)
 
 
 def test_requests_are_counted() -> None:

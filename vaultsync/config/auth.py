@@ -1,9 +1,8 @@
-"""How the settings log in to Vault, and the commands by which an admin sets that up.
+"""The settings of the login to Vault.
 
 Sends nothing and reads no file: vault/auth_methods.py does.
 """
 
-import shlex
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -13,8 +12,6 @@ from pydantic import SecretStr
 SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 ROLE: Final = "vaultsync"
 """The role in Vault if no setting names one."""
-MOUNTED: Final = ("/var/run/secrets/", "/run/secrets/")
-"""Where Kubernetes mounts files into a pod: their content belongs into a Secret."""
 
 
 class Auth(Enum):
@@ -63,32 +60,3 @@ class AuthConfig:
     def role_at(self) -> str:
         """The role's path in Vault's API."""
         return f"{self.at}/role/{self.role or ROLE}"
-
-    def holding(self, policy: str) -> str:
-        """How vaultsync gets a token with a policy, as the end of `have …`.
-
-        Args:
-            policy: its name.
-        """
-        if self.issues:
-            which = "the role of its role ID" if self.auth is Auth.APPROLE else "its role"
-            return f"{which} give the policy {policy} alone: {self.grant(policy)}"
-        place = f"in {shlex.quote(self.token_file)}" if self.token_file else "in VAULT_TOKEN"
-        return f"{place} a token of {make_token(policy)}"
-
-    def grant(self, policy: str) -> str:
-        """The command by which the role grants a policy, and no other.
-
-        Args:
-            policy: its name.
-        """
-        return f"vault write {shlex.quote(self.role_at)} token_policies={shlex.quote(policy)}"
-
-
-def make_token(policy: str) -> str:
-    """The command that creates a token without a maximum TTL.
-
-    Args:
-        policy: its only policy besides `default`.
-    """
-    return f"vault token create -orphan -policy={shlex.quote(policy)} -period=24h"

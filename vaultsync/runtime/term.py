@@ -80,24 +80,26 @@ class Term:
         paths = PathStates()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)
-        self._marker = OwnershipWriter(paths, self._vault)
-        reconciler = PathReconciler(
+        self._ownership = OwnershipWriter(paths, self._vault)
+        path_reconciler = PathReconciler(
             index,
             paths,
             self._syncs,
             self._vault,
             settings.seedable_paths,
             budget,
-            self._marker,
+            self._ownership,
             metrics,
             settings.cluster,
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = ExternalSecretReconciler(
+        external_secret_reconciler = ExternalSecretReconciler(
             index, paths, self._syncs, self.writer, self._recorder, loop.time, metrics, settings.dry_run
         )
-        self.controller = Controller(index, paths, self._syncs, reconciler, syncer, settings.resync, metrics)
+        self.controller = Controller(
+            index, paths, self._syncs, path_reconciler, external_secret_reconciler, settings.resync, metrics
+        )
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
@@ -197,7 +199,7 @@ class Term:
             await self._audit.stop()
             async with asyncio.TaskGroup() as last:
                 if not self._is_drained:
-                    last.create_task(self._marker.flush())
+                    last.create_task(self._ownership.flush())
                 if label is not None:
                     last.create_task(label.withdraw())
 
@@ -211,7 +213,7 @@ class Term:
         if self._running_sources is not None:
             self._running_sources.cancel()  # closing the event stream takes a second if Vault hangs
         await self._finish_writes()
-        await self._marker.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
+        await self._ownership.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
         self._is_drained = True
 
     async def _finish_writes(self) -> None:
@@ -248,7 +250,7 @@ class Term:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STREAM_FIRST_SECONDS):
                     await self._stream.tried.wait()
-        for work in (self.controller.work, self.controller.resync, self._recorder.run, self._marker.run):
+        for work in (self.controller.work, self.controller.resync, self._recorder.run, self._ownership.run):
             tasks.create_task(work())
         await self.controller.caught_up.wait()
         spare_collection(anew=False)

@@ -61,16 +61,16 @@ class Engine:
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index = Index(frozenset({server_identity(ADDRESS)}), mode)
         self.paths, self.syncs = PathStates(), SyncStates()
-        self.reconciler = self.made_reconciler(self.vault)
-        self.syncer = ExternalSecretReconciler(
+        self.path_reconciler = self.create_path_reconciler(self.vault)
+        self.es_reconciler = ExternalSecretReconciler(
             self.index, self.paths, self.syncs, self.writer, self.recorder, self.clock, self.metrics
         )
         self.controller = Controller(
             self.index,
             self.paths,
             self.syncs,
-            self.reconciler,
-            self.syncer,
+            self.path_reconciler,
+            self.es_reconciler,
             resync=3600,
             metrics=self.metrics,
             clock=self.clock,
@@ -80,7 +80,7 @@ class Engine:
         self.index.put_store(store("v1", path="kv1", version="v1"))
         self.index.put_namespace(namespace())
 
-    def made_reconciler(self, vault: FakeVault) -> PathReconciler:
+    def create_path_reconciler(self, vault: FakeVault) -> PathReconciler:
         self.ownership = OwnershipWriter(self.paths, vault)
         return PathReconciler(
             self.index,
@@ -121,9 +121,9 @@ class Engine:
             entry = self.index.entry(one.name)
             assert entry is not None
             for where in entry.references:
-                await self.reconciler.reconcile(where)
+                await self.path_reconciler.reconcile(where)
         for one in external_secrets:
-            await self.syncer.reconcile(one.name)
+            await self.es_reconciler.reconcile(one.name)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:

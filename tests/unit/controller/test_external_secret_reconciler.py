@@ -23,7 +23,7 @@ def test_a_failed_force_sync_is_tried_again() -> None:
         with pytest.raises(KubeUnavailable):
             await engine.passes(asked)
         assert engine.recorder.events == []
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         assert engine.recorder.reasons() == ["Seeded"]
 
@@ -40,10 +40,10 @@ def test_a_report_that_fails_does_not_repeat_the_force_sync(error: KubeConflict 
         with pytest.raises(ConditionNotWritten):
             await engine.passes(external_secret("a", annotations=SEED))
         with pytest.raises(type(error)):
-            await engine.syncer.reconcile(APP)
+            await engine.es_reconciler.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         engine.writer.fail_report = None
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert len(engine.writer.force_syncs()) == 1
         assert [report.reason for report in engine.writer.reports()] == ["Success"]
         assert engine.recorder.reasons() == ["Seeded"]
@@ -75,7 +75,7 @@ def test_what_is_written_in_vault_during_the_force_sync_is_another_one() -> None
         engine.writer.during = meanwhile
         await engine.passes(one)
         engine.clock.forward(60)
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         first, second = engine.writer.force_syncs()
         assert first["vaultsync.io/versions"] != second["vaultsync.io/versions"]
 
@@ -87,8 +87,8 @@ def test_a_removed_object_is_forgotten() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
         engine.index.remove(APP)
-        assert await engine.syncer.reconcile(APP) == 0
-        assert await engine.reconciler.reconcile(A) == (set(), 0)
+        assert await engine.es_reconciler.reconcile(APP) == 0
+        assert await engine.path_reconciler.reconcile(A) == (set(), 0)
         assert not engine.syncs._states
         assert not engine.paths._paths
 

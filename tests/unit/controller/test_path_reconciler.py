@@ -72,7 +72,7 @@ def test_a_spent_budget_puts_new_paths_off_and_says_so_until_their_turn_comes() 
         with pytest.raises(BudgetSpent) as caught:
             await engine.passes(external_secret("b", name="other", annotations=SEED))
         assert 0 < caught.value.wait <= 3600
-        await engine.syncer.reconcile(OTHER)
+        await engine.es_reconciler.reconcile(OTHER)
         assert "VAULTSYNC_SEED_BUDGET" in engine.writer.reports()[-1].message
         engine.clock.forward(caught.value.wait)
         await engine.passes(external_secret("b", name="other", annotations=SEED))
@@ -120,7 +120,7 @@ def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_writt
         annotations = SEED | {"vaultsync.io/generate": "password: {format: policy, name: ops}"}
         with pytest.raises(VaultRejected):
             await engine.passes(external_secret("a", annotations=annotations))
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert "sys/policies/password/ops/generate" in engine.writer.reports()[-1].message
         assert engine.vault.creates[A] == 0
 
@@ -134,12 +134,12 @@ def test_an_empty_find_is_told_until_something_is_there() -> None:
             external_secret(data=(), data_from=[{"find": {"path": "dev-1", "name": {"regexp": "."}}}], annotations=SEED)
         )
         (prefix,) = engine.index.prefixes()
-        await engine.reconciler.reconcile_listing(prefix)
-        await engine.syncer.reconcile(APP)
+        await engine.path_reconciler.reconcile_listing(prefix)
+        await engine.es_reconciler.reconcile(APP)
         assert "dataFrom.find: there is nothing under" in engine.writer.reports()[-1].message
         engine.vault.write(path("secret/data/dev-1/a"), password="a person's")
-        await engine.reconciler.reconcile(path("secret/data/dev-1/a"))
-        await engine.syncer.reconcile(APP)
+        await engine.path_reconciler.reconcile(path("secret/data/dev-1/a"))
+        await engine.es_reconciler.reconcile(APP)
         assert engine.writer.reports()[-1].reason != "ErrorCreating"
 
     run_ahead(test())
@@ -215,10 +215,10 @@ def test_of_two_writers_the_first_wins_and_the_second_looks_again() -> None:
         engine.index.put(external_secret("a", annotations=SEED))
         engine.vault.before_create = lambda: engine.vault.write(A, password="a person's")
         with pytest.raises(WriteConflict):
-            await engine.reconciler.reconcile(A)
-        await engine.reconciler.reconcile(A)
+            await engine.path_reconciler.reconcile(A)
+        await engine.path_reconciler.reconcile(A)
         assert engine.vault.values(A) == {"password": "a person's"}
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert engine.recorder.reasons() == ["ForceSynced"]
         assert engine.writer.reports() == []
 
@@ -232,8 +232,8 @@ def test_a_conflict_while_adding_a_property_keeps_both() -> None:
         engine.index.put(external_secret("a", annotations=SEED))
         engine.vault.before_create = lambda: engine.vault.write(A, user="u2")
         with pytest.raises(WriteConflict):
-            await engine.reconciler.reconcile(A)
-        await engine.reconciler.reconcile(A)
+            await engine.path_reconciler.reconcile(A)
+        await engine.path_reconciler.reconcile(A)
         values = engine.vault.values(A)
         assert values is not None
         assert (values["user"], len(values["password"])) == ("u2", 64)
@@ -247,9 +247,9 @@ def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
         engine.vault.denied_writes[A] = DENIED
         engine.index.put(external_secret("a", annotations=SEED))
         with pytest.raises(VaultDenied):
-            await engine.reconciler.reconcile(A)
-        await engine.syncer.reconcile(APP)
-        await engine.syncer.reconcile(APP)
+            await engine.path_reconciler.reconcile(A)
+        await engine.es_reconciler.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         (report,) = engine.writer.reports()
         assert (report.ok, report.reason, report.message) == (False, "ErrorCreating", str(DENIED))
         assert engine.recorder.reasons() == ["SeedFailed"]
@@ -270,8 +270,8 @@ def test_a_denied_seed_keeps_no_rotation_from_its_readers() -> None:
         engine.index.put(other)
         for _ in range(2):
             with pytest.raises(VaultDenied):
-                await engine.reconciler.reconcile(A)
-            await engine.syncer.reconcile(OTHER)
+                await engine.path_reconciler.reconcile(A)
+            await engine.es_reconciler.reconcile(OTHER)
             engine.vault.write(A, user="another")
             engine.clock.forward(60)
         assert len(engine.writer.force_syncs(OTHER)) == 2
@@ -286,8 +286,8 @@ def test_a_failure_that_is_over_is_taken_back() -> None:
         engine.index.put(asked)
         engine.vault.errors[A] = [DENIED]
         with pytest.raises(VaultDenied):
-            await engine.reconciler.reconcile(A)
-        await engine.syncer.reconcile(APP)
+            await engine.path_reconciler.reconcile(A)
+        await engine.es_reconciler.reconcile(APP)
         engine.vault.write(A, password="a person's")
         await engine.passes(asked)
         assert [report.reason for report in engine.writer.reports()] == ["ErrorCreating", "Exists"]
@@ -317,8 +317,8 @@ def test_after_a_restart_nothing_is_said_to_exist_before_it_was_seen() -> None:
         engine.index.put(external_secret("a", annotations=SEED | FAILED))
         engine.vault.down = VaultUnavailable("away")
         with pytest.raises(VaultUnavailable):
-            await engine.reconciler.reconcile(A)
-        await engine.syncer.reconcile(APP)
+            await engine.path_reconciler.reconcile(A)
+        await engine.es_reconciler.reconcile(APP)
         assert engine.writer.reports() == []
 
     run_ahead(test())
@@ -401,7 +401,7 @@ def test_after_a_restart_nothing_is_written_if_nothing_changed() -> None:
         (written,) = engine.writer.force_syncs()
         restarted = Engine()
         restarted.vault = engine.vault
-        restarted.reconciler = restarted.made_reconciler(engine.vault)
+        restarted.path_reconciler = restarted.create_path_reconciler(engine.vault)
         record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
         await restarted.passes(external_secret("a", "b", annotations=record))
         assert restarted.writer.writes == []

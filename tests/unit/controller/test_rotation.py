@@ -73,7 +73,7 @@ def restarted(engine: Engine) -> Engine:
     """The next process, on the same Vault."""
     following = Engine()
     following.vault = engine.vault
-    following.reconciler = following.made_reconciler(engine.vault)
+    following.path_reconciler = following.create_path_reconciler(engine.vault)
     return following
 
 
@@ -270,7 +270,7 @@ def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
         engine = Engine()
         await engine.passes(asked())
         engine.index.remove(APP)
-        await engine.reconciler.reconcile(A)
+        await engine.path_reconciler.reconcile(A)
         async with marking(engine):
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
@@ -285,7 +285,7 @@ def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
         async with marking(engine):
             await eventually(lambda: engine.vault.marks[A])
             engine.index.remove(APP)
-            await engine.reconciler.reconcile(A)
+            await engine.path_reconciler.reconcile(A)
             await eventually(lambda: not len(engine.ownership))
 
     run_ahead(test())
@@ -456,7 +456,7 @@ def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> N
         assert engine.vault.now == NOON
         engine.index.put(asked(after="1h"))
         for _ in range(2):
-            _, again = await engine.reconciler.reconcile(A)
+            _, again = await engine.path_reconciler.reconcile(A)
             assert HOUR - 10 < again <= 1.1 * HOUR
         assert engine.vault.rotations[A] == 0
 

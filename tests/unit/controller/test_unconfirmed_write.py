@@ -163,7 +163,7 @@ def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
         await engine.passes(asked())
         assert engine.vault.creates[A] == 2
         assert engine.recorder.reasons() == ["Seeded"]
-        assert A not in engine.reconciler._writer._unconfirmed
+        assert A not in engine.path_reconciler._writer._unconfirmed
 
     run_ahead(test())
 
@@ -174,6 +174,6 @@ def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
         engine.vault.denied_writes[A] = VaultUnavailable("not logged in to Vault yet")
         with pytest.raises(VaultUnavailable):
             await engine.passes(asked())
-        assert A not in engine.reconciler._writer._unconfirmed
+        assert A not in engine.path_reconciler._writer._unconfirmed
 
     run_ahead(test())

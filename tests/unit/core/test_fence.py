@@ -134,7 +134,7 @@ def test_a_pass_that_may_not_write_is_given_up_without_a_word_on_anything() -> N
     async def test() -> None:
         engine = Engine()
         engine.vault = fenced_vault()
-        engine.controller._path_reconciler = engine.made_reconciler(engine.vault)
+        engine.controller._path_reconciler = engine.create_path_reconciler(engine.vault)
         engine.index.put(external_secret("a", annotations=SEED))
         with logged() as lines:
             async with engine.working():

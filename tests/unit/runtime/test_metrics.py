@@ -320,7 +320,7 @@ def test_writes_are_counted_by_reason() -> None:
 def test_a_dry_run_makes_no_force_syncs() -> None:
     async def test() -> None:
         engine = Engine()
-        engine.syncer._dry_run = True
+        engine.es_reconciler._dry_run = True
         engine.vault.write(A, password="a person's")
         await engine.passes(external_secret("a", created=LATER))
         engine.vault.write(A, password="another")
@@ -347,7 +347,7 @@ def test_a_refusal_is_counted_when_it_is_reported_and_as_blocked_while_it_persis
             engine.vault.errors[A] = [DENIED]
             with suppress(VaultsyncError):
                 await engine.passes(asked)
-            await engine.syncer.reconcile(APP)
+            await engine.es_reconciler.reconcile(APP)
         assert refusals(engine) == {"vault_denied": 1}
         assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         await engine.passes(asked)
@@ -375,7 +375,7 @@ def test_every_refusal_has_its_reason(
         engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
         with suppress(VaultsyncError):
             await engine.passes(external_secret(*keys, annotations=annotations))
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert refusals(engine) == {reason: 1}
         assert +Counter(engine.syncs.blocked()) == {reason: 1}
 
@@ -388,7 +388,7 @@ def test_an_external_secret_that_waits_for_the_budget_is_blocked_until_its_path_
         await engine.passes(external_secret("a", annotations=SEED))
         with suppress(VaultsyncError):
             await engine.passes(external_secret("b", name="other", annotations=SEED))
-        await engine.syncer.reconcile(OTHER)
+        await engine.es_reconciler.reconcile(OTHER)
         assert +Counter(engine.syncs.blocked()) == {"seed_budget": 1}
         engine.clock.forward(3600)
         await engine.passes(external_secret("b", name="other", annotations=SEED))
@@ -404,11 +404,11 @@ def test_the_most_severe_refusal_is_counted_and_a_deleted_external_secret_is_not
         asked = external_secret("a", ("b", "a.#.b"), annotations=SEED)
         with suppress(VaultsyncError):
             await engine.passes(asked)
-        await engine.reconciler.reconcile(B)
-        await engine.syncer.reconcile(APP)
+        await engine.path_reconciler.reconcile(B)
+        await engine.es_reconciler.reconcile(APP)
         assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         engine.controller.external_secret_removed(asked)
-        await engine.syncer.reconcile(APP)
+        await engine.es_reconciler.reconcile(APP)
         assert +Counter(engine.syncs.blocked()) == {}
 
     run(test())
@@ -560,7 +560,7 @@ def test_an_external_secret_that_cannot_get_ready_or_ignores_force_syncs_is_not_
         engine.vault.denied_writes[path("secret/data/d")] = DENIED
         with suppress(VaultsyncError):
             await engine.passes(external_secret("d", namespace="dev-2", annotations=SEED))
-        await engine.syncer.reconcile(external_secret(namespace="dev-2").name)
+        await engine.es_reconciler.reconcile(external_secret(namespace="dev-2").name)
         assert engine.syncs.awaited_since() > 1e300
 
     run(test())

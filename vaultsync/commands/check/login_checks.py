@@ -3,8 +3,9 @@
 import shlex
 from typing import Final
 
+from vaultsync.commands.check.login_commands import create_token, obtain_token
 from vaultsync.commands.check.report import SETUP, Check, CheckReport, CheckResult, Status
-from vaultsync.config.auth import Auth, AuthConfig, make_token
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import age
 from vaultsync.core.errors import NoCredential, RedirectRefused, VaultsyncError, VaultUnavailable, VaultUntrusted
@@ -73,7 +74,7 @@ def credential_unreadable(error: NoCredential, auth: AuthConfig) -> CheckResult:
         fix = "set VAULTSYNC_VAULT_JWT_FILE to a file with the ServiceAccount's token, as deploy/base does; "
         fix += _SET_UP.format(auth.at)
     else:
-        fix = f"write a token there, such as of {make_token(POLICY_NAME)}: {SETUP} prints how, and its policy"
+        fix = f"write a token there, such as of {create_token(POLICY_NAME)}: {SETUP} prints how, and its policy"
     return Check.LOGIN.failed(error, fix)
 
 
@@ -88,7 +89,8 @@ def login_refused(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
         reads = " and ".join(f"`vault read {shlex.quote(path)}`" for path in (auth.role_at, f"{auth.at}/config"))
         fix = f"make {auth.role_at} accept {token}: {_SET_UP.format(auth.at)}; {reads} show the present configuration"
     else:
-        fix = f"have {auth.holding(POLICY_NAME)}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
+        held = obtain_token(auth, POLICY_NAME)
+        fix = f"have {held}, with a policy that grants `read` on {LOOK_UP}: {SETUP} prints both"
     return Check.LOGIN.failed(error, fix)
 
 
@@ -102,7 +104,7 @@ def look_up_refused(error: VaultsyncError, auth: AuthConfig) -> CheckResult:
 
 def check_token(token: Token, auth: AuthConfig) -> CheckResult:
     """Whether the token is safe, and lasts or is replaced."""
-    fix = f"have {auth.holding(token.policy or POLICY_NAME)}"
+    fix = f"have {obtain_token(auth, token.policy or POLICY_NAME)}"
     if token.is_root:
         return Check.LOGIN.failed("a root token, which may read every value", fix)
     renewal = "renews or replaces" if auth.issues else "renews"

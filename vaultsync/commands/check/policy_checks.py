@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vaultsync.commands.check.login_commands import obtain_token
 from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
 from vaultsync.commands.vault_policy import (
@@ -178,7 +179,7 @@ def policy_fix(mounts: Sequence[Mount], token: Token, auth: AuthConfig, *, strea
     """The command that writes the policy; with `streams` for a Vault that has an event stream."""
     source = "" if streams else "VAULTSYNC_SOURCE=poll "
     write = f"{source}{command(mounts)} | vault policy write {shlex.quote(token.policy or POLICY_NAME)} -"
-    return write if token.policy else f"{write}, and have {auth.holding(POLICY_NAME)}"
+    return write if token.policy else f"{write}, and have {obtain_token(auth, POLICY_NAME)}"
 
 
 def _capabilities(found: Mapping[str, frozenset[str]]) -> str:

@@ -13,11 +13,14 @@ from typing import Final, TypeAlias
 import yaml
 
 from vaultsync.commands.check.audit_checks import FILE
+from vaultsync.commands.check.login_commands import create_token, grant_policy
 from vaultsync.commands.check.rbac import NAMESPACES, RbacRule, ServiceAccount
 from vaultsync.commands.check.setup_plan import SetupPlan
-from vaultsync.config.auth import MOUNTED, Auth, make_token
+from vaultsync.config.auth import Auth
 from vaultsync.core import annotations
 
+MOUNTED: Final = ("/var/run/secrets/", "/run/secrets/")
+"""Where Kubernetes mounts files into a pod: their content belongs into a Secret."""
 TOKEN_SECRET: Final = "vaultsync-vault-token"  # noqa: S105 — a name
 """Secret that the Deployment of deploy/token reads."""
 APPROLE_SECRET: Final = "vaultsync-vault-approle"  # noqa: S105 — a name
@@ -103,7 +106,7 @@ def _parts(plan: SetupPlan) -> Iterator[str]:
     if plan.login:
         yield from _login(plan)
     elif plan.grants_by_role:
-        yield _GRANT.format(plan.auth.grant(plan.policy_name))
+        yield _GRANT.format(grant_policy(plan.auth, plan.policy_name))
     yield _AUDIT.format("\n#   ".join(plan.audit.splitlines())) if plan.audit else ""
     yield _DEVICES.format("\n".join(f"#   {command}" for command in plan.device_fixes)) if plan.device_fixes else ""
     if plan.namespace_to_seed:
@@ -181,7 +184,7 @@ class _Credential:
 
 def _token(plan: SetupPlan) -> str:
     credentials = [_Credential("token", "token", plan.auth.token_file)]
-    create = f"token=$({make_token(plan.policy_name)} -field=token)"
+    create = f"token=$({create_token(plan.policy_name)} -field=token)"
     comment = f"# a token with this policy, renewable without end, to {_places(credentials, TOKEN_SECRET)}"
     return "\n".join([comment, create, *_store(plan, TOKEN_SECRET, credentials)])
 

@@ -6,7 +6,7 @@ from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.external_secret import CreatedCondition
 
 MESSAGE_LENGTH = 1000
-GRAVEST = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
+PRECEDENCE = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
 """Order of precedence if there are several reasons."""
 WITHDRAWAL = CreatedCondition(True, "", "")
 
@@ -32,7 +32,7 @@ def compose(
     if annotation_problem:
         return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
     if failures:
-        reason = min((reason for _, reason in failures), key=GRAVEST.index)
+        reason = min((reason for _, reason in failures), key=PRECEDENCE.index)
         return _changed(CreatedCondition(False, reason, "; ".join(message for message, _ in failures)), before)
     if success:
         return _changed(CreatedCondition(True, CreatedReason.SUCCESS, success), before)

@@ -22,7 +22,6 @@ class VaultFailure(VaultsyncError):
     """A request got no usable answer, so the state of its path is unknown. Subclasses name the scope of the failure.
 
     Args:
-        message: as for all errors.
         status: of HTTP, 0 without an answer.
 
     Attributes:
@@ -41,8 +40,6 @@ class VaultUnavailable(VaultFailure):
     """All of Vault is unavailable: no connection, sealed, not initialised, or no active node.
 
     Args:
-        message: as for all errors.
-        status: of HTTP, 0 without an answer.
         is_vaults: the answer is JSON of Vault, not a proxy's page.
     """
 
@@ -61,7 +58,6 @@ class VaultNamespaceUnavailable(VaultFailure):
     """One Vault namespace is sealed or locked.
 
     Args:
-        message: as for all errors.
         namespace: its name.
     """
 
@@ -90,7 +86,6 @@ class VaultRejected(VaultsyncError):
     """Vault rejected the request (other 4xx): no such mount, or one that is being upgraded.
 
     Args:
-        message: as for all errors.
         status: of HTTP, 0 if vaultsync itself rejects it.
     """
 
@@ -107,7 +102,7 @@ class RedirectRefused(VaultRejected):
     It is retried, as Vault announces a new leader's address with a delay. It concerns one path, not all of Vault.
 
     Args:
-        message: as for all errors; it names both addresses, and no other part of the redirect.
+        message: it names both addresses, and no other part of the redirect.
         status: of HTTP.
     """
 
@@ -122,7 +117,6 @@ class Postponed(VaultsyncError):
     """The pass must wait; this is not a failure.
 
     Args:
-        message: as for all errors.
         wait: seconds.
     """
 

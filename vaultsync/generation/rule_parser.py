@@ -165,7 +165,7 @@ def _document(text: str) -> object:
     if size > MAX_ANNOTATION_BYTES:
         raise RuleError(f"it has {size} bytes; at most {MAX_ANNOTATION_BYTES} are allowed")
     try:
-        document = json.loads(text, object_pairs_hook=_mapping)
+        document = json.loads(text, object_pairs_hook=_without_duplicates)
     except RuleError:
         raise
     except (ValueError, RecursionError):
@@ -177,7 +177,7 @@ def _document(text: str) -> object:
     return document
 
 
-def _mapping(pairs: Iterable[tuple[Hashable, object]], line: str = "") -> dict[str, object]:
+def _without_duplicates(pairs: Iterable[tuple[Hashable, object]], line: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
         if not isinstance(name, str):
@@ -231,7 +231,7 @@ def _construct(node: yaml.Node) -> object:
     """The node's value by the rules of JSON: YAML 1.1 has types and spellings of numbers that authors do not expect."""
     line = _line(node.start_mark)
     if isinstance(node, yaml.MappingNode):
-        return _mapping(((_construct(name), _construct(value)) for name, value in node.value), line)
+        return _without_duplicates(((_construct(name), _construct(value)) for name, value in node.value), line)
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item) for item in node.value]
     match node.tag.removeprefix("tag:yaml.org,2002:"):

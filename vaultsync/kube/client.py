@@ -51,12 +51,12 @@ class NoKubeConfig(Exception):
 async def connect(
     kubeconfig: str | None, timeout: float, read_only: bool = False, count_request: CountRequest = ignore
 ) -> "KubeClient":
-    """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
+    """Create a client.
 
     Args:
         kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
         timeout: seconds for one request.
-        read_only: the client sends nothing that writes.
+        read_only: nothing that writes is sent.
         count_request: counts each request.
 
     Raises:
@@ -90,9 +90,14 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
 
 
 class KubeClient:
-    """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer.
+    """Sends requests to the API server; errors are core.errors' Kube errors with the server's message.
 
-    What writes raises NotLeading, and is not sent, where there is a fence and it is closed.
+    Args:
+        api: the package's client.
+        timeout: seconds for one request.
+        read_only: nothing that writes is sent.
+        fence: while it is closed, requests that write raise NotLeading.
+        count_request: counts each request.
     """
 
     def __init__(
@@ -115,13 +120,13 @@ class KubeClient:
         await self._api.close()
 
     def fenced(self, fence: Fence | None) -> "KubeClient":
-        """The same, its requests counted together, with what it writes passed through a fence."""
+        """The same client with a fence; its requests are counted together."""
         made = KubeClient(self._api, 0, self._read_only, fence, self._count_request)
         made._timeout = self._timeout
         return made
 
     def unfenced(self, timeout: float) -> "KubeClient":
-        """For the Lease and the leader's label: the same connections and credentials, no fence, another time-out."""
+        """A client with the same connections, no fence and another time-out, for the Lease and the leader's label."""
         return KubeClient(self._api, timeout)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -133,12 +138,12 @@ class KubeClient:
         return await self._json("POST", path, body=body, content_type="application/json")
 
     async def review(self, api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask by a review, which is posted and creates nothing: a read-only client sends it too.
+        """Send a review. It is a POST that creates nothing, so a read-only client sends it, too.
 
         Args:
-            api_version: its group and version.
+            api_version: group and version.
             kind: such as SelfSubjectAccessReview.
-            content: what stands beside these two in it.
+            content: the other fields.
         """
         body = {"apiVersion": api_version, "kind": kind, **content}
         path = f"/apis/{api_version}/{kind.lower()}s"
@@ -152,12 +157,15 @@ class KubeClient:
     async def watch(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Watch a list: yields the watch events, of any size, until the server ends the watch or falls silent.
+        """Watch a list.
 
         Args:
-            path: the list's path.
-            query: resourceVersion and the like; `watch` is added.
-            silence: seconds without a byte after which the watch is given up.
+            path: of the list.
+            query: resourceVersion etc.; `watch` is added.
+            silence: seconds without data after which the watch ends.
+
+        Yields:
+            The watch events, of any size, until the server ends the watch.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         response = await self._send("GET", path, {**query, "watch": "true"}, None, None, timeout)

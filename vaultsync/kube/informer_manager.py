@@ -6,8 +6,9 @@ requires).
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from loguru import logger
 
@@ -15,6 +16,7 @@ from vaultsync.config.selection import Selection
 from vaultsync.core.annotations import GROUP, Result
 from vaultsync.core.external_secret import (
     ExternalSecret,
+    Json,
     Namespace,
     Store,
     parse_external_secret,
@@ -23,6 +25,8 @@ from vaultsync.core.external_secret import (
 )
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import SILENCE_SECONDS, Informer
+
+T = TypeVar("T")
 
 NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
@@ -129,21 +133,8 @@ class InformerManager:
         query = {"fieldSelector": f"metadata.name={name}"} if name else {}
         if self._selection.namespace_labels:
             query["labelSelector"] = self._selection.namespace_labels
-        self._start(
-            NAMESPACES,
-            name,
-            Informer(
-                self._client,
-                "/api/v1/namespaces",
-                "Namespace",
-                parse_namespace,
-                attrgetter("name"),
-                self._namespace_changed,
-                self._namespace_removed,
-                self._silence,
-                query=query,
-            ),
-        )
+        changed, removed = self._namespace_changed, self._namespace_removed
+        self._start(NAMESPACES, name, "Namespace", parse_namespace, changed, removed, query)
 
     def _namespace_changed(self, namespace: Namespace) -> None:
         self.handler.namespace_changed(namespace)
@@ -161,42 +152,44 @@ class InformerManager:
 
     def _start_inside(self, namespace: str) -> None:
         self._start_stores(STORES, "SecretStore", namespace)
+        query = {"labelSelector": self._selection.labels} if self._selection.labels else {}
         self._start(
             EXTERNAL_SECRETS,
             namespace,
-            Informer(
-                self._client,
-                self._path(EXTERNAL_SECRETS, namespace),
-                "ExternalSecret",
-                parse_external_secret,
-                attrgetter("name"),
-                lambda changed: self.handler.external_secret_changed(changed),
-                lambda changed: self.handler.external_secret_removed(changed),
-                self._silence,
-                query={"labelSelector": self._selection.labels} if self._selection.labels else {},
-            ),
+            "ExternalSecret",
+            parse_external_secret,
+            lambda changed: self.handler.external_secret_changed(changed),
+            lambda removed: self.handler.external_secret_removed(removed),
+            query,
         )
 
     def _start_stores(self, resource: str, kind: str, namespace: str) -> None:
-        informer = Informer(
-            self._client,
-            self._path(resource, namespace),
+        self._start(
+            resource,
+            namespace,
             kind,
             parse_store,
-            attrgetter("name"),
             lambda changed: self.handler.store_changed(changed),
-            lambda changed: self.handler.store_removed(changed),
-            self._silence,
+            lambda removed: self.handler.store_removed(removed),
+            {},
         )
-        self._start(resource, namespace, informer)
 
-    def _path(self, resource: str, namespace: str) -> str:
-        return f"{self._group}/namespaces/{namespace}/{resource}" if namespace else f"{self._group}/{resource}"
-
-    def _start(self, resource: str, namespace: str, informer: Informer[Any]) -> None:
+    def _start(
+        self,
+        resource: str,
+        namespace: str,
+        kind: str,
+        parse: Callable[[Json], T],
+        changed: Callable[[T], None],
+        removed: Callable[[T], None],
+        query: Mapping[str, str],
+    ) -> None:
+        place = f"namespaces/{namespace}/{resource}" if namespace else resource
+        path = "/api/v1/namespaces" if resource == NAMESPACES else f"{self._group}/{place}"
+        name = attrgetter("name")
+        informer = Informer(self._client, path, kind, parse, name, changed, removed, self._silence, query)
         work = informer.list_once() if self._once else informer.run(lambda: self.handler.kube_is_back())
-        task = self._tasks.create_task(work)
-        self._running[resource, namespace] = (informer, task)
+        self._running[resource, namespace] = (informer, self._tasks.create_task(work))
 
     def _stop(self, resource: str, namespace: str) -> None:
         informer, task = self._running.pop((resource, namespace))

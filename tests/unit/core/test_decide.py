@@ -1,4 +1,4 @@
-"""core/decide: each case a sentence; then what holds for all cases."""
+"""core/decide and core/seed: each case a sentence; then what holds for all cases."""
 
 from dataclasses import replace
 

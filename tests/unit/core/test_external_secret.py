@@ -143,7 +143,7 @@ SYNCED = {"syncedResourceVersion": "1-abc", "refreshTime": "2025-01-01T00:00:00Z
 
 
 @pytest.mark.parametrize(
-    ("spec", "status", "deaf"),
+    ("spec", "status", "ignores"),
     [
         # external-secrets 0.20.4, shouldRefresh
         ({"refreshPolicy": "CreatedOnce"}, SYNCED, True),
@@ -167,8 +167,8 @@ SYNCED = {"syncedResourceVersion": "1-abc", "refreshTime": "2025-01-01T00:00:00Z
         ({}, SYNCED, False),
     ],
 )
-def test_who_is_deaf_to_a_force_sync(spec: dict[str, Any], status: dict[str, Any], deaf: bool) -> None:
-    assert external_secret("a", spec=spec, status=status).ignores_force_sync is deaf
+def test_which_ignore_a_force_sync(spec: dict[str, Any], status: dict[str, Any], ignores: bool) -> None:
+    assert external_secret("a", spec=spec, status=status).ignores_force_sync is ignores
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ marks = st.builds(
 
 
 @given(marks, st.sampled_from(["", MANAGER, "external-secrets"]))
-def test_a_mark_is_read_as_it_was_left(one: Ownership, managed_by: str) -> None:
+def test_ownership_is_read_as_it_was_written(one: Ownership, managed_by: str) -> None:
     before = {"owner": "ops"} | ({MANAGED_BY: managed_by} if managed_by else {})
     there = merged(before, render_ownership(one, managed_by))
     assert parse_ownership(there) == one

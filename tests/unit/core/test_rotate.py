@@ -1,4 +1,4 @@
-"""core/rotation, and what core/decide makes of it: what is made anew, when, and who is told why not."""
+"""core/rotate: what is replaced and when, and what is reported otherwise."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -105,7 +105,7 @@ LATER = owned(version="2@x", made=NOON + timedelta(days=1), properties=frozenset
 
 
 def marked(state: SecretState, *properties: str, **fields: Anything) -> SecretState:
-    """With a mark on this version, by default on all of it."""
+    """With the ownership of this version, by default on all of it."""
     names = frozenset(properties) if properties else None
     return replace(
         state, ownership=owned(**{"version": state.fingerprint(metadata=False), "properties": names} | fields)
@@ -155,7 +155,7 @@ def marked(state: SecretState, *properties: str, **fields: Anything) -> SecretSt
         ),
     ],
 )
-def test_the_next_mark(case: str, before: SecretState, rotated: bool, expected: Ownership) -> None:
+def test_the_next_ownership(case: str, before: SecretState, rotated: bool, expected: Ownership) -> None:
     assert next_ownership(before, LATER, rotated=rotated) == expected, case
 
 
@@ -426,7 +426,7 @@ def any_reader(names: list[str], rules: str) -> st.SearchStrategy[Reader]:
     )
 
 
-def any_mark(state: SecretState, names: list[str]) -> st.SearchStrategy[Ownership]:
+def any_ownership(state: SecretState, names: list[str]) -> st.SearchStrategy[Ownership]:
     token = state.fingerprint(metadata=False)
     return st.builds(
         Ownership,
@@ -440,12 +440,12 @@ def any_mark(state: SecretState, names: list[str]) -> st.SearchStrategy[Ownershi
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[SecretState, list[Reader]]:
-    """A path, mostly with a mark, and who reads it."""
+    """A path, mostly with ownership, and its readers."""
     names, rules = draw(
         st.sampled_from([(["a", "b"], "{}"), (["user", "password", "url"], LOGIN), (["a", "key", "pub"], PAIR)])
     )
     state = draw(st.sampled_from([*[live(*names)] * 8, live(*names[1:]), gone(), gone(1), live(mount=V1)]))
-    made = draw(any_mark(state, names))
+    made = draw(any_ownership(state, names))
     return (
         replace(state, ownership=draw(st.sampled_from([*[made] * 8, None]))),
         draw(st.lists(any_reader([*names, *names, ""], rules), min_size=1, max_size=3)),

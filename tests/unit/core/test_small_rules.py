@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vaultsync.core import errors
 from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.condition import GRAVEST, MESSAGE_LENGTH, WITHDRAWAL, compose
+from vaultsync.core.condition import MESSAGE_LENGTH, PRECEDENCE, WITHDRAWAL, compose
 from vaultsync.core.external_secret import CreatedCondition
 
 OK = CreatedCondition(True, "Success", "created a")
@@ -66,7 +66,7 @@ reports = st.none() | st.builds(CreatedCondition, st.booleans(), texts, texts)
 
 @given(
     st.just("") | texts,
-    st.lists(st.tuples(texts, st.sampled_from(GRAVEST)), max_size=2),
+    st.lists(st.tuples(texts, st.sampled_from(PRECEDENCE)), max_size=2),
     st.just("") | texts,
     reports,
     st.booleans(),

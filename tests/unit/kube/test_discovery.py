@@ -6,7 +6,7 @@ from aiohttp import web
 from tests.unit.build import run
 from tests.unit.kube.api import client_of
 from tests.unit.servers import answer
-from vaultsync.kube.discovery import ServedVersion, discover
+from vaultsync.kube.discovery import ServedVersion, discover, served_resources
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,28 @@ def test_whether_the_crd_takes_the_condition(schema: object, takes: bool) -> Non
     async def main() -> None:
         async with client_of(handler) as client:
             assert await discover(client, waits=(0.0, 0.0)) == ServedVersion("v1", takes)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("versions", "found"),
+    [
+        (["v1alpha1", "v1"], {"v1alpha1": frozenset(), "v1": frozenset({"externalsecrets", "secretstores"})}),
+        (["v1alpha1"], {"v1alpha1": frozenset()}),
+        (None, {}),
+    ],
+)
+def test_the_resources_of_the_preferred_version(versions: list[str] | None, found: dict[str, frozenset[str]]) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/apis/external-secrets.io/v1":
+            return answer(200, {"resources": [{"name": "externalsecrets"}, {"name": "secretstores"}]})
+        if versions is None or request.path != "/apis/external-secrets.io":
+            return answer(404, {"message": "no"})
+        return answer(200, {"versions": [{"version": version} for version in versions]})
+
+    async def main() -> None:
+        async with client_of(handler) as client:
+            assert await served_resources(client) == found
 
     run(main())

@@ -13,7 +13,7 @@ from typing import Final
 from loguru import logger
 
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
-from vaultsync.controller.failure_scopes import FailureScopes
+from vaultsync.controller.failure_scopes import LOGGED_CHARACTERS, FailureScopes
 from vaultsync.controller.index import Index, Key
 from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
@@ -38,8 +38,6 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 STORE_AGAIN_SECONDS: Final = 5.0
 """Delay of the second force-sync for a changed store: external-secrets may have served the first one from a cache that
 still held the old store, and does not refresh for a store by itself."""
-LOGGED_CHARACTERS: Final = 200
-"""Characters in the log of a text that vaultsync does not control."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
 """The label `kind` of the metrics."""
 
@@ -268,7 +266,7 @@ class Controller:
         self._queue.close()
 
     def _check_caught_up(self) -> None:
-        if self.caught_up.is_set() or self._scopes.is_vault_away or not self._queue.is_idle():
+        if self.caught_up.is_set() or self._scopes.is_vault_unavailable or not self._queue.is_idle():
             return
         self.caught_up.set()
         logger.info(

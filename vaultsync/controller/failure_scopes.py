@@ -37,6 +37,7 @@ LONGEST_ABSENCE: Final = 5.0
 LOGGED_KEYS: Final = 50
 """Failing keys with a line in the log; others are logged at DEBUG, as one ExternalSecret may have any number."""
 LOGGED_CHARACTERS: Final = 200
+"""Characters in the log of a text that vaultsync does not control."""
 REPORTED_WAIT: Final = 0.8
 """vaultsync reports a failing request on ExternalSecrets once its back-off is so many seconds."""
 REPORTED_SECONDS: Final = 1.0
@@ -78,7 +79,7 @@ class FailureScopes:
         return sum(map(len, self._breakers()))
 
     @property
-    def is_vault_away(self) -> bool:
+    def is_vault_unavailable(self) -> bool:
         """Whether Vault as a whole is unavailable."""
         return self._vault.is_open or any(kind is VaultUnavailable for kind, _ in self._outages)
 

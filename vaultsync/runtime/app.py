@@ -106,7 +106,7 @@ class App:
         self._timing, self._watch_silence = timing, watch_silence
         self._index = factory.create_index(settings)
         self._served: ServedVersion | None = None
-        self._watches: InformerManager | None = None
+        self._informers: InformerManager | None = None
         self._discovery = NOT_LISTED
         """Why there are no informers yet, for /readyz."""
         self._label = self._leader_label()
@@ -153,18 +153,18 @@ class App:
     def statuses(self) -> Iterator[PartStatus]:
         """The response to /readyz. Only the first lists are required. A standby sends no request to Vault."""
         yield PartStatus("role", "leading" if self.term.is_leading else "standby")
-        if self._watches is None:
+        if self._informers is None:
             yield PartStatus("kubernetes", self._discovery, is_healthy=False, is_required=True)
         else:
             failed = self._failed_watches()
-            for resource, is_listed in self._watches.ready().items():
+            for resource, is_listed in self._informers.ready().items():
                 message = _message(failed[resource][0]) if failed[resource] else LISTED if is_listed else NOT_LISTED
                 yield PartStatus(resource, message, is_listed and not failed[resource], is_required=not is_listed)
         if self.term.is_leading:
             yield from self.term.statuses()
 
     def _failed_watches(self) -> dict[str, list[Result]]:
-        return self._watches.trouble() if self._watches else {resource: [] for resource in RESOURCES}
+        return self._informers.trouble() if self._informers else {resource: [] for resource in RESOURCES}
 
     # -- Kubernetes
 
@@ -184,7 +184,7 @@ class App:
             message = "restarting the informers: a resource is no longer served"
             logger.log(failed.level, message, reason=reason, retry_s=round(failed.wait, 1))
             self._index = factory.create_index(self._settings)
-            self._watches = None
+            self._informers = None
             await self._begin_term()
             await asyncio.sleep(failed.wait)
 
@@ -197,11 +197,11 @@ class App:
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
-            self._watches = InformerManager(
+            self._informers = InformerManager(
                 tasks, self._kube, self._served.version, selection, self.term.controller, silence=self._watch_silence
             )
             self._configure_term()
-            await self._watches.start()
+            await self._informers.start()
             spare_collection(anew=True)
             logger.info("watching Kubernetes", external_secrets_version=self._served.version)
             if self._label is not None:
@@ -235,8 +235,8 @@ class App:
             await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
         except* LeadershipLost as errors:
             logger.warning("leadership lost: this replica is now a standby", reason=first_reason(errors))
-            if self._watches is not None:
-                self._watches.reopen()  # renewals failed, so the watches may be dead too
+            if self._informers is not None:
+                self._informers.reopen()  # renewals failed, so the watches may be dead too
         await self._begin_term()
         spare_collection(anew=True)
         await asyncio.sleep(STANDBY_SECONDS)
@@ -260,8 +260,8 @@ class App:
         self._configure_term()
 
     def _configure_term(self) -> None:
-        if self._watches is not None:
-            self._watches.handler = self.term.controller
+        if self._informers is not None:
+            self._informers.handler = self.term.controller
         if self._served is not None:
             self.term.writer.takes_condition = self._served.takes_condition
 

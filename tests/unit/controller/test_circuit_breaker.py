@@ -58,7 +58,7 @@ def test_one_key_tries_from_time_to_time_and_the_others_wait_for_the_result() ->
     run_ahead(test())
 
 
-def test_a_key_that_waits_keeps_its_best_lane_and_its_turn() -> None:
+def test_a_key_that_waits_keeps_its_best_priority_and_its_turn() -> None:
     async def test() -> None:
         queue = Queue()
         queue.breaker.record_failure("a")

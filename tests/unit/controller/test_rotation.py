@@ -39,7 +39,7 @@ def value(engine: Engine, where: VaultPath = A) -> str:
 
 
 @asynccontextmanager
-async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[None]:
+async def marking(engine: Engine, *, at_once: bool = True) -> AsyncIterator[None]:
     """The marker at work, without its waiting unless that is wanted."""
 
     async def requeue_now() -> None:
@@ -47,7 +47,7 @@ async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[Non
             engine.ownership._queue.requeue_now()
             await asyncio.sleep(0.001)
 
-    tasks = [asyncio.create_task(part) for part in (engine.ownership.run(), *([requeue_now()] if hastened else []))]
+    tasks = [asyncio.create_task(part) for part in (engine.ownership.run(), *([requeue_now()] if at_once else []))]
     try:
         yield
         await asyncio.sleep(0.01)
@@ -127,7 +127,7 @@ def test_a_refused_mark_is_told_once_and_tried_again_with_the_paths_next_pass() 
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             with warnings() as told:
                 await engine.passes(asked("", "a", "b"))
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS + 1)
@@ -148,7 +148,7 @@ def test_a_mark_refused_for_a_revoked_token_is_left_with_the_next_one() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             with warnings() as told:
                 await engine.passes(asked())
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS / 2)
@@ -189,7 +189,7 @@ def test_a_mark_that_fails_alone_is_left_later_and_the_others_at_once(error: Vau
         engine = Engine()
         await engine.passes(asked("", "a", "b"))
         engine.vault.errors[A] = [error]
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             await asyncio.sleep(BEHIND_SECONDS + 0.1)
             assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
             assert engine.vault.secrets[B].custom_metadata
@@ -205,7 +205,7 @@ def test_a_mark_that_is_rejected_twice_is_given_up() -> None:
         engine = Engine()
         await engine.passes(asked())
         engine.vault.errors[A] = [VaultRejected("400", 400)] * 2
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             await asyncio.sleep(BEHIND_SECONDS + UPGRADED_SECONDS + 1)
             assert not len(engine.ownership)
             await asyncio.sleep(10 * UPGRADED_SECONDS)

@@ -42,7 +42,7 @@ def kubeconfig(tmp_path: Path) -> str:
 def with_app(
     kubeconfig: str, test: Callable[[App, InformerManager], Awaitable[None]], *, audit_listen: str = "", lease: str = ""
 ) -> None:
-    """All parts, connected and not started; and watches of which nothing is listed."""
+    """All parts, connected and not started; and informers that have listed nothing."""
 
     async def main() -> None:
         settings = Settings(
@@ -57,14 +57,14 @@ def with_app(
         app = App(settings, kube, Stop(), metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
-                starting = tasks.create_task(watches.start())
+                informers = InformerManager(tasks, kube, "v1", Selection(), app.term.controller)
+                starting = tasks.create_task(informers.start())
                 await asyncio.sleep(0)
                 try:
-                    await test(app, watches)
+                    await test(app, informers)
                 finally:
                     starting.cancel()
-                    for _, task in watches._running.values():
+                    for _, task in informers._running.values():
                         task.cancel()
         finally:
             await app.close()
@@ -82,16 +82,16 @@ def statuses(app: App) -> dict[str, PartStatus]:
 
 
 def test_it_is_not_ready_until_kubernetes_is_listed(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
+    async def test(app: App, informers: InformerManager) -> None:
         app._discovery = "no CRDs"
         parts = statuses(app)
         assert parts.keys() == {"role", "kubernetes", "vault", "source"}
         assert parts["kubernetes"] == PartStatus("kubernetes", "no CRDs", is_healthy=False, is_required=True)
-        app._watches = watches
+        app._informers = informers
         parts = statuses(app)
         assert parts.keys() == {"role", *RESOURCES, "vault", "source"}
         assert parts[NAMESPACES] == PartStatus(NAMESPACES, NOT_LISTED, is_healthy=False, is_required=True)
-        for informer, _ in watches._running.values():
+        for informer, _ in informers._running.values():
             informer.synced.set()
         assert statuses(app)[NAMESPACES] == PartStatus(NAMESPACES, LISTED)
 
@@ -99,12 +99,12 @@ def test_it_is_not_ready_until_kubernetes_is_listed(kubeconfig: str) -> None:
 
 
 def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_vault(kubeconfig: str) -> None:
-    async def leader(app: App, watches: InformerManager) -> None:
+    async def leader(app: App, informers: InformerManager) -> None:
         assert statuses(app)["role"] == PartStatus("role", "leading")
         assert metric(app, "leading") == 1
 
-    async def standby(app: App, watches: InformerManager) -> None:
-        app._watches = watches
+    async def standby(app: App, informers: InformerManager) -> None:
+        app._informers = informers
         assert statuses(app)["role"] == PartStatus("role", "standby")
         assert statuses(app).keys() == {"role", *RESOURCES}
         assert metric(app, "leading") == 0
@@ -114,9 +114,9 @@ def test_a_leader_and_a_standby_report_their_role_and_a_standby_nothing_about_va
 
 
 def test_a_failed_watch_is_reported_and_counted_and_does_not_change_readiness(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
-        app._watches, watches._started = watches, True
-        informer, _ = watches._running[EXTERNAL_SECRETS, ""]
+    async def test(app: App, informers: InformerManager) -> None:
+        app._informers, informers._started = informers, True
+        informer, _ = informers._running[EXTERNAL_SECRETS, ""]
         for result, says in ((Result.REFUSED, REFUSED), (Result.UNAVAILABLE, UNAVAILABLE)):
             informer.trouble = result
             assert statuses(app)[EXTERNAL_SECRETS] == PartStatus(EXTERNAL_SECRETS, says, is_healthy=False)
@@ -127,7 +127,7 @@ def test_a_failed_watch_is_reported_and_counted_and_does_not_change_readiness(ku
 
 
 def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
+    async def test(app: App, informers: InformerManager) -> None:
         assert statuses(app)["vault"] == PartStatus("vault", "answers")
         assert statuses(app)["source"] == PartStatus("source", "not selected yet", is_healthy=False)
         app.term._vault._requester.failures.outage = "it returns 503"
@@ -149,7 +149,7 @@ def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -
 
 
 def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
+    async def test(app: App, informers: InformerManager) -> None:
         assert metric(app, "audit_configured") == 1
         app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
         assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
@@ -166,7 +166,7 @@ def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> 
 
 
 def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
+    async def test(app: App, informers: InformerManager) -> None:
         assert "audit" not in statuses(app)
         assert metric(app, "audit_configured") == 0
 
@@ -174,13 +174,13 @@ def test_without_an_audit_device_its_status_is_absent(kubeconfig: str) -> None:
 
 
 def test_a_new_term_resets_no_counter_and_its_requests_are_counted(kubeconfig: str) -> None:
-    async def test(app: App, watches: InformerManager) -> None:
-        former, metrics, app._watches = app.term, app._metrics, watches
+    async def test(app: App, informers: InformerManager) -> None:
+        former, metrics, app._informers = app.term, app._metrics, informers
         metrics.resyncs.inc(3)
         metrics.last_event_timestamp.labels("audit").set(12.5)
         await app._begin_term()
         assert app.term is not former
-        assert watches.handler is app.term.controller
+        assert informers.handler is app.term.controller
         app.term.controller.enqueue_all()
         assert metric(app, "resyncs_total") == 4
         assert metric(app, "last_event_timestamp_seconds", source="audit") is None

@@ -10,14 +10,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
+from vaultsync.commands.check.audit_commands import PORT, SERVICE_IP, WRITE_TIMEOUT, enable_to_service
 from vaultsync.commands.check.report import cut
 from vaultsync.config.audit_address import (
-    PORT,
-    SERVICE_IP,
-    WRITE_TIMEOUT,
     AuditAddress,
     Transport,
-    enable_to_service,
     parse_audit_address,
 )
 from vaultsync.config.settings import Settings

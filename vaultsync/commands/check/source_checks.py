@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
+from vaultsync.commands.check.audit_commands import PORT, enable_to_service
 from vaultsync.commands.check.report import Check, CheckResult, Status, cut
-from vaultsync.config.audit_address import PORT, enable_to_service
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import age

@@ -59,7 +59,7 @@ def heals(place: Place, name: str, patience: float = 10.0) -> None:
 def test_a_standby_node_will_do(place: Place, process: VaultsyncProcess) -> None:
     heals(place, "app")
     source = "audit" if place.testbed.options.instead else "events"
-    place.wait_for(lambda: f'told by", "source": "{source}"' in process.output(), 20, source)
+    place.wait_for(lambda: f'reported by", "source": "{source}"' in process.output(), 20, source)
 
 
 def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbed, place: Place) -> None:

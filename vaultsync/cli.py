@@ -10,63 +10,63 @@ from typing import Final, NoReturn
 from vaultsync.commands import exit_codes
 
 READ_ONLY: Final = "Reads Kubernetes and Vault once and writes to neither; the settings are those of `vaultsync run`."
-EXPLAIN: Final = f"""Tells what an ExternalSecret reads, what Vault has there, and what vaultsync would do and why.
+EXPLAIN: Final = f"""Prints what an ExternalSecret reads, what Vault has there, and what vaultsync would do and why.
 {READ_ONLY}
 
-exit codes: 0 told, 1 no such ExternalSecret or no answer, 2 a wrong argument or setting
+exit codes: 0 printed, 1 no such ExternalSecret or no answer, 2 an invalid argument or setting
 """
-PLAN: Final = f"""Tells for all selected ExternalSecrets what they read and what a vaultsync that starts now would do.
+PLAN: Final = f"""Prints what all selected ExternalSecrets read, and what a vaultsync that starts now would do.
 {READ_ONLY}
 
-exit codes: 0 nothing to do, 1 failed (also: nothing to do as far as Vault lets look), 2 something to do,
-            {exit_codes.PLAN_USAGE} a wrong argument or setting
+exit codes: 0 nothing to do, 1 failed (or nothing to do in what the token may read), 2 something to do,
+            {exit_codes.PLAN_USAGE} an invalid argument or setting
 """
-ORPHANS: Final = """Lists the paths that vaultsync made in Vault (by their mark, in KV v2) and no ExternalSecret reads.
-All of the cluster's count as readers, whatever the settings select, and so do those that might read a path if their
-store were there, open to them or in this Vault. A path of which somebody else has written a part, or the latest
-version, is left out.
-Who reads Vault without an ExternalSecret, or from another cluster, is not known: where clusters share a Vault, each
-needs its own VAULTSYNC_CLUSTER from the start.
+ORPHANS: Final = """Lists the paths that vaultsync created in Vault (by their ownership metadata, in KV v2) and that no
+ExternalSecret reads. All ExternalSecrets of the cluster count as readers, whatever the settings select, also those that
+could read a path if their store existed, could be used by them or was in this Vault. A path is left out if another
+client has written a part of it, or its latest version.
+Clients that read Vault without an ExternalSecret or from another cluster are not known: if clusters share a Vault, give
+each its own VAULTSYNC_CLUSTER from the start.
 
---delete deletes the latest version of each, unless it has changed since, so that Vault can undelete it. Not with
-vaultsync's own token: take one of yours, with `update` on MOUNT/delete/*. What an ExternalSecret begins to read
-meanwhile is no loss: a running vaultsync makes it anew.
+--delete soft-deletes the latest version of each path that has not changed since; Vault can undelete it. It needs a
+token of yours with `update` on MOUNT/delete/*, not vaultsync's own. If an ExternalSecret reads a deleted path
+meanwhile, a running vaultsync creates it again.
 
-exit codes: 0 listed, and deleted if asked to; 1 failed, or not all could be seen or was deleted,
-            2 a wrong argument or setting
+exit codes: 0 listed, and deleted if requested; 1 failed, or some paths could not be read or deleted,
+            2 an invalid argument or setting
 """
 POLICY: Final = """Prints the smallest Vault policy for the settings of `vaultsync run`, for `vault policy write`.
-It counts on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS, VAULTSYNC_SOURCE and VAULT_NAMESPACE, and asks
-nobody: neither Kubernetes nor Vault, whose address and token may be missing. Vault's policies can't say "any mount":
-name yours. OpenBao, and Vault before 1.15, refuse what it grants for the event stream (`subscribe`): with
-VAULTSYNC_SOURCE=audit or poll it leaves that out.
+It depends on VAULTSYNC_SEED, VAULTSYNC_DRY_RUN, VAULTSYNC_SEED_PATHS, VAULTSYNC_SOURCE and VAULT_NAMESPACE, and sends
+no request: the address and token of Vault need not be set. Vault's policies have no wildcard for a mount: name yours.
+OpenBao, and Vault before 1.15, reject the capability for the event stream (`subscribe`): with VAULTSYNC_SOURCE=audit or
+poll the policy does not contain it.
 
-exit codes: 0 printed, 2 a wrong argument or setting
+exit codes: 0 printed, 2 an invalid argument or setting
 """
-RUN: Final = f"""Runs the controller until SIGTERM or SIGINT. Then it waits for the answers to writes in Vault, marks
-what they made and releases the Lease, all within 5 s.
+RUN: Final = f"""Runs the controller until SIGTERM or SIGINT. Then it waits for the responses to pending writes, writes
+their ownership metadata and releases the Lease, all within 5 s.
 
-exit codes: 0 stopped by a signal, 1 an address to listen on can't be had, 2 a wrong argument or setting,
-            {exit_codes.BUG} a bug in vaultsync, of which one CRITICAL line of the log says where
+exit codes: 0 stopped by a signal, 1 an address to listen on is not available, 2 an invalid argument or setting,
+            {exit_codes.BUG} a bug in vaultsync; one CRITICAL line of the log says where
 """
-CHECK: Final = f"""Tells, from where it runs, whether vaultsync can work there: one line a check, with what mends it.
-It asks for the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy
-in each mount that is in use, what tells of changes, Vault's audit devices (if the token may list them), the stores, and
-the first ExternalSecret that is blocked. What needs something that failed is not asked.
+CHECK: Final = f"""Checks whether vaultsync can work here, and prints a line for each check, with a fix if it fails:
+the settings, Kubernetes and each permission in it, external-secrets' CRDs, Vault, the token and its policy for each
+mount in use, the source of changes, Vault's audit devices (if the token may list them), the stores, and the first
+ExternalSecret that is blocked. Checks that depend on a failed one are skipped.
 {READ_ONLY}
 
---print-setup prints, in place of that, the shell commands by which an admin of Kubernetes and Vault sets up what did
-not come out well, and all of it where nothing can be asked, such as without VAULT_ADDR. What it takes to log in goes by
-VAULTSYNC_VAULT_AUTH. A person's rights in Kubernetes say nothing of vaultsync's: with a person's kubeconfig, all of
-those are printed.
+--print-setup prints, in place of the checks, the shell commands by which an admin of Kubernetes and Vault sets up what
+failed; it prints all of them if nothing can be checked, such as without VAULT_ADDR. The commands for the login depend
+on VAULTSYNC_VAULT_AUTH. With a person's kubeconfig it prints all permissions in Kubernetes, as those of a person are
+not vaultsync's.
 
-exit codes: 0 all is well, warnings or not (of --print-setup: printed), 1 something is red,
-            2 a wrong argument or setting
+exit codes: 0 no check failed, warnings or not (with --print-setup: printed), 1 a check failed,
+            2 an invalid argument or setting
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Has an exit code for wrong arguments, and loads the settings only when its help lists them."""
+    """Has its own exit code for invalid arguments, and loads the settings only when its help lists them."""
 
     exit_usage = exit_codes.USAGE
     lists_settings = False
@@ -80,9 +80,9 @@ class _Parser(argparse.ArgumentParser):
         """With the settings and annotations at the end, if wanted."""
         if self.lists_settings:
             from vaultsync.commands.help_text import vocabulary
-            from vaultsync.config.settings import explain
+            from vaultsync.config.variables import describe_variables
 
-            self.epilog = f"settings, all from the environment:\n{explain()}\n\n{vocabulary()}"
+            self.epilog = f"settings, all from the environment:\n{describe_variables()}\n\n{vocabulary()}"
         return super().format_help()
 
 
@@ -97,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.func(parsed))
     except exit_codes.UsageError as error:
         commands[parsed.command].error(str(error))
+    except exit_codes.InputError as error:
+        print(f"vaultsync: {error}", file=sys.stderr)
+        return commands[parsed.command].exit_usage
 
 
 def _execute(module: str) -> Callable[[argparse.Namespace], int]:
@@ -111,7 +114,7 @@ def _execute(module: str) -> Callable[[argparse.Namespace], int]:
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="vaultsync",
-        description="Seeds the Vault values that ExternalSecrets miss, and heals deleted and rotated ones.",
+        description="Creates the Vault values that ExternalSecrets need, and propagates deletions and rotations.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.lists_settings = True
@@ -126,23 +129,23 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     add("run", "run the controller until SIGTERM", RUN).lists_settings = True
     version = add("version", "print the version, and those of Python and the dependencies")
-    explain = add("explain", "tell what one ExternalSecret reads, and why", EXPLAIN)
-    plan = add("plan", "tell what would be done", PLAN)
-    orphans = add("orphans", "list what vaultsync made and no ExternalSecret reads any more", ORPHANS)
-    check = add("check", "tell whether it could work here, and what mends what is red", CHECK, "check.command")
-    policy = add("policy", "print the Vault policy that it needs", POLICY)
+    explain = add("explain", "print what one ExternalSecret reads, and what would be done", EXPLAIN)
+    plan = add("plan", "print what would be done for all ExternalSecrets", PLAN)
+    orphans = add("orphans", "list the paths that vaultsync created and no ExternalSecret reads", ORPHANS)
+    check = add("check", "check whether vaultsync can work here, and print fixes", CHECK, "check.command")
+    policy = add("policy", "print the Vault policy that vaultsync needs", POLICY)
     for made in (version, explain, plan, orphans, check):
         made.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
-    explain.add_argument("name", metavar="NAMESPACE/NAME", help="of the ExternalSecret")
+    explain.add_argument("name", metavar="NAMESPACE/NAME", help="namespace and name of the ExternalSecret")
     plan.exit_usage = exit_codes.PLAN_USAGE
-    orphans.add_argument("--delete", action="store_true", help="delete them, after a question")
-    orphans.add_argument("--yes", action="store_true", help="with --delete: ask no question")
+    orphans.add_argument("--delete", action="store_true", help="soft-delete them, after a question")
+    orphans.add_argument("--yes", action="store_true", help="with --delete: without a question")
     check.add_argument("--print-setup", action="store_true", help="print the commands that set up what is missing")
     policy.add_argument(
         "--mount",
         metavar="PATH[=v1]",
         action="append",
         default=[],
-        help="a mount of KV v2, or of KV v1 with =v1; may be given again; default: secret",
+        help="a KV v2 mount, or a KV v1 mount with =v1; repeatable; default: secret",
     )
     return parser, dict(commands.choices)

@@ -21,6 +21,7 @@ from tests.testbed.identity import PROJECT
 from tests.testbed.processes import free_port
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport, parse_audit_address
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit
 
 AT_ONCE = 200
@@ -114,7 +115,9 @@ async def _receive(address: str) -> None:
             print(path, flush=True)
 
     verified = asyncio.Event()
-    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, lambda _: verified.set(), lambda _: None)
+    metrics = Metrics()
+    audit = Audit(AuditAccess(address), 300.0, ask, lambda _: True, metrics)
+    audit.on_gap = lambda _: verified.set()
     await audit.start()
     running = asyncio.create_task(audit.run())
     await verified.wait()
@@ -122,7 +125,9 @@ async def _receive(address: str) -> None:
     began = time.process_time()
     await asyncio.to_thread(sys.stdin.readline)
     cpu = time.process_time() - began
-    print(json.dumps({"lost": audit.lost, "reported": audit.events, "cpu": cpu}), flush=True)
+    lost = metrics.registry.get_sample_value("vaultsync_audit_lost_total")
+    reported = metrics.registry.get_sample_value("vaultsync_events_total", {"source": "audit"})
+    print(json.dumps({"lost": int(lost or 0), "reported": int(reported or 0), "cpu": cpu}), flush=True)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await audit.stop()

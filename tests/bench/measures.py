@@ -35,6 +35,7 @@ MOST_PER_NAMESPACE = 25
 NAMES = (
     *("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "entries", "scale"),
     "states",
+    "help",
 )
 BESIDE = "vaultsync beside its peers"
 AT_SIZES = "vaultsync by the number of ExternalSecrets"
@@ -97,6 +98,7 @@ class Bench:
                 "the canaries",
             ),
             **self._source_figures(),
+            "help": Figure("help", "`vaultsync --help`, until it ends", "≤ 0.25 s"),
         }
         self._at_sizes = sizes.rows()
         self._in_states = states.rows()
@@ -136,6 +138,9 @@ class Bench:
 
     def run(self) -> None:
         """Measures everything that is wanted; the servers are the same for both contenders."""
+        if "help" in self.wanted:
+            self._say("vaultsync: --help")
+            self._figures["help"].samples[VAULTSYNC] = Sample(running.help_seconds(self.scale.repeats))
         if "burst" in self.wanted:
             for number in self.scale.bursts:
                 self._bursts(number)

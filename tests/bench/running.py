@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,12 +19,22 @@ TALK = Path(__file__).with_name("talk.sh")
 LISTENS = {
     "audit": "listening for Vault's audit device",
     "events": "subscribed to Vault's event stream",
-    "poll": "changes in Vault are told by",
+    "poll": "changes in Vault are reported by",
 }
 """What vaultsync's log says once it does."""
 SPY_SECONDS = 15.0
 START_SECONDS = 120.0
 """It lists everything first: of ten thousand ExternalSecrets, that takes long on a busy machine."""
+
+
+def help_seconds(repeats: int) -> list[float]:
+    """How long `vaultsync --help` takes, from the start of the process to its end."""
+    found = []
+    for _ in range(repeats):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "vaultsync", "--help"], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.monotonic() - started)
+    return found
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from tests.testbed.identity import NAMESPACE, POLICY, SERVICE_ACCOUNT
 from tests.testbed.kube import EXTERNAL_SECRETS, path_of
 from tests.testbed.testbed import Testbed, wait_for
 from tests.testbed.vaultsync import Metrics, VaultsyncProcess
-from vaultsync.controller.controller import AUDIT_LOOK_SECONDS
+from vaultsync.controller.rescans import SENDER_SECONDS
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 """Whose requests the API server is to log."""
@@ -258,7 +258,7 @@ class AtSize:
 
     def _resync(self, process: VaultsyncProcess, *, writes: bool = False) -> tuple[Sample, Sample]:
         """Vault's audit device comes anew, and so everything is looked at; how long, and the writes meanwhile."""
-        time.sleep(max(0.0, self._looked_at + AUDIT_LOOK_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, self._looked_at + SENDER_SECONDS - time.monotonic()))
         self._wait_until_quiet(process)
         before, number = Metrics(process), len(self._spots)
 

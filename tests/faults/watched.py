@@ -1,4 +1,4 @@
-"""`python -m tests.faults.watched run`: vaultsync, hasty; at SIGUSR2 it writes its tasks into the file FAULTS_TASKS."""
+"""`python -m tests.faults.watched run`: vaultsync with a short Lease; SIGUSR2 writes its tasks to FAULTS_TASKS."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from tests.testbed import hasty
+from tests.testbed import fast_lease
 
 
 def main() -> int:
     """As vaultsync's own."""
     signal.signal(signal.SIGUSR2, _tell)
-    return hasty.main()
+    return fast_lease.main()
 
 
 def _tell(number: int, frame: FrameType | None) -> None:

@@ -28,8 +28,8 @@ from tests.testbed.servers import ROOT_TOKEN, Vault
 from tests.testbed.testbed import Options, Testbed, apply_crds
 from tests.testbed.vaultsync import FOREIGN
 from vaultsync.commands.check import command
-from vaultsync.commands.check.rbac import LEASE, RIGHTS, Right, leading
-from vaultsync.commands.check.report import Line, Mark, Name
+from vaultsync.commands.check.rbac import DEFAULT_LEASE, RBAC_RULES, RbacRule, leader_rules
+from vaultsync.commands.check.report import Check, CheckResult, Status
 from vaultsync.config.settings import Settings, variable
 
 SEED = {"vaultsync.io/seed": "true"}
@@ -39,7 +39,7 @@ POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "poli
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """Of which `check` must not make use; nobody could listen there."""
-IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
+IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": DEFAULT_LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
 """As deploy/base sets it."""
 
 
@@ -86,7 +86,7 @@ def marked(lines: Lines, mark: str) -> set[str]:
     return {f"{name} {of}" if of else name for (name, of), line in lines.items() if line["mark"] == mark}
 
 
-def ask(place: Place, **env: str) -> list[Line]:
+def ask(place: Place, **env: str) -> list[CheckResult]:
     """The same in this process, for what is asked many times."""
     given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **env}
     names = {variable(name): name for name in Settings.model_fields}
@@ -96,16 +96,16 @@ def ask(place: Place, **env: str) -> list[Line]:
         for name, value in given.items():
             patch.setenv(name, value)
         settings = Settings()
-    return asyncio.run(command.check(settings)).lines
+    return asyncio.run(command.check(settings)).results
 
 
-def wrong(lines: list[Line]) -> list[Line]:
+def wrong(lines: list[CheckResult]) -> list[CheckResult]:
     """Those that did not come out well; no policy that vaultsync needs lets it list audit devices."""
-    return [line for line in lines if line.mark is not Mark.OK and line.check is not Name.AUDIT]
+    return [line for line in lines if line.status is not Status.OK and line.check is not Check.AUDIT]
 
 
-def by_mark(lines: list[Line], mark: Mark) -> list[Line]:
-    return [line for line in lines if line.mark is mark]
+def by_mark(lines: list[CheckResult], mark: Status) -> list[CheckResult]:
+    return [line for line in lines if line.status is mark]
 
 
 @pytest.fixture
@@ -136,12 +136,12 @@ def test_where_all_is_well_every_line_says_so_and_nothing_is_written(used: Place
         used.vault.unaudit(used.name)
     assert marked(lines, "ok") == {
         *("settings", "kubernetes", "crds", "vault", "login", "source", "stores", "externalsecrets"),
-        *(f"permission {one.resource}" for one in RIGHTS if one.resource != "externalsecrets/status"),
+        *(f"permission {one.resource}" for one in RBAC_RULES if one.resource != "externalsecrets/status"),
         *("policy sys/ and auth/", "policy secret/", "policy team/kv/", "policy kv1/"),
     }
     assert lines["stores", None]["found"] == "3 in this Vault"
     assert lines["externalsecrets", None]["found"] == "3 read this Vault, 3 to be seeded; none is blocked"
-    assert lines["policy", "secret/"]["found"].endswith("(asked for 2 paths in use)")
+    assert lines["policy", "secret/"]["found"].endswith("(checked for 2 paths in use)")
     assert "as system:serviceaccount:vaultsync:vaultsync" in lines["kubernetes", None]["found"]
     assert {name: signs(used, name) for name in names} == before
     assert used.version("new") == used.version("new", "team/kv") == 0
@@ -166,7 +166,7 @@ def test_a_table_has_a_line_for_each_check(place: Place) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     *rows, empty, last = ended.stdout.splitlines()
     assert (empty, last) == ("", f"{len(rows) - 2} ok, 0 failed, 1 warning, 1 not asked")
-    assert len(rows) > len(Name)
+    assert len(rows) > len(Check)
     [warning, unread] = [row for row in rows if not row.startswith("ok ")]
     assert unread.split()[:3] == ["not", "asked", "audit"]
     assert warning.split()[:2] == ["warning", "source"]
@@ -206,7 +206,7 @@ def test_each_wrong_setting_has_a_line_and_nothing_else_is_asked(testbed: Testbe
     checks = json.loads(ended.stdout)["checks"]
     wrong = [(line["check"], line["of"]) for line in checks if line["mark"] == "failed"]
     assert wrong == [("settings", "VAULT_ADDR"), ("settings", "VAULT_TOKEN"), ("settings", "VAULTSYNC_RESYNC")]
-    assert [line["check"] for line in checks if line["mark"] == "not asked"] == [*Name][1:]
+    assert [line["check"] for line in checks if line["mark"] == "not asked"] == [*Check][1:]
 
 
 # -- Kubernetes
@@ -277,7 +277,7 @@ def account(place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()
         made.delete()
 
 
-def less(rules: list[Json], verb: str, right: Right) -> list[Json]:
+def less(rules: list[Json], verb: str, right: RbacRule) -> list[Json]:
     """The rules without one verb of a right."""
     found = []
     for rule in rules:
@@ -304,27 +304,27 @@ def test_without_rights_each_has_its_line(place: Place) -> None:
 
 def test_each_right_that_is_missing_is_told(place: Place) -> None:
     with account(place, []) as made:
-        for right in RIGHTS:
+        for right in RBAC_RULES:
             for verb in right.verbs:
                 made.rules(less(shipped_rules(), verb, right))
-                red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED)
-                told = [(line.check, line.of, line.found) for line in red if line.check is Name.PERMISSION]
+                red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED)
+                told = [(line.check, line.subject, line.found) for line in red if line.check is Check.PERMISSION]
                 is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
-                assert told == ([(Name.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
+                assert told == ([(Check.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
         made.rules(shipped_rules())
-        assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Mark.FAILED) == []
+        assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED) == []
 
 
 def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
     """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
     with account(place, shipped_rules()) as made:
-        for right in leading(LEASE, labels=True):
+        for right in leader_rules(DEFAULT_LEASE, labels=True):
             env = {**made.env, **IN_A_POD}
             for verb in right.verbs:
                 made.own_rules(less(shipped_rules("role"), verb, right))
                 [line] = wrong(ask(place, **env))
-                found = (line.mark, line.check, line.of, line.found)
-                assert found == (Mark.FAILED, Name.PERMISSION, right.label, f"may not {verb} in {NAMESPACE}")
+                found = (line.status, line.check, line.subject, line.found)
+                assert found == (Status.FAILED, Check.PERMISSION, right.label, f"may not {verb} in {NAMESPACE}")
                 assert "--print-setup" in line.fix
         made.own_rules(shipped_rules("role"))
         assert wrong(ask(place, **env)) == []
@@ -332,13 +332,13 @@ def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -
 
 def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
     def asked_for(**env: str) -> set[str]:
-        lines = [line for line in ask(place, **env) if line.check is Name.PERMISSION]
-        return {line.of for line in lines} & {right.label for right in leading(LEASE, labels=True)}
+        lines = [line for line in ask(place, **env) if line.check is Check.PERMISSION]
+        return {line.subject for line in lines} & {right.label for right in leader_rules(DEFAULT_LEASE, labels=True)}
 
     with account(place, shipped_rules()) as made:
         lease = {"leases", "leases/vaultsync"}
         assert asked_for(**made.env) == set()
-        assert asked_for(**made.env, VAULTSYNC_LEASE=LEASE) == lease
+        assert asked_for(**made.env, VAULTSYNC_LEASE=DEFAULT_LEASE) == lease
         assert asked_for(**made.env, **IN_A_POD) == {*lease, "pods"}
         assert asked_for(**made.env, **IN_A_POD | {"VAULTSYNC_AUDIT_LISTEN": "unix:/run/audit"}) == lease
         assert asked_for(**made.env, **IN_A_POD, VAULTSYNC_DRY_RUN="true") == set()
@@ -488,27 +488,27 @@ def token_with(place: Place, text: str) -> str:
 def test_each_capability_that_is_missing_is_told_and_mended(used: Place, right: Capability) -> None:
     """By what it says itself, but for the login, after which nothing can be asked."""
     token = token_with(used, without(SHIPPED, right))
-    lines = [line for line in ask(used, VAULT_TOKEN=token) if line.mark in (Mark.FAILED, Mark.WARNING)]
+    lines = [line for line in ask(used, VAULT_TOKEN=token) if line.status in (Status.FAILED, Status.WARNING)]
     if right.path == "auth/token/lookup-self":
         [line] = lines
-        assert (line.check, line.mark) == (Name.LOGIN, Mark.FAILED)
+        assert (line.check, line.status) == (Check.LOGIN, Status.FAILED)
         return
     if right.path == "auth/token/revoke-self":  # for who logs in by another method: this token is nobody's to revoke
         assert lines == []
         return
-    first = next(line for line in lines if line.check is Name.POLICY)
+    first = next(line for line in lines if line.check is Check.POLICY)
     if right.path == "sys/capabilities-self":
-        assert (first.mark, lines) == (Mark.WARNING, [first])
+        assert (first.status, lines) == (Status.WARNING, [first])
     else:
         place = right.path.split("/data/")[0].split("/subkeys/")[0].split("/metadata/")[0].removesuffix("*")
-        assert first.mark is Mark.FAILED
+        assert first.status is Status.FAILED
         assert f"{right.capability} on " in first.found.replace(", ", " on , ")
-        assert first.of.strip("/") in (place.strip("/"), "sys/ and auth")
+        assert first.subject.strip("/") in (place.strip("/"), "sys/ and auth")
     command = first.fix.removeprefix("grant `update` on sys/capabilities-self: ")
     assert "vault policy write" in command
     done = sh(used.testbed, command, used.testbed.env)
     assert done.returncode == 0, done.stderr
-    assert [line for line in ask(used, VAULT_TOKEN=token) if line.mark in (Mark.FAILED, Mark.WARNING)] == []
+    assert [line for line in ask(used, VAULT_TOKEN=token) if line.status in (Status.FAILED, Status.WARNING)] == []
 
 
 @pytest.mark.parametrize(
@@ -750,8 +750,8 @@ def test_who_may_not_list_devices_is_told_what_to_look_at(place: Place) -> None:
     ],
 )
 def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_told: bool) -> None:
-    lines = [line for line in ask(place, VAULTSYNC_AUDIT_LISTEN=listen) if line.of == "VAULTSYNC_AUDIT_LISTEN"]
-    assert [line.mark for line in lines] == [Mark.WARNING] * is_told
+    lines = [line for line in ask(place, VAULTSYNC_AUDIT_LISTEN=listen) if line.subject == "VAULTSYNC_AUDIT_LISTEN"]
+    assert [line.status for line in lines] == [Status.WARNING] * is_told
     assert all("VAULTSYNC_AUDIT_LISTEN=udp:" in line.fix and "socket_type=udp" in line.fix for line in lines)
 
 
@@ -796,7 +796,7 @@ def test_the_first_that_is_blocked_is_told(used: Place) -> None:
     line = check(used, code=1)["externalsecrets", None]
     assert line["found"].startswith(f"{used.name}/aaa is blocked (and 1 more): ")
     assert "VAULTSYNC_SEED_PATHS" in line["found"]
-    assert line["fix"] == f"vaultsync explain {used.name}/aaa, and of all: vaultsync plan"
+    assert line["fix"] == f"vaultsync explain {used.name}/aaa, and for all: vaultsync plan"
 
 
 def test_where_nobody_asks_to_be_seeded_it_is_a_warning(place: Place) -> None:

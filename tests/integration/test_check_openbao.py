@@ -127,7 +127,7 @@ def test_a_device_that_the_configuration_declares_is_red_too(place: Place, tmp_p
             lines = check(place, code=1, env={**env, "VAULTSYNC_AUDIT_LISTEN": f"udp:127.0.0.1:{port}"})
             line = lines["audit", "vaultsync/"]
             assert line["mark"] == "failed"
-            assert "where OpenBao's configuration declares the device, change that" in line["fix"]
+            assert "if OpenBao's configuration declares the device, change that" in line["fix"]
             done = sh(
                 place.testbed, line["fix"].replace("vault audit", "bao audit"), {**env, "BAO_ADDR": declared.address}
             )

@@ -17,7 +17,7 @@ from vaultsync.vault import transport
 from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.transport import Answer, VaultAccess
+from vaultsync.vault.transport import Response, VaultAccess
 
 FAILOVER = 40.0
 """Seconds; raft elects within four, and ESO looks at a store that was away every five."""
@@ -82,11 +82,11 @@ def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbe
 def test_a_redirect_of_a_standby_node_is_followed_as_vault_announces_its_leader(testbed: Testbed, place: Place) -> None:
     """A standby node redirects what it can't or may not pass on, as here by a header; nothing is configured."""
 
-    def send(method: str, path: str, body: object = None) -> Answer:
+    def send(method: str, path: str, body: object = None) -> Response:
         adapter = transport.client(VaultAccess(testbed.standbys[0].address), 1, ROOT_TOKEN).adapter
         try:
             headers = {"X-Vault-No-Request-Forwarding": "true"}
-            answer: Answer = adapter.request(method, f"/v1/secret/{path}", headers=headers, json=body)
+            answer: Response = adapter.request(method, f"/v1/secret/{path}", headers=headers, json=body)
             return answer
         finally:
             adapter.close()

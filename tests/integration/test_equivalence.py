@@ -20,9 +20,10 @@ import pytest
 from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.testbed import Options, Testbed, wait_for
 from vaultsync.controller.index import Entry, Index, server_identity
-from vaultsync.core.decide import Reference, SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.external_secret import parse_external_secret, parse_namespace, parse_store
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.reader import Reference
 
 T = TypeVar("T")
 Json = dict[str, Any]

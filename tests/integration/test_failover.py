@@ -1,6 +1,6 @@
 """Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
 
-Most have a Lease that lasts 4 s in place of 15 (tests/testbed/hasty.py); what the real times are for has the real ones.
+Most have a Lease of 4 s instead of 15 (tests/testbed/fast_lease.py); tests of the real timings have the real ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.bench.idle import connections
 from tests.integration.test_deploy import Kubectl
 from tests.manual import run
 from tests.testbed.api import Json
-from tests.testbed.hasty import DURATION
+from tests.testbed.fast_lease import DURATION
 from tests.testbed.identity import DEPLOY, NAMESPACE, POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.processes import free_port
@@ -60,7 +60,7 @@ class Replicas:
         self.audit_port = free_port()
         self.all: list[VaultsyncProcess] = []
 
-    def start(self, *, hasty: bool = True, **env: str) -> VaultsyncProcess:
+    def start(self, *, is_fast: bool = True, **env: str) -> VaultsyncProcess:
         """One more."""
         settings = {
             "VAULTSYNC_LEASE": f"{NAMESPACE}/{self.lease}",
@@ -70,17 +70,17 @@ class Replicas:
             **env,
         }
         process = VaultsyncProcess(self.testbed.identity, self.testbed.work, self.lease, settings)
-        if hasty:
-            process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
+        if is_fast:
+            process.command = [sys.executable, "-m", "tests.testbed.fast_lease", "run"]
         self.all.append(process)
         process.start()
         return process
 
-    def pair(self, *, hasty: bool = True, **env: str) -> tuple[VaultsyncProcess, VaultsyncProcess]:
+    def pair(self, *, is_fast: bool = True, **env: str) -> tuple[VaultsyncProcess, VaultsyncProcess]:
         """The one that leads, and one that stands by."""
-        first = self.start(hasty=hasty, **env)
+        first = self.start(is_fast=is_fast, **env)
         self.wait_until_led(first)
-        second = self.start(hasty=hasty, **env)
+        second = self.start(is_fast=is_fast, **env)
         second.wait_until_ready(PATIENCE)
         return first, second
 
@@ -145,7 +145,7 @@ def test_one_leads_and_the_other_is_ready_and_leaves_vault_alone(place: Place, r
 
 
 def test_when_the_leader_stops_the_other_goes_on_within_two_seconds(place: Place, replicas: Replicas) -> None:
-    leader, standby = replicas.pair(hasty=False)
+    leader, standby = replicas.pair(is_fast=False)
     for number in range(20):  # some of these are not marked yet when it stops
         ask(place, f"before{number}")
     place.wait_for(lambda: all(place.read(f"before{number}") for number in range(20)), PATIENCE)
@@ -161,7 +161,7 @@ def test_when_the_leader_stops_the_other_goes_on_within_two_seconds(place: Place
 
 
 def test_when_the_leader_is_killed_the_other_goes_on_within_twenty_seconds(place: Place, replicas: Replicas) -> None:
-    leader, standby = replicas.pair(hasty=False)
+    leader, standby = replicas.pair(is_fast=False)
     leader.kill()
     started = time.monotonic()
     ask(place, "app")
@@ -179,9 +179,9 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
         kubeconfig = tmp_path / "kubeconfig"
         token = place.testbed.identity.kubernetes_token
         kubeconfig.write_text(kubeconfig_text(f"https://127.0.0.1:{proxy.port}", server.ca, token, NAMESPACE))
-        cut_off = replicas.start(hasty=False, KUBECONFIG=str(kubeconfig))
+        cut_off = replicas.start(is_fast=False, KUBECONFIG=str(kubeconfig))
         replicas.wait_until_led(cut_off)
-        other = replicas.start(hasty=False)
+        other = replicas.start(is_fast=False)
         other.wait_until_ready(PATIENCE)
         proxy.set(Fault(stalled=True))
         started = time.monotonic()
@@ -195,7 +195,7 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
             time.sleep(0.02)
         assert 0 < ended < began
         assert ended - started < 10.5
-        place.wait_for(lambda: "this process stands by: the leadership is lost" in cut_off.output(), PATIENCE)
+        place.wait_for(lambda: "leadership lost: this replica is now a standby" in cut_off.output(), PATIENCE)
         ask(place, "app")
         place.wait_for_secret("app", PATIENCE)
         proxy.heal()
@@ -237,7 +237,7 @@ def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it
     replicas.wait_until_led(standby)
     written = place.wait_for_secret("app", PATIENCE)
     leader.thaw()
-    place.wait_for(lambda: "the leadership is lost" in leader.output(), PATIENCE)
+    place.wait_for(lambda: "leadership lost" in leader.output(), PATIENCE)
     leader.wait_until_ready(PATIENCE)
     assert "seeded" not in leader.output()
     assert writes_at(testbed, place.path("app")) == [True]
@@ -428,7 +428,7 @@ class TestTheLeadersLabel:
             self.wait_for(testbed, PODS[1])
         finally:
             frozen.thaw()
-        frozen.wait_until(lambda: "the leadership is lost" in frozen.output(), PATIENCE)
+        frozen.wait_until(lambda: "leadership lost" in frozen.output(), PATIENCE)
         frozen.wait_until_ready(PATIENCE)
         time.sleep(1)
         assert selected(testbed) == [PODS[1]]

@@ -20,7 +20,7 @@ MANY = 40
 OTHERS = 7
 REQUIRED_SECONDS = 1.0
 PATIENCE = 60.0
-ALL_LOOKED_AT = "all is looked at"
+ALL_LOOKED_AT = "initial scan complete"
 
 STATES = pytest.mark.parametrize("state", ["at start", "running"])
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.testbed.fast_lease import SILENCE
 from tests.testbed.fixtures import VaultsyncFactory
-from tests.testbed.hasty import SILENCE
 from tests.testbed.identity import NAMESPACE
 from tests.testbed.kube import EXTERNAL_SECRETS, path_of
 from tests.testbed.place import Place
@@ -136,7 +136,7 @@ def test_a_half_open_line_to_the_api_server_is_given_up(
     process = vaultsync(
         {**over_kube(to_kube, testbed, tmp_path), "VAULTSYNC_KUBE_TIMEOUT": "3s", SILENCE: "5"}, start=False
     )
-    process.command = [sys.executable, "-m", "tests.testbed.hasty", "run"]
+    process.command = [sys.executable, "-m", "tests.testbed.fast_lease", "run"]
     process.start()
     process.wait_until_listening()
     testbed.audit_to(process.audit_name, process.audit_address)

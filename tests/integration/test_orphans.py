@@ -22,7 +22,7 @@ VALUE = "not-to-be-seen"
 OPERATOR = {"VAULT_TOKEN": ROOT_TOKEN}
 QUESTION = "Type yes: "
 END_OF_FILE = "\x04"
-NONE = "0 paths that vaultsync made and no ExternalSecret reads\n"
+NONE = "0 paths that vaultsync created and no ExternalSecret reads\n"
 
 
 class Command:
@@ -139,7 +139,7 @@ def test_what_might_be_read_is_left_out_and_told(place: Place, vaultsync: Vaults
     header, row, _, last = out.splitlines()
     assert header.split() == ["PATH", "VERSION", "AGE", "MADE", "FOR", "PROPERTIES"]
     assert row.startswith(f"secret/{place.name}/gone ")
-    assert last == "1 path that vaultsync made and no ExternalSecret reads"
+    assert last == "1 path that vaultsync created and no ExternalSecret reads"
 
 
 @pytest.mark.parametrize("answer", ["no\n", "\n", "YES\n", END_OF_FILE])
@@ -166,7 +166,7 @@ def test_what_is_deleted_can_be_undeleted(place: Place, vaultsync: VaultsyncFact
     else:
         code, out, err = orphans(place, "--delete", "--yes", env=OPERATOR)
     assert (code, err) == (0, "vaultsync: deleted 2 of 2\n")
-    assert out.endswith("2 paths that vaultsync made and no ExternalSecret reads\n")
+    assert out.endswith("2 paths that vaultsync created and no ExternalSecret reads\n")
     assert (place.read("gone"), place.read("too")) == (None, None)
     assert listed(place) == {}
     place.vault.undelete(place.path("gone"), [1])
@@ -189,8 +189,8 @@ def test_what_changes_before_the_answer_is_left_alone(place: Place, vaultsync: V
     code, _, err = command.end()
     assert code == 1
     assert err.splitlines() == [
-        f"vaultsync: secret/{place.name}/read is left alone: an ExternalSecret reads it by now",
-        f"vaultsync: secret/{place.name}/written is left alone: it has changed since it was listed",
+        f"vaultsync: secret/{place.name}/read is not deleted: an ExternalSecret reads it now",
+        f"vaultsync: secret/{place.name}/written is not deleted: it has changed since it was listed",
         "vaultsync: deleted 1 of 3",
     ]
     assert place.read("gone") is None
@@ -202,7 +202,7 @@ def test_vaultsyncs_own_token_may_not_delete(place: Place, vaultsync: VaultsyncF
     make(place, vaultsync, "gone", "too")
     code, _, err = orphans(place, "--delete", "--yes")
     assert code == 1
-    refusal = f"secret/{place.name}/{{0}} is left alone: Vault returned 403: permission denied on secret/delete/"
+    refusal = f"secret/{place.name}/{{0}} is not deleted: Vault returned 403: permission denied on secret/delete/"
     assert err.splitlines() == [
         *(
             f"vaultsync: {refusal}{place.name}/{{0}}, where your token needs `update`".format(x)
@@ -235,7 +235,7 @@ def test_who_may_not_list_the_whole_cluster_is_told_so(place: Place) -> None:
     place.kube.delete("v1", "ServiceAccount", account, NAMESPACE)
     assert (code, out) == (1, "")
     [line] = err.splitlines()
-    assert line.startswith("vaultsync: what no ExternalSecret reads can be told only where all")
+    assert line.startswith("vaultsync: orphans can be found only with the permission to list all")
     assert "the API server returned 403" in line
 
 

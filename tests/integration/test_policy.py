@@ -29,6 +29,7 @@ from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.api import CAPABILITIES
 from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
@@ -335,7 +336,8 @@ class Vault:
 
         async def probe() -> set[tuple[VaultPath, str]]:
             arrived: asyncio.Queue[VaultEvent] = asyncio.Queue()
-            stream = EventStream(self.login(token), lambda: None, arrived.put_nowait)
+            stream = EventStream(self.login(token), Metrics())
+            stream.on_event = arrived.put_nowait
             running = asyncio.create_task(stream.run())
             expected = {(VaultPath("", "anything"), "no stream at all")}
             try:

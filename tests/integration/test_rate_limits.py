@@ -102,7 +102,7 @@ def test_all_paths_are_made_at_the_rate_of_a_quota_and_marked(
     output = process.output()
     assert output.count("WARNING") + output.count("ERROR") <= 3, output
     assert "Vault is unavailable" not in output
-    assert output.count("Vault limits the rate of requests, which are spaced out") <= 3
+    assert output.count("Vault limits the rate of requests: they are spaced out") <= 3
 
 
 def test_the_poll_and_the_login_keep_to_a_quota_of_all_of_vault(

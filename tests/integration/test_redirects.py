@@ -18,8 +18,10 @@ from tests.testbed.place import Place
 from tests.testbed.redirector import Redirector, Rule, Trap
 from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
+from vaultsync.config.tls import TlsFiles
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.auth_methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -141,7 +143,7 @@ def secure(testbed: Testbed, tmp_path: Path) -> Iterator[tuple[Redirector, Tls]]
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with Redirector(testbed.vault.port, context) as made:
-        yield made, Tls(str(ca))
+        yield made, Tls(TlsFiles(str(ca)))
 
 
 def test_no_redirect_leaves_tls_even_to_a_configured_address(
@@ -157,7 +159,7 @@ def test_no_redirect_leaves_tls_even_to_a_configured_address(
 
 
 async def reason_of_no_stream(access: VaultAccess) -> str:
-    stream = EventStream(Login(access, BY_TOKEN), lambda: None, lambda _: None)
+    stream = EventStream(Login(access, BY_TOKEN), Metrics())
     changed = asyncio.Event()
     stream.on_change = changed.set
     task = asyncio.create_task(stream.run())

@@ -10,9 +10,10 @@ from tests.integration.test_values import ruled
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.annotation_parser import parse_rotation
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath
-from vaultsync.core.rotate import due_at, parse_rotation
+from vaultsync.core.rotate import due_at
 
 SEED = {"vaultsync.io/seed": "true"}
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
@@ -76,7 +77,7 @@ def logged(process: VaultsyncProcess, message: str) -> int:
 
 def answered(place: Place, name: str, words: str) -> None:
     """Waits until the mark on the path of the same name says that the ExternalSecret's request was answered."""
-    request = parse_rotation(ObjectName(place.name, name), {ROTATE: words}).request
+    request = parse_rotation(ObjectName(place.name, name), {ROTATE: words}).request_id
     place.wait_for(lambda: request in metadata(place, name).get("vaultsync-rotations", ""), what=f"{words} is answered")
     marked(place, name)
 
@@ -191,7 +192,7 @@ def test_a_rotation_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
     first = place.wait_for_secret("app")
     annotate(place, "app", rotate="now")
     changed(place, "app", first)
-    said = f"rotated secret/{place.path('app')} version 2 with password (asked for by {place.name}/app)"
+    said = f"rotated secret/{place.path('app')} version 2 with password (requested by {place.name}/app)"
     assert wait_for_event(place, "app", "Rotated")["message"] == said
     place.wait_until_fine("app")
     assert (place.get("app") or {})["metadata"]["annotations"]["vaultsync.io/message"] == said

@@ -180,7 +180,7 @@ def test_another_vaults_store_is_left_alone_and_said_once(place: Place, vaultsyn
     place.external_secret("witness", {"p": ("witness", "password")}, annotations=SEED)
     place.wait_for_secret("witness")
     assert place.read("app") is None
-    lines = [line for line in process.output().splitlines() if "store left alone" in line and place.name in line]
+    lines = [line for line in process.output().splitlines() if "store ignored" in line and place.name in line]
     assert len(lines) == 1
 
 

@@ -192,7 +192,7 @@ def test_a_label_brings_a_namespace_in_and_without_it_the_namespace_is_left_alon
     elsewhere.wait_for(lambda: "2@" in elsewhere.annotations("early").get("vaultsync.io/versions", ""), PATIENCE)
 
     label(elsewhere, None)
-    process.wait_until(lambda: "a namespace is not watched any more" in process.output(), PATIENCE)
+    process.wait_until(lambda: "a namespace is no longer watched" in process.output(), PATIENCE)
     before = elsewhere.annotations("early")
     elsewhere.put("early", password="again")
     app(elsewhere, "late")

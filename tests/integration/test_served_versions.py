@@ -191,7 +191,7 @@ def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, v
     corner = Corner(testbed, "v1")
     corner.external_secret("after")
     corner.wait_for_seeded("after")
-    (said,) = [json.loads(line) for line in process.output().splitlines() if "starting anew" in line]
+    (said,) = [json.loads(line) for line in process.output().splitlines() if "restarting the informers" in line]
     assert "404" in said["reason"]
     assert f"/apis/{GROUP}/v1beta1/" in said["reason"]
 
@@ -208,10 +208,10 @@ def test_while_a_crd_is_missing_the_others_are_listed_ever_more_seldom(
     before = lists_of(testbed, "externalsecrets")
     testbed.kube.delete(*CRD, f"clustersecretstores.{GROUP}")
     try:
-        process.wait_until(lambda: "starting anew" in process.output(), PATIENCE)
+        process.wait_until(lambda: "restarting the informers" in process.output(), PATIENCE)
         time.sleep(MISSING_SECONDS)
         lists = lists_of(testbed, "externalsecrets") - before
-        said = sum("starting anew" in line for line in process.output().splitlines())
+        said = sum("restarting the informers" in line for line in process.output().splitlines())
         assert process.health.answers("/livez")
         assert process.health.answers("/readyz", 503)
     finally:

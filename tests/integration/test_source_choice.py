@@ -18,7 +18,7 @@ def testbed(openbao: Testbed) -> Testbed:
 
 def sources(process: VaultsyncProcess) -> list[str]:
     """The sources that it has said to go by, in order."""
-    lines = [line for line in process.output().splitlines() if "changes in Vault are told by" in line]
+    lines = [line for line in process.output().splitlines() if "changes in Vault are reported by" in line]
     return [word for line in lines for word in ("events", "audit", "poll") if f'"source": "{word}"' in line]
 
 

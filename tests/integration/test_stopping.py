@@ -60,7 +60,7 @@ def stopped(process: VaultsyncProcess, *, signals: int = 1) -> float:
 
 def ready(process: VaultsyncProcess) -> VaultsyncProcess:
     process.wait_until_ready(PATIENCE)
-    process.wait_until(lambda: logged(process, "all is looked at") > 0, PATIENCE)
+    process.wait_until(lambda: logged(process, "initial scan complete") > 0, PATIENCE)
     return process
 
 
@@ -110,10 +110,10 @@ def test_a_vault_that_hangs_in_the_middle_of_a_write_does_not_hold_it_up_and_the
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for(lambda: place.version("app") == 1, PATIENCE)
     stopped(process)
-    (line,) = [json.loads(line) for line in process.output().splitlines() if "has not answered in time" in line]
+    (line,) = [json.loads(line) for line in process.output().splitlines() if "did not respond in time" in line]
     assert line["writes"] == 1
     assert holder(testbed)
-    assert "a write in Vault is still under way" in process.output()
+    assert "a write in Vault is still in progress" in process.output()
 
 
 def test_a_vault_that_hangs_while_nothing_is_written_holds_up_nothing(
@@ -157,7 +157,7 @@ def test_a_bug_in_a_helper_task_is_one_line_and_exit_70_and_another_replica_goes
     (last,) = [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
     assert last == lines[-1]
     assert last["level"] == "CRITICAL"
-    assert last["message"].startswith("vaultsync ends: a bug in one of its tasks")
+    assert last["message"].startswith("vaultsync exits: unexpected error in one of its tasks")
     assert (last["error"], last["exit_code"]) == ("LookupError", 70)
     assert last["task"] == "BrokenController.resync"
     assert SECRET not in process.output()

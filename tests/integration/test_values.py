@@ -14,7 +14,7 @@ from tests.integration.test_healing import another
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import PROJECT
 from tests.testbed.place import Place
-from vaultsync.commands import help_text as words
+from vaultsync.commands import help_text
 
 README = PROJECT / "README.md"
 
@@ -162,7 +162,7 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
 def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.vault.password_policy("ops", POLICY)
     vaultsync()
-    written = {f"p{number}": rule for number, rule in enumerate(words.RULES)}
+    written = {f"p{number}": rule for number, rule in enumerate(help_text.RULES)}
     annotation = "\n".join(f"{name}: {rule}" for name, rule in written.items())
     place.external_secret("app", {name: ("app", name) for name in written}, annotations=ruled(annotation))
     assert place.wait_for_secret("app").keys() == written.keys()

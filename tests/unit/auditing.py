@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.unit.build import Anything, audit_line, canary_line, run
+from tests.unit.build import Anything, audit_line, canary_line, run, run_ahead, sample
 from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit
 
 DELETE_A, DELETE_B = (audit_line("delete", f"secret/metadata/{name}") + b"\n" for name in ("a", "b"))
@@ -50,15 +51,17 @@ class Receiving:
         self.connected: list[bool] = []
         self.is_away = False
         self.known: Callable[[VaultPath], bool] = lambda _: True
+        self.metrics = Metrics()
         self.audit = Audit(
             access,
             interval,
             self._ask,
             self._knows,
-            self.gaps.append,
-            self.events.append,
+            self.metrics,
             is_only=is_only,
         )
+        self.audit.on_gap = self.gaps.append
+        self.audit.on_event = self.events.append
         self.audit.on_change = lambda: self.connected.append(self.audit.is_connected)
 
     async def _ask(self, path: str) -> None:
@@ -74,6 +77,10 @@ class Receiving:
     def paths(self) -> list[str]:
         """The paths of KV v2 that it reported, without the beginning."""
         return [event.path.path.removeprefix("secret/data/") for event in self.events if event.kind.startswith("kv-v2")]
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of a metric."""
+        return sample(self.metrics, name, **labels) or 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,11 +139,14 @@ def receiving(
     test: Callable[[Receiving], Awaitable[None]], *, interval: float = 300.0, is_only: bool = False, **access: Anything
 ) -> None:
     """Run a test with an Audit that listens on TCP unless told otherwise."""
+    given = {"listen": f"tcp:127.0.0.1:{unused_port()}", **access}
 
     async def main() -> None:
-        given = {"listen": f"tcp:127.0.0.1:{unused_port()}", **access}
         made = Receiving(AuditAccess(**given), interval, is_only=is_only)
         async with made.running():
             await test(made)
 
-    run(main(), 30)
+    if given["listen"].startswith("udp:"):  # which has a thread of its own
+        run(main(), 30)
+    else:
+        run_ahead(main())

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.decide import Reader, Reference, SeedChoice
+from vaultsync.config.settings import Settings
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.external_secret import (
     ExternalSecret,
     Namespace,
@@ -26,7 +27,9 @@ from vaultsync.core.external_secret import (
     parse_store,
 )
 from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.reader import Reader, Reference
 from vaultsync.core.vault_state import SecretState
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
@@ -53,6 +56,11 @@ def login(
     """One that has a token already."""
     access = VaultAccess(address, namespace, timeout, servers=servers)
     return Login(access, TokenMethod(Credential(SecretStr(token))))
+
+
+def settings(**fields: Anything) -> Settings:
+    """Settings by field name, of which nothing is validated or read from the environment."""
+    return Settings.model_construct(**{"vault_addr": "http://vault.test:8200", **fields})
 
 
 def run(coroutine: Coroutine[Any, Any, T], limit: float = 10.0) -> T:
@@ -162,6 +170,11 @@ class Clock:
 
     def forward(self, seconds: float) -> None:
         self.now += seconds
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The value of one sample, None if it is not exported. The prefix `vaultsync_` of its name is left out."""
+    return metrics.registry.get_sample_value(f"vaultsync_{name}", labels)
 
 
 def path(text: str, namespace: str = "") -> VaultPath:

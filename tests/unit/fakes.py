@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from tests.unit.build import NOON
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.errors import ReportNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
-from vaultsync.core.ownership import MANAGED_BY, parse_mark
+from vaultsync.core.errors import ConditionNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
+from vaultsync.core.ownership import MANAGED_BY, parse_ownership
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.vault_state import SecretState
 
@@ -185,7 +185,7 @@ class FakeVault:
             secret.version,
             dict.fromkeys(secret.values or ()),
             secret.written,
-            mark=parse_mark(secret.custom_metadata),
+            ownership=parse_ownership(secret.custom_metadata),
             managed_by=secret.custom_metadata.get(MANAGED_BY, ""),
         )
 
@@ -204,13 +204,13 @@ class FakeWriter:
         during: called once in the middle of a write.
     """
 
-    writes: list[tuple[ObjectName, dict[str, str], Report | None]] = field(default_factory=list)
+    writes: list[tuple[ObjectName, dict[str, str], CreatedCondition | None]] = field(default_factory=list)
     errors: list[VaultsyncError] = field(default_factory=list)
     fail_report: VaultsyncError | None = None
     during: Callable[[], None] | None = None
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
     ) -> None:
         if self.errors:
             raise self.errors.pop(0)
@@ -220,7 +220,7 @@ class FakeWriter:
         if report is not None and self.fail_report is not None:
             if annotations:
                 self.writes.append((external_secret.name, dict(annotations), None))
-                raise ReportNotWritten(str(self.fail_report))
+                raise ConditionNotWritten(str(self.fail_report))
             raise self.fail_report
         self.writes.append((external_secret.name, dict(annotations), report))
 
@@ -230,7 +230,7 @@ class FakeWriter:
             annotations for one, annotations, _ in self.writes if "force-sync" in annotations and name in (None, one)
         ]
 
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[CreatedCondition]:
         """Each report."""
         return [report for _, _, report in self.writes if report is not None]
 

@@ -21,7 +21,7 @@ async def http_server(handler: Handler) -> AsyncIterator[str]:
     async def one(request: web.BaseRequest) -> web.StreamResponse:
         return await handler(cast(web.Request, request))
 
-    runner = web.ServerRunner(web.Server(one, access_log=None), shutdown_timeout=0.1)
+    runner = web.ServerRunner(web.Server(one, access_log=None), shutdown_timeout=0.01)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

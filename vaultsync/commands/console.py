@@ -1,4 +1,4 @@
-"""What every command does on its terminal: load the settings, print messages and output, leave with an exit code."""
+"""What commands have in common: load the settings, print messages and output, end with an exit code."""
 
 import os
 import sys
@@ -8,20 +8,23 @@ from typing import Any, NoReturn
 from loguru import logger
 from pydantic import ValidationError
 
+from vaultsync.commands.exit_codes import InputError
 from vaultsync.config.settings import Settings, variable
 
 
-def load_settings(given: Mapping[str, Any] | None = None) -> Settings | None:
-    """The settings from the environment; None, after a message on stderr, if one is wrong.
+def load_settings(given: Mapping[str, Any] | None = None) -> Settings:
+    """The settings from the environment.
 
     Args:
         given: values that replace those of the environment.
+
+    Raises:
+        InputError: a setting is invalid.
     """
     try:
         return Settings(**(given or {}))
     except ValidationError as error:
-        say(one_line(error))
-        return None
+        raise InputError(one_line(error)) from None
 
 
 def one_line(error: ValidationError) -> str:

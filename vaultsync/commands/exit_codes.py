@@ -14,4 +14,8 @@ PLAN_USAGE: Final = 64
 
 
 class UsageError(Exception):
-    """The arguments contradict each other; the parser prints the message with the usage of the command."""
+    """The arguments contradict each other; cli.py prints the message with the usage of the command."""
+
+
+class InputError(Exception):
+    """An argument, a setting or the Kubernetes configuration is invalid; cli.py prints the message on one line."""

@@ -5,22 +5,19 @@ from datetime import UTC, datetime
 
 from vaultsync.commands import console, exit_codes, output, planner
 from vaultsync.commands.snapshot import run_once
-from vaultsync.config.selection import is_namespace
+from vaultsync.config.kube_syntax import is_namespace
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.runtime import logging
 
 
 def execute(arguments: Namespace) -> int:
-    """Print the explanation; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    """Print the explanation and end the process."""
     name = _object_name(arguments.name)
     if name is None:
-        console.say(f"{arguments.name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
-        return exit_codes.USAGE
+        raise exit_codes.InputError(f"{arguments.name[:300]!r} must be NAMESPACE/NAME of an ExternalSecret")
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.USAGE
     logging.configure(settings.log_format, "WARNING")
-    found = run_once(planner.survey(settings, name))
+    found = run_once(planner.dry_run(settings, name))
     if not found:
         console.say(f"there is no ExternalSecret {name} among those that the settings select")
         console.leave(exit_codes.FAILED)

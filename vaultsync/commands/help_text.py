@@ -1,16 +1,16 @@
-"""What people read on a terminal about annotations and rules. Pure; says how a value is made, never what it is."""
+"""Help texts about annotations and rules. Describes how a value is generated, never the value. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from vaultsync.core import annotations
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import (
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
-    PolicyRule,
     PublicPartRule,
     TemplateRule,
     UuidRule,
@@ -18,35 +18,35 @@ from vaultsync.generation.rules import (
 )
 
 ANNOTATIONS: Final[Mapping[str, str]] = {
-    annotations.SEED: 'on an ExternalSecret or its Namespace: "true" creates what is missing, "false" never does',
-    annotations.CREATE: 'on an ExternalSecret: "true" is the same, "false" too',
-    annotations.GENERATE: "on an ExternalSecret: how its values are made, see below",
-    annotations.ROTATE_AFTER: "on an ExternalSecret: the age at which values that vaultsync made are made anew, such "
-    'as 30d; or "never"',
-    annotations.ROTATE: "on an ExternalSecret: each new text makes them anew at once, such as the date",
-    annotations.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" keeps vaultsync from refreshing it',
-    annotations.FORCE_SYNC: "written: external-secrets' own signal to refresh",
-    annotations.VERSIONS: "written: the version of each path at the last force-sync",
-    annotations.CREATED: "written where the CRD does not allow the condition Created: its status and reason",
-    annotations.MESSAGE: "written where the CRD does not allow the condition Created: its message",
+    annotations.SEED: 'on an ExternalSecret or its Namespace: "true" creates missing values, "false" does not',
+    annotations.CREATE: "on an ExternalSecret: another name of the same",
+    annotations.GENERATE: "on an ExternalSecret: how its values are generated, see below",
+    annotations.ROTATE_AFTER: "on an ExternalSecret: the age at which vaultsync rotates the values that it created, "
+    'such as 30d; or "never"',
+    annotations.ROTATE: "on an ExternalSecret: each new text, such as the date, rotates them at once",
+    annotations.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" disables the force-sync by vaultsync',
+    annotations.FORCE_SYNC: "written by vaultsync: external-secrets' own signal to refresh",
+    annotations.VERSIONS: "written by vaultsync: the version of each path at the last force-sync",
+    annotations.CREATED: "written by vaultsync if the CRD has no condition Created: its status and reason",
+    annotations.MESSAGE: "written by vaultsync if the CRD has no condition Created: its message",
 }
 RULES: Final[Mapping[str, str]] = {
     '{format: password, length: 40, symbols: "!#%+", digits: 4, exclude: "O0Il"}': "letters, digits and these symbols",
-    "{format: hex, bytes: 32}": "random bytes; what is made without any rule",
-    "{format: base64, bytes: 32}": "the same, spelled otherwise",
-    "{format: base64url, bytes: 32}": "the same, spelled otherwise",
+    "{format: hex, bytes: 32}": "random bytes; the default without a rule",
+    "{format: base64, bytes: 32}": "the same in another encoding",
+    "{format: base64url, bytes: 32}": "the same in another encoding",
     "{format: uuid}": "a random UUID",
-    "{format: policy, name: ops}": "by one of Vault's own password policies",
+    "{format: policy, name: ops}": "by a password policy of Vault",
     "{format: ed25519, public: ssh_public, encoding: openssh}": "a private key, the public one in another property",
     "{format: rsa, bits: 3072, public: tls_public, encoding: pem}": "a private key, the public one in another property",
-    "{value: app}": "this text, which is no secret",
-    '{template: "postgres://{{ .user }}:{{ .password | urlquery }}@db"}': "text with others of the same write",
+    "{value: app}": "this text, which is not secret",
+    '{template: "postgres://{{ .user }}:{{ .password | urlquery }}@db"}': "text with properties of the same write",
 }
-"""Rules as they may be written for a property, and what each makes."""
+"""Examples of rules for a property, and the value of each."""
 
 
 def vocabulary() -> str:
-    """All annotations and rules, a paragraph each."""
+    """Describe all annotations and rules, a paragraph each."""
     lines = ["annotations:"]
     lines += [f"  {name}\n      {meaning}" for name, meaning in ANNOTATIONS.items()]
     lines.append(
@@ -56,21 +56,21 @@ def vocabulary() -> str:
     return "\n".join(lines)
 
 
-def in_words(wish: Wish) -> str:
+def describe_value(plan: PropertyPlan) -> str:
     """Such as `password, 40 characters`."""
-    encoded = "" if wish.encoding is Encoding.NONE else f", in {wish.encoding.value}"
-    return _rule(wish) + encoded
+    encoded = "" if plan.encoding is Encoding.NONE else f", in {plan.encoding.value}"
+    return _rule(plan) + encoded
 
 
-def _rule(wish: Wish) -> str:
-    match wish.rule:
+def _rule(plan: PropertyPlan) -> str:
+    match plan.rule:
         case PasswordRule(length=length):
             return f"password, {length} characters"
         case BytesRule(format=format, bytes=count):
             return f"{count} random bytes in {format}"
         case UuidRule():
             return "random UUID"
-        case PolicyRule(name=name):
+        case PasswordPolicyRule(name=name):
             return f"Vault's password policy {name}"
         case KeyPairRule(format=format, bits=bits, public=public):
             size = f", {bits} bits" if bits else ""
@@ -78,6 +78,6 @@ def _rule(wish: Wish) -> str:
         case PublicPartRule(private=private):
             return f"public key of {shortened(private)}"
         case TemplateRule():
-            return f"template of {', '.join(shortened(name) for name in sorted(wish.rule.uses))}"
+            return f"template of {', '.join(shortened(name) for name in sorted(plan.rule.uses))}"
         case _:
             return "fixed text"

@@ -1,7 +1,6 @@
-"""Which paths vaultsync made and no ExternalSecret reads any more, and their deletion: the room of `vaultsync orphans`.
+"""Finds and deletes the paths that vaultsync created and no ExternalSecret reads any more, for `vaultsync orphans`.
 
-An operator runs it, with a token of their own; nothing here is the controller's. Where it can't be known whether a path
-is read, it counts as read.
+An operator runs it with a token of their own; the controller never deletes. A path that may be read counts as read.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from vaultsync.commands.snapshot import Listing
+from vaultsync.commands.snapshot import IndexBuilder
 from vaultsync.controller.index import Entry, Index
 from vaultsync.core.errors import OF_ONE_PATH, VaultDenied
 from vaultsync.core.external_secret import FindRef, RemoteRef, Store
@@ -19,22 +18,22 @@ from vaultsync.core.paths import FindPrefix, Mount, VaultPath, find_prefix, logi
 from vaultsync.core.vault_state import SecretState
 
 MAX_WALKED: Final = 100_000
-"""Secrets of one mount that are looked at."""
-READ: Final = "an ExternalSecret reads it by now"
+"""Maximum secrets of one mount that are listed."""
+READ: Final = "an ExternalSecret reads it now"
 CHANGED: Final = "it has changed since it was listed"
 
 
 class Vault(Protocol):
-    """What is asked of Vault; vault.client.VaultClient documents it."""
+    """The requests to Vault; vault.client.VaultClient documents them."""
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """What is at the path."""
+        """Read the state of a path."""
 
     async def find(self, prefix: FindPrefix, limit: int) -> set[VaultPath]:
-        """Every secret under the prefix, up to a limit."""
+        """List the secrets below the prefix, up to a limit."""
 
     async def mounts(self, namespace: str) -> Mapping[str, Mount]:
-        """The KV v2 mounts, by accessor."""
+        """List the KV v2 mounts, by accessor."""
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
         """Soft-delete one version."""
@@ -42,14 +41,14 @@ class Vault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """One path of which the latest version is vaultsync's alone, and that no ExternalSecret reads.
+    """A path whose latest version vaultsync alone has written, and that no ExternalSecret reads.
 
     Attributes:
-        path: by its API path.
-        where: as people write it, without the Vault namespace.
-        written: when its latest version was.
-        made: when the oldest of its values was.
-        external_secret: for whom it was made.
+        path: its API path.
+        where: its path as in Vault's UI, without the Vault namespace.
+        written: when its latest version was written.
+        made: when the oldest of its values was generated.
+        external_secret: the one that it was created for.
     """
 
     path: VaultPath
@@ -62,35 +61,35 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """All of one walk.
+class OrphanReport:
+    """The result of one walk through Vault.
 
     Attributes:
-        orphans: by path.
-        doubted: why a path is left out that would be an orphan otherwise, for each such path.
-        refused: Vault's answers where it did not let look.
+        orphans: sorted by path.
+        uncertain: for each path that may be read, the reason why it is left out.
+        refused: Vault's refusals.
     """
 
     orphans: tuple[Orphan, ...]
-    doubted: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
 class _Place(NamedTuple):
-    """A mount, and a Vault namespace in which it is seen."""
+    """A mount, and a Vault namespace that contains it."""
 
     namespace: str
     mount: Mount
 
 
-class Orphans(Listing):
-    """Takes in what is listed (a kube.informers.Listener), then walks Vault.
+class OrphanFinder(IndexBuilder):
+    """Receives the listed objects, then walks Vault.
 
     Args:
-        index: to be filled with every ExternalSecret of the cluster.
-        vault: is only looked at, but by `delete`.
-        cluster: VAULTSYNC_CLUSTER; what has another one's mark is none of this cluster's.
-        namespace: the token's Vault namespace, which is walked beside those that stores name.
+        index: is filled with every ExternalSecret of the cluster.
+        vault: only `delete` writes to it.
+        cluster: VAULTSYNC_CLUSTER; paths that another cluster owns are left out.
+        namespace: the token's Vault namespace, which is walked besides those of the stores.
     """
 
     def __init__(self, index: Index, vault: Vault, cluster: str, namespace: str) -> None:
@@ -101,17 +100,17 @@ class Orphans(Listing):
         self._refused: list[str] = []
 
     def store_changed(self, store: Store) -> None:
-        """It is listed."""
+        """Add a listed store, and its Vault namespace."""
         super().store_changed(store)
         if self._index.is_ours(store):
             self._namespaces.add(store.vault_namespace)
 
-    async def find(self) -> Found:
-        """Walk every KV v2 mount, and look at what is not read.
+    async def find(self) -> OrphanReport:
+        """Walk every KV v2 mount, and read the state of the paths that no ExternalSecret reads.
 
         Raises:
-            VaultDenied: Vault shows the token no KV v2 mount at all.
-            ExceptionGroup: of VaultsyncErrors other than refusals, which are told.
+            VaultDenied: Vault lists no KV v2 mount for the token.
+            ExceptionGroup: of VaultsyncErrors but refusals, which the report has.
         """
         places, readers = await self._look_around()
         async with asyncio.TaskGroup() as tasks:
@@ -122,19 +121,19 @@ class Orphans(Listing):
         found = [orphan for look in looks if (orphan := look.result()) is not None]
         doubts = {orphan.path: readers.doubt(orphan.path) for orphan in found}
         sure = sorted((orphan for orphan in found if not doubts[orphan.path]), key=lambda orphan: orphan.path)
-        return Found(tuple(sure), tuple(sorted(filter(None, doubts.values()))), tuple(self._refused))
+        return OrphanReport(tuple(sure), tuple(sorted(filter(None, doubts.values()))), tuple(self._refused))
 
     async def delete(self, orphans: Sequence[Orphan]) -> AsyncGenerator[tuple[Orphan, str], None]:
-        """Soft-delete those that still are what they were, one after the other.
+        """Soft-delete the orphans that have not changed, one after the other.
 
         Args:
-            orphans: found by an earlier listing than this one's.
+            orphans: found by an earlier finder, before the listing of this one.
 
         Yields:
-            Each, with the reason why it was left alone, "" if it is deleted.
+            Each orphan, with the reason why it was not deleted, "" if it is deleted.
 
         Raises:
-            VaultsyncError: Vault does not answer; the rest is left alone.
+            VaultsyncError: Vault does not answer; the other orphans are not deleted.
         """
         _, readers = await self._look_around()
         for orphan in orphans:
@@ -142,7 +141,7 @@ class Orphans(Listing):
             yield orphan, why or await self._delete(orphan)
 
     async def _look_around(self) -> tuple[list[_Place], "_Readers"]:
-        """Every mount once, and who reads in them."""
+        """List every mount once, and index the readers."""
         places: dict[str, _Place] = {}
         is_flat = False
         for namespace in sorted(self._namespaces):
@@ -174,20 +173,20 @@ class Orphans(Listing):
             return None
 
     def _orphan(self, path: VaultPath, state: SecretState) -> Orphan | None:
-        """What is at the path, if all of it is vaultsync's."""
-        mark = state.mark
-        if mark is None or mark.cluster != self._cluster or state.managed_by not in ("", MANAGER):
+        """The path as an orphan, None if another client has written a part of it."""
+        made = state.ownership
+        if made is None or made.cluster != self._cluster or state.managed_by not in ("", MANAGER):
             return None
-        if not state.own or state.own != frozenset(state.subkeys or ()):
+        if not state.owned or state.owned != frozenset(state.subkeys or ()):
             return None
         return Orphan(
             path=path,
             where=logical(state.mount, path.path),
             version=state.version,
             written=state.written,
-            made=mark.made,
-            external_secret=mark.external_secret,
-            properties=tuple(sorted(state.own)),
+            made=made.made,
+            external_secret=made.external_secret,
+            properties=tuple(sorted(state.owned)),
         )
 
     async def _delete(self, orphan: Orphan) -> str:
@@ -207,12 +206,12 @@ class Orphans(Listing):
 
 
 class _Readers:
-    """Who reads what, by the path as it is spelled; of a listing by its prefix, which ends with a slash.
+    """The paths that ExternalSecrets read, or may read; a `find` by its prefix, which ends with a slash.
 
     Args:
         index: of every ExternalSecret.
-        places: where an entry may read whose store is not there.
-        is_flat: Vault does not know Vault namespaces (Community), whatever stores say.
+        places: the mounts that a reference to an unknown store may read.
+        is_flat: whether Vault ignores Vault namespaces, as the Community edition does.
     """
 
     def __init__(self, index: Index, places: Sequence[_Place], *, is_flat: bool) -> None:
@@ -228,15 +227,15 @@ class _Readers:
                 self._doubt(entry)
 
     def read(self, path: VaultPath) -> bool:
-        """Whether an ExternalSecret reads it, by name or in a listing."""
+        """Whether an ExternalSecret reads it, by name or by a `find`."""
         return _look_up(self._read, self._spelled(path.namespace, path.path)) is not None
 
     def doubt(self, path: VaultPath) -> str:
-        """Which ExternalSecret may read it, and why that is not known; "": none."""
+        """The ExternalSecret that may read it, and why that is uncertain; "" for none."""
         return _look_up(self._doubted, path.path) or _look_up(self._doubted, str(path)) or ""
 
     def _spelled(self, namespace: str, path: str) -> str:
-        # in one: a store may name a Vault namespace apart or at the beginning of its path
+        # one text: a store names the Vault namespace in its own field, or at the beginning of its path
         return f"{namespace}/{path}" if namespace and not self._is_flat else path
 
     def _doubt(self, entry: Entry) -> None:
@@ -248,7 +247,7 @@ class _Readers:
                     self._doubted.setdefault(spelled, f"{entry.object.name} may read it: {problem}")
 
     def _possible(self, one: RemoteRef | FindRef, store: Store | None) -> set[str]:
-        """What an entry may read whose store can't be used."""
+        """The paths that a reference may read whose store is unknown or unusable."""
         if store is not None and store.server is None:
             return set()
         if store is not None:
@@ -259,7 +258,7 @@ class _Readers:
 
 
 def _resolved(one: RemoteRef | FindRef, store_path: str | None, kv: int) -> Iterable[str]:
-    """What the entry reads through such a store."""
+    """The path or prefix that the reference reads through a store with this path and KV version."""
     if isinstance(one, FindRef):
         found = find_prefix(store_path, kv, one.path, tags=one.tags)
     else:
@@ -268,6 +267,6 @@ def _resolved(one: RemoteRef | FindRef, store_path: str | None, kv: int) -> Iter
 
 
 def _look_up(known: Mapping[str, str], path: str) -> str | None:
-    """What is known of the path or of a folder above it: a look-up for each."""
+    """The value of the path, or of the first folder above it that has one."""
     folders = (path[: at + 1] for at, char in enumerate(path) if char == "/")
     return next((known[one] for one in (path, *folders) if one in known), None)

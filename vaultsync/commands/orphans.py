@@ -1,4 +1,4 @@
-"""`vaultsync orphans`: list what no ExternalSecret reads any more, and delete it if the operator agrees."""
+"""`vaultsync orphans`: list the paths that no ExternalSecret reads any more, and delete them if the operator agrees."""
 
 import sys
 from argparse import Namespace
@@ -8,31 +8,28 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vaultsync.commands import console, exit_codes, output
-from vaultsync.commands.orphan_finder import Found, Orphan, Orphans
+from vaultsync.commands.orphan_finder import Orphan, OrphanFinder, OrphanReport
 from vaultsync.commands.snapshot import SnapshotFailed, list_once, run_once, vault_session
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeDenied
 from vaultsync.core.paths import clean_namespace
-from vaultsync.runtime import logging, parts
+from vaultsync.runtime import factory, logging
 
 QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
-NOT_ALL: Final = "what no ExternalSecret reads can be told only where all of the cluster's may be listed"
+NOT_ALL: Final = "orphans can be found only with the permission to list all ExternalSecrets of the cluster"
 
 
 def execute(arguments: Namespace) -> int:
-    """List and delete; returns the exit code if an argument or a setting is wrong, else ends the process."""
+    """List and delete, then end the process."""
     delete, sure = arguments.delete, arguments.yes
     if sure and not delete:
         raise exit_codes.UsageError("--yes is for --delete")
     if delete and not sure and not (sys.stdin and sys.stdin.isatty()):
-        raise exit_codes.UsageError("--delete asks on a terminal, and there is none: --yes asks no question")
+        raise exit_codes.UsageError("--delete asks a question on a terminal, and there is none: add --yes")
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.USAGE
     if delete and settings.dry_run:
-        console.say("VAULTSYNC_DRY_RUN is true: nothing is deleted")
-        return exit_codes.USAGE
+        raise exit_codes.InputError("VAULTSYNC_DRY_RUN is true: nothing is deleted")
     logging.configure(settings.log_format, "WARNING")
     found = run_once(_find(settings))
     console.say(*output.gaps(found))
@@ -59,7 +56,7 @@ def _agrees(orphans: Sequence[Orphan]) -> bool:
     return False
 
 
-async def _find(settings: Settings) -> Found:
+async def _find(settings: Settings) -> OrphanReport:
     async with _listed_cluster(settings) as orphans:
         return await orphans.find()
 
@@ -72,14 +69,14 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
             async for orphan, why in results:
                 deleted += not why
                 if why:
-                    console.say(output.left_alone(orphan, why))
+                    console.say(output.not_deleted(orphan, why))
     finally:
         console.say(f"deleted {deleted} of {len(chosen)}")
     return deleted == len(chosen)
 
 
 @asynccontextmanager
-async def _listed_cluster(settings: Settings) -> AsyncIterator[Orphans]:
+async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
     """List all ExternalSecrets of the cluster, whatever the settings select.
 
     Raises:
@@ -87,7 +84,9 @@ async def _listed_cluster(settings: Settings) -> AsyncIterator[Orphans]:
         SnapshotFailed: a request failed.
     """
     async with vault_session(settings) as vault:
-        found = Orphans(parts.index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace))
+        found = OrphanFinder(
+            factory.create_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace)
+        )
         try:
             async with list_once(settings, found, Selection()):
                 yield found

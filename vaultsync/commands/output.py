@@ -1,6 +1,6 @@
-"""What `explain`, `plan`, `orphans` and `check` print: columns as kubectl aligns them, or JSON. Decides nothing.
+"""The output of `explain`, `plan`, `orphans` and `check`: columns as kubectl aligns them, or JSON. Decides nothing.
 
-What comes from the cluster is not trusted to be printable.
+Text from the cluster may contain control characters, which are escaped.
 """
 
 import json
@@ -10,37 +10,37 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from vaultsync.commands.check.report import Line, Mark
-from vaultsync.commands.orphan_finder import Found, Orphan
-from vaultsync.commands.planner import Explained, Finding, Summary
+from vaultsync.commands.check.report import CheckResult, Status
+from vaultsync.commands.orphan_finder import Orphan, OrphanReport
+from vaultsync.commands.planner import Explanation, ReferenceStatus, Summary
 from vaultsync.core.durations import age
 
 GAP = "   "
 _COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
 
 
-def explain_table(explained: Explained, now: datetime) -> str:
-    """One ExternalSecret: what holds for all of it, then a line for each entry.
+def explain_table(explained: Explanation, now: datetime) -> str:
+    """One ExternalSecret: its seeding, then a line for each reference.
 
     Args:
-        explained: of the survey.
-        now: with a time zone, to tell ages.
+        explained: by the dry-run planner.
+        now: with a time zone, to compute ages.
     """
     head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
-    if not explained.findings:
+    if not explained.references:
         return columns([*head, ["Reads:", "nothing from a store"]])
     header = [*_COLUMNS, "FIELD", "STORE", "WHY"]
-    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.findings]
+    rows = [[*_cells(one, now), one.field, one.store, _why(one)] for one in explained.references]
     return columns(head) + "\n" + columns([header, *rows])
 
 
-def plan_table(all_explained: Sequence[Explained], summary: Summary, now: datetime) -> str:
-    """Every ExternalSecret with a line for each entry, and a line that sums it up."""
+def plan_table(all_explained: Sequence[Explanation], summary: Summary, now: datetime) -> str:
+    """A line for each reference of each ExternalSecret, and a summary line."""
     header = ["NAMESPACE", "NAME", *_COLUMNS, "WHY"]
     rows = [
-        [one.name.namespace, one.name.name, *_cells(finding, now), _why(finding)]
+        [one.name.namespace, one.name.name, *_cells(status, now), _why(status)]
         for one in all_explained
-        for finding in one.findings
+        for status in one.references
     ]
     return (columns([header, *rows]) + "\n" if rows else "") + summary_line(summary) + "\n"
 
@@ -54,24 +54,24 @@ def summary_line(summary: Summary) -> str:
     if summary.problems:
         rest.append(f"{summary.problems} with problems")
     if summary.unseen:
-        rest.append(f"{_count(summary.unseen, 'entry', 'entries')} that Vault refused a look at")
-    idle = "nothing to do where Vault lets look" if summary.unseen else "nothing to do"
+        rest.append(f"{_count(summary.unseen, 'reference')} that Vault refused to read")
+    idle = "nothing to do in what Vault lets read" if summary.unseen else "nothing to do"
     return f"Plan: {idle if summary.is_idle else todo}; {', '.join(rest)}."
 
 
-def explain_json(explained: Explained) -> str:
+def explain_json(explained: Explanation) -> str:
     """The same as JSON."""
     return json.dumps(_document(explained), indent=2) + "\n"
 
 
-def plan_json(all_explained: Sequence[Explained], summary: Summary) -> str:
+def plan_json(all_explained: Sequence[Explanation], summary: Summary) -> str:
     """The same as JSON."""
     document = {"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)}
     return json.dumps(document, indent=2) + "\n"
 
 
-def orphans_table(found: Found, now: datetime) -> str:
-    """A line for each path, and one that counts them."""
+def orphans_table(found: OrphanReport, now: datetime) -> str:
+    """A line for each path, and a summary line."""
     header = ["PATH", "VERSION", "AGE", "MADE FOR", "PROPERTIES"]
     rows = [
         [
@@ -83,51 +83,54 @@ def orphans_table(found: Found, now: datetime) -> str:
         ]
         for one in found.orphans
     ]
-    last = f"{_count(len(rows), 'path')} that vaultsync made and no ExternalSecret reads\n"
+    last = f"{_count(len(rows), 'path')} that vaultsync created and no ExternalSecret reads\n"
     return (columns([header, *rows]) + "\n" if rows else "") + last
 
 
-def orphans_json(found: Found) -> str:
+def orphans_json(found: OrphanReport) -> str:
     """The same as JSON."""
-    summary = {"orphans": len(found.orphans), "left_out": len(found.doubted), "refused": len(found.refused)}
+    summary = {"orphans": len(found.orphans), "left_out": len(found.uncertain), "refused": len(found.refused)}
     return json.dumps({"orphans": [_orphan(one) for one in found.orphans], "summary": summary}, indent=2) + "\n"
 
 
-def gaps(found: Found) -> list[str]:
-    """What is not known of the paths that are not listed, a line each."""
-    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.doubted).items()]
+def gaps(found: OrphanReport) -> list[str]:
+    """Why paths are left out, and that Vault refused requests, a line each."""
+    lines = [f"{_count(count, 'path')} left out: {why}" for why, count in Counter(found.uncertain).items()]
     if found.refused:
         lines.append(f"Vault refused {_count(len(found.refused), 'request')}, such as: {found.refused[0]}")
     return [_printable(line) for line in lines]
 
 
-def left_alone(orphan: Orphan, why: str) -> str:
-    """That a path was not deleted."""
-    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is left alone: {why}")
+def not_deleted(orphan: Orphan, why: str) -> str:
+    """The message about a path that is not deleted."""
+    return _printable(f"{_place(orphan.path.namespace, orphan.where)} is not deleted: {why}")
 
 
-def check_table(lines: Sequence[Line]) -> str:
-    """A line for each check with what mends it, and one that counts them."""
-    rows = [[line.mark.value, f"{line.check.value} {line.of}".rstrip(), _with_fix(line)] for line in lines]
-    marks = Counter(line.mark for line in lines)
-    last = ", ".join(f"{marks[mark]} {mark.value}" for mark in Mark)
+def check_table(results: Sequence[CheckResult]) -> str:
+    """A line for each check with its fix, and a summary line."""
+    rows = [
+        [result.status.value, f"{result.check.value} {result.subject}".rstrip(), _with_fix(result)]
+        for result in results
+    ]
+    counts = Counter(result.status for result in results)
+    last = ", ".join(f"{counts[status]} {status.value}" for status in Status)
     return f"{columns(rows)}\n{last}\n"
 
 
-def check_json(lines: Sequence[Line]) -> str:
+def check_json(results: Sequence[CheckResult]) -> str:
     """The same as JSON."""
-    marks = Counter(line.mark for line in lines)
+    counts = Counter(result.status for result in results)
     checks = [
         {
-            "check": line.check.value,
-            "of": line.of or None,
-            "mark": line.mark.value,
-            "found": line.found,
-            "fix": line.fix or None,
+            "check": result.check.value,
+            "of": result.subject or None,
+            "mark": result.status.value,
+            "found": result.found,
+            "fix": result.fix or None,
         }
-        for line in lines
+        for result in results
     ]
-    summary = {mark.value.replace(" ", "_"): marks[mark] for mark in Mark}
+    summary = {status.value.replace(" ", "_"): counts[status] for status in Status}
     return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
 
 
@@ -140,15 +143,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(finding: Finding, now: datetime) -> list[str]:
+def _cells(status: ReferenceStatus, now: datetime) -> list[str]:
     return [
-        _place(finding.vault_namespace, finding.path or finding.key),
-        finding.property or "<all>",
-        str(finding.version) if finding.version else "-",
-        _age(finding.written, now),
-        finding.presence.value if finding.presence else "-",
-        finding.made_by or "-",
-        str(finding.action),
+        _place(status.vault_namespace, status.path or status.key),
+        status.property or "<all>",
+        str(status.version) if status.version else "-",
+        _age(status.written, now),
+        status.presence.value if status.presence else "-",
+        status.made_by or "-",
+        str(status.action),
     ]
 
 
@@ -176,40 +179,40 @@ def _orphan(orphan: Orphan) -> dict[str, Any]:
     }
 
 
-def _with_fix(line: Line) -> str:
-    return f"{line.found}. To do: {line.fix}" if line.fix else line.found
+def _with_fix(result: CheckResult) -> str:
+    return f"{result.found}. To do: {result.fix}" if result.fix else result.found
 
 
-def _why(finding: Finding) -> str:
-    return "; ".join(part for part in (finding.why, *finding.problems) if part)
+def _why(status: ReferenceStatus) -> str:
+    return "; ".join(part for part in (status.why, *status.problems) if part)
 
 
-def _document(explained: Explained) -> dict[str, Any]:
+def _document(explained: Explanation) -> dict[str, Any]:
     return {
         "namespace": explained.name.namespace,
         "name": explained.name.name,
         "seeding": explained.choice.value,
         "why": explained.why,
         "problem": explained.problem or None,
-        "reads": [_finding(finding) for finding in explained.findings],
+        "reads": [_status(status) for status in explained.references],
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _status(status: ReferenceStatus) -> dict[str, Any]:
     return {
-        "field": finding.field,
-        "store": finding.store,
-        "key": finding.key,
-        "vault_namespace": finding.vault_namespace,
-        "path": finding.path or None,
-        "property": finding.property or None,
-        "version": finding.version or None,
-        "written": _time(finding.written),
-        "in_vault": finding.presence.value if finding.presence else None,
-        "made_by": finding.made_by or None,
-        "action": finding.action.value,
-        "why": finding.why,
-        "problems": list(finding.problems),
+        "field": status.field,
+        "store": status.store,
+        "key": status.key,
+        "vault_namespace": status.vault_namespace,
+        "path": status.path or None,
+        "property": status.property or None,
+        "version": status.version or None,
+        "written": _time(status.written),
+        "in_vault": status.presence.value if status.presence else None,
+        "made_by": status.made_by or None,
+        "action": status.action.value,
+        "why": status.why,
+        "problems": list(status.problems),
     }
 
 
@@ -217,5 +220,5 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,12 +9,10 @@ from vaultsync.runtime import logging
 
 
 def execute(arguments: Namespace) -> int:
-    """Print the plan; returns the exit code if a setting is wrong, else ends the process."""
+    """Print the plan and end the process."""
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.PLAN_USAGE
     logging.configure(settings.log_format, "WARNING")
-    found = run_once(planner.survey(settings), exit_codes.PLAN_USAGE)
+    found = run_once(planner.dry_run(settings))
     summary = planner.summarise(found)
     as_json = arguments.output == "json"
     text = output.plan_json(found, summary) if as_json else output.plan_table(found, summary, datetime.now(UTC))

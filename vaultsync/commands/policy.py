@@ -7,8 +7,6 @@ from typing import Any, Final
 from vaultsync.commands import console, exit_codes, vault_policy
 from vaultsync.config.auth import Auth
 from vaultsync.config.settings import LOGIN, Settings
-from vaultsync.core.decide import SeedMode
-from vaultsync.core.seed_paths import SeedPaths
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
@@ -24,14 +22,10 @@ PLACEHOLDERS: Final[Mapping[str, Any]] = {
 def execute(arguments: Namespace) -> int:
     """Print the policy; returns the exit code."""
     settings = console.load_settings(PLACEHOLDERS)
-    if settings is None:
-        return exit_codes.USAGE
-    seeds = settings.seed is not SeedMode.OFF and not settings.dry_run
     try:
-        paths = SeedPaths.parse(settings.seed_paths, settings.vault_namespace)
         mounts = vault_policy.parse_mounts(arguments.mount)
-        print(vault_policy.policy(paths, mounts, seeds=seeds, streams=settings.source.streams), end="")
+        streams = settings.source.streams
+        print(vault_policy.policy(settings.seedable_paths, mounts, seeds=settings.seeds, streams=streams), end="")
     except ValueError as error:
-        console.say(str(error))
-        return exit_codes.USAGE
+        raise exit_codes.InputError(str(error)) from error
     return 0

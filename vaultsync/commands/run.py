@@ -2,28 +2,33 @@
 
 import asyncio
 from argparse import Namespace
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from loguru import logger
 
 from vaultsync.commands import console, exit_codes
 from vaultsync.commands.snapshot import NO_KUBECONFIG
+from vaultsync.config.settings import Settings
 from vaultsync.kube.client import NoKubeConfig
 from vaultsync.runtime import app, logging
 from vaultsync.runtime.lifecycle import BUG, crash
 
 
-def execute(arguments: Namespace) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code if a setting is wrong, else ends the process."""
+def execute(arguments: Namespace, start: Callable[[Settings], Coroutine[Any, Any, None]] = app.run) -> int:
+    """Run until SIGTERM or SIGINT, then end the process.
+
+    Args:
+        arguments: none are used.
+        start: replaces `app.run` in tests, with other timings.
+    """
     settings = console.load_settings()
-    if settings is None:
-        return exit_codes.USAGE
     logging.configure(settings.log_format, settings.log_level)
     code = 0
     try:
-        asyncio.run(app.run(settings))
+        asyncio.run(start(settings))
     except NoKubeConfig as error:
-        console.say(NO_KUBECONFIG.format(error))
-        code = exit_codes.USAGE
+        raise exit_codes.InputError(NO_KUBECONFIG.format(error)) from error
     except OSError as error:
         logger.error("vaultsync can't start", reason=str(error))
         code = exit_codes.FAILED

@@ -12,9 +12,9 @@ from vaultsync.controller.index import Index
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.kube.external_secrets import NOT_SERVED, served
-from vaultsync.kube.informers import Listener, Watches
-from vaultsync.runtime import parts
+from vaultsync.kube.discovery import NOT_SERVED, discover
+from vaultsync.kube.informer_manager import EventHandler, InformerManager
+from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
 
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
@@ -22,8 +22,8 @@ NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 T = TypeVar("T")
 
 
-class Listing:
-    """A kube.informers.Listener that fills an index.
+class IndexBuilder:
+    """A kube.informer_manager.EventHandler that fills an index from one listing.
 
     Args:
         index: to be filled.
@@ -33,49 +33,47 @@ class Listing:
         self._index = index
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put(external_secret)
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove(external_secret.name)
 
     def store_changed(self, store: Store) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put_store(store)
 
     def store_removed(self, store: Store) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove_store(store.name)
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """It is listed."""
+        """Add it to the index."""
         self._index.put_namespace(namespace)
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """It is gone."""
+        """Remove it from the index."""
         self._index.remove_namespace(namespace.name)
 
     def kube_is_back(self) -> None:
-        """A listing that fails is not tried again."""
+        """A failed listing is not repeated."""
 
 
 class SnapshotFailed(Exception):
     """Kubernetes or Vault did not answer, or refused; the message is the first such answer."""
 
 
-def run_once(work: Coroutine[Any, Any, T], usage: int = exit_codes.USAGE) -> T:
-    """Run to completion; if that fails, print why and end the process.
+def run_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run to completion; on SnapshotFailed print it and end the process.
 
-    Args:
-        work: raises SnapshotFailed or NoKubeConfig.
-        usage: the exit code where there is no Kubernetes configuration.
+    Raises:
+        InputError: on NoKubeConfig.
     """
     try:
         return asyncio.run(work)
     except NoKubeConfig as error:
-        console.say(NO_KUBECONFIG.format(error))
-        console.leave(usage)
+        raise exit_codes.InputError(NO_KUBECONFIG.format(error)) from error
     except SnapshotFailed as error:
         console.say(str(error))
         console.leave(exit_codes.FAILED)
@@ -88,7 +86,7 @@ async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
     Raises:
         SnapshotFailed: the login fails, or a request of the context does.
     """
-    login = parts.login(settings)
+    login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
         await login.log_in()
@@ -101,7 +99,7 @@ async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
 
 
 @asynccontextmanager
-async def list_once(settings: Settings, listener: Listener, selection: Selection) -> AsyncIterator[None]:
+async def list_once(settings: Settings, listener: EventHandler, selection: Selection) -> AsyncIterator[None]:
     """List the selected objects of Kubernetes into the listener, then run the context.
 
     Raises:
@@ -111,11 +109,11 @@ async def list_once(settings: Settings, listener: Listener, selection: Selection
     try:
         kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
         try:
-            found = await served(kube)
+            found = await discover(kube)
             if found is None:
                 raise SnapshotFailed(NOT_SERVED)
             async with asyncio.TaskGroup() as tasks:
-                await Watches(tasks, kube, found.version, selection, listener, once=True).start()
+                await InformerManager(tasks, kube, found.version, selection, listener, once=True).start()
         finally:
             await kube.close()
         yield

@@ -1,7 +1,7 @@
 """The smallest Vault policy for the settings, as `vaultsync policy` prints it and deploy/vault/policy.hcl ships it.
 
-Pure: knows VAULTSYNC_SEED_PATHS and which mounts there are, and asks nobody. Nothing here may grant `read` where values
-are. Vault's own language, which has no wildcard for a mount: https://developer.hashicorp.com/vault/docs/concepts/policies
+Pure: depends on VAULTSYNC_SEED_PATHS and the mounts. No block may grant `read` on values. Vault's language has no
+wildcard for a mount: https://developer.hashicorp.com/vault/docs/concepts/policies
 """
 
 import shlex
@@ -15,8 +15,8 @@ from vaultsync.core.seed_paths import VARIABLE, Pattern, Pieces, SeedPaths, Shap
 from vaultsync.vault.api import CAPABILITIES
 
 DEFAULT_MOUNTS: Final = (Mount("secret/", 2),)
-STAND_IN: Final = "vaultsync-check"
-"""In place of a name that is not known yet; nothing is ever written there."""
+PLACEHOLDER: Final = "vaultsync-check"
+"""In place of an unknown name; vaultsync never writes there."""
 
 _Inner: TypeAlias = tuple[str, ...]
 """Segments of a policy's path within a mount: `+` is any one, and only the last may end in `*`: anything."""
@@ -32,35 +32,35 @@ to which it may `subscribe` (from 1.15). Vault before 1.15, and OpenBao, do not 
 policy with VAULTSYNC_SOURCE=audit or poll."""
 _SEED: Final = """\
 KV v2: create a missing value and add a missing key, always with check-and-set.
-Vault asks `update` for the version after a deleted one. That would also allow to replace a live one: what prevents
-it is the check-and-set of vaultsync's writes, or for every writer Vault's own option cas_required, such as by
+Vault requires `update` for the version after a deleted one. `update` also allows to replace a live version; the
+check-and-set of vaultsync's writes prevents that, or for all clients Vault's option cas_required, such as by
 `vault write secret/config cas_required=true`."""
 _HEAR: Final = "KV v2: the events of writes, which hold no values"
 _KEYS: Final = "the names of a secret's keys, its version and its time, without values"
 _FOLDERS: Final = "the names under a folder, for dataFrom.find; changes of custom metadata, for metadataPolicy: Fetch"
-_MARK: Final = "`patch`: the mark in the custom metadata of what vaultsync made, by which it knows it again"
-_SEED_V1: Final = "KV v1 has no check-and-set: without `update` Vault itself refuses to replace what exists."
-_LIST_V1: Final = "KV v1 tells what exists by `list` alone: all else would read values."
+_MARK: Final = "`patch`: the ownership metadata, by which vaultsync recognizes the paths that it created"
+_SEED_V1: Final = "KV v1 has no check-and-set: without `update` Vault itself refuses to replace a value."
+_LIST_V1: Final = "KV v1 shows the existing paths by `list` alone: all other requests read values."
 _NARROW: Final = (
-    "Of all blocks that match a path Vault goes by the most specific: it repeats what the wider one grants."
+    "Vault applies the most specific block that matches a path: it repeats the capabilities of the wider one."
 )
 _PASSWORDS: Final = """\
-Vault's own password policies, for rules such as {format: policy, name: ops}; leave it out if nobody has such a rule."""
+Vault's own password policies, for rules such as {format: policy, name: ops}; leave it out if no rule uses one."""
 _OWN: Final = """\
-The token's own life: whether Vault knows it, for longer, and its end when vaultsync ends, if it has logged in itself.
+The token itself: look it up, renew it, and revoke it when vaultsync ends, if vaultsync has logged in.
 (Vault's policy "default", which most tokens have, grants these too.)"""
-_CHECK: Final = "What the token may do, for `vaultsync check`; the same goes for this."
+_CHECK: Final = 'The capabilities of the token, for `vaultsync check`; "default" grants this, too.'
 _WRITES: Final = frozenset({"create", "update", "patch"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What may be done on a path.
+    """The capabilities on a path.
 
     Attributes:
-        path: in Vault's language.
+        path: in Vault's policy language.
         capabilities: in any order.
-        why: comments, of which each is written once in a policy.
+        why: comments; a policy contains each comment once.
     """
 
     path: str
@@ -68,7 +68,7 @@ class _Block:
     why: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
-        """It in HCL, without comments."""
+        """The block in HCL, without comments."""
         quoted = ", ".join(f'"{capability}"' for capability in _ORDER if capability in self.capabilities)
         yield 'path "{}" {{'.format(self.path.replace('"', '\\"'))
         if "subscribe" in self.capabilities:
@@ -80,12 +80,12 @@ class _Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One path of Vault's API of which a token's capabilities are asked for.
+class PathCapabilities:
+    """The capabilities of vaultsync on one path of Vault's API.
 
     Attributes:
-        needed: those without which vaultsync can't do its work there.
-        most: those that the printed policy grants there.
+        needed: the capabilities that vaultsync uses.
+        most: the capabilities that the printed policy grants.
     """
 
     path: str
@@ -94,13 +94,13 @@ class Asked:
 
 
 def parse_mounts(given: Sequence[str]) -> tuple[Mount, ...]:
-    """Read what --mount was given.
+    """Parse the arguments of --mount.
 
     Args:
-        given: `secret`, `team/kv`, `kv1=v1`; none is DEFAULT_MOUNTS.
+        given: such as `secret`, `team/kv`, `kv1=v1`; empty: DEFAULT_MOUNTS.
 
     Raises:
-        ValueError: what is wrong, and what would be right, on one line.
+        ValueError: with the error and the valid form, on one line.
     """
     if not given:
         return DEFAULT_MOUNTS
@@ -118,12 +118,12 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, strea
 
     Args:
         seed_paths: where values may be created.
-        mounts: those there are, taken to be the same in each Vault namespace that a glob names.
-        seeds: whether anything is created at all.
+        mounts: assumed to be the same in each Vault namespace that a glob names.
+        seeds: whether values are created at all.
         streams: whether the event stream may be used.
 
     Raises:
-        ValueError: a glob is for no path that the policy could name; on one line, with what would be right.
+        ValueError: the policy can't express a glob; with the fix, on one line.
     """
     shapes = seed_paths.shapes()
     own = seed_paths.own_namespace
@@ -150,20 +150,22 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, strea
 
 
 def command(mounts: Sequence[Mount]) -> str:
-    """The command line that prints the policy for these mounts."""
+    """The command that prints the policy for these mounts."""
     named = (mount.path[:-1] + ("=v1" if mount.kv == 1 else "") for mount in mounts)
     return shlex.join(["vaultsync", "policy", *(word for name in named for word in ("--mount", name))])
 
 
-def asked(mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool) -> list[Asked]:
-    """What is needed for one secret, and what the policy grants at most, path by path.
+def needed_capabilities(
+    mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
+) -> list[PathCapabilities]:
+    """The capabilities for one secret, for each of its paths in Vault's API.
 
     Args:
-        mount: the secret's.
+        mount: of the secret.
         inner: its path within the mount.
-        creates: whether it may have to be created.
-        seeds: whether anything is created at all.
-        streams: whether the event stream is used, of a Vault that knows `subscribe`.
+        creates: whether vaultsync may create it.
+        seeds: whether values are created at all.
+        streams: whether the event stream is used, and Vault knows `subscribe`.
     """
     found = []
     folder = inner.rpartition("/")[0]
@@ -171,21 +173,21 @@ def asked(mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
     for block in _kv("", mount, [_WHOLE]):
         root, needed = block.path[:-1], block.capabilities - without
         most = block.capabilities - (frozenset() if seeds else _WRITES)
-        found.append(Asked(root + inner, needed - {"list"}, most))
+        found.append(PathCapabilities(root + inner, needed - {"list"}, most))
         if "list" in needed:
-            found.append(Asked(root + (f"{folder}/" if folder else ""), frozenset({"list"}), most))
+            found.append(PathCapabilities(root + (f"{folder}/" if folder else ""), frozenset({"list"}), most))
     return found
 
 
-def stand_ins(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
-    """Paths within a mount, in place of those that are not known yet, and whether something may be created there."""
+def placeholder_paths(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
+    """Paths within a mount in place of unknown ones, and whether vaultsync may create each."""
     shapes = [shape for shape in seed_paths.shapes() if shape.vault_namespace == vault_namespace]
     seeded = {"/".join(map(_named, inner)): True for inner in _seeded(shapes, mount)}
-    return seeded or {STAND_IN: False}
+    return seeded or {PLACEHOLDER: False}
 
 
 def _named(segment: str) -> str:
-    return STAND_IN if segment == "+" else segment.replace("*", STAND_IN)
+    return PLACEHOLDER if segment == "+" else segment.replace("*", PLACEHOLDER)
 
 
 def _mount(text: str) -> Mount:
@@ -207,7 +209,7 @@ def _mount(text: str) -> Mount:
 
 
 def _area(shape: Shape, own: str) -> str | None:
-    """What a glob's paths begin with in a policy of one's own Vault namespace, None where none reaches them."""
+    """The prefix of a glob's paths in a policy of the own Vault namespace, None if they are outside of it."""
     if shape.vault_namespace == own:
         return ""
     within = shape.vault_namespace.startswith(f"{own}/" if own else "")
@@ -229,16 +231,15 @@ def _check(shape: Shape, mounts: Sequence[Mount], own: str) -> None:
 
 
 def _seeded(shapes: Iterable[Shape], mount: Mount) -> list[_Inner]:
-    """The paths within the mount that hold all that may be created there; none is within another."""
+    """The paths within the mount that cover all paths that may be created; none covers another."""
     found = {_inner(pattern) for shape in shapes for pattern in shape.inside(mount.path)}
     return sorted(one for one in found if not any(other != one and _covers(other, one) for other in found))
 
 
 def _inner(pattern: Pattern) -> _Inner:
-    """A glob in Vault's language: never narrower, and the whole mount where it does not begin with a name.
+    """A glob in Vault's language: never narrower than the glob, and the whole mount if it does not begin with a name.
 
-    Such as `secret/data/+/x/*` would count for nothing beside `secret/data/*`: of two wildcards in one place Vault goes
-    by the path with fewer `+`.
+    Vault would ignore `secret/data/+/x/*` besides `secret/data/*`: it prefers the path with fewer `+`.
     """
     segments: list[str] = []
     for number, pieces in enumerate(pattern, 1):
@@ -259,7 +260,7 @@ def _segment(pieces: Pieces, *, is_last: bool) -> str:
 
 
 def _covers(wide: _Inner, narrow: _Inner) -> bool:
-    """Whether the one matches all that the other does."""
+    """Whether the wide path matches all that the narrow one matches."""
     *folders, last = wide
     if len(narrow) < len(wide) or any(one not in ("+", other) for one, other in zip(folders, narrow, strict=False)):
         return False
@@ -295,7 +296,7 @@ def _without_stream(block: _Block) -> _Block:
 
 
 def _narrowed(base: _Block, more: _Block, seeded: Sequence[_Inner]) -> list[_Block]:
-    """What is granted everywhere under a path, and what is granted besides where it may seed."""
+    """The block of a whole path, and blocks with more capabilities where vaultsync may seed."""
     both = base.capabilities | more.capabilities
     if _WHOLE in seeded:
         return [_Block(f"{base.path}*", both, more.why)]
@@ -313,7 +314,7 @@ def _header(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, stre
         f"The Vault policy of vaultsync, as printed by: {command(mounts)}",
         f"with {globs if seeds else 'VAULTSYNC_SEED=off or VAULTSYNC_DRY_RUN=true: nothing is written'}",
         *([] if streams else ["and VAULTSYNC_SOURCE=audit or poll: without the event stream"]),
-        "It can't read a value: not one path here grants read on data. Print your own for other mounts and settings.",
+        "It does not allow to read a value: no path grants read on data. Print your own for other mounts and settings.",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Who may send audit entries, and where they are received."""
+"""Where audit entries arrive, and which addresses may send them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class AuditAccess:
     """Where audit entries come from.
 
     Attributes:
-        listen: as VAULTSYNC_AUDIT_LISTEN; "": nowhere.
-        file: of a file audit device, "": none.
-        allowed: addresses that may send; none: all.
-        certificate, key: PEM files of a TCP listener, "": no TLS.
+        listen: VAULTSYNC_AUDIT_LISTEN; "" for none.
+        file: the file of a file audit device; "" for none.
+        allowed: networks that may send; empty: all.
+        certificate, key: PEM files of a TCP listener; "" for no TLS.
     """
 
     listen: str = ""
@@ -29,12 +29,12 @@ class AuditAccess:
 
     @property
     def is_configured(self) -> bool:
-        """Whether entries may come at all."""
+        """Whether audit entries can arrive at all."""
         return bool(self.listen or self.file)
 
     @cached_property
     def address(self) -> AuditAddress | None:
-        """Where to listen, None for nowhere."""
+        """The address to listen on, None for none."""
         return parse_audit_address(self.listen) if self.listen else None
 
     def allows(self, host: str) -> bool:

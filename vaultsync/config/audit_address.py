@@ -1,4 +1,4 @@
-"""The address of the audit listener, as VAULTSYNC_AUDIT_LISTEN writes it, and the device in Vault that fits. Pure."""
+"""The address of the audit listener (VAULTSYNC_AUDIT_LISTEN)."""
 
 import re
 from dataclasses import dataclass
@@ -7,32 +7,11 @@ from ipaddress import ip_address
 from typing import Final
 
 FORMS: Final = "udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH"
-WRITE_TIMEOUT: Final = "10ms"
-"""Of Vault's wait for a UDP socket whose buffer is full: Linux keeps what it sends to a machine that is gone from its
-own subnet, until ARP gives up. The default is 2 s."""
-SERVICE_IP: Final = "$(kubectl -n vaultsync get service vaultsync-audit -o jsonpath='{.spec.clusterIP}')"
-"""Not the Service's name: while the port is closed the device dials again and again, and would wait for DNS."""
-OUTSIDE: Final = "a Vault outside the cluster needs the address of the load balancer in its place: docs/install.md"
-"""Of the Service's clusterIP."""
-PORT: Final = 8220
-"""That of deploy/base."""
 _HOST_AND_PORT: Final = re.compile(r"(?:(?P<transport>udp|tcp):)?(?P<host>\S*):(?P<port>\d{1,5})")
 
 
-def enable_to_service(port: int = PORT) -> str:
-    """The command that enables the device to the Service `vaultsync-audit`, and who needs another address.
-
-    Args:
-        port: where vaultsync listens, and so the Service's.
-    """
-    return (
-        f'vault audit enable -path=vaultsync socket address="{SERVICE_IP}:{port}" '
-        f"socket_type=udp write_timeout={WRITE_TIMEOUT} # {OUTSIDE}"
-    )
-
-
 class Transport(Enum):
-    """How a socket audit device of Vault sends its entries (its option `socket_type`)."""
+    """The option `socket_type` of a socket audit device of Vault."""
 
     UDP = "udp"
     TCP = "tcp"
@@ -41,11 +20,11 @@ class Transport(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuditAddress:
-    """Where the audit listener listens.
+    """The address of the audit listener.
 
     Attributes:
         transport: how entries arrive.
-        host: without brackets; "" is every address of this machine, and of a unix socket.
+        host: without brackets; "" for all addresses of this machine, and for a unix socket.
         port: 0 for a unix socket.
         path: of a unix socket, else "".
     """

@@ -1,51 +1,42 @@
-"""Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of here."""
+"""Every setting, from the environment alone. `vaultsync run --help` prints the names, defaults and texts of this."""
 
-import re
 from collections.abc import Mapping
-from ipaddress import ip_network
-from typing import Annotated, Final, Self
-from urllib.parse import urlsplit
+from typing import Final, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    InstanceOf,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from vaultsync.config.audit_access import Network
+from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport, parse_audit_address
-from vaultsync.config.auth import Auth
-from vaultsync.config.selection import is_label_selector, is_namespace
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
+from vaultsync.config.change_source import ChangeSource
+from vaultsync.config.formats import (
+    Address,
+    Addresses,
+    AuditListen,
+    AuthMount,
+    ClusterName,
+    GenerationRules,
+    Globs,
+    LabelSelector,
+    LeaseName,
+    ListenAddress,
+    NamespaceNames,
+    Networks,
+    PodName,
+    RotationAge,
+    Seconds,
+    Secret,
+)
+from vaultsync.config.selection import Selection
+from vaultsync.config.tls import TlsFiles
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
-from vaultsync.core.durations import parse_duration
-from vaultsync.core.paths import unsafe_reason
-from vaultsync.core.rotate import AGES, is_age
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.generation.rules import NO_RULES, Rules, parse_rules
-from vaultsync.kube.leader_label import is_pod_name
-from vaultsync.vault.auth_methods import (
-    SERVICE_ACCOUNT_TOKEN,
-    AppRoleMethod,
-    Credential,
-    JwtMethod,
-    KubernetesMethod,
-    Method,
-    TokenMethod,
-)
-from vaultsync.vault.source_selector import Source
-from vaultsync.vault.tls import Tls
+from vaultsync.generation.rule_set import NO_RULES
 
-PREFIX = "VAULTSYNC_"
-LEASE_NAME = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+PREFIX: Final = "VAULTSYNC_"
 LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
     "vault_token_file": (Auth.TOKEN,),
     "vault_token": (Auth.TOKEN,),
@@ -57,87 +48,19 @@ LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
     "vault_secret_id_file": (Auth.APPROLE,),
     "vault_secret_id": (Auth.APPROLE,),
 }
-"""Which ways to log in a setting is for."""
+"""The auth methods that use a setting."""
 _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.TOKEN: ("vault_token",),
     Auth.KUBERNETES: ("vault_role",),
     Auth.APPROLE: ("vault_role_id",),
     Auth.JWT: ("vault_role", "vault_jwt_file"),
 }
-REMOVED: Final[Mapping[str, str]] = {
-    "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
-    "leader labels its pod, and the Service of the audit port selects that label",
-}
-"""Variables of earlier versions, and what takes their place."""
 _FILES: Final[Mapping[str, str]] = {
     "vault_token": "vault_token_file",
     "vault_role_id": "vault_role_id_file",
     "vault_secret_id": "vault_secret_id_file",
 }
-"""Which setting names the file that may hold it instead."""
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _split(value: object) -> object:
-    return _parts(value) if isinstance(value, str) else value
-
-
-def _rules(value: object) -> object:
-    return parse_rules(value) if isinstance(value, str) else value
-
-
-def _namespaces(value: object) -> object:
-    """Each name once. A list without a name is an error: it would select everything."""
-    if not isinstance(value, str):
-        return value
-    names = tuple(dict.fromkeys(_parts(value)))
-    if not names or not all(is_namespace(name) for name in names):
-        raise ValueError("must be names of namespaces, such as shop,shop-test")
-    return names
-
-
-def _cluster(name: str) -> str:
-    if len(name) > 100 or not name.isprintable():
-        raise ValueError("must be at most 100 printable characters")
-    return name
-
-
-def _lease(text: str) -> str:
-    namespace, _, name = text.partition("/")
-    if text and not (is_namespace(namespace) and len(name) <= 200 and re.fullmatch(LEASE_NAME, name)):
-        raise ValueError("must be NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")
-    return text
-
-
-def _pod_name(text: str) -> str:
-    if text and not is_pod_name(text):
-        raise ValueError("must be the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")
-    return text
-
-
-def _networks(value: object) -> object:
-    """A list without a network is an error: it would allow all."""
-    if not isinstance(value, str):
-        return value
-    try:
-        networks = tuple(ip_network(part) for part in _parts(value))
-    except ValueError:
-        networks = ()
-    if not networks:
-        raise ValueError("must be addresses or networks without host bits, such as 10.0.0.0/8,fd00::1")
-    return networks
-
-
-def _age(seconds: float) -> float:
-    if not is_age(seconds):
-        raise ValueError(f"must be {AGES}, or 0 for never")
-    return seconds
-
-
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)]
+"""The setting of the file that may contain the value instead."""
 
 
 class Settings(BaseSettings):
@@ -147,251 +70,192 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
 
-    vault_addr: str = Field(
-        validation_alias=AliasChoices("VAULT_ADDR"),
-        description="Vault's address, such as https://vault.vault:8200 (required)",
+    vault_addr: Address = Field(
+        validation_alias="VAULT_ADDR", description="Vault's address, such as https://vault.vault:8200 (required)"
     )
     vault_auth: Auth = Field(
-        default=Auth.TOKEN,
-        description="how to log in to Vault: token, kubernetes (a ServiceAccount's token), approle, or jwt",
+        Auth.TOKEN, description="how to log in to Vault: token, kubernetes (a ServiceAccount's token), approle, or jwt"
     )
     vault_token_file: str = Field(
-        default="",
+        "",
+        validation_alias="VAULT_TOKEN_FILE",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_TOKEN_FILE"),
         description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
-        "Secret; a token that is written there is taken up",
+        "Secret; read again when it changes",
     )
-    vault_token: SecretStr | None = Field(
-        default=None,
+    vault_token: Secret = Field(
+        None,
+        validation_alias="VAULT_TOKEN",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_TOKEN"),
         description="Vault token with the policy of deploy/vault/policy.hcl (this or the file is required with token)",
     )
-    vault_auth_mount: str = Field(
-        default="",
-        description="where the auth method is mounted, without auth/; default: its name, such as kubernetes",
+    vault_auth_mount: AuthMount = Field(
+        "", description="where the auth method is mounted, without auth/; default: its name, such as kubernetes"
     )
     vault_role: str = Field(
-        default="", validate_default=True, description="role in Vault to log in with (required with kubernetes and jwt)"
+        "", validate_default=True, description="role in Vault to log in with (required with kubernetes and jwt)"
     )
     vault_jwt_file: str = Field(
-        default="",
+        "",
         validate_default=True,
         description="file with the JWT to log in with, read at each login (required with jwt); default with "
         "kubernetes: " + SERVICE_ACCOUNT_TOKEN,
     )
-    vault_role_id_file: str = Field(
-        default="", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID"
-    )
-    vault_role_id: SecretStr | None = Field(
-        default=None, validate_default=True, description="role ID (this or the file is required with approle)"
+    vault_role_id_file: str = Field("", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID")
+    vault_role_id: Secret = Field(
+        None, validate_default=True, description="role ID (this or the file is required with approle)"
     )
     vault_secret_id_file: str = Field(
-        default="", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
+        "", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
     )
-    vault_secret_id: SecretStr | None = Field(default=None, description="secret ID, where the role binds one")
+    vault_secret_id: Secret = Field(None, description="secret ID, where the role binds one")
     vault_cacert: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_CACERT"),
-        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; changes of this "
-        "file and of the next two are taken up",
+        None,
+        validation_alias="VAULT_CACERT",
+        description="PEM file of the CA that signed Vault's certificate; default: the system's CAs; this "
+        "file and the next two are read again when they change",
     )
     vault_client_cert: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_CLIENT_CERT"),
-        description="PEM file with the certificate to show to Vault; default: none",
+        None,
+        validation_alias="VAULT_CLIENT_CERT",
+        description="PEM file with the client certificate for Vault; default: none",
     )
     vault_client_key: str | None = Field(
-        default=None,
+        None,
+        validation_alias="VAULT_CLIENT_KEY",
         validate_default=True,
-        validation_alias=AliasChoices("VAULT_CLIENT_KEY"),
         description="PEM file with its key; default: in the same file",
     )
     vault_tls_server_name: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("VAULT_TLS_SERVER_NAME"),
-        description="the name that Vault's certificate must be for, sent as SNI too; default: the host of VAULT_ADDR",
+        None,
+        validation_alias="VAULT_TLS_SERVER_NAME",
+        description="the name that Vault's certificate must have, also sent as SNI; default: the host of VAULT_ADDR",
     )
     vault_namespace: str = Field(
-        default="",
-        validation_alias=AliasChoices("VAULT_NAMESPACE"),
+        "",
+        validation_alias="VAULT_NAMESPACE",
         description="Vault namespace (Enterprise) of the token and of the event subscription",
     )
     kubeconfig: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("KUBECONFIG"),
+        None,
+        validation_alias="KUBECONFIG",
         description="kubeconfig file; default: the pod's ServiceAccount, else ~/.kube/config",
     )
     seed: SeedMode = Field(
-        default=SeedMode.ANNOTATED,
+        SeedMode.ANNOTATED,
         description='which ExternalSecrets are seeded: annotated (vaultsync.io/seed: "true"), all, or off',
     )
     dry_run: bool = Field(
-        default=False,
-        description="true: log what would be done (`would seed`, `would force-sync`), and write neither to Kubernetes "
-        "nor to Vault but for its token",
+        False,
+        description="true: log what would be done (`would seed`, `would force-sync`), and write nothing to Kubernetes "
+        "or Vault, except that the token is renewed",
     )
-    generate: Annotated[InstanceOf[Rules], NoDecode, BeforeValidator(_rules)] = Field(
-        default=NO_RULES,
-        description="rules for values where an ExternalSecret has none of its own, as in the annotation "
+    generate: GenerationRules = Field(
+        NO_RULES,
+        description="rules for values of ExternalSecrets without their own, as in the annotation "
         'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
         "default: 32 random bytes in hex",
     )
-    seed_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
-        default=DEFAULT_SEED_PATHS,
-        description="where values may be created, comma-separated globs of paths without the API's data/; a first * is "
-        "the whole mount, another * one segment or a part of one, ** any number of them; {namespace} is the Kubernetes "
-        "namespace's name, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault namespace "
-        "team-a, a glob without a colon for VAULT_NAMESPACE",
+    seed_paths: Globs = Field(
+        DEFAULT_SEED_PATHS,
+        description="where values may be created: comma-separated globs of paths without the API's data/. A first * is "
+        "the whole mount, another * one segment or a part of one, ** any number of segments; {namespace} is the name "
+        "of the Kubernetes namespace, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault "
+        "namespace team-a, a glob without a colon for VAULT_NAMESPACE",
     )
-    rotate_after: Annotated[Seconds, AfterValidator(_age)] = Field(
-        default=0.0,
-        description="the age at which values that vaultsync made are made anew (and up to a tenth of it later, so that "
-        f"they do not all change at once), such as 30d; an annotation {annotations.ROTATE_AFTER} counts before it; "
-        "0: never",
+    rotate_after: RotationAge = Field(
+        0.0,
+        description="the age at which vaultsync rotates the values that it created, such as 30d (up to a tenth later, "
+        f"so that not all change at once); the annotation {annotations.ROTATE_AFTER} takes precedence; 0: never",
     )
     seed_budget: int = Field(
-        default=100,
+        100,
         ge=0,
         le=1_000_000,
-        description="new paths per hour and Kubernetes namespace, all of which may come at once; 0: no limit",
+        description="maximum new paths per hour and Kubernetes namespace, also all at once; 0: no limit",
     )
-    cluster: Annotated[str, AfterValidator(_cluster)] = Field(
-        default="",
-        description="this cluster's name in the marks on what is made, where several clusters share a Vault; "
-        "default: none",
+    cluster: ClusterName = Field(
+        "",
+        description="this cluster's name in the ownership metadata of created paths, if several clusters share a "
+        "Vault; default: none",
     )
-    store_servers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
-        default=(),
-        description="further addresses, comma-separated, under which SecretStores may name this same Vault, and to "
-        "which it may redirect",
+    store_servers: Addresses = Field(
+        (),
+        description="other addresses of this same Vault, comma-separated, that SecretStores may have and that Vault "
+        "may redirect to",
     )
-    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
-        default=(),
-        description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all",
+    namespaces: NamespaceNames = Field(
+        (), description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all"
     )
-    namespace_selector: str = Field(
-        default="",
-        description="label selector: only namespaces that it selects are watched, such as vaultsync=on,env!=prod "
-        "(with VAULTSYNC_NAMESPACES both must hold); default: all",
+    namespace_selector: LabelSelector = Field(
+        "",
+        description="label selector of the watched namespaces, such as vaultsync=on,env!=prod (with "
+        "VAULTSYNC_NAMESPACES both must match); default: all",
     )
-    selector: str = Field(
-        default="",
-        description="label selector: only ExternalSecrets that it selects are watched, such as tier in (web,api); "
-        "default: all",
+    selector: LabelSelector = Field(
+        "", description="label selector of the watched ExternalSecrets, such as tier in (web,api); default: all"
     )
     resync: Seconds = Field(
-        default=3600.0,
-        ge=10,
-        le=30 * 86400,
-        description="how often everything is looked at again (jittered by 10 %), such as 30m",
+        3600.0, ge=10, le=30 * 86400, description="interval of the full resync (jittered by 10 %), such as 30m"
     )
-    vault_timeout: Seconds = Field(default=10.0, gt=0, le=120, description="longest wait for one answer of Vault")
-    kube_timeout: Seconds = Field(
-        default=20.0, gt=0, le=120, description="longest wait for one answer of the API server"
-    )
-    source: Source = Field(
-        default=Source.AUTO,
+    vault_timeout: Seconds = Field(10.0, gt=0, le=120, description="timeout of a request to Vault")
+    kube_timeout: Seconds = Field(20.0, gt=0, le=120, description="timeout of a request to the API server")
+    source: ChangeSource = Field(
+        ChangeSource.AUTO,
         description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
-        "the first of these that works, at any time. With any but auto no other source takes over; if then the audit "
-        "device does not deliver, that is reported, and everything is looked at each VAULTSYNC_CANARY_INTERVAL",
+        "the first of these that works at the time. With any but auto no other source takes over; if the audit "
+        "device then does not deliver, vaultsync reports it and resyncs each VAULTSYNC_CANARY_INTERVAL",
     )
-    audit_listen: str = Field(
-        default="",
-        description="address for a socket audit device of Vault, such as udp:0.0.0.0:8220, unix:/run/vaultsync/audit, "
-        "or on one machine tcp:127.0.0.1:8220: it reports all changes, and beside the event stream deletions (which "
-        "that tells to root tokens alone). From another machine use udp: Vault waits for a TCP receiver that is gone; "
-        "default: none",
+    audit_listen: AuditListen = Field(
+        "",
+        description="address to listen on for a socket audit device of Vault, such as udp:0.0.0.0:8220, "
+        "unix:/run/vaultsync/audit, or on one machine tcp:127.0.0.1:8220: it reports all changes, also the deletions "
+        "that the event stream sends to root tokens alone. From another machine use udp, as Vault waits for an "
+        "unreachable TCP receiver; default: none",
     )
-    audit_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
-        default=(),
-        description="addresses that may send there, comma-separated, such as 10.0.0.0/8; default: all",
+    audit_allow: Networks = Field(
+        (), description="addresses that may send audit entries, comma-separated, such as 10.0.0.0/8; default: all"
     )
     audit_tls_cert: str = Field(
-        default="", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
+        "", description="PEM file with the certificate of the TCP listener for audit devices; default: no TLS"
     )
-    audit_tls_key: str = Field(default="", description="PEM file with its key; default: in the same file")
+    audit_tls_key: str = Field("", description="PEM file with its key; default: in the same file")
     audit_file: str = Field(
-        default="",
-        description="the file of a file audit device of Vault, where it can be read: the same as a socket; "
-        "default: none",
+        "", description="the file of a file audit device of Vault, used as a socket audit device; default: none"
     )
     canary_interval: Seconds = Field(
-        default=300.0,
+        300.0,
         ge=1,
         le=86400,
-        description="how often a request of vaultsync's own must come back through the audit device, where one is set "
-        "up: if it does not, the next source takes over",
+        description="interval of a request whose audit entry must arrive through the audit device, if there is one; if "
+        "it does not, the next source takes over",
     )
     poll_interval: Seconds = Field(
-        default=60.0, ge=1, le=86400, description="how often each path is looked at where nothing tells of changes"
+        60.0, ge=1, le=86400, description="interval at which each path is read if no other source works"
     )
-    poll_rate: int = Field(
-        default=200, ge=1, le=10_000, description="requests per second to Vault that the poll may cause at most"
+    poll_rate: int = Field(200, ge=1, le=10_000, description="maximum requests per second of the poll to Vault")
+    lease: LeaseName = Field(
+        "",
+        description="NAMESPACE/NAME of the Lease by which one of several replicas is elected leader, such as "
+        "vaultsync/vaultsync; default: no election. With VAULTSYNC_DRY_RUN there is none either",
     )
-    lease: Annotated[str, AfterValidator(_lease)] = Field(
-        default="",
-        description="NAMESPACE/NAME of the Lease by which one of several replicas leads, such as vaultsync/vaultsync, "
-        "and the others stand by; default: none, this process acts. With VAULTSYNC_DRY_RUN it is not taken",
-    )
-    pod_name: Annotated[str, AfterValidator(_pod_name)] = Field(
-        default="",
+    pod_name: PodName = Field(
+        "",
         description="this pod's name (metadata.name, by the downward API): the leader sets the label "
-        f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, and the Service of the '
-        "audit port selects that; default: none is set",
+        f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, for the Service of the '
+        "audit port; default: no label",
     )
-    health_listen: str = Field(
-        default="",
-        description="address for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: not served",
+    health_listen: ListenAddress = Field(
+        "", description="address to listen on for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: none"
     )
     log_format: str = Field(
-        default="auto",
-        pattern="^(auto|text|json)$",
-        description="text, json, or auto: text on a terminal, json elsewhere",
+        "auto", pattern="^(auto|text|json)$", description="text, json, or auto: text on a terminal, json elsewhere"
     )
-    log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
-    )
-
-    @field_validator("vault_addr", "store_servers")
-    @classmethod
-    def _is_address(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for address in (value,) if isinstance(value, str) else value:
-            if not _is_url(address):
-                raise ValueError("must be an address such as https://vault.vault:8200")
-        return value
-
-    @field_validator("seed_paths")
-    @classmethod
-    def _is_globs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        SeedPaths.parse(value)
-        return value
-
-    @field_validator("audit_listen")
-    @classmethod
-    def _is_audit_address(cls, value: str) -> str:
-        if value:
-            parse_audit_address(value)
-        return value
-
-    @field_validator("health_listen")
-    @classmethod
-    def _is_listen(cls, value: str) -> str:
-        if value and not (re.fullmatch(r"\S*:\d{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
-            raise ValueError("must be host:port, such as 0.0.0.0:8080")
-        return value
-
-    @field_validator("namespace_selector", "selector")
-    @classmethod
-    def _is_selector(cls, value: str) -> str:
-        if value and not is_label_selector(value):
-            raise ValueError("must be a label selector such as vaultsync=on,env!=prod")
-        return value
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
 
     @model_validator(mode="after")
-    def _can_hear(self) -> Self:
-        if self.source is Source.AUDIT and not (self.audit_listen or self.audit_file):
+    def _is_consistent(self) -> Self:
+        if self.source is ChangeSource.AUDIT and not (self.audit_listen or self.audit_file):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
@@ -403,30 +267,13 @@ class Settings(BaseSettings):
             raise ValueError("VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address")
         return self
 
-    @field_validator("vault_token", "vault_role_id", "vault_secret_id")
-    @classmethod
-    def _is_printable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        text = value.get_secret_value().strip(" \t\r\n")  # files and Secrets often end in a newline
-        if not text.isascii() or not text.isprintable() or not text:
-            raise ValueError("must be printable ASCII")
-        return SecretStr(text)
-
-    @field_validator("vault_auth_mount")
-    @classmethod
-    def _is_mount(cls, value: str) -> str:
-        if value and (unsafe_reason(value) or value.strip("/").split("/")[0] == "auth"):
-            raise ValueError("must be the path of an auth method without auth/, such as kubernetes")
-        return value.strip("/")
-
     @field_validator(*LOGIN)
     @classmethod
     def _is_for_login(cls, value: object, info: ValidationInfo) -> object:
-        """Set where the way to log in needs it, and not where it has no use for it."""
+        """Require the settings that the auth method needs, and reject those that it does not use."""
         auth, name = info.data.get("vault_auth"), str(info.field_name)
         if auth is None:
-            return value  # it is wrong itself
+            return value  # VAULTSYNC_VAULT_AUTH is invalid itself
         file = _FILES.get(name, "")
         if value and auth not in LOGIN[name]:
             raise ValueError(f"is set, but VAULTSYNC_VAULT_AUTH is {auth.value}")
@@ -440,7 +287,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_file(cls, value: str | None) -> str | None:
         try:
-            Tls(value).context()
+            TlsFiles(value).load()
         except OSError as error:
             raise ValueError("must be a PEM file that can be read") from error
         return value
@@ -454,68 +301,74 @@ class Settings(BaseSettings):
                 raise ValueError("needs VAULT_CLIENT_CERT")
             return None
         try:
-            Tls(None, certificate, value).context()
+            TlsFiles(None, certificate, value).load()
         except (OSError, ValueError) as error:
             raise ValueError("and VAULT_CLIENT_CERT must be PEM files that can be read and belong together") from error
         return value
 
-    def login_method(self) -> Method:
+    # -- parts of the settings, as other modules take them
+
+    @property
+    def auth(self) -> AuthConfig:
         """How to log in to Vault."""
-        mount = {"mount": self.vault_auth_mount} if self.vault_auth_mount else {}
-        if self.vault_auth is Auth.TOKEN:
-            return TokenMethod(Credential(self.vault_token, self.vault_token_file))
-        if self.vault_auth is Auth.KUBERNETES:
-            return KubernetesMethod(
-                self.vault_role, Credential(file=self.vault_jwt_file or SERVICE_ACCOUNT_TOKEN), **mount
-            )
-        if self.vault_auth is Auth.JWT:
-            return JwtMethod(self.vault_role, Credential(file=self.vault_jwt_file), **mount)
-        secret = Credential(self.vault_secret_id, self.vault_secret_id_file)
-        return AppRoleMethod(
-            Credential(self.vault_role_id, self.vault_role_id_file), secret if secret != Credential() else None, **mount
+        return AuthConfig(
+            auth=self.vault_auth,
+            mount=self.vault_auth_mount,
+            role=self.vault_role,
+            token_file=self.vault_token_file,
+            jwt_file=self.vault_jwt_file,
+            role_id_file=self.vault_role_id_file,
+            secret_id_file=self.vault_secret_id_file,
+            token=self.vault_token,
+            role_id=self.vault_role_id,
+            secret_id=self.vault_secret_id,
         )
 
+    @property
+    def tls(self) -> TlsFiles:
+        """The TLS files for Vault."""
+        return TlsFiles(self.vault_cacert, self.vault_client_cert, self.vault_client_key, self.vault_tls_server_name)
 
-def _is_url(address: str) -> bool:
-    try:
-        url = urlsplit(address)
-        port = url.port
-    except ValueError:
-        return False
-    return url.scheme in ("http", "https") and bool(url.hostname) and port != 0 and not re.search(r"\s", address)
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """All addresses of this Vault."""
+        return (self.vault_addr, *self.store_servers)
+
+    @property
+    def audit(self) -> AuditAccess:
+        """Where audit entries arrive, and who may send them."""
+        return AuditAccess(
+            self.audit_listen, self.audit_file, self.audit_allow, self.audit_tls_cert, self.audit_tls_key
+        )
+
+    @property
+    def seedable_paths(self) -> SeedPaths:
+        """Where values may be created."""
+        return SeedPaths.parse(self.seed_paths, self.vault_namespace)
+
+    @property
+    def selection(self) -> Selection:
+        """The namespaces and ExternalSecrets that are watched."""
+        return Selection(self.namespaces, self.namespace_selector, self.selector)
+
+    @property
+    def seeds(self) -> bool:
+        """Whether values are created at all."""
+        return self.seed is not SeedMode.OFF and not self.dry_run
+
+    @property
+    def election_lease(self) -> str:
+        """NAMESPACE/NAME of the Lease by which one replica leads; "" without an election, as in a dry run."""
+        return "" if self.dry_run else self.lease
+
+    @property
+    def labels_leader(self) -> bool:
+        """Whether the leader labels its pod, as a Service selects the pod of the audit port by that label."""
+        _, _, port = self.audit_listen.rpartition(":")
+        return bool(self.election_lease and self.pod_name and port.isdecimal())
 
 
 def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + name.upper()
-
-
-def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that are set and have no effect any more, with what to do. Other unknown variables are ignored."""
-    return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
-
-
-def explain() -> str:
-    """One paragraph a setting: variable, default, what it does."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        default = (
-            ""
-            if field.is_required() or field.default in (None, "", (), NO_RULES)
-            else f" [default: {_shown(field.default)}]"
-        )
-        lines.append(f"  {variable(name)}\n      {field.description}{default}")
-    return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value == 0:
-        return "0"
-    if isinstance(value, float):
-        return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(getattr(value, "value", value))
+    return alias if isinstance(alias, str) else PREFIX + name.upper()

@@ -1,12 +1,11 @@
-"""Signals in, passes out: each key that a signal names gets one pass at a time.
+"""Receives signals and runs passes: each key that a signal names gets one pass at a time.
 
-Signals are the informers, Vault's events, reconnects and the resync. Here, and nowhere else, a pass's outcome becomes
-done, again later, retry or give up.
+Signals come from the informers, Vault's events, reconnects and the resync. Only this module turns the outcome of a pass
+into: done, postponed, retried or given up. What a pass does is the reconcilers'.
 """
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -14,287 +13,194 @@ from typing import Final
 from loguru import logger
 
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
-from vaultsync.controller.failure_scopes import FailureScopes
+from vaultsync.controller.failure_scopes import LOGGED_CHARACTERS, FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.own_writes import OwnWrites
+from vaultsync.controller.metrics import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import NEVER, Ledger
+from vaultsync.controller.path_state import PathStates
+from vaultsync.controller.rescans import AuditRescans, MountRescans
+from vaultsync.controller.sync_state import NEVER, SyncStates
+from vaultsync.controller.vault_events import VaultEvents
 from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.errors import (
-    BudgetSpent,
-    Postponed,
-    VaultFailure,
-    VaultsyncError,
-    VaultThrottled,
-    WriteConflict,
-)
+from vaultsync.core.callbacks import ignore
+from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
 from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
 
 WORKERS = 16
-LOOKS_AT_ONCE = 4
-"""Passes of a look at everything, as many as vault.client has THREADS: more would only be in an event's way."""
-AUDIT_LOOK_SECONDS = 30.0
-"""At least this long between two rescans that new senders of audit entries cause."""
-LOSS_LOOK_SECONDS: Final = (10.0, 60.0)
-"""The same where entries are lost: the first pause, and the longest while losses go on."""
-SETTLE_SECONDS, LONGEST_SETTLING = 1.0, 5.0
-"""A rescan waits until so long after the last loss, and at most so long after the first."""
-MOUNT_LOOK_SECONDS: Final = (1.0, 10.0)
-"""How long after a change of a mount the paths in it are looked at, as moving one takes a moment; and the shortest time
-between two such looks, as audit entries may be forged."""
-MAX_MOUNTS: Final = 16
-"""Changed mounts at most that are told apart until then."""
-DOUBT_SECONDS = (0.1, 0.4, 1.5, 5.0)
-"""After a look that does not show what an event has claimed: a standby node that answers by itself may be behind."""
-HINT_SPACING = 0.05
-"""Seconds between two looks at one path that events cause; the first one is not delayed."""
-MAX_DEFERRED = 16
-"""Events of one path that are kept while a pass over it runs. More cannot all be own writes."""
+RESCAN_WORKERS = 4
+"""Passes of a rescan at a time, as many as vault.client has THREADS: more would delay urgent passes."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 """Seconds between the passes over a failing key."""
-SHOWN: Final = 200
-"""Characters of a text of somebody else's in the log."""
+STORE_AGAIN_SECONDS: Final = 5.0
+"""Delay of the second force-sync for a changed store: external-secrets may have served the first one from a cache that
+still held the old store, and does not refresh for a store by itself."""
 KINDS: Mapping[type[Key], str] = {VaultPath: "path", FindPrefix: "listing", ObjectName: "external_secret"}
-"""What a pass is over."""
+"""The label `kind` of the metrics."""
 
 
 class Controller:
-    """The one that knows index, queue, reconciler and syncer.
+    """Connects index, queue and reconcilers.
 
     Args:
-        resync: seconds between two looks at everything, jittered.
+        resync: seconds between two rescans, jittered.
+        clock: seconds, monotonic.
 
     Attributes:
-        passes: how many have ended, by what they were over and how.
-        resyncs: looks at everything.
-        on_rescan: called before paths are looked at because anything may have changed, such as their mounts.
-        caught_up: set once all that was known at the start of `work` is looked at.
+        on_rescan: is called before paths are read because anything may have changed, for example their mounts.
+        caught_up: is set after the first pass over everything that was known at the start of `work`.
     """
 
     def __init__(
         self,
         index: Index,
-        ledger: Ledger,
-        reconciler: PathReconciler,
-        syncer: ExternalSecretReconciler,
+        paths: PathStates,
+        syncs: SyncStates,
+        path_reconciler: PathReconciler,
+        external_secret_reconciler: ExternalSecretReconciler,
         resync: float,
+        metrics: ControllerMetrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
-        self._ledger = ledger
-        self._reconciler = reconciler
-        self._syncer = syncer
+        self._paths = paths
+        self._syncs = syncs
+        self._path_reconciler = path_reconciler
+        self._external_secret_reconciler = external_secret_reconciler
         self._resync = resync
+        self._metrics = metrics
+        self._clock = clock
         self._queue: WorkQueue[Key] = WorkQueue(
-            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: LOOKS_AT_ONCE}
+            lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: RESCAN_WORKERS}
         )
         self._scopes = FailureScopes(self._queue.add)
-        self.on_rescan: Callable[[], None] = _nothing
-        self._changed_mounts: set[MountChange] = set()
-        self._mounts_looked_at = float("-inf")
-        self.passes = Counter({(kind, str(result)): 0 for kind in KINDS.values() for result in Result})
-        self.resyncs = 0
+        self._events = VaultEvents(index, paths, self._queue, clock)
+        self._audit_rescans = AuditRescans(self._rescan_after_gap)
+        self._mount_rescans = MountRescans(self._rescan_mounts)
+        self.on_rescan: Callable[[], None] = ignore
         self.caught_up = asyncio.Event()
-        self._own_writes = OwnWrites(time.monotonic)
-        self._deferred: dict[VaultPath, list[tuple[VaultEvent, float]]] = {}
-        """Events that came while a pass over their path was running, and when, by time.monotonic."""
-        self._unconfirmed: dict[VaultPath, tuple[VaultEvent, int]] = {}
-        """The last event of a path that no look has shown yet, and how many looks have not."""
-        self._hinted: OrderedDict[VaultPath, float] = OrderedDict()
-        """When the last look that an event has caused was due, by time.monotonic; entries of the last moments."""
-        self._received_at: dict[VaultPath, float] = {}
-        """When the first event came that no pass over the path has taken up, by time.monotonic."""
-        self._audit_look: asyncio.TimerHandle | None = None
-        self._audit_looked_at = float("-inf")
-        self._audit_settled_by = 0.0
-        self._loss_pause = LOSS_LOOK_SECONDS[0]
-        self._audit_alone = False
-        self._works = False
+        self._is_working = False
         self._started = 0.0
 
-    # -- signals: plain calls on the loop
+    # -- signals from the informers: plain calls on the loop
 
     def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """From the informer. One that turns red may have lost a path whose deletion nobody has told us of."""
+        """An ExternalSecret is new or changed. If it is no longer Ready, a path may be gone without an event."""
         old = self._index.entry(external_secret.name)
         self._add(self._index.put(external_secret))
-        self._syncer.refreshed(external_secret)
+        self._external_secret_reconciler.refreshed(external_secret)
         entry = self._index.entry(external_secret.name)
         if old and entry and old.object.ready and external_secret.ready is False:
             self._add(set(entry.references))
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """From the informer. Its paths get a pass too: nobody may read them any more."""
+        """An ExternalSecret is gone. Its paths get a pass, too, as perhaps no other one reads them."""
         entry = self._index.entry(external_secret.name)
         self._index.remove(external_secret.name)
         if entry is not None:
             self._add({external_secret.name, *entry.references, *entry.prefixes}, Priority.RESYNC)
 
     def store_changed(self, store: Store) -> None:
-        """From the informer."""
-        if self._index.store(store.name) != store and store.server is not None and not self._index.is_ours(store):
+        """A store is new or changed. external-secrets does not refresh for it, so its readers count as unsynced."""
+        old = self._index.store(store.name)
+        if old != store and store.server is not None and not self._index.is_ours(store):
             logger.info(
-                "store left alone: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
+                "store ignored: its server is not this Vault (VAULTSYNC_STORE_SERVERS lists further addresses)",
                 store=str(store.name),
-                server=store.server[:SHOWN],
+                server=store.server[:LOGGED_CHARACTERS],
             )
         keys = self._index.put_store(store)
-        if self._works:  # else it is one that there was before, as far as anybody knows
-            self._tell_moved(keys)
+        if self._is_working:  # before that, the stores are not known to have changed
+            self._mark_unsynced(keys)
+            if keys and old is not None:
+                asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self._refresh_again, keys)
         self._add(keys)
 
-    def _tell_moved(self, keys: set[Key]) -> None:
-        """What is read elsewhere now is not got, however old it is: external-secrets does not heed a changed store."""
-        for entry in (self._index.entry(key) for key in keys if isinstance(key, ObjectName)):
-            if entry is not None:
-                self._ledger.moved(entry, entry.references.keys() & keys)
+    def _refresh_again(self, keys: set[Key]) -> None:
+        self._mark_unsynced(keys)
+        self._add({key for key in keys if isinstance(key, ObjectName)})
+
+    def _mark_unsynced(self, keys: set[Key]) -> None:
+        for entry in self._index.entries(key for key in keys if isinstance(key, ObjectName)):
+            self._syncs.of(entry.object).mark_unsynced(map(str, entry.references.keys() & keys))
 
     def store_removed(self, store: Store) -> None:
-        """From the informer."""
+        """A store is gone."""
         self._add(self._index.remove_store(store.name))
 
     def namespace_changed(self, namespace: Namespace) -> None:
-        """From the informer."""
+        """A Kubernetes namespace is new or changed."""
         self._add(self._index.put_namespace(namespace))
 
     def namespace_removed(self, namespace: Namespace) -> None:
-        """From the informer."""
+        """A Kubernetes namespace is gone."""
         self._index.remove_namespace(namespace.name)
 
-    def vault_changed(self, event: VaultEvent) -> None:
-        """From the event stream or an audit device: look at the path now. Own writes cause nothing.
+    def kube_is_back(self) -> None:
+        """The API server answers again: retry what has failed."""
+        self._scopes.kube_is_back()
+        self._queue.requeue_now()
 
-        An event that comes during a pass over its path waits for the end of the pass: it may report what the pass has
-        just written, whose response is still on its way.
-        """
-        if not self._index.knows(event.path):
-            return
-        now = time.monotonic()
-        if self._queue.is_processing(event.path):
-            deferred = self._deferred.setdefault(event.path, [])
-            del deferred[MAX_DEFERRED - 1 :]
-            deferred.append((event, now))
-        else:
-            self._follow_hint(event, now)
+    # -- signals from Vault
+
+    def vault_changed(self, event: VaultEvent) -> None:
+        """The event stream or an audit device reports a write; see VaultEvents.receive."""
+        self._events.receive(event)
 
     def own_write(self, path: VaultPath, version: int, request_id: str) -> None:
-        """From the Vault client: its event is on the way; see OwnWrites.add."""
-        self._own_writes.add(path, version, request_id)
-
-    def _follow_hint(self, event: VaultEvent, at: float) -> None:
-        """Have the path looked at, before all that is not urgent."""
-        if self._own_writes.recognise(event):
-            return
-        if event.is_about_metadata and not self._index.reads_metadata(event.path):
-            return
-        if not self._ledger.shows(event):
-            self._unconfirmed[event.path] = (event, 0)
-        self._received_at.setdefault(event.path, at)
-        if event.is_unversioned_write:
-            self._ledger.touch_unversioned(event.path)
-        self._look_now(event.path)
-
-    def _look_now(self, path: VaultPath) -> None:
-        """Look at the path at once, or as soon as a look for an earlier event is HINT_SPACING ago."""
-        now = time.monotonic()
-        while self._hinted and next(iter(self._hinted.values())) + HINT_SPACING <= now:
-            self._hinted.popitem(last=False)
-        due = self._hinted.setdefault(path, now)
-        if due == now or self._queue.is_busy(path):  # a look that waits for its turn covers this event too
-            self._queue.add(path, Priority.URGENT)
-            return
-        if due < now:
-            due = self._hinted[path] = due + HINT_SPACING
-            self._hinted.move_to_end(path)
-        self._queue.add_after(path, due - now)
+        """The Vault client has written, and the event will follow; see OwnWrites.add."""
+        self._events.own_writes.add(path, version, request_id)
 
     def vault_connected(self) -> None:
-        """From the event stream: whatever happened before this moment may have been missed."""
-        self._own_writes.clear()
-        self._ledger.watching_since = datetime.now(UTC)
-        self._ledger.touch_all_unversioned()
+        """The event stream is connected: any earlier event may have been missed."""
+        self._events.own_writes.clear()
+        self._paths.start_watching(datetime.now(UTC))
         self.vault_logged_in()
         self.enqueue_all()
 
     def vault_logged_in(self) -> None:
-        """From the login: what failed for want of a token that Vault knows can go on."""
+        """The login has a new token: retry what has failed without one."""
         self._scopes.close()
         self._queue.requeue_now()
 
     def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
-        """From an audit device: entries may have been missed. A rescan follows, but not more often than a limit.
+        """An audit device may have missed entries. A rescan follows, with a shortest interval between two of them.
 
         Args:
-            alone: nothing but the device reports writes; otherwise it reports deletions.
-            settles: more may be missed in the next moments, as in a burst: the rescan waits for its end.
+            alone: the device is the only source of writes; otherwise it only reports deletions.
+            settles: more entries may get lost in the next moments, as in a burst: the rescan waits for its end.
         """
-        self._audit_alone |= alone
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self._audit_look is None:
-            self._audit_settled_by = now + LONGEST_SETTLING
-            spacing = self._loss_spacing(now) if settles else AUDIT_LOOK_SECONDS
-            at = max(now + (SETTLE_SECONDS if settles else 0.0), self._audit_looked_at + spacing)
-        elif settles:
-            at = max(self._audit_look.when(), min(now + SETTLE_SECONDS, self._audit_settled_by))
-            self._audit_look.cancel()
-        else:
-            return
-        self._audit_look = loop.call_at(at, self._look_behind_audit)
+        self._audit_rescans.schedule(alone, settles=settles)
 
-    def _loss_spacing(self, now: float) -> float:
-        """Seconds between two rescans because of losses: more and more while they go on."""
-        goes_on = now - self._audit_looked_at < 2 * self._loss_pause
-        self._loss_pause = min(2 * self._loss_pause, LOSS_LOOK_SECONDS[1]) if goes_on else LOSS_LOOK_SECONDS[0]
-        return self._loss_pause
+    def mounts_changed(self, change: MountChange) -> None:
+        """An audit device reports that KV paths may be in another mount, in none, or have another version of KV."""
+        self._mount_rescans.schedule(change)
 
-    def _look_behind_audit(self) -> None:
-        self._audit_look = None
-        self._audit_looked_at = asyncio.get_running_loop().time()
-        alone, self._audit_alone = self._audit_alone, False
-        if alone:
+    # -- rescans
+
+    def enqueue_all(self) -> None:
+        """Give every path and listing a pass, after all that is urgent."""
+        self._metrics.resyncs.inc()
+        self.on_rescan()
+        self._enqueue((*self._index.paths(), *self._index.prefixes()))
+
+    def _rescan_after_gap(self, is_only_source: bool) -> None:
+        if is_only_source:
             self.vault_connected()
         else:
             self.enqueue_all()
 
-    def mounts_changed(self, change: MountChange) -> None:
-        """From an audit device: KV paths may be in another mount now, in none, or have another version of KV."""
-        if len(self._changed_mounts) >= MAX_MOUNTS:
-            self._changed_mounts = {MountChange(None)}
-        is_planned = bool(self._changed_mounts)
-        self._changed_mounts.add(change)
-        if not is_planned:
-            delay, pause = MOUNT_LOOK_SECONDS
-            loop = asyncio.get_running_loop()
-            self._mounts_looked_at = max(loop.time() + delay, self._mounts_looked_at + pause)
-            loop.call_at(self._mounts_looked_at, self._look_at_changed_mounts)
-
-    def _look_at_changed_mounts(self) -> None:
-        changes, self._changed_mounts = self._changed_mounts, set()
+    def _rescan_mounts(self, changes: set[MountChange]) -> None:
         self.on_rescan()
-        for path in self._index.paths():
-            if any(change.covers(path.namespace, path.path) for change in changes):
-                self._queue.add(path, Priority.RESYNC)
-        for prefix in self._index.prefixes():
-            if any(change.covers(prefix.namespace, prefix.prefix) for change in changes):
-                self._queue.add(prefix, Priority.RESYNC)
+        keys: list[VaultPath | FindPrefix] = [*self._index.paths(), *self._index.prefixes()]
+        self._enqueue(key for key in keys if any(change.covers(key.namespace, _path_of(key)) for change in changes))
 
-    def kube_is_back(self) -> None:
-        """From an informer: what failed for want of the API server can go on."""
-        self._scopes.kube_reconnected()
-        self._queue.requeue_now()
-
-    def enqueue_all(self) -> None:
-        """Every path and listing gets a pass, behind whatever is urgent."""
-        self.resyncs += 1
-        self.on_rescan()
-        for path in self._index.paths():
-            self._queue.add(path, Priority.RESYNC)
-        for prefix in self._index.prefixes():
-            self._queue.add(prefix, Priority.RESYNC)
+    def _enqueue(self, keys: Iterable[VaultPath | FindPrefix]) -> None:
+        for key in keys:
+            self._queue.add(key, Priority.RESYNC)
 
     # -- the poll
 
@@ -302,53 +208,52 @@ class Controller:
         """The paths in use, each with the KV version that its readers' store claims."""
         return self._index.paths_with_kv()
 
-    def is_live(self, path: VaultPath) -> bool:
-        """Whether the path was last seen with a live version."""
-        return self._ledger.is_live(path)
-
-    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
-        """The paths under the prefix that were last seen with a live version."""
-        return self._ledger.live_under(prefix)
-
-    def backlog(self) -> int:
-        """How many passes wait."""
-        return len(self._queue)
-
-    def oldest(self) -> float:
-        """How many seconds the longest waiting pass has waited."""
-        return self._queue.oldest()
-
-    def failing(self) -> int:
-        """How many passes have failed and are tried again, or wait for Vault."""
-        return self._queue.failing() + len(self._scopes)
-
     def polled_prefixes(self) -> list[FindPrefix]:
         """The listings in use."""
         return list(self._index.prefixes())
 
+    def is_live(self, path: VaultPath) -> bool:
+        """Whether the path was last seen with a live version."""
+        return self._paths.is_live(path)
+
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
+        """The paths under the prefix that were last seen with a live version."""
+        return self._paths.live_under(prefix)
+
     def poll(self, key: VaultPath | FindPrefix) -> None:
-        """Look at the path or listing, behind whatever is urgent."""
+        """Give the path or listing a pass, after all that is urgent."""
         self._queue.add(key, Priority.RESYNC)
+
+    # -- the state of the queue
+
+    def backlog(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._queue)
+
+    def oldest(self) -> float:
+        """How many seconds the oldest key has waited."""
+        return self._queue.oldest()
+
+    def failing(self) -> int:
+        """How many keys have failed and are retried, or wait for Vault."""
+        return self._queue.failing() + len(self._scopes)
 
     # -- tasks
 
     async def resync(self) -> None:
-        """Look at everything again from time to time, until cancelled."""
+        """Rescan from time to time, until cancelled."""
         while True:
             await asyncio.sleep(jittered(self._resync))
             logger.info("resync", paths=sum(1 for _ in self._index.paths()))
             self.enqueue_all()
 
     async def work(self) -> None:
-        """Passes over all that is known so far and the queue's keys, WORKERS at a time, until cancelled.
-
-        What is created or told of meanwhile goes before what has been there for longer.
-        """
-        self._works = True
-        self._started = time.monotonic()
+        """Run passes over everything known so far, then over the queue's keys, WORKERS at a time, until cancelled."""
+        self._is_working = True
+        self._started = self._clock()
         for keys in (self._index.paths(), self._index.prefixes(), self._index.names()):
             self._add({*keys}, Priority.RESYNC)
-        self._see_whether_caught_up()
+        self._check_caught_up()
         free = asyncio.Semaphore(WORKERS)
         async with asyncio.TaskGroup() as passes:
             while True:
@@ -357,126 +262,109 @@ class Controller:
                 passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
 
     def stop_starting(self) -> None:
-        """Begin no further pass: the process stops."""
+        """Start no further pass: the process stops."""
         self._queue.close()
 
-    def _see_whether_caught_up(self) -> None:
-        if self.caught_up.is_set() or self._scopes.is_vault_away or not self._queue.is_idle():
+    def _check_caught_up(self) -> None:
+        if self.caught_up.is_set() or self._scopes.is_vault_unavailable or not self._queue.is_idle():
             return
         self.caught_up.set()
         logger.info(
-            "all is looked at",
+            "initial scan complete",
             external_secrets=len(self._index.names()),
             paths=len(self._index.paths()),
-            duration_ms=round((time.monotonic() - self._started) * 1000, 1),
+            duration_ms=round((self._clock() - self._started) * 1000, 1),
         )
 
     async def _one_pass(self, key: Key, priority: Priority) -> None:
         if not self._scopes.admit(key, priority):
             self._queue.done(key)
             return
-        follow: set[Key] = set()
+        followers: set[Key] = set()
         again = 0.0
         result = Result.DONE
         try:
             if isinstance(key, VaultPath):
-                follow |= self._index.reader_names(key)  # also if the pass fails: they are told
+                followers |= self._index.reader_names(key)  # a failure is reported to them, too
             found, again = await self._pass_over(key)
-            follow |= found
+            followers |= found
         except Postponed as error:
             result = error.result
             again = jittered(error.wait) if isinstance(error, BudgetSpent) else error.wait
-            logger.debug("pass put off", key=str(key), reason=str(error), retry_s=round(again, 1))
+            logger.debug("pass postponed", key=str(key), reason=str(error), retry_s=round(again, 1))
         except VaultsyncError as error:
             result = error.result
-            follow |= self._failed(key, error)
+            followers |= self._fail(key, error)
         except Exception as error:  # noqa: BLE001 — a bug in one pass must not stop the others
             result = Result.FAILED
             logger.opt(exception=error).error("a pass failed unexpectedly", key=str(key))
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._scopes.succeeded(key, asked=bool(follow))
+            self._scopes.succeeded(key, asked=bool(followers))
         finally:
-            self._queue.done(key)  # before its readers are queued: they wait for paths in work
+            self._queue.done(key)  # before its readers are queued: they wait for busy paths
             self._scopes.end(key)
-        self.passes[KINDS[type(key)], result] += 1
+        self._metrics.reconciles.labels(KINDS[type(key)], result).inc()
         if isinstance(key, VaultPath):
-            self._follow_deferred(key)
-        self._add(follow, self._priority_of_readers(follow, priority))
-        if 0 < again <= 2 * self._resync:  # later than that, a look at everything comes before
+            self._events.end_pass(key)
+        self._add(followers, self._priority_of(followers, priority))
+        if 0 < again <= 2 * self._resync:  # a rescan comes before anything later
             self._queue.add_after(key, again)
-        self._see_whether_caught_up()
+        self._check_caught_up()
         if isinstance(key, VaultPath) and result is Result.DONE:
-            await self._recheck(key)
+            await self._events.recheck(key, self._path_reconciler.may_be_behind)
 
     async def _pass_over(self, key: Key) -> tuple[set[Key], float]:
-        """What follows, and seconds until the key wants another pass."""
+        """The keys that need a pass now, and the seconds until this one needs another."""
         if isinstance(key, VaultPath):
-            heard_at = self._received_at.pop(key, NEVER)
-            try:
-                found, again = await self._reconciler.path(key)
-            except (VaultFailure, VaultThrottled, WriteConflict):
-                if heard_at != NEVER:
-                    self._received_at[key] = heard_at
-                raise
-            self._tell_heard(found, heard_at)
-            return {*found}, again
-        if isinstance(key, ObjectName):
-            return set(), 0.0 if self._waits_for_paths(key) else await self._syncer.external_secret(key)
-        return await self._reconciler.listing(key), 0.0
+            return await self._pass_over_path(key)
+        if isinstance(key, FindPrefix):
+            return await self._path_reconciler.reconcile_listing(key), 0.0
+        if self._waits_for_paths(key):
+            return set(), 0.0
+        return set(), await self._external_secret_reconciler.reconcile(key)
 
-    def _priority_of_readers(self, keys: set[Key], priority: Priority) -> Priority:
-        """Urgent after what somebody has written. What vaultsync made follows later: all values first, then readers."""
-        names = (key for key in keys if isinstance(key, ObjectName))
-        entries = (entry for entry in map(self._index.entry, names) if entry is not None)
-        if priority is Priority.URGENT and not any(self._ledger.synced(entry.object).seeded for entry in entries):
+    async def _pass_over_path(self, path: VaultPath) -> tuple[set[Key], float]:
+        received_at = self._events.begin_pass(path)
+        try:
+            names, again = await self._path_reconciler.reconcile(path)
+        except (VaultFailure, VaultThrottled, WriteConflict):
+            self._events.repeat_pass(path, received_at)
+            raise
+        if received_at != NEVER:
+            for entry in self._index.entries(names):
+                self._syncs.of(entry.object).record_event(received_at)
+        return {*names}, again
+
+    def _priority_of(self, keys: set[Key], priority: Priority) -> Priority:
+        """Urgent after a write by somebody else. After own writes, all values come before their readers."""
+        entries = self._index.entries(key for key in keys if isinstance(key, ObjectName))
+        if priority is Priority.URGENT and not any(self._syncs.of(entry.object).is_seeded for entry in entries):
             return priority
         return max(priority, Priority.READERS)
 
-    def _tell_heard(self, names: Iterable[ObjectName], at: float) -> None:
-        """Have the time from the event to their force-sync measured."""
-        for entry in map(self._index.entry, names if at != NEVER else ()):
-            if entry is not None:
-                self._ledger.heard(entry, at)
-
-    def _follow_deferred(self, path: VaultPath) -> None:
-        """Take up the events that came during the pass over their path, now that its own writes are known."""
-        for event, at in self._deferred.pop(path, ()):
-            self._follow_hint(event, at)
-
-    async def _recheck(self, path: VaultPath) -> None:
-        """Look again if the last look does not show what an event has claimed, and a standby may have answered it."""
-        if path not in self._unconfirmed or self._queue.is_busy(path):  # the next pass rechecks
-            return
-        event, looks = self._unconfirmed.pop(path)
-        if looks >= len(DOUBT_SECONDS) or self._ledger.shows(event) or not await self._reconciler.may_be_behind():
-            return
-        if path not in self._unconfirmed:  # else a later event has come meanwhile
-            self._unconfirmed[path] = (event, looks + 1)
-        self._queue.add_after(path, DOUBT_SECONDS[looks])
-
     def _waits_for_paths(self, name: ObjectName) -> bool:
-        """Whether a path of the ExternalSecret is about to come into being: its own pass comes after that one."""
+        """Whether a missing path of the ExternalSecret has a pass soon, after which the ExternalSecret has its own."""
         entry = self._index.entry(name)
         return entry is not None and any(
-            self._queue.is_busy(path) and not self._ledger.is_live(path) for path in entry.references
+            self._queue.is_busy(path) and not self._paths.is_live(path) for path in entry.references
         )
 
-    def _failed(self, key: Key, error: VaultsyncError) -> set[Key]:
-        """Plan the next pass; returns the ExternalSecrets that are to be told of the failure."""
+    def _fail(self, key: Key, error: VaultsyncError) -> set[Key]:
+        """Schedule the next pass; returns the ExternalSecrets on which the failure is to be reported."""
         wait = self._queue.retry(key) if error.retryable else None
-        told: set[Key] = set()
+        readers: set[Key] = set()
         for failing in self._scopes.failed(key, error, wait):
-            told |= self._reconciler.report(failing, error)
-        return told
+            readers |= self._path_reconciler.report(failing, error)
+        return readers
 
     def _add(self, keys: set[Key], priority: Priority = Priority.NORMAL) -> None:
-        if not self._works:  # a standby may wait for weeks: it keeps the index, and no queue
+        if not self._is_working:  # a standby may wait for weeks: it keeps the index, and no queue
             return
         for key in keys:
             self._queue.add(key, priority)
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
+def _path_of(key: VaultPath | FindPrefix) -> str:
+    return key.path if isinstance(key, VaultPath) else key.prefix

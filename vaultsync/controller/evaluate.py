@@ -1,6 +1,6 @@
-"""What is at a Vault path and what is to be made of it: the look, and all that core.decide is asked with.
+"""Reads a Vault path and asks core.decide what to do about it.
 
-One room for the controller's passes and for `explain` and `plan`, so that these say what those do. Writes nothing.
+The controller's passes and the commands `explain` and `plan` share it, so that they decide alike. Writes nothing.
 """
 
 from collections.abc import Iterable
@@ -9,29 +9,32 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from vaultsync.controller.index import Index
-from vaultsync.controller.path_state import Ledger
-from vaultsync.core.decide import Decision, History, Reader, SeedChoice, decide
-from vaultsync.core.paths import FindPrefix, Mount, VaultPath
+from vaultsync.controller.path_state import PathStates
+from vaultsync.core.annotation_parser import SeedChoice
+from vaultsync.core.decide import Decision, decide
+from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.reader import Reader
+from vaultsync.core.seed import NEW
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import NEVER_THERE, SecretState
+from vaultsync.core.vault_state import ABSENT, SecretState
 
 
 class VaultReader(Protocol):
-    """What is asked of Vault without changing it; vault.client.VaultClient documents it."""
+    """Requests that change nothing; vault.client.VaultClient implements it."""
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """What is at the path."""
+        """Read the path's metadata and key names."""
 
     async def find(self, prefix: FindPrefix) -> set[VaultPath]:
-        """Every secret under the prefix."""
+        """List every secret under the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One path, looked at.
+    """The decision about one path in one state.
 
     Attributes:
-        allowed: the readers that want it seeded and may have it created.
+        allowed: the readers that want it seeded, and whose namespaces may create it.
     """
 
     state: SecretState
@@ -40,64 +43,58 @@ class Evaluation:
 
 
 class PathEvaluator:
-    """Looks at paths and decides about them.
+    """Reads paths and decides about them.
 
     Args:
-        seed_paths: where a namespace may have something created.
+        seed_paths: the paths that each namespace may create.
     """
 
-    def __init__(self, index: Index, ledger: Ledger, vault: VaultReader, seed_paths: SeedPaths) -> None:
+    def __init__(self, index: Index, paths: PathStates, vault: VaultReader, seed_paths: SeedPaths) -> None:
         self._index = index
-        self._ledger = ledger
+        self._paths = paths
         self._vault = vault
         self._seed_paths = seed_paths
 
-    async def path(self, path: VaultPath, readers: list[Reader]) -> Evaluation:
-        """Look at a path and decide about it.
+    async def read(self, path: VaultPath, readers: Iterable[Reader]) -> SecretState:
+        """Read the path from Vault.
 
         Args:
             path: the secret.
-            readers: as the index has them.
+            readers: as the index has them; the first one's store says which KV version to expect.
 
         Raises:
             VaultsyncError: Vault did not answer, or refused.
         """
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
-        return self.evaluate(path, await self._vault.look(path, kv), readers)
+        return await self._vault.look(path, kv)
 
     def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
-        """Decide about a path that was just looked at, or written."""
-        seen, unmarked = self._ledger.observed(path), self._ledger.unmarked(path)
-        if unmarked is not None and unmarked.mark.version == state.token(metadata=False):
-            state = replace(state, mark=unmarked.mark)
-        history = History(seen.properties if seen else frozenset(), self._has_existed(path, readers))
-        forbidden = self._forbidden(path, state.mount, readers)
+        """Decide about a path that was just read or written."""
+        seen = self._paths.get(path)
+        history = seen.history if seen else NEW
+        if not history.existed and self._is_recorded(path, readers):
+            history = replace(history, existed=True)
+        spaces = {reader.name.namespace: self._index.namespace(reader.name.namespace) for reader in readers}
+        refusals = {name: self._seed_paths.refusal(path, state.mount, one) for name, one in spaces.items() if one}
+        forbidden = {name: refusal for name, refusal in refusals.items() if refusal}
         decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
         allowed = [reader for reader in wanting(readers) if reader.name.namespace not in forbidden]
         return Evaluation(state, decision, allowed)
 
-    def _has_existed(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
-        if self._ledger.existed(path):
-            return True
-        entries = (self._index.entry(reader.name) for reader in readers)
-        recorded = [entry.object.versions.get(str(path)) for entry in entries if entry is not None]
-        return any(token not in (None, NEVER_THERE) for token in recorded)
-
-    def _forbidden(self, path: VaultPath, mount: Mount, readers: Iterable[Reader]) -> dict[str, str]:
-        """The readers' namespaces that may not have the path created, with the reasons."""
-        spaces = {name: self._index.namespace(name) for name in {reader.name.namespace for reader in readers}}
-        refusals = {name: self._seed_paths.refusal(path, mount, space) for name, space in spaces.items() if space}
-        return {name: refusal for name, refusal in refusals.items() if refusal}
+    def _is_recorded(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
+        """Whether an earlier process has recorded on a reader that the path existed."""
+        entries = self._index.entries(reader.name for reader in readers)
+        return any(entry.object.versions.get(str(path), ABSENT) != ABSENT for entry in entries)
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:
-    """The readers that ask to have it created."""
+    """The readers that ask for seeding."""
     return [reader for reader in readers if reader.choice is SeedChoice.WANTED]
 
 
 def empty_listing(prefix: FindPrefix) -> str:
-    """What the owner of a `dataFrom.find` that finds nothing is told."""
+    """The message to the owner of a `dataFrom.find` that finds nothing."""
     return (
-        f"dataFrom.find: nothing is there under {prefix}, and what it should find can't be known; "
-        "write it in Vault, or name what is to be created in spec.data or dataFrom.extract"
+        f"dataFrom.find: there is nothing under {prefix}, and vaultsync can't know what it should find; "
+        "write it in Vault, or name the properties to create in spec.data or dataFrom.extract"
     )

@@ -1,8 +1,9 @@
-"""One pass over one ExternalSecret: force-sync it if Vault has news for it, and say what was done or is wrong."""
+"""One pass over one ExternalSecret: force-sync it if Vault has changed, and report writes and failures on it.
+
+Requests to Vault are path_reconciler's.
+"""
 
 import json
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -10,218 +11,174 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.path_state import NEVER, Awaited, Ledger, Reading, Synced, hold, news
+from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.path_state import PathStates, Reading
+from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
-from vaultsync.core.annotations import EventReason, Refusal, Result
-from vaultsync.core.condition import compose
-from vaultsync.core.decide import SeedChoice
-from vaultsync.core.errors import ReportNotWritten, VaultsyncError
-from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, ExternalSecret, ObjectName, Report
-from vaultsync.core.measure import Histogram
-
-GRAVEST = tuple(Refusal)
-"""The order in which one refusal stands for several."""
+from vaultsync.core.annotation_parser import SeedChoice
+from vaultsync.core.annotations import EventReason, Refusal
+from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
+from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 
 
-class Writer(Protocol):
-    """What a pass writes on ExternalSecrets; kube.external_secrets.ExternalSecretWriter documents it."""
+class ExternalSecretPatcher(Protocol):
+    """Patches ExternalSecrets; kube.external_secrets.ExternalSecretWriter implements it."""
 
     async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: Report | None
+        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
     ) -> None: ...
 
 
-class Recorder(Protocol):
-    """Takes Kubernetes Events; kube.events.Recorder documents it."""
+class EventSink(Protocol):
+    """Records Kubernetes Events; kube.events.EventRecorder implements it."""
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
 
 class ExternalSecretReconciler:
-    """Brings ExternalSecrets what Vault has.
+    """Has external-secrets read what has changed in Vault.
 
     Args:
         clock: seconds, monotonic.
-        dry_run: writer and recorder write nothing; the log says so.
-
-    Attributes:
-        force_syncs: how many the API server has taken.
-        refusals: how often an ExternalSecret was told that something is not made for it.
-        heard_to_synced: seconds from the arrival of Vault's word of a change to the force-sync.
-        made_to_ready: seconds from what was made in Vault to external-secrets' Ready after it.
+        dry_run: patcher and recorder send nothing; the log says so.
     """
 
     def __init__(
         self,
         index: Index,
-        ledger: Ledger,
-        writer: Writer,
-        recorder: Recorder,
+        paths: PathStates,
+        syncs: SyncStates,
+        patcher: ExternalSecretPatcher,
+        recorder: EventSink,
         clock: Callable[[], float],
+        metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:
         self._index = index
-        self._ledger = ledger
-        self._writer = writer
+        self._paths = paths
+        self._syncs = syncs
+        self._patcher = patcher
         self._recorder = recorder
         self._clock = clock
         self._dry_run = dry_run
-        self.force_syncs = 0
-        self.refusals = Counter({refusal.value: 0 for refusal in Refusal})
-        self.heard_to_synced = Histogram()
-        self.made_to_ready = Histogram()
+        self._metrics = metrics
 
     def refreshed(self, external_secret: ExternalSecret) -> None:
-        """The informer has it as it is now: it may have got what was made for it."""
-        synced = self._ledger.awaiting(external_secret.name)
-        if synced is None or synced.awaited is None or not external_secret.ready:
-            return
-        if external_secret.synced_version != synced.awaited.synced_version:
-            self.made_to_ready.observe(time.monotonic() - synced.awaited.since)
-            synced.awaited = None
+        """The informer has a new version of the object: external-secrets may have read what vaultsync wrote."""
+        state = self._syncs.get(external_secret.name)
+        if state is not None and (since := state.record_refresh(external_secret)) is not None:
+            self._metrics.seed_to_ready.observe(self._clock() - since)
 
-    async def external_secret(self, name: ObjectName) -> float:
-        """One pass over an ExternalSecret, when none of its paths is being worked on.
+    async def reconcile(self, name: ObjectName) -> float:
+        """One pass over an ExternalSecret, while no pass over its paths runs.
 
         Returns:
-            Seconds after which it wants another pass, 0 for none.
+            Seconds until it needs another pass, 0 for none.
 
         Raises:
             VaultsyncError: as its `retryable` says.
         """
         entry = self._index.entry(name)
         if entry is None:
-            self._ledger.forget(name)
+            self._syncs.forget(name)
             return 0.0
-        external_secret, synced = entry.object, self._ledger.synced(entry.object)
-        readings = self._ledger.readings(entry)
-        found = news(synced, external_secret.versions, readings)
-        wait = hold(synced, found, self._clock()) if found else 0.0
-        due = bool(found) and wait == 0
-        force = due and accepts_force_sync(external_secret)
-        report = self._report(entry, synced)
-        if not found or (due and not force):
-            synced.heard_at = synced.seeded_at = NEVER  # there is nothing to bring
-        refused: ReportNotWritten | None = None
-        if force or report is not None or synced.events:
-            refused = await self._write(entry, synced, readings, found if force else {}, report)
-        if due:
-            self._settle(synced, readings)
-        if refused is not None:
-            raise refused
+        state = self._syncs.of(entry.object)
+        readings = self._paths.readings(entry)
+        changes = state.pending_changes(entry.object.versions, readings)
+        wait = state.debounce(changes, self._clock()) if changes else 0.0
+        is_due = bool(changes) and wait == 0
+        is_forced = is_due and accepts_force_sync(entry.object)
+        report = self._report(entry, state)
+        if not changes or (is_due and not is_forced):
+            state.stop_timing()
+        unreported: ConditionNotWritten | None = None
+        if is_forced or report is not None or state.events:
+            unreported = await self._write(entry, state, readings, changes if is_forced else {}, report)
+        if is_due:
+            state.settle({reading.name: reading.fingerprint for reading in readings})
+        if unreported is not None:
+            raise unreported
         return wait
 
-    @staticmethod
-    def _settle(synced: Synced, readings: list[Reading]) -> None:
-        """It has been given all there is, or wants none of it."""
-        synced.tokens.update((reading.name, reading.token) for reading in readings)
-        synced.pending = {}
-
-    def _report(self, entry: Entry, synced: Synced) -> Report | None:
-        for path in synced.successes.keys() - entry.references.keys():
-            del synced.successes[path]
-        for key in synced.failures.keys() - entry.references.keys() - entry.prefixes:
-            del synced.failures[key]
+    def _report(self, entry: Entry, state: SyncState) -> CreatedCondition | None:
         choice, problem = self._index.choice(entry)
-        failures = [failure for failures in synced.failures.values() for failure in failures]
-        refusals = [Refusal.ANNOTATION] if problem else [failure.refusal for failure in failures]
-        synced.blocked = min(refusals, key=GRAVEST.index, default=None)
-        all_there = self._ledger.all_there(entry)
-        if not all_there:
-            synced.awaited = None  # external-secrets can't get ready for now
-        return compose(
+        return state.compose_report(
+            entry.object,
+            {*entry.references, *entry.prefixes},
             problem,
-            [(failure.message, failure.reason) for failure in failures],
-            "; ".join(synced.successes.values()),
-            before=synced.said or entry.object.reported,
-            all_there=all_there,
+            all_exist=self._paths.all_exist(entry),
             wanted=choice is SeedChoice.WANTED,
         )
 
     async def _write(
-        self, entry: Entry, synced: Synced, readings: list[Reading], found: dict[str, str], report: Report | None
-    ) -> ReportNotWritten | None:
-        """Write, then record and log what was written; returns the error if only the report was not."""
-        started = time.monotonic()
-        annotations = _force_sync(entry, readings) if found else {}
-        # before the await: what is seeded meanwhile is another round
-        seeded, synced.seeded = synced.seeded, False
-        events, synced.events = synced.events, []
-        heard_at = self._await(entry, synced) if found else NEVER
-        refused: ReportNotWritten | None = None
+        self,
+        entry: Entry,
+        state: SyncState,
+        readings: list[Reading],
+        changes: dict[str, str],
+        report: CreatedCondition | None,
+    ) -> ConditionNotWritten | None:
+        """Patch the object, then record and log what was accepted; returns the error if only the report was not."""
+        started = self._clock()
+        annotations = _force_sync(entry, readings) if changes else {}
+        await_ready = entry.object.synced_version if self._paths.all_exist(entry) else None
+        delivery = state.take_delivery(force_sync=bool(changes), await_ready=await_ready)
+        unreported: ConditionNotWritten | None = None
         try:
-            await self._writer.write(entry.object, annotations, report)
-        except ReportNotWritten as error:
-            refused = error
+            await self._patcher.write(entry.object, annotations, report)
+        except ConditionNotWritten as error:
+            unreported = error
         except VaultsyncError as error:
-            synced.seeded = seeded
-            if error.result is not Result.REFUSED:  # or the time until a person mends it would be counted
-                synced.heard_at = min(synced.heard_at, heard_at)
-            if error.retryable:
-                synced.events = events + synced.events
-            else:  # what was done in Vault is true all the same
-                self._record(entry, events)
+            self._record(entry, state.restore(delivery, error))
             raise
         else:
-            synced.said = report or synced.said
-        self._record(entry, events)
-        if report is not None and not report.ok and refused is None:
+            state.record_report(report)
+        self._record(entry, delivery.events)
+        if report is not None and not report.ok and unreported is None:
             self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
-            self.refusals[synced.blocked or Refusal.IMPOSSIBLE] += 1
+            self._metrics.refusals.labels(state.refusal or Refusal.IMPOSSIBLE).inc()
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
-        if found:
-            self._count_force_sync(heard_at)
-            self._tell_force_sync(entry, found, events, time.monotonic() - started)
-        return refused
-
-    def _await(self, entry: Entry, synced: Synced) -> float:
-        """Before a force-sync: note what its object waits for from now on; returns when its reason was heard of."""
-        if synced.seeded_at != NEVER and self._ledger.all_there(entry):
-            synced.awaited = Awaited(synced.seeded_at, entry.object.synced_version)
-        synced.seeded_at = NEVER
-        heard_at, synced.heard_at = synced.heard_at, NEVER
-        return heard_at
-
-    def _count_force_sync(self, heard_at: float) -> None:
-        if self._dry_run:
-            return
-        self.force_syncs += 1
-        if heard_at != NEVER:
-            self.heard_to_synced.observe(time.monotonic() - heard_at)
+        if changes:
+            self._finish_force_sync(entry, changes, delivery, started)
+        return unreported
 
     def _record(self, entry: Entry, events: list[tuple[EventReason, str]]) -> None:
         for reason, message in events:
             self._recorder.record(entry.object, reason, message)
 
-    def _tell_force_sync(
-        self, entry: Entry, found: dict[str, str], events: list[tuple[EventReason, str]], seconds: float
-    ) -> None:
-        if not events:  # "Seeded" and "Recreated" say it already
-            self._recorder.record(
-                entry.object, EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(found))}"
-            )
+    def _finish_force_sync(self, entry: Entry, changes: dict[str, str], delivery: Delivery, started: float) -> None:
+        now = self._clock()
+        if not self._dry_run:
+            self._metrics.force_syncs.inc()
+            if delivery.received_at != NEVER:
+                self._metrics.event_to_force_sync.observe(now - delivery.received_at)
+        if not delivery.events:  # "Seeded" and "Recreated" imply it
+            self._record(entry, [(EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(changes))}")])
         logger.info(
             "would force-sync" if self._dry_run else "force-synced",
             external_secret=str(entry.object.name),
-            versions=found,
-            reason=str(events[0][0] if events else EventReason.FORCE_SYNCED),
-            duration_ms=round(seconds * 1000, 1),
+            versions=changes,
+            reason=str(delivery.events[0][0] if delivery.events else EventReason.FORCE_SYNCED),
+            duration_ms=round((now - started) * 1000, 1),
         )
 
 
 def accepts_force_sync(external_secret: ExternalSecret) -> bool:
-    """Whether the ExternalSecret has not opted out, and external-secrets heeds a force-sync on it."""
-    return external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false" and not external_secret.deaf
+    """Whether the owner has not opted out, and external-secrets reacts to a force-sync."""
+    return (
+        external_secret.annotations.get(annotations.FORCE_SYNC_OPT_OUT) != "false"
+        and not external_secret.ignores_force_sync
+    )
 
 
 def _force_sync(entry: Entry, readings: list[Reading]) -> dict[str, str]:
-    """The annotations of a force-sync: the signal itself, and what it was for, which a restart goes by."""
+    """The annotations of a force-sync: the trigger, and the versions, which the next process starts from."""
     reads = {str(key) for key in (*entry.references, *entry.prefixes)}
-    versions = {name: token for name, token in entry.object.versions.items() if name in reads}
-    versions |= {reading.name: reading.token for reading in readings if reading.told}
+    versions = {name: fingerprint for name, fingerprint in entry.object.versions.items() if name in reads}
+    versions |= {reading.name: reading.fingerprint for reading in readings if reading.durable}
     text = json.dumps(versions, sort_keys=True, separators=(",", ":"))
     return {
         annotations.FORCE_SYNC: datetime.now(UTC).isoformat(),
-        # too many paths to record: after a restart they are judged by their times
+        # with too many paths to record, the next process compares times
         annotations.VERSIONS: text if len(text) <= MAX_VERSIONS_BYTES else "{}",
     }

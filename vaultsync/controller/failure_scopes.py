@@ -1,8 +1,8 @@
-"""The scopes of failures, each as large as its error says: one key, one Vault namespace, or all of Vault.
+"""The scope of each failure, which its error defines: one key, one folder, one Vault namespace, or all of Vault.
 
-A circuit breaker for Vault, one for each Vault namespace that is away, and one for each folder of which a path gets no
-answer, as each attempt there occupies a thread until its time-out. One log line when a scope fails, and one when it
-works again.
+There is a circuit breaker for Vault, one for each Vault namespace that is unavailable, and one for each folder with a
+path that gets no answer, as each attempt there occupies a thread until its time-out. A scope has one log line when it
+fails, and one when it works again. Requests and passes are not made here.
 """
 
 import asyncio
@@ -33,23 +33,24 @@ from vaultsync.core.paths import FindPrefix, VaultPath
 
 FIRST_ATTEMPT: Final = 0.1
 LONGEST_ABSENCE: Final = 5.0
-"""Seconds between two attempts at what is away, for all keys together."""
+"""Seconds between two attempts at an unavailable scope, for all its keys together."""
 LOGGED_KEYS: Final = 50
-"""Failing keys that have a line in the log. More are told of at DEBUG: one ExternalSecret may have any number."""
+"""Failing keys with a line in the log; others are logged at DEBUG, as one ExternalSecret may have any number."""
 LOGGED_CHARACTERS: Final = 200
+"""Characters in the log of a text that vaultsync does not control."""
 REPORTED_WAIT: Final = 0.8
-"""A failing request is reported on ExternalSecrets once its key waits so many seconds for the next attempt."""
+"""vaultsync reports a failing request on ExternalSecrets once its back-off is so many seconds."""
 REPORTED_SECONDS: Final = 1.0
-"""A Vault namespace that is away for less time is not reported on ExternalSecrets."""
+"""vaultsync does not report a shorter outage of a Vault namespace on ExternalSecrets."""
 
 
 @dataclass(slots=True)
 class _Outage:
-    """A Vault namespace that is away.
+    """A Vault namespace that is unavailable.
 
     Attributes:
         since: by the loop's clock.
-        reported: keys whose readers are told.
+        reported: the keys on whose readers the outage is reported.
     """
 
     breaker: CircuitBreaker[Key]
@@ -58,10 +59,10 @@ class _Outage:
 
 
 class FailureScopes:
-    """Which passes may begin, and what the log says of failures.
+    """Decides which passes may begin, and logs failures.
 
     Args:
-        release: queues a key in its priority.
+        release: queues a key with its priority.
     """
 
     def __init__(self, release: Callable[[Key, Priority], None]) -> None:
@@ -74,28 +75,28 @@ class FailureScopes:
         self._refused_keys: set[Key] = set()
 
     def __len__(self) -> int:
-        """Keys that are held back."""
+        """The number of keys that the circuits hold back."""
         return sum(map(len, self._breakers()))
 
     @property
-    def is_vault_away(self) -> bool:
-        """Whether Vault as a whole is away."""
+    def is_vault_unavailable(self) -> bool:
+        """Whether Vault as a whole is unavailable."""
         return self._vault.is_open or any(kind is VaultUnavailable for kind, _ in self._outages)
 
     def admit(self, key: Key, priority: Priority) -> bool:
-        """Whether a pass over the key may begin now; if not, the key is held, and released by itself later."""
+        """Whether a pass over the key may begin now; if not, a circuit holds the key and releases it later."""
         if all(breaker.admit(key, priority) for breaker in self._breakers_of(key)):
             return True
         self.end(key)
         return False
 
     def end(self, key: Key) -> None:
-        """A pass over the key has ended, or may not begin; if it has shown nothing of its scope, another key tries."""
+        """A pass over the key has ended, or may not begin; without a request to its scope, another key tries."""
         for breaker in list(self._breakers_of(key)):
             breaker.record_inconclusive(key)
 
     def close(self) -> None:
-        """Vault answers: close the circuits and release the held keys."""
+        """Close the circuits, as Vault answers, and release the held keys."""
         for breaker in list(self._breakers()):
             breaker.close()
 
@@ -104,7 +105,7 @@ class FailureScopes:
 
         Args:
             key: of any kind.
-            asked: whether Vault was asked for it.
+            asked: whether it sent requests to Vault.
         """
         self._refused_keys.discard(key)
         has_failed = key in self._failed_keys
@@ -123,10 +124,10 @@ class FailureScopes:
             wait: seconds until the next pass, None if none follows by itself.
 
         Returns:
-            The keys whose readers are to be told of the failure, as it lasts.
+            The keys on whose readers the failure is to be reported, as it lasts.
         """
         was_unanswered = _folder(key) in self._folders
-        level = "WARNING" if self._is_news(key, error) else "DEBUG"
+        level = "WARNING" if self._is_new(key, error) else "DEBUG"
         self._record(key, error)
         retry = wait and round(wait, 2)
         if isinstance(error, VaultUnavailable):
@@ -145,15 +146,15 @@ class FailureScopes:
 
     @staticmethod
     def _unreported(key: Key, outage: _Outage) -> list[VaultPath | FindPrefix]:
-        """The keys that an outage affects, each once."""
+        """The keys that an outage affects and that are not reported yet."""
         if asyncio.get_running_loop().time() - outage.since < REPORTED_SECONDS:
             return []
         found = [one for one in (key, *outage.breaker.held()) if one not in outage.reported]
         outage.reported.update(found)
         return [one for one in found if not isinstance(one, ObjectName)]
 
-    def kube_reconnected(self) -> None:
-        """The API server answers."""
+    def kube_is_back(self) -> None:
+        """The API server answers again."""
         self._outages = {found for found in self._outages if found[0] is VaultUnavailable}
 
     def _record(self, key: Key, error: VaultsyncError) -> None:
@@ -166,32 +167,31 @@ class FailureScopes:
                 self._namespaces[error.namespace] = _Outage(self._breaker(), now)
             self._namespaces[error.namespace].breaker.record_failure(key)
         elif isinstance(error, VaultDenied | VaultRequestFailed) or (isinstance(error, VaultRejected) and error.status):
-            # what vaultsync itself refuses shows nothing of Vault
+            # without a status vaultsync has rejected it, and sent no request
             unanswered = isinstance(error, VaultRequestFailed) and not error.status
             self._answered(key, in_folder=not unanswered)
             if unanswered:
                 self._folders = {one: breaker for one, breaker in self._folders.items() if breaker.is_open}
                 self._folders.setdefault(_folder(key), self._breaker()).record_failure(key)
 
-    def _is_news(self, key: Key, error: VaultsyncError) -> bool:
+    def _is_new(self, key: Key, error: VaultsyncError) -> bool:
         if isinstance(error, VaultNamespaceUnavailable):
             return error.namespace not in self._namespaces
         if isinstance(error, VaultUnavailable | KubeUnavailable | KubeDenied):
-            how = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
-            is_known = how in self._outages
-            self._outages.add(how)
-            return not is_known
+            outage = (type(error), error.status if isinstance(error, VaultUnavailable) else 0)
+            is_new = outage not in self._outages
+            self._outages.add(outage)
+            return is_new
         if isinstance(error, VaultRequestFailed | RequestImpossible):
-            is_known = key in self._failed_keys or len(self._failed_keys) >= LOGGED_KEYS
-            if not is_known:
-                self._failed_keys.add(key)
-            return not is_known
-        if isinstance(error, VaultDenied | VaultRejected | KubeRejected):
-            is_known = key in self._refused_keys or len(self._refused_keys) >= LOGGED_KEYS
-            if not is_known:
-                self._refused_keys.add(key)
-            return not is_known
-        return False
+            logged = self._failed_keys
+        elif isinstance(error, VaultDenied | VaultRejected | KubeRejected):
+            logged = self._refused_keys
+        else:
+            return False
+        is_new = key not in logged and len(logged) < LOGGED_KEYS
+        if is_new:
+            logged.add(key)
+        return is_new
 
     def _answered(self, key: Key, *, in_folder: bool = True) -> None:
         self._vault_answered()

@@ -1,18 +1,27 @@
-"""Who reads what: from a Vault path to its ExternalSecrets by look-up, kept up to date by the informers.
+"""The index from a Vault path to the ExternalSecrets that read it, kept up to date by the informers.
 
-Holds what the informers last saw and nothing about Vault's content. Every method that changes it says which paths and
-prefixes need a look because of the change.
+It holds Kubernetes objects as the informers last saw them, and nothing of Vault's content. Every method that changes it
+returns the keys that need a pass because of the change.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from vaultsync.core import annotations
-from vaultsync.core.decide import NO_DEFAULTS, Defaults, Reader, Reference, SeedChoice, SeedMode, seed_choice
+from vaultsync.core.annotation_parser import (
+    NO_ROTATION,
+    RotationError,
+    RotationSpec,
+    SeedChoice,
+    SeedMode,
+    parse_rotation,
+    seed_choice,
+)
+from vaultsync.core.decide import NO_DEFAULTS, Defaults
 from vaultsync.core.external_secret import (
     ExternalSecret,
     FindRef,
@@ -24,15 +33,17 @@ from vaultsync.core.external_secret import (
     is_open_to,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
-from vaultsync.core.rotate import NOTHING_ASKED, RotationError, RotationWish, parse_rotation
-from vaultsync.generation.rules import NO_RULES, RuleError, Rules, parse_rules
+from vaultsync.core.reader import Reader, Reference
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import RuleError
 
 Key = VaultPath | FindPrefix | ObjectName
-"""What the work queue holds: a secret, a listing, or an ExternalSecret that may need a patch."""
+"""A key of the work queue: a secret, a listing, or an ExternalSecret that may need a patch."""
 
 K = TypeVar("K")
 
-_WISHES = (
+_ANNOTATIONS = (
     annotations.SEED,
     annotations.CREATE,
     annotations.GENERATE,
@@ -44,16 +55,15 @@ _WISHES = (
 
 @dataclass(slots=True)
 class Entry:
-    """One ExternalSecret, resolved.
+    """One ExternalSecret with its resolved references.
 
     Attributes:
         references: its entries by the path that they read.
-        prefixes: what its `dataFrom.find` entries list.
-        stores_changed: when the last of its stores was changed, None if that is not known.
-        rules: its own rules for values, none if they are wrong.
-        rules_problem: what is wrong with them, "" if nothing.
-        rotation: when its values are to be made anew, nothing if that is wrong.
-        rotation_problem: what is wrong with that, "" if nothing.
+        prefixes: the listings of its `dataFrom.find` entries.
+        stores_changed: when one of its stores was last changed, None if unknown.
+        rules: its own generation rules, none if they are invalid.
+        rotation: when to rotate its values, never if the annotation is invalid.
+        problem: the errors in these annotations, "" for none.
     """
 
     object: ExternalSecret
@@ -61,18 +71,17 @@ class Entry:
     prefixes: frozenset[FindPrefix] = frozenset()
     stores_changed: datetime | None = None
     rules: Rules = NO_RULES
-    rules_problem: str = ""
-    rotation: RotationWish = NOTHING_ASKED
-    rotation_problem: str = ""
+    rotation: RotationSpec = NO_ROTATION
+    problem: str = ""
 
 
 class Index:
-    """ExternalSecrets, stores and namespaces, and who reads which path.
+    """ExternalSecrets, stores and namespaces, linked by the paths that they read.
 
     Args:
-        servers: the addresses under which this Vault may stand in a store, normalised by `server_identity`.
-        mode: which ExternalSecrets are seeded.
-        defaults: the cluster-wide rules for values, and their age.
+        servers: the addresses of this Vault in stores, normalised by `server_identity`.
+        mode: which ExternalSecrets vaultsync seeds.
+        defaults: the cluster-wide generation rules and rotation age.
     """
 
     def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Defaults = NO_DEFAULTS) -> None:
@@ -90,28 +99,32 @@ class Index:
     # -- look-ups
 
     def entry(self, name: ObjectName) -> Entry | None:
-        """The ExternalSecret of that name, None where there is none."""
+        """The ExternalSecret of that name, None if there is none."""
         return self._entries.get(name)
+
+    def entries(self, names: Iterable[ObjectName]) -> list[Entry]:
+        """The ExternalSecrets of those names that exist."""
+        return [self._entries[name] for name in names if name in self._entries]
 
     def names(self) -> Collection[ObjectName]:
         """Every ExternalSecret."""
         return self._entries.keys()
 
     def paths(self) -> Collection[VaultPath]:
-        """Every path that some ExternalSecret names."""
+        """Every path that an ExternalSecret names."""
         return self._by_path.keys()
 
     def paths_with_kv(self) -> list[tuple[VaultPath, int]]:
-        """The same, each with the KV version that a reader's store claims."""
+        """The same, each with the KV version that a reader's store specifies."""
         readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
         return [(path, entry.references[path][0].kv) for path, entry in readers]
 
     def prefixes(self) -> Iterable[FindPrefix]:
-        """Every prefix that some ExternalSecret lists."""
+        """Every prefix that an ExternalSecret lists."""
         return self._by_prefix.keys()
 
     def prefixes_of(self, path: VaultPath) -> list[FindPrefix]:
-        """The listings that come upon the path: a look-up per folder above it."""
+        """The listings that contain the path: one look-up per folder above it."""
         if not self._by_prefix:
             return []
         parts = path.path.split("/")
@@ -139,7 +152,7 @@ class Index:
         return path in self._by_path or bool(self.prefixes_of(path))
 
     def readers(self, path: VaultPath) -> list[Reader]:
-        """The ExternalSecrets that name the path, oldest first, with whether each is seeded."""
+        """The ExternalSecrets that name the path, oldest first."""
         entries = [self._entries[name] for name in self._by_path.get(path, ())]
         entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
         return [
@@ -148,21 +161,20 @@ class Index:
         ]
 
     def reads_metadata(self, path: VaultPath) -> bool:
-        """Whether any ExternalSecret reads the path's custom metadata, or may choose by it."""
+        """Whether any ExternalSecret reads the path's custom metadata, or may select by it."""
         entries = [self._entries[name] for name in self._by_path.get(path, ())]
         named = (reference.metadata for entry in entries for reference in entry.references[path])
         return any(named) or bool(self.prefixes_of(path))
 
     def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
-        """Whether an ExternalSecret is seeded, and what is wrong with its annotations: see decide.seed_choice."""
+        """Whether vaultsync seeds an ExternalSecret, and the error in its annotations, see decide.seed_choice."""
         choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
-        wrong = "; ".join(filter(None, (entry.rules_problem, entry.rotation_problem)))
-        if choice is SeedChoice.WANTED and wrong:
-            return SeedChoice.REFUSED, wrong  # no guess at what was meant
+        if choice is SeedChoice.WANTED and entry.problem:
+            return SeedChoice.REFUSED, entry.problem  # don't guess the intent
         return choice, problem
 
     def namespace(self, name: str) -> Namespace | None:
-        """The Kubernetes namespace of that name, None as long as the informer has none."""
+        """The Kubernetes namespace of that name, None before the informer has it."""
         return self._namespaces.get(name)
 
     def stores(self) -> Iterable[Store]:
@@ -170,7 +182,7 @@ class Index:
         return self._stores.values()
 
     def store(self, name: StoreName) -> Store | None:
-        """The store of that name, None where there is none."""
+        """The store of that name, None if there is none."""
         return self._stores.get(name)
 
     def is_ours(self, store: Store) -> bool:
@@ -178,7 +190,7 @@ class Index:
         return store.server is not None and server_identity(store.server) in self._servers
 
     def store_problem(self, name: StoreName, external_secret: ExternalSecret) -> str:
-        """Why nothing is read through the store for the ExternalSecret, "" if it is in this Vault and open to it."""
+        """Why the ExternalSecret reads nothing through the store, "" if the store is in this Vault and open to it."""
         store = self._stores.get(name)
         if store is None:
             return f"there is no {name}"
@@ -190,7 +202,7 @@ class Index:
         return "" if is_open_to(store, namespace) else f"{name} is not open to namespace {namespace.name}"
 
     def prefix(self, find: FindRef, external_secret: ExternalSecret) -> FindPrefix | None:
-        """What a find lists, None where its store can't be used or external-secrets refuses it."""
+        """The listing of a find, None if its store is not usable or external-secrets rejects it."""
         store = self._usable_store(find.store, external_secret)
         prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
         return FindPrefix(store.vault_namespace, prefix, store.kv) if store and prefix is not None else None
@@ -198,36 +210,36 @@ class Index:
     # -- changes
 
     def put(self, external_secret: ExternalSecret) -> set[Key]:
-        """Take in an ExternalSecret; returns what needs a look: what it newly reads, or all if its wishes changed."""
+        """Add or update an ExternalSecret; returns its new references, or all of them if its annotations changed."""
         old = self._entries.get(external_secret.name)
-        if old is not None and (old.object.refs, old.object.finds) == (external_secret.refs, external_secret.finds):
-            entry = self._entry(external_secret, old.references, old.prefixes, old.stores_changed, old)
-            self._entries[external_secret.name] = entry
-        else:
-            entry = self._replace(old, external_secret)
-        return _news(old, entry)
+        if old is None or (old.object.refs, old.object.finds) != (external_secret.refs, external_secret.finds):
+            return _changed_keys(old, self._replace(old, external_secret))
+        entry = self._entries[external_secret.name] = replace(old, object=external_secret)
+        if _relevant_annotations(old) != _relevant_annotations(entry):
+            entry.rules, entry.rotation, entry.problem = _parse_annotations(external_secret, self.defaults.rules)
+        return _changed_keys(old, entry)
 
     def remove(self, name: ObjectName) -> None:
-        """Forget an ExternalSecret."""
+        """Remove an ExternalSecret."""
         entry = self._entries.get(name)
         if entry is not None:
             self._unlink(entry)
 
     def put_store(self, store: Store) -> set[Key]:
-        """Take in a store; every ExternalSecret that uses it is resolved again."""
+        """Add or update a store, and resolve its ExternalSecrets again."""
         if self._stores.get(store.name) == store:
             return set()
         self._stores[store.name] = store
         return self._resolve_again(self._by_store.get(store.name, ()))
 
     def remove_store(self, name: StoreName) -> set[Key]:
-        """Forget a store: what was read through it is read by nobody."""
+        """Remove a store, and resolve its ExternalSecrets again."""
         if self._stores.pop(name, None) is None:
             return set()
         return self._resolve_again(self._by_store.get(name, ()))
 
     def put_namespace(self, namespace: Namespace) -> set[Key]:
-        """Take in a namespace; a changed annotation is news for each ExternalSecret in it."""
+        """Add or update a namespace; a change affects each ExternalSecret in it."""
         old = self._namespaces.get(namespace.name)
         self._namespaces[namespace.name] = namespace
         if old == namespace:
@@ -239,7 +251,7 @@ class Index:
         return keys
 
     def remove_namespace(self, name: str) -> None:
-        """Forget a namespace."""
+        """Remove a namespace."""
         self._namespaces.pop(name, None)
 
     # -- inner
@@ -248,7 +260,7 @@ class Index:
         keys: set[Key] = set()
         for name in list(names):
             old = self._entries[name]
-            keys |= _news(old, self._replace(old, old.object))
+            keys |= _changed_keys(old, self._replace(old, old.object))
         return keys
 
     def _replace(self, old: Entry | None, external_secret: ExternalSecret) -> Entry:
@@ -267,39 +279,12 @@ class Index:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
-        return self._entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret))
-
-    def _entry(
-        self,
-        external_secret: ExternalSecret,
-        references: dict[VaultPath, tuple[Reference, ...]],
-        prefixes: frozenset[FindPrefix],
-        stores_changed: datetime | None,
-        old: Entry | None = None,
-    ) -> Entry:
-        rules, rules_problem = self._rules(external_secret, old)
-        rotation, rotation_problem = _rotation(external_secret)
-        return Entry(
-            external_secret, references, prefixes, stores_changed, rules, rules_problem, rotation, rotation_problem
-        )
+        annotated = _parse_annotations(external_secret, self.defaults.rules)
+        return Entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret), *annotated)
 
     def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
         stores = (self._stores.get(name) for name in _stores_of(external_secret))
         return max((store.changed for store in stores if store and store.changed), default=None)
-
-    def _rules(self, external_secret: ExternalSecret, old: Entry | None = None) -> tuple[Rules, str]:
-        """Its own rules, and what is wrong with them."""
-        text = external_secret.annotations.get(annotations.GENERATE)
-        if text is None:
-            return NO_RULES, ""
-        if old is not None and old.object.annotations.get(annotations.GENERATE) == text:
-            return old.rules, old.rules_problem
-        try:
-            rules = parse_rules(text)
-            rules.over(self.defaults.rules)
-        except RuleError as error:
-            return NO_RULES, f"annotation {annotations.GENERATE} on this ExternalSecret: {error}"
-        return rules, ""
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
@@ -308,28 +293,34 @@ class Index:
     def _link(self, entry: Entry) -> None:
         name = entry.object.name
         self._entries[name] = entry
-        for key in entry.references:
-            self._by_path[key].add(name)
-        for prefix in entry.prefixes:
-            self._by_prefix[prefix].add(name)
-        for store in _stores_of(entry.object):
-            self._by_store[store].add(name)
-        self._by_namespace[name.namespace].add(name)
+        _add(self._by_path, entry.references, name)
+        _add(self._by_prefix, entry.prefixes, name)
+        _add(self._by_store, _stores_of(entry.object), name)
+        _add(self._by_namespace, (name.namespace,), name)
 
     def _unlink(self, entry: Entry) -> None:
         name = entry.object.name
         self._entries.pop(name, None)
-        for key in entry.references:
-            _discard(self._by_path, key, name)
-        for prefix in entry.prefixes:
-            _discard(self._by_prefix, prefix, name)
-        for store in _stores_of(entry.object):
-            _discard(self._by_store, store, name)
-        _discard(self._by_namespace, name.namespace, name)
+        _discard(self._by_path, entry.references, name)
+        _discard(self._by_prefix, entry.prefixes, name)
+        _discard(self._by_store, _stores_of(entry.object), name)
+        _discard(self._by_namespace, (name.namespace,), name)
+
+
+def _add(links: dict[K, set[ObjectName]], keys: Iterable[K], name: ObjectName) -> None:
+    for key in keys:
+        links[key].add(name)
+
+
+def _discard(links: dict[K, set[ObjectName]], keys: Iterable[K], name: ObjectName) -> None:
+    for key in keys:
+        links[key].discard(name)
+        if not links[key]:
+            del links[key]
 
 
 def server_identity(address: str) -> str:
-    """An address as it is compared: lower-case scheme and host, explicit port, no path's closing slash."""
+    """Normalise an address for comparison: lower-case scheme and host, explicit port, no trailing slash."""
     try:
         url = urlsplit(address.strip())
         port = url.port or {"http": 80, "https": 443}.get(url.scheme.lower(), 0)
@@ -339,13 +330,13 @@ def server_identity(address: str) -> str:
 
 
 def _path(store: Store, ref: RemoteRef) -> str | None:
-    """The API path that the entry reads, None where external-secrets refuses it."""
+    """The API path that the entry reads, None if external-secrets rejects it."""
     return (metadata_owner if ref.metadata else secret_path)(store.path, store.kv, ref.key)
 
 
 def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     refusal = unsafe_reason(ref.key)
-    if not refusal and store.path:  # one that is set but empty adds nothing
+    if not refusal and store.path:  # an empty one adds nothing
         refusal = unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}")
     if not refusal:
         refusal = unsafe_reason(path, "the path that store and key make up")
@@ -363,20 +354,30 @@ def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
     )
 
 
-def _rotation(external_secret: ExternalSecret) -> tuple[RotationWish, str]:
-    """When its values are to be made anew, and what is wrong with that."""
+def _parse_annotations(external_secret: ExternalSecret, defaults: Rules) -> tuple[Rules, RotationSpec, str]:
+    """Its own generation rules, when to rotate its values, and the errors in both."""
+    rules, rotation, problems = NO_RULES, NO_ROTATION, list[str]()
+    text = external_secret.annotations.get(annotations.GENERATE)
     try:
-        return parse_rotation(external_secret.name, external_secret.annotations), ""
+        if text is not None:
+            parsed = parse_rules(text)
+            parsed.over(defaults)
+            rules = parsed
+    except RuleError as error:
+        problems.append(f"annotation {annotations.GENERATE} on this ExternalSecret: {error}")
+    try:
+        rotation = parse_rotation(external_secret.name, external_secret.annotations)
     except RotationError as error:
-        return NOTHING_ASKED, str(error)
+        problems.append(str(error))
+    return rules, rotation, "; ".join(problems)
 
 
-def _news(old: Entry | None, new: Entry) -> set[Key]:
-    """What needs a look: all of a new object or of one whose wishes changed, else what it newly reads or has left."""
+def _changed_keys(old: Entry | None, new: Entry) -> set[Key]:
+    """All keys of a new object or of one with changed annotations, else the added and the removed ones."""
     keys: set[Key] = {new.object.name}
     if old is not None and old.object.uid != new.object.uid:
         keys |= old.references.keys() | old.prefixes
-    if old is None or old.object.uid != new.object.uid or _wishes(old) != _wishes(new):
+    if old is None or old.object.uid != new.object.uid or _relevant_annotations(old) != _relevant_annotations(new):
         return keys | new.references.keys() | new.prefixes
     changed = {path for path, references in new.references.items() if old.references.get(path) != references}
     left = old.references.keys() - new.references.keys()
@@ -384,17 +385,9 @@ def _news(old: Entry | None, new: Entry) -> set[Key]:
     return keys | changed_keys if changed_keys else set()
 
 
-def _wishes(entry: Entry) -> list[str | None]:
-    return [entry.object.annotations.get(name) for name in _WISHES]
+def _relevant_annotations(entry: Entry) -> list[str | None]:
+    return [entry.object.annotations.get(name) for name in _ANNOTATIONS]
 
 
 def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:
     return {ref.store for ref in external_secret.refs} | {find.store for find in external_secret.finds}
-
-
-def _discard(links: dict[K, set[ObjectName]], key: K, name: ObjectName) -> None:
-    names = links.get(key)
-    if names is not None:
-        names.discard(name)
-        if not names:
-            del links[key]

@@ -1,4 +1,4 @@
-"""Recognises the events of vaultsync's own writes, so that they cause no request. Memory only; no I/O."""
+"""Recognises the events of vaultsync's own writes, which cause no pass. Memory only; no I/O."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
 
 EXPECTED_SECONDS: Final = 5.0
-"""The event of an own write arrives within this time. A later one that names no request is treated as anybody's."""
+"""The event of an own write arrives within this time. A later one without a request ID counts as somebody else's."""
 KEPT_SECONDS: Final = 60.0
-"""How long a request ID is remembered: in a burst, audit entries may wait until they are processed."""
+"""How long vaultsync remembers a request ID: in a burst, audit entries may wait for their processing."""
 
 
 @dataclass(slots=True)
@@ -20,22 +20,22 @@ class _Expected:
 
     Attributes:
         added: seconds, monotonic.
-        told_by: the kinds of source that have reported it without naming the request: True for an audit device.
+        reported_by: the sources that have reported it without its request ID: True for an audit device.
     """
 
     path: VaultPath
     version: int
     request_id: str
     added: float
-    told_by: set[bool] = field(default_factory=set)
+    reported_by: set[bool] = field(default_factory=set)
 
 
 class OwnWrites:
     """The own writes of the last seconds.
 
-    Vault's request ID identifies a write exactly. The event stream has no such ID, and neither does the response to a
-    write in KV v1. There the path, the version and the kind must match, and each source may report the write once: a
-    second event with the same version is somebody else's write, as after `kv metadata delete` and `kv put`.
+    Vault's request ID identifies a write exactly. Events of the event stream and responses to writes in KV v1 have no
+    such ID. For them path, version and kind must match, and each source may report the write once: a second event with
+    the same version is somebody else's write, for example after `kv metadata delete` and `kv put`.
 
     Args:
         clock: seconds, monotonic.
@@ -66,7 +66,7 @@ class OwnWrites:
         return any(_matches(expected, event, now) for expected in self._by_path.get(event.path, ()))
 
     def clear(self) -> None:
-        """Events may have been lost: expect none of them any more."""
+        """Expect no more events, as some may have been lost."""
         self._by_path.clear()
         self._in_order.clear()
 
@@ -88,7 +88,7 @@ def _matches(expected: _Expected, event: VaultEvent, now: float) -> bool:
         return False
     kind = event.is_write if expected.version else event.is_unversioned_write
     source = bool(event.request_id)
-    if not kind or event.version != expected.version or source in expected.told_by:
+    if not kind or event.version != expected.version or source in expected.reported_by:
         return False
-    expected.told_by.add(source)
+    expected.reported_by.add(source)
     return True

@@ -1,16 +1,17 @@
-"""Leaves in Vault the marks of what was made there, a while behind the values: nobody waits for a mark.
+"""Writes the ownership metadata of what vaultsync wrote to Vault, some seconds after the values, which come first.
 
-A mark that could not be left is lost with the process, and what it was about is then treated as somebody else's.
+Ownership that can't be written is lost with the process; vaultsync then treats the values as somebody else's.
 """
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from loguru import logger
 
-from vaultsync.controller.path_state import Ledger, PendingOwnership
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
@@ -22,79 +23,134 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
+from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.vault_state import SecretState
 
 BEHIND_SECONDS: Final = 3.0
-"""In a burst of new paths the values go first, all of them."""
+"""Delay behind the value: in a burst of new paths all values come first."""
+AT_ONCE_SECONDS: Final = 0.01
+"""Delay where nothing else follows."""
 DENIED_AGAIN_SECONDS: Final = 6.0
-"""A revoked token is refused as one without the right is: by then it has been replaced."""
+"""Delay after a denial: Vault denies a revoked token like a missing permission, and by then vaultsync has a new one."""
 UPGRADING: Final = 400
-"""Vault's answer while it upgrades a mount to KV v2, for a moment after it was unsealed, too."""
+"""Vault's status while it upgrades a mount to KV v2, for a moment after it was unsealed, too."""
 UPGRADED_SECONDS: Final = 30.0
-"""So long after that answer a mark is tried once more."""
+"""Delay after that status, before the only further attempt."""
 FLUSH_SECONDS: Final = 1.0
 """The longest that the end of a term waits for Vault; the next leader waits as well."""
 FLUSHED_AT_ONCE: Final = 4
-"""As many as vault.client has THREADS."""
+"""Concurrent requests of a flush, as many as vault.client has THREADS."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
+_ABOUT_VAULT: Final = (VaultUnavailable, NotLeading, RedirectRefused)
+"""Errors that requests for other paths meet as well."""
 
 
-class Marks(Protocol):
-    """What a mark asks of Vault; vault.client.VaultClient documents it."""
+class MetadataVault(Protocol):
+    """The request of this module; vault.client.VaultClient implements it."""
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None: ...
 
 
-class OwnershipWriter:
-    """One mark after the other."""
+@dataclass(frozen=True, slots=True)
+class PendingOwnership:
+    """Ownership that is not in Vault yet.
 
-    def __init__(self, ledger: Ledger, vault: Marks) -> None:
-        self._ledger = ledger
+    Attributes:
+        custom_metadata: to be merged into the path's custom metadata.
+    """
+
+    ownership: Ownership
+    custom_metadata: Mapping[str, str | None]
+
+
+class OwnershipWriter:
+    """Keeps pending ownership, and writes it path by path.
+
+    Args:
+        paths: a path without a state there has no further pass.
+        vault: takes the metadata.
+    """
+
+    def __init__(self, paths: PathStates, vault: MetadataVault) -> None:
+        self._paths = paths
         self._vault = vault
         self._queue: WorkQueue[VaultPath] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
+        self._pending: dict[VaultPath, PendingOwnership] = {}
         self._denied: set[VaultPath] = set()
-        """Where a mark was refused, and may not be a second time."""
+        """Paths with one denial: another one is final."""
         self._rejected: set[VaultPath] = set()
-        """Where a mark was answered with 400, and is tried once more."""
-        self._told = False
+        """Paths with one answer 400: another one is final."""
+        self._is_denial_logged = False
 
-    def due(self, path: VaultPath, seconds: float = BEHIND_SECONDS) -> None:
-        """A mark is to be left at the path, so many seconds from now."""
-        self._queue.add_after(path, seconds)
+    def __len__(self) -> int:
+        """Paths whose ownership is pending."""
+        return len(self._pending)
+
+    def add(self, path: VaultPath, pending: PendingOwnership, *, at_once: bool) -> None:
+        """Vaultsync has written the path.
+
+        Args:
+            path: the secret.
+            pending: of the version that vaultsync wrote.
+            at_once: write it now, as after a rotation: a restart would treat the new version as somebody else's.
+        """
+        self._pending[path] = pending
+        if at_once:
+            self._queue.add_after(path, AT_ONCE_SECONDS)
+
+    def apply(self, path: VaultPath, state: SecretState) -> SecretState:
+        """The state as it will be with its pending ownership."""
+        pending = self._pending.get(path)
+        if pending is None or pending.ownership.version != state.fingerprint(metadata=False):
+            return state
+        return replace(state, ownership=pending.ownership)
+
+    def schedule(self, path: VaultPath, state: SecretState) -> None:
+        """A pass over the path ended in this state: write its pending ownership, or drop that of an older version."""
+        pending = self._pending.get(path)
+        if pending is not None and pending.ownership.version == state.fingerprint(metadata=False):
+            self._queue.add_after(path, BEHIND_SECONDS)
+        elif pending is not None:
+            del self._pending[path]
+
+    def schedule_last(self, path: VaultPath) -> None:
+        """The path has no further pass: write its pending ownership now."""
+        if path in self._pending:
+            self._queue.add_after(path, AT_ONCE_SECONDS)
 
     async def run(self) -> None:
-        """Leave marks until cancelled."""
+        """Write pending ownership until cancelled."""
         while True:
             path, _ = await self._queue.get()
             wait = 0.0
             try:
-                await self._mark(path)
+                await self._write(path)
             except VaultThrottled as error:
                 self._queue.add_after(path, error.wait)
             except (VaultFailure, NotLeading, RedirectRefused) as error:
-                wait = self._queue.retry(path)
-                if not isinstance(error, VaultUnavailable | NotLeading | RedirectRefused):
-                    wait = 0.0
+                retry = self._queue.retry(path)
+                wait = retry if isinstance(error, _ABOUT_VAULT) else 0.0
             finally:
                 self._queue.done(path)
-            await asyncio.sleep(wait)  # the next mark would fail as well
+            await asyncio.sleep(wait)
 
     async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Leave what is still to be left, as far as Vault answers in time: the process ends.
+        """Write all pending ownership for which Vault answers in time: the process ends.
 
         Args:
             seconds: the longest wait.
         """
-        paths, reasons, failures = iter(self._ledger.all_unmarked()), list[str](), list[str]()
+        paths, reasons, failures = iter(list(self._pending)), list[str](), list[str]()
 
-        async def leave_marks() -> None:
+        async def write_next() -> None:
             for path in paths:
-                if reasons:  # the next mark would fail as well
+                if reasons:  # the next request would fail as well
                     return
                 try:
-                    await self._mark(path)
-                except (VaultUnavailable, NotLeading, RedirectRefused) as error:
+                    await self._write(path)
+                except _ABOUT_VAULT as error:
                     reasons.append(str(error))
                 except (VaultFailure, VaultThrottled) as error:
                     failures.append(str(error))
@@ -102,44 +158,49 @@ class OwnershipWriter:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
                 for _ in range(FLUSHED_AT_ONCE):
-                    tasks.create_task(leave_marks())
-        if left := len(self._ledger.all_unmarked()):
+                    tasks.create_task(write_next())
+        if self._pending:
             reason = next(iter(reasons + failures), "no answer in time")
-            logger.warning("not all that was made is marked as such", left=left, reason=reason)
+            logger.warning("ownership metadata is lost for some paths", left=len(self._pending), reason=reason)
 
-    async def _mark(self, path: VaultPath) -> None:
-        unmarked = self._ledger.unmarked(path)
-        if unmarked is None:
+    async def _write(self, path: VaultPath) -> None:
+        pending = self._pending.get(path)
+        if pending is None:
             return
         try:
-            await self._vault.mark(path, unmarked.custom_metadata)
+            await self._vault.mark(path, pending.custom_metadata)
         except RedirectRefused:
             raise
         except VaultDenied as error:
-            self._refused(path, unmarked, error)
+            self._record_denial(path, pending, error)
             return
-        except VaultRejected as error:  # such as a path that is gone
+        except VaultRejected as error:  # for example, the path is gone
             if error.status == UPGRADING and path not in self._rejected:
                 self._rejected.add(path)
                 self._queue.add_after(path, UPGRADED_SECONDS)
                 return
-            logger.debug("no mark left", path=str(path), reason=str(error))
+            logger.debug("ownership metadata is not written", path=str(path), reason=str(error))
         self._queue.forget(path)
         self._denied.discard(path)
         self._rejected.discard(path)
-        self._ledger.marked(path, unmarked)
+        self._drop(path, pending)
 
-    def _refused(self, path: VaultPath, unmarked: PendingOwnership, error: VaultDenied) -> None:
-        """The mark stays in memory, and is tried once more; after that with the path's next pass."""
-        if path not in self._denied and not self._told:
+    def _record_denial(self, path: VaultPath, pending: PendingOwnership, error: VaultDenied) -> None:
+        """The ownership stays pending: for one more attempt, and after that until the path's next pass."""
+        if path not in self._denied and not self._is_denial_logged:
             self._denied.add(path)
             self._queue.add_after(path, DENIED_AGAIN_SECONDS)
             return
         self._denied.clear()
-        if self._ledger.observed(path) is None:  # it has no next pass
-            self._ledger.marked(path, unmarked)
-        if not self._told:
+        if self._paths.get(path) is None:  # the path has no further pass
+            self._drop(path, pending)
+        if not self._is_denial_logged:
             logger.warning(
-                "can't mark what was made: it will not be rotated; grant patch on metadata/", reason=str(error)
+                "can't write ownership metadata: what vaultsync wrote will not be rotated; grant patch on metadata/",
+                reason=str(error),
             )
-        self._told = True
+        self._is_denial_logged = True
+
+    def _drop(self, path: VaultPath, pending: PendingOwnership) -> None:
+        if self._pending.get(path) == pending:
+            del self._pending[path]

@@ -1,6 +1,6 @@
-"""A queue of keys after client-go's workqueue: each key once, one worker a key, added while processed → once more.
+"""A queue of keys, like client-go's workqueue: no duplicates, one worker per key; a key may be added during its pass.
 
-Knows nothing of what the keys mean. Not thread-safe: it belongs to one event loop.
+Nothing about the meaning of keys enters. A queue is not thread-safe: it belongs to one event loop.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FAIR = 16
-"""Of so many keys one is the oldest of the worse priorities, so that a storm does not starve them."""
+"""One of so many keys is the oldest of the lower priorities, so that a storm does not starve them."""
 
 
 class Priority(IntEnum):
-    """Which keys go first. A key that is queued already keeps the better priority."""
+    """The order of keys. A key that is queued twice keeps the higher priority."""
 
     URGENT = 0
     NORMAL = 1
-    READERS = 2  # of a path that was just seeded: first all values, then those who read them
+    READERS = 2  # of a path that was just seeded: all values come first
     RESYNC = 3
 
 
@@ -31,9 +31,9 @@ class WorkQueue(Generic[K]):
     """Keys waiting for a worker.
 
     Args:
-        delays: makes the waiting times of one key's consecutive failures, in seconds.
-        at_once: how many keys of a priority may be in work together; of one that is not named, as many as are taken.
-        clock: seconds, monotonic; the loop's own by default.
+        delays: makes the seconds of back-off after one key's consecutive failures.
+        at_once: the most keys of a priority that workers may have at a time; unlimited by default.
+        clock: seconds, monotonic; the loop's by default.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class WorkQueue(Generic[K]):
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._priorities: tuple[deque[K], ...] = tuple(deque() for _ in Priority)
         self._queued: dict[K, tuple[Priority, float]] = {}
-        """The priority of each waiting key, and since when it waits; the longest waiting first."""
+        """The priority of each waiting key, and since when it waits; the oldest first."""
         self._processing: dict[K, Priority] = {}
         self._taken = 0
         self._again: dict[K, Priority] = {}
@@ -59,20 +59,20 @@ class WorkQueue(Generic[K]):
         self._is_closed = False
 
     def __len__(self) -> int:
-        """Keys that wait for a worker now (not those that wait for their time)."""
+        """Keys that wait for a worker, without those that are due later."""
         return len(self._queued)
 
     def oldest(self) -> float:
-        """How many seconds the longest waiting key has waited for a worker, 0 if none waits."""
+        """How many seconds the oldest key has waited for a worker, 0 without one."""
         _, since = next(iter(self._queued.values()), (None, None))
         return 0.0 if since is None else self._clock() - since
 
     def failing(self) -> int:
-        """Keys whose last pass failed, and which are tried again."""
+        """Keys whose last pass failed and is retried."""
         return len(self._failures)
 
     def is_busy(self, key: K) -> bool:
-        """Whether a worker has the key or is about to get it."""
+        """Whether a worker has the key, or the key waits for one."""
         return key in self._queued or key in self._processing
 
     def is_processing(self, key: K) -> bool:
@@ -80,23 +80,23 @@ class WorkQueue(Generic[K]):
         return key in self._processing
 
     def is_idle(self) -> bool:
-        """Whether no key waits for a worker, and none has one."""
+        """Whether no worker has a key, and no key waits for one."""
         return not self._queued and not self._processing
 
     def add(self, key: K, priority: Priority = Priority.NORMAL) -> None:
-        """Ask for a pass over the key; at once if it is not being processed, else after that."""
+        """Queue the key; if a worker has it, after its pass."""
         if key in self._processing:
             self._again[key] = min(priority, self._again.get(key, priority))
             return
         queued, since = self._queued.get(key) or (None, self._clock())
         if queued is not None and queued <= priority:
             return
-        self._queued[key] = (priority, since)  # a copy left in a worse priority is skipped when it is met
+        self._queued[key] = (priority, since)  # `get` skips the copy in the lower priority
         self._priorities[priority].append(key)
         self._changed.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Ask for a pass over the key when the time has gone by; the earliest time asked for counts."""
+        """Queue the key after a time; of several times, the earliest one counts."""
         due = self._clock() + seconds
         if seconds <= 0:
             self.add(key)
@@ -106,17 +106,17 @@ class WorkQueue(Generic[K]):
             self._changed.set()
 
     def retry(self, key: K) -> float:
-        """Ask for a pass after a failure; returns the seconds until then."""
+        """Queue the key after its back-off; returns the seconds until then."""
         seconds = next(self._failures.setdefault(key, self._delays()))
         self.add_after(key, seconds)
         return seconds
 
     def forget(self, key: K) -> None:
-        """The key's last pass was fine: its next failure starts from the shortest wait."""
+        """Reset the key's back-off, as its pass succeeded."""
         self._failures.pop(key, None)
 
     def requeue_now(self) -> None:
-        """The other side is back: whatever waits for its time is due now, and all failures are forgotten."""
+        """Queue all keys that are due later now, and reset all back-offs: the server is available again."""
         self._failures.clear()
         for key in list(self._due_of):
             self.add(key)
@@ -124,11 +124,11 @@ class WorkQueue(Generic[K]):
         self._due_of.clear()
 
     def close(self) -> None:
-        """Hand out no more keys: `get` waits until it is cancelled."""
+        """Return no more keys from `get`: it waits until it is cancelled."""
         self._is_closed = True
 
     async def get(self) -> tuple[K, Priority]:
-        """The next key and its priority: the oldest of the best priority. It stays with the caller until `done`."""
+        """The oldest key of the highest priority, and that priority. The caller has the key until `done`."""
         while True:
             self._move_due()
             for priority in filter(self._may_begin, () if self._is_closed else self._priorities_in_turn()):
@@ -143,7 +143,7 @@ class WorkQueue(Generic[K]):
             await self._wait()
 
     def done(self, key: K) -> None:
-        """The worker has ended its pass, for good or ill."""
+        """The worker has ended its pass."""
         if self._processing.pop(key) in self._at_once:
             self._changed.set()
         priority = self._again.pop(key, None)

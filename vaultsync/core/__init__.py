@@ -1,1 +1,1 @@
-"""Pure decisions: no I/O, no clock and no event loop of its own; imports none of the other rooms."""
+"""Pure decisions and types: no I/O, clock, thread or event loop. Imports generation only."""

@@ -1,4 +1,4 @@
-"""The names that vaultsync shares with people: annotations, Event reasons, condition reasons. All are here."""
+"""All names that users see: annotations, reasons of Events and conditions, labels of metrics. Constants only."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,25 +8,25 @@ GROUP: Final = "external-secrets.io"
 SEED: Final = "vaultsync.io/seed"
 """On an ExternalSecret or a Namespace: "true" or "false"."""
 CREATE: Final = "create"
-"""On an ExternalSecret: the talk's spelling of the same."""
+"""On an ExternalSecret: another spelling of the same, from the talk."""
 GENERATE: Final = "vaultsync.io/generate"
-"""On an ExternalSecret: how its values are made, a mapping of properties to rules (YAML or JSON), see core/rules.py."""
+"""On an ExternalSecret: the rules for its values by property, in YAML or JSON; see generation.rules."""
 ROTATE_AFTER: Final = "vaultsync.io/rotate-after"
-"""On an ExternalSecret: the age at which values that vaultsync made are made anew, such as 30d, or "never"."""
+"""On an ExternalSecret: the age at which values that vaultsync made are replaced, such as 30d, or "never"."""
 ROTATE: Final = "vaultsync.io/rotate"
-"""On an ExternalSecret: each new text makes the values that vaultsync made anew, once."""
+"""On an ExternalSecret: each new text requests one replacement of the values that vaultsync made."""
 FORCE_SYNC_OPT_OUT: Final = "vaultsync.io/force-sync"
-"""On an ExternalSecret: "false" keeps vaultsync from force-syncing it."""
+"""On an ExternalSecret: "false" disables force-syncs."""
 FORCE_SYNC: Final = "force-sync"
-"""What external-secrets documents for a manual refresh; any changed annotation makes it read the store again."""
+"""The annotation that external-secrets documents for a manual refresh; any changed annotation causes a refresh."""
 VERSIONS: Final = "vaultsync.io/versions"
-"""Written by vaultsync: the Vault version of each path that it last force-synced (JSON object)."""
+"""Written by vaultsync: the version of each path at the last force-sync (JSON object)."""
 CREATED: Final = "vaultsync.io/created"
-"""Written by vaultsync where the CRD refuses the condition: "<status> <reason>" of what would be the condition."""
+"""Written by vaultsync if the CRD does not allow the condition: its "<status> <reason>"."""
 MESSAGE: Final = "vaultsync.io/message"
-"""Written by vaultsync where the CRD refuses the condition: the condition's message."""
+"""Written by vaultsync if the CRD does not allow the condition: its message."""
 LEADER_LABEL: Final = "vaultsync.io/leader"
-"""On the pod of the replica that leads: "true". The Service of the audit port selects it."""
+"""On the leader's pod: "true". The Service of the audit port selects it."""
 READ_ANNOTATIONS: Final = (
     SEED,
     CREATE,
@@ -63,7 +63,7 @@ class EventReason(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why something is not made for an ExternalSecret: the label `reason` of the metrics, gravest first."""
+    """Why a value is not created for an ExternalSecret, most severe first: the label `reason` of the metrics."""
 
     VAULT_DENIED = "vault_denied"
     VAULT_REJECTED = "vault_rejected"
@@ -75,7 +75,7 @@ class Refusal(StrEnum):
 
 
 class Result(StrEnum):
-    """How a pass has ended: the label `result` of the metrics."""
+    """The result of a pass: the label `result` of the metrics."""
 
     DONE = "done"
     PUT_OFF = "put_off"

@@ -1,13 +1,13 @@
-"""Waiting times after failures: exponential, capped, jittered. Pure but for the random generator handed in."""
+"""Exponential back-off with a maximum and jitter. Pure, except for the random generator that it is given."""
 
 import random
 from collections.abc import Iterator
 
 
 def backoff(first: float, most: float, rng: random.Random | None = None) -> Iterator[float]:
-    """Endless waiting times in seconds: doubling from `first` to `most`, each jittered to between half and all of it.
+    """Waits in seconds, without end: doubling from `first` to `most`, each multiplied by a random factor of 0.5 to 1.
 
-    Half of it is fixed so that retries never come at once; the jitter keeps replicas from retrying in step.
+    The lower bound prevents immediate retries; the jitter prevents replicas from retrying at the same time.
     """
     rng = rng or random.Random()
     delay = first
@@ -17,5 +17,5 @@ def backoff(first: float, most: float, rng: random.Random | None = None) -> Iter
 
 
 def jittered(period: float, rng: random.Random | None = None) -> float:
-    """A period in seconds, spread by ±10 %."""
+    """A period in seconds with a jitter of ±10 %."""
     return period * (rng or random.Random()).uniform(0.9, 1.1)

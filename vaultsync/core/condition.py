@@ -1,48 +1,48 @@
-"""What is said on an ExternalSecret as a whole, made of what happened at each path that it reads. Pure."""
+"""Composes the condition `Created` of an ExternalSecret from the results at each path that it reads. Pure."""
 
 from collections.abc import Sequence
 
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.external_secret import Report
+from vaultsync.core.external_secret import CreatedCondition
 
 MESSAGE_LENGTH = 1000
-GRAVEST = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
-"""The order in which one reason stands for several."""
-WITHDRAWAL = Report(True, "", "")
+PRECEDENCE = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
+"""Order of precedence if there are several reasons."""
+WITHDRAWAL = CreatedCondition(True, "", "")
 
 
 def compose(
     annotation_problem: str,
     failures: Sequence[tuple[str, CreatedReason]],
     success: str,
-    before: Report | None,
+    before: CreatedCondition | None,
     all_there: bool,
     wanted: bool,
-) -> Report | None:
-    """The report as it should stand, None where there is nothing to say beyond what is said already.
+) -> CreatedCondition | None:
+    """The condition to write, None if it need not change.
 
     Args:
         annotation_problem: what is wrong with the annotations, "" if nothing.
-        failures: per failing path its message and reason.
-        success: what was done for the object in this process, "" if nothing.
-        before: what the object says now.
-        all_there: everything that it reads was seen to exist.
-        wanted: somebody asks to have it seeded.
+        failures: message and reason for each failing path.
+        success: what this process did for the object, "" if nothing.
+        before: the present condition.
+        all_there: everything that it reads exists.
+        wanted: it asks to be seeded.
     """
     if annotation_problem:
-        return _changed(Report(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
+        return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
     if failures:
-        reason = min((reason for _, reason in failures), key=GRAVEST.index)
-        return _changed(Report(False, reason, "; ".join(message for message, _ in failures)), before)
+        reason = min((reason for _, reason in failures), key=PRECEDENCE.index)
+        return _changed(CreatedCondition(False, reason, "; ".join(message for message, _ in failures)), before)
     if success:
-        return _changed(Report(True, CreatedReason.SUCCESS, success), before)
+        return _changed(CreatedCondition(True, CreatedReason.SUCCESS, success), before)
     if before is not None and not before.ok and all_there:
-        return Report(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
+        return CreatedCondition(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
     if before is not None and not before.ok and not wanted:
         return WITHDRAWAL
     return None
 
 
-def _changed(report: Report, before: Report | None) -> Report | None:
-    cut = Report(report.ok, str(report.reason), report.message[:MESSAGE_LENGTH])
+def _changed(condition: CreatedCondition, before: CreatedCondition | None) -> CreatedCondition | None:
+    cut = CreatedCondition(condition.ok, str(condition.reason), condition.message[:MESSAGE_LENGTH])
     return None if cut == before else cut

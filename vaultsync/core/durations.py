@@ -1,4 +1,4 @@
-"""Spans of time as people write them. Pure."""
+"""Parses and formats durations. Pure."""
 
 import re
 from typing import Final
@@ -8,10 +8,10 @@ _AGES: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 90s, 1h, 1h30m or 30d (Go's spelling, plus d). A bare number is seconds.
+    """Seconds of a duration such as 90s, 1h, 1h30m or 30d (Go's syntax, plus d); a number without a unit is seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a duration.
     """
     spelled = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", spelled, re.ASCII):
@@ -23,7 +23,7 @@ def parse_duration(text: str) -> float:
 
 
 def age(seconds: float) -> str:
-    """In the largest whole unit, as kubectl tells it: 5d, 3h, 12m, 0s."""
+    """Format seconds in the largest whole unit, as kubectl does: 5d, 3h, 12m, 0s."""
     passed = max(0, int(seconds))
     unit, size = next(((unit, size) for unit, size in _AGES if passed >= size), ("s", 1))
     return f"{passed // size}{unit}"

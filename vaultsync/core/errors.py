@@ -1,6 +1,6 @@
-"""The errors that cross room borders: one class per way of handling, and the one place that says what is retried.
+"""The errors that cross package borders: one class for each way of handling, including whether it is retried.
 
-Messages are shown to people on their ExternalSecret: they name what answered, what it said and where, never a value.
+Messages are shown on ExternalSecrets: they name the server, its answer and the path, never a value.
 """
 
 from datetime import datetime
@@ -10,23 +10,22 @@ from vaultsync.core.annotations import Result
 
 
 class VaultsyncError(Exception):
-    """Base of every error that vaultsync raises on purpose."""
+    """Base class of vaultsync's errors."""
 
     retryable: ClassVar[bool] = True
-    """Whether the same pass may succeed later by itself. If not, the next signal about the key brings it up again."""
+    """Whether the pass is retried with back-off. If not, the next event for the key starts a pass."""
     result: ClassVar[Result] = Result.FAILED
-    """What a pass that it ends counts as."""
+    """The result of a pass that it ends, in the metrics."""
 
 
 class VaultFailure(VaultsyncError):
-    """A request got no usable answer, so nothing is known of its path; the subclass names the scope of the failure.
+    """A request got no usable answer, so the state of its path is unknown. Subclasses name the scope of the failure.
 
     Args:
-        message: as for all.
-        status: of HTTP, 0 where nothing was answered.
+        status: of HTTP, 0 without an answer.
 
     Attributes:
-        sent: when the request was sent, by Vault's clock, if it writes a value and may have been applied all the same.
+        sent: when the request was sent, by Vault's clock, if it is a write that may have been applied.
     """
 
     result = Result.REFUSED
@@ -38,12 +37,10 @@ class VaultFailure(VaultsyncError):
 
 
 class VaultUnavailable(VaultFailure):
-    """Vault as a whole: no connection, sealed, not initialised, or no active node.
+    """All of Vault is unavailable: no connection, sealed, not initialised, or no active node.
 
     Args:
-        message: as for all.
-        status: of HTTP, 0 where nothing was answered.
-        is_vaults: the answer is JSON as Vault sends it, not the page of a proxy.
+        is_vaults: the answer is JSON of Vault, not a proxy's page.
     """
 
     result = Result.UNAVAILABLE
@@ -54,14 +51,13 @@ class VaultUnavailable(VaultFailure):
 
 
 class VaultUntrusted(VaultUnavailable):
-    """Vault's certificate is not one to trust; a person has to name its CA, or its own name."""
+    """Vault's certificate is not trusted: the operator must configure its CA or its server name."""
 
 
 class VaultNamespaceUnavailable(VaultFailure):
-    """One Vault namespace, which is sealed or locked. Vault itself works.
+    """One Vault namespace is sealed or locked.
 
     Args:
-        message: as for all.
         namespace: its name.
     """
 
@@ -71,27 +67,26 @@ class VaultNamespaceUnavailable(VaultFailure):
 
 
 class VaultRequestFailed(VaultFailure):
-    """One request: a server error, a time-out or the page of a proxy. Vault itself works."""
+    """One request failed: a server error, a time-out or a proxy's page. Vault itself works."""
 
 
 class VaultDenied(VaultsyncError):
-    """Vault refused the token or its policy (401, 403); a person has to change the policy."""
+    """Vault denied the request (401, 403): the operator must change the token or its policy."""
 
     result = Result.REFUSED
 
 
 class NoCredential(VaultsyncError):
-    """The file with what to log in to Vault with is not there, or holds nothing that could be it."""
+    """The file of the credential for Vault is missing, or contains no credential."""
 
     result = Result.UNAVAILABLE
 
 
 class VaultRejected(VaultsyncError):
-    """Vault understood the request and refuses it (other 4xx): no such mount, or one that is still being upgraded.
+    """Vault rejected the request (other 4xx): no such mount, or one that is being upgraded.
 
     Args:
-        message: as for all.
-        status: of HTTP, 0 where vaultsync itself refuses.
+        status: of HTTP, 0 if vaultsync itself rejects it.
     """
 
     result = Result.REFUSED
@@ -102,29 +97,27 @@ class VaultRejected(VaultsyncError):
 
 
 class RedirectRefused(VaultRejected):
-    """What answers at Vault's address redirects to where vaultsync does not follow; a person has to allow that address.
+    """Vault's address redirects to an address that is not allowed: the operator must allow it.
 
-    It is tried again: after a change of leaders Vault may announce the address only a moment later. One path that is
-    redirected says nothing about Vault as a whole.
+    It is retried, as Vault announces a new leader's address with a delay. It concerns one path, not all of Vault.
 
     Args:
-        message: as for all; it names both addresses, and nothing else of the redirect.
+        message: it names both addresses, and no other part of the redirect.
         status: of HTTP.
     """
 
 
 class RequestImpossible(VaultRejected):
-    """The request can't be built: a name can't be sent. A person has to correct the ExternalSecret or its store."""
+    """The request can't be sent because of a name in it: its author must correct the ExternalSecret or its store."""
 
     retryable = False
 
 
 class Postponed(VaultsyncError):
-    """The pass has to wait; that is no failure.
+    """The pass must wait; this is not a failure.
 
     Args:
-        message: as for all.
-        wait: seconds until its turn.
+        wait: seconds.
     """
 
     result = Result.PUT_OFF
@@ -135,7 +128,7 @@ class Postponed(VaultsyncError):
 
 
 class BudgetSpent(Postponed):
-    """A namespace may have no further path created for now."""
+    """The budget of a Kubernetes namespace for new paths is spent."""
 
 
 class VaultThrottled(Postponed):
@@ -143,36 +136,36 @@ class VaultThrottled(Postponed):
 
 
 OF_ONE_PATH: Final = (VaultDenied, VaultRejected, VaultRequestFailed, VaultNamespaceUnavailable)
-"""Errors after which requests for other paths, or in other Vault namespaces, may well succeed."""
+"""Errors after which requests for other paths, or in other Vault namespaces, may succeed."""
 
 
 class WriteConflict(VaultsyncError):
-    """Somebody else wrote the path between our look and our write (check-and-set); theirs stands."""
+    """Another writer changed the path between vaultsync's read and its write (check-and-set); that version is kept."""
 
     result = Result.CONFLICT
 
 
 class NotLeading(VaultsyncError):
-    """Another replica may lead by now, so nothing was sent. Whoever leads next looks at everything."""
+    """Another replica may lead, so nothing was sent. The next leader rescans everything."""
 
     retryable = False
     result = Result.PUT_OFF
 
 
 class KubeUnavailable(VaultsyncError):
-    """The API server gave no usable answer: no connection, a time-out, overloaded or a server error."""
+    """The API server gave no usable answer: no connection, a time-out, overload or a server error."""
 
     result = Result.UNAVAILABLE
 
 
 class KubeDenied(VaultsyncError):
-    """The API server refused the credentials or their RBAC (401, 403)."""
+    """The API server denied the request (401, 403)."""
 
     result = Result.REFUSED
 
 
 class KubeNotFound(VaultsyncError):
-    """The object, or the whole resource type, is not there (404)."""
+    """The object or the resource type does not exist (404)."""
 
     retryable = False
     result = Result.GONE
@@ -184,27 +177,27 @@ class KubeConflict(VaultsyncError):
     result = Result.CONFLICT
 
 
-class ReportNotWritten(VaultsyncError):
-    """The annotations, and with them the force-sync, are written; the condition is not."""
+class ConditionNotWritten(VaultsyncError):
+    """The annotations, which include the force-sync, are written; the condition is not."""
 
     result = Result.CONFLICT
 
 
 class KubeGone(VaultsyncError):
-    """The resourceVersion is too old to watch from (410): list again."""
+    """The resourceVersion is too old for a watch (410): a new list is required."""
 
     result = Result.GONE
 
 
 class KubeRejected(VaultsyncError):
-    """The API server refuses the request's content (400, 422)."""
+    """The API server rejected the content of the request (400, 422)."""
 
     retryable = False
     result = Result.REFUSED
 
 
 def first_reason(group: BaseExceptionGroup[BaseException]) -> str:
-    """Task groups stand in each other: the message of the first error in the innermost."""
+    """The message of the first error in nested exception groups."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,12 +1,12 @@
-"""Parses what reports a change in Vault: an event frame or an audit entry → the secret that it is about.
+"""Parses reports of changes in Vault, which are event frames and audit entries, to the secret that has changed. Pure.
 
-Everything in an event is a hint. The path says where to look, and only the state that Vault then returns counts: the
-version, the time and the kind of an event decide nothing. They say whether the state that was read can be older than
-the event, as on a standby node, and whether the event reports an own write.
+An event is a hint: its path is read, and only the state that Vault then returns is used. Version, time and kind of an
+event only serve to detect that the state was read from a standby node before the event, or that the write was
+vaultsync's own.
 
-Frames as https://developer.hashicorp.com/vault/docs/concepts/events describes them and Vault 1.15.1 sends them: the
-namespace is named from the root on, whatever the subscription's, and the mount and the path from that namespace on.
-Audit entries as https://developer.hashicorp.com/vault/docs/audit describes them: the mount is named from the root on.
+Frames: https://developer.hashicorp.com/vault/docs/concepts/events and Vault 1.15.1. The namespace is relative to the
+root, whatever the subscription's is; mount and path are relative to that namespace.
+Audit entries: https://developer.hashicorp.com/vault/docs/audit. The mount is relative to the root.
 """
 
 import json
@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.core.vault_state import parse_time
 
 MAX_REQUEST_ID: Final = 64
@@ -35,20 +36,20 @@ _AUDITED = {
     ("update", "metadata/"): "metadata-write",
     ("patch", "metadata/"): "metadata-patch",
 }
-"""Operation and folder of a request, and the event of KV v2 that it causes."""
+"""Operation and folder of a request → the event type of KV v2."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
 _MOUNT_CHANGES = ("create", "update", "patch", "delete")
 _CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
 CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
 """A canary is a read of this path with a nonce at its end.
 
-Vault answers it with the mount "sys/", whatever KV mounts there are, to each token that may do anything below sys/.
+Vault answers with the mount "sys/", whatever KV mounts exist, to each token that has any capability below sys/.
 """
 _CANARY = CANARY_PATH.encode()
 
 
 class BadFrame(ValueError):
-    """A frame that is not an event of the KV secrets engine; its message quotes nothing of the frame."""
+    """A frame is not an event of the KV secrets engine; the message quotes nothing of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class VaultEvent:
     """One change in a KV mount.
 
     Attributes:
-        path: the secret, by its API path.
+        path: the API path of the secret.
         kind: Vault's event type, such as `kv-v2/data-write`.
-        version: the latest version after the change where the event names it, else 0.
-        time: when Vault sent it, None if it does not say.
-        request_id: Vault's ID of the request that caused it; "" in a frame of the event stream, which names none.
+        version: the latest version after the change, 0 if the event does not contain it.
+        time: when Vault sent it, None if unknown.
+        request_id: Vault's ID of the request that caused it; "" in the event stream, which does not contain it.
     """
 
     path: VaultPath
@@ -71,48 +72,47 @@ class VaultEvent:
 
     @property
     def is_write(self) -> bool:
-        """Whether the event says that a new version was written."""
+        """Whether a new version was written."""
         return self.kind in ("kv-v2/data-write", "kv-v2/data-patch")
 
     @property
     def is_unversioned_write(self) -> bool:
-        """Whether the event says that KV v1 was written to. Its state does not show it: the event must be believed."""
+        """Whether KV v1 was written. Its state does not show writes, so the event must be trusted."""
         return self.kind == "kv-v1/write"
 
     @property
     def is_deletion(self) -> bool:
-        """Whether the event says that the latest version is not there any more: the stream tells that to root alone."""
+        """Whether the latest version was deleted. The event stream reports this to root tokens only."""
         return self.kind in _DELETIONS
 
     @property
     def is_about_metadata(self) -> bool:
-        """Whether the event says that only the custom metadata, or a setting of the secret, was written."""
+        """Whether only the custom metadata or a setting of the secret was written."""
         return self.kind in ("kv-v2/metadata-write", "kv-v2/metadata-patch")
 
 
 def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
-    """Read one frame.
+    """Parse a frame.
 
     Args:
         frame: the websocket message.
-        namespace: the Vault namespace of the subscription, for frames that name none, as those of Community.
+        namespace: the Vault namespace of the subscription, for frames without one, as those of Vault Community.
 
     Raises:
-        BadFrame: the frame is not JSON, or not an event of a KV mount in the known shape.
+        BadFrame: the frame is not JSON, or not an event of a KV mount in the known format.
     """
     try:
         document = json.loads(frame)
     except (ValueError, RecursionError) as error:
         raise BadFrame("the frame is not JSON") from error
-    data = _mapping(_mapping(document, "frame").get("data"), "data")
-    kind = _text(data.get("event_type"), "data.event_type")
-    metadata = _mapping(_mapping(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
+    data = _require_object(_require_object(document, "frame").get("data"), "data")
+    kind = _require_text(data.get("event_type"), "data.event_type")
+    metadata = _require_object(_require_object(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
     path = _path(metadata.get("path"), "data.event.metadata.path")
-    plugin = data.get("plugin_info")
-    mount = plugin.get("mount_path") if isinstance(plugin, dict) else None
+    mount = text(mapping(data.get("plugin_info")).get("mount_path"))
     where = data.get("namespace")
     if kind.startswith("kv-v2/"):
-        path = _v2_data_path(path, mount if isinstance(mount, str) else "")
+        path = _v2_data_path(path, mount)
     elif not kind.startswith("kv-v1/"):
         raise BadFrame("data.event_type is not one of the KV secrets engine")
     return VaultEvent(
@@ -125,29 +125,28 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
 
 @dataclass(frozen=True, slots=True)
 class MountChange:
-    """Mounts were made, tuned, moved or disabled.
+    """A mount was created, tuned, moved or disabled.
 
     Attributes:
-        mount: the mount's path with its closing slash, in its Vault namespace; None where any mount may be meant, as a
-            move names both paths in hashed form only.
+        mount: its path with a slash at the end; None if it may be any mount, as the paths of a move are hashed.
     """
 
     mount: VaultPath | None
 
     def covers(self, namespace: str, path: str) -> bool:
-        """Whether a path of Vault's API may be in the changed mount."""
+        """Whether an API path may be in the changed mount."""
         return self.mount is None or (namespace == self.mount.namespace and path.startswith(self.mount.path))
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What an entry of an audit device says.
+    """The content of an audit entry.
 
     Attributes:
         request_id: Vault's ID of the request.
-        events: the changes that the request may stand for: in KV v1 or v2, as the entry does not say which it is.
-        nonce: of a canary, "" for any other request.
-        mounts: which mount has changed, None for any other request.
+        events: possible changes: one for KV v1 and one for KV v2 if the entry does not contain the KV version.
+        nonce: of a canary, "" for other requests.
+        mounts: the change of a mount, None for other requests.
     """
 
     request_id: str = ""
@@ -157,30 +156,30 @@ class AuditEntry:
 
 
 OTHER_ENTRY = AuditEntry()
-"""An entry that reports neither a change nor a canary, or bytes that are no entry."""
+"""An entry that reports neither a change nor a canary, or is not valid."""
 
 
 def may_matter(line: bytes) -> bool:
-    """Whether an audit entry may report a change or a canary. Most entries are reads: they are dropped unparsed."""
+    """Whether an audit entry may report a change or a canary. Most entries are reads, which need not be parsed."""
     return b'"response"' in line and (any(operation in line for operation in _CHANGES) or _CANARY in line)
 
 
 def parse_audit_entry(line: bytes) -> AuditEntry:
-    """Read one entry of an audit device.
+    """Parse an audit entry.
 
     Args:
         line: untrusted.
 
     Returns:
-        What it says; OTHER_ENTRY for entries without interest and for garbage.
+        Its content; OTHER_ENTRY if it reports no change, or is not valid.
     """
     if not may_matter(line):
         return OTHER_ENTRY
     try:
         document = json.loads(line)
-        request = _mapping(_mapping(document, "line").get("request"), "request")
+        request = _require_object(_require_object(document, "line").get("request"), "request")
         path = _path(request.get("path"), "request.path")
-        operation = _text(request.get("operation"), "request.operation")
+        operation = _require_text(request.get("operation"), "request.operation")
     except (ValueError, RecursionError):
         return OTHER_ENTRY
     if document.get("type") != "response":
@@ -199,9 +198,9 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
 
 
 def _request_id(request: Mapping[str, Any]) -> str:
-    """Vault's are UUIDs; a sender that nobody has verified may send anything, and IDs are remembered."""
-    told = request.get("id")
-    return told if isinstance(told, str) and len(told) <= MAX_REQUEST_ID else ""
+    """The ID of the request, "" if it is too long to store: Vault's are UUIDs, but the sender may be unverified."""
+    request_id = text(request.get("id"))
+    return request_id if len(request_id) <= MAX_REQUEST_ID else ""
 
 
 def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
@@ -237,27 +236,23 @@ def _audited(
 
 
 def _namespace(request: Mapping[str, Any]) -> str:
-    where = request.get("namespace")
-    name = where.get("path") if isinstance(where, dict) else None
-    return clean_namespace(name if isinstance(name, str) else "")
+    return clean_namespace(text(mapping(request.get("namespace")).get("path")))
 
 
-def _audited_mount(told: object, path: str, namespace: str) -> str:
-    """The mount's path within its namespace, which the line has before it; "" if the path is in another."""
-    mount = told.strip("/") + "/" if isinstance(told, str) else path.split("/", 1)[0] + "/"
+def _audited_mount(mount_point: object, path: str, namespace: str) -> str:
+    """The mount's path without the namespace that precedes it in the entry; "" if the path is in another mount."""
+    mount = mount_point.strip("/") + "/" if isinstance(mount_point, str) else path.split("/", 1)[0] + "/"
     within = mount.removeprefix(f"{namespace}/")
     return next((one for one in (within, mount) if one and path.startswith(one)), "")
 
 
 def _answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data of the response; texts in it are hashed, numbers are not."""
-    response = document.get("response")
-    data = response.get("data") if isinstance(response, dict) else None
-    return data if isinstance(data, dict) else {}
+    """The data of the response, in which strings are hashed and numbers are not."""
+    return mapping(mapping(document.get("response")).get("data"))
 
 
 def _v2_data_path(path: str, mount: str) -> str:
-    """`secret/delete/a/b` → `secret/data/a/b`. Mounts may hold slashes, so the mount's own path decides."""
+    """`secret/delete/a/b` → `secret/data/a/b`. The mount's path is required, as it may contain slashes."""
     mount = mount.strip("/") + "/" if mount.strip("/") else path.split("/", 1)[0] + "/"
     if not path.startswith(mount):
         raise BadFrame("data.event.metadata.path is not inside data.plugin_info.mount_path")
@@ -268,22 +263,22 @@ def _v2_data_path(path: str, mount: str) -> str:
     raise BadFrame("data.event.metadata.path is not a path of a KV v2 mount")
 
 
-def _mapping(value: object, name: str) -> dict[str, Any]:
+def _require_object(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadFrame(f"{name} is missing or not an object")
     return value
 
 
-def _text(value: object, name: str) -> str:
+def _require_text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadFrame(f"{name} is missing or not a text")
     return value
 
 
 def _path(value: object, name: str) -> str:
-    return _text(_text(value, name).strip("/"), name)
+    return _require_text(_require_text(value, name).strip("/"), name)
 
 
 def _version(value: object) -> int:
-    text = str(value) if isinstance(value, str | int) else ""  # to print a deep list is an error of its own
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+    number = str(value) if isinstance(value, str | int) else ""  # str() of a deeply nested list would raise
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0

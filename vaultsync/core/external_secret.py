@@ -1,6 +1,7 @@
-"""The Kubernetes objects that vaultsync watches, cut down to the fields it needs. From untrusted JSON, never raising.
+"""The Kubernetes objects that vaultsync watches, parsed from JSON and reduced to the fields that it needs. Pure.
 
-What the CRD's schema promises is not relied on: a field of an unexpected type counts as not set.
+The JSON is untrusted, as the CRD's schema need not hold. The parsers never raise: a field of an unexpected type counts
+as missing.
 """
 
 import json
@@ -12,7 +13,8 @@ from typing import Any, TypeAlias
 
 from vaultsync.core import annotations
 from vaultsync.core.paths import clean_namespace
-from vaultsync.generation.generate import Encoding
+from vaultsync.core.untrusted import mapping, mappings, text, texts
+from vaultsync.generation.encoding import Encoding
 
 Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""
@@ -20,7 +22,7 @@ Json: TypeAlias = Mapping[str, Any]
 _ENCODINGS = {"Base64": Encoding.BASE64, "Base64URL": Encoding.BASE64URL, "Auto": Encoding.BASE64}
 
 MAX_VERSIONS_BYTES = 64 * 1024
-"""Of the annotation annotations.VERSIONS; the API server takes 256 KiB of annotations in all."""
+"""Of the annotation annotations.VERSIONS; the API server limits all annotations to 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,10 +50,10 @@ class StoreName:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """One entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
+    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
 
     Attributes:
-        encoding: what external-secrets decodes the value from (decodingStrategy; Auto tries Base64 first).
+        encoding: that external-secrets decodes (decodingStrategy; Auto tries Base64 first).
     """
 
     field: str
@@ -75,8 +77,8 @@ class FindRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What is said about an ExternalSecret, as the condition `Created` or as annotations."""
+class CreatedCondition:
+    """The condition `Created` of an ExternalSecret, or the annotations in its place."""
 
     ok: bool
     reason: str
@@ -84,23 +86,23 @@ class Report:
 
     @property
     def is_withdrawal(self) -> bool:
-        """Whether it only takes back what was said."""
+        """Whether it removes the condition."""
         return not self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalSecret:
-    """An ExternalSecret as far as vaultsync cares.
+    """An ExternalSecret, reduced to what vaultsync needs.
 
     Attributes:
-        refreshed: the later of creation and external-secrets' last refresh: older values were read by it.
-        deaf: external-secrets ignores force-sync on it (refreshPolicy CreatedOnce or interval 0, already synced).
-        annotations: only those of annotations.READ_ANNOTATIONS.
+        refreshed: the later of its creation and its last refresh; it has read all values that are older.
+        ignores_force_sync: it is synced already, and its refreshPolicy is CreatedOnce or its interval 0.
+        annotations: those of annotations.READ_ANNOTATIONS.
         versions: the content of the annotation annotations.VERSIONS.
-        conditions: status.conditions as they are.
-        ready: what external-secrets says of it, None where it has said nothing yet.
-        synced_version: status.syncedResourceVersion, another one after each refresh that a change has caused.
-        reported: what was last said on the object.
+        conditions: status.conditions, unchanged.
+        ready: the condition `Ready` of external-secrets, None if it has none yet.
+        synced_version: status.syncedResourceVersion, which changes with each refresh after a change of the object.
+        created_condition: the condition `Created`, or the annotations in its place; None if it has neither.
     """
 
     name: ObjectName
@@ -109,7 +111,7 @@ class ExternalSecret:
     api_version: str
     created: datetime | None
     refreshed: datetime | None
-    deaf: bool
+    ignores_force_sync: bool
     annotations: Mapping[str, str]
     versions: Mapping[str, str]
     refs: tuple[RemoteRef, ...]
@@ -117,15 +119,15 @@ class ExternalSecret:
     conditions: tuple[Json, ...]
     ready: bool | None
     synced_version: str
-    reported: Report | None
+    created_condition: CreatedCondition | None
 
 
 @dataclass(frozen=True, slots=True)
 class StoreCondition:
-    """One of a ClusterSecretStore's spec.conditions: the namespaces that may use it.
+    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it.
 
     Attributes:
-        selector: a label selector as it stands, None where there is none.
+        selector: a label selector, unchanged; None if there is none.
     """
 
     namespaces: tuple[str, ...]
@@ -135,10 +137,10 @@ class StoreCondition:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A SecretStore or ClusterSecretStore; `server` is None where its provider is not Vault.
+    """A SecretStore or ClusterSecretStore; `server` is None if its provider is not Vault.
 
     Attributes:
-        changed: when somebody last changed its spec, None if that is not known. It tells no two stores apart.
+        changed: the last change of its spec, None if unknown; not compared.
     """
 
     name: StoreName
@@ -152,7 +154,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A Kubernetes namespace, and what its annotation says of seeding (None: nothing)."""
+    """A Kubernetes namespace; `seed` is its annotation annotations.SEED."""
 
     name: str
     seed: str | None = None
@@ -160,49 +162,49 @@ class Namespace:
 
 
 def parse_namespace(document: Json) -> Namespace:
-    """A Namespace as the API server sent it."""
-    metadata = _object(document, "metadata")
-    seed = _object(metadata, "annotations").get(annotations.SEED)
-    labels = {key: value for key, value in _object(metadata, "labels").items() if isinstance(value, str)}
-    return Namespace(_text(metadata, "name"), seed if isinstance(seed, str) else None, labels)
+    """Parse a Namespace."""
+    metadata = mapping(document.get("metadata"))
+    seed = mapping(metadata.get("annotations")).get(annotations.SEED)
+    labels = {key: value for key, value in mapping(metadata.get("labels")).items() if isinstance(value, str)}
+    return Namespace(text(metadata.get("name")), seed if isinstance(seed, str) else None, labels)
 
 
 def parse_store(document: Json) -> Store:
-    """A SecretStore or ClusterSecretStore as the API server sent it."""
-    metadata = _object(document, "metadata")
-    kind = _text(document, "kind") or "SecretStore"
-    vault = _object(_object(_object(document, "spec"), "provider"), "vault")
+    """Parse a SecretStore or ClusterSecretStore."""
+    metadata = mapping(document.get("metadata"))
+    kind = text(document.get("kind")) or "SecretStore"
+    vault = mapping(mapping(mapping(document.get("spec")).get("provider")).get("vault"))
     path = vault.get("path")
     return Store(
-        name=StoreName(kind, _text(metadata, "namespace"), _text(metadata, "name")),
-        server=_text(vault, "server") or None,
+        name=StoreName(kind, text(metadata.get("namespace")), text(metadata.get("name"))),
+        server=text(vault.get("server")) or None,
         path=path if isinstance(path, str) else None,
         kv=1 if vault.get("version") == "v1" else 2,
-        vault_namespace=clean_namespace(_text(vault, "namespace")),
+        vault_namespace=clean_namespace(text(vault.get("namespace"))),
         conditions=tuple(
             StoreCondition(
-                namespaces=_texts(condition, "namespaces"),
-                patterns=_texts(condition, "namespaceRegexes"),
-                selector=_object(condition, "namespaceSelector") if condition.get("namespaceSelector") else None,
+                namespaces=texts(condition.get("namespaces")),
+                patterns=texts(condition.get("namespaceRegexes")),
+                selector=mapping(condition.get("namespaceSelector")) if condition.get("namespaceSelector") else None,
             )
-            for condition in _list(_object(document, "spec"), "conditions")
+            for condition in mappings(mapping(document.get("spec")).get("conditions"))
         ),
         changed=max(_spec_changes(metadata), default=None),
     )
 
 
 def _spec_changes(metadata: Json) -> Iterator[datetime]:
-    """When each manager last changed what it has set of the spec.
+    """When each field manager last changed fields of the spec.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
-    for entry in _list(metadata, "managedFields"):
-        if "f:spec" in _object(entry, "fieldsV1") and (time := _time(entry, "time")) is not None:
+    for entry in mappings(metadata.get("managedFields")):
+        if "f:spec" in mapping(entry.get("fieldsV1")) and (time := _time(entry, "time")) is not None:
             yield time
 
 
 def is_open_to(store: Store, namespace: Namespace) -> bool:
-    """Whether external-secrets lets the namespace use the store: any one of its conditions is enough."""
+    """Whether external-secrets allows the namespace to use the store: one matching condition is enough."""
     if store.name.kind != "ClusterSecretStore" or not store.conditions:
         return True
     return any(
@@ -222,70 +224,70 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _selects(selector: Json, labels: Mapping[str, str]) -> bool:
     """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors."""
-    if any(labels.get(key) != value for key, value in _object(selector, "matchLabels").items()):
+    if any(labels.get(key) != value for key, value in mapping(selector.get("matchLabels")).items()):
         return False
-    for expression in _list(selector, "matchExpressions"):
-        key, values = _text(expression, "key"), _texts(expression, "values")
+    for expression in mappings(selector.get("matchExpressions")):
+        key, values = text(expression.get("key")), texts(expression.get("values"))
         fits = {
             "In": labels.get(key) in values,
             "NotIn": labels.get(key) not in values,
             "Exists": key in labels,
             "DoesNotExist": key not in labels,
         }
-        if not fits.get(_text(expression, "operator"), False):
+        if not fits.get(text(expression.get("operator")), False):
             return False
     return True
 
 
 def parse_external_secret(document: Json) -> ExternalSecret:
-    """An ExternalSecret as the API server sent it."""
-    metadata, spec, status = (_object(document, part) for part in ("metadata", "spec", "status"))
-    name = ObjectName(_text(metadata, "namespace"), _text(metadata, "name"))
+    """Parse an ExternalSecret."""
+    metadata, spec, status = (mapping(document.get(part)) for part in ("metadata", "spec", "status"))
+    name = ObjectName(text(metadata.get("namespace")), text(metadata.get("name")))
     given = {
         key: value
-        for key, value in _object(metadata, "annotations").items()
+        for key, value in mapping(metadata.get("annotations")).items()
         if key in annotations.READ_ANNOTATIONS and isinstance(value, str)
     }
     created, refreshed = _time(metadata, "creationTimestamp"), _time(status, "refreshTime")
-    conditions = _list(status, "conditions")
+    conditions = mappings(status.get("conditions"))
     own = next((condition for condition in conditions if condition.get("type") == annotations.CONDITION_TYPE), None)
-    # on its way out (a finalizer may keep it for long) it reads nothing any more
+    # external-secrets does not read for an object being deleted, however long a finalizer delays that
     refs, finds = ((), ()) if metadata.get("deletionTimestamp") else _entries(name.namespace, spec)
     return ExternalSecret(
         name=name,
-        uid=_text(metadata, "uid"),
-        resource_version=_text(metadata, "resourceVersion"),
-        api_version=_text(document, "apiVersion") or f"{annotations.GROUP}/v1",
+        uid=text(metadata.get("uid")),
+        resource_version=text(metadata.get("resourceVersion")),
+        api_version=text(document.get("apiVersion")) or f"{annotations.GROUP}/v1",
         created=created,
         refreshed=max((time for time in (created, refreshed) if time), default=None),
-        deaf=_is_deaf(spec, status),
+        ignores_force_sync=_ignores_force_sync(spec, status),
         annotations=given,
         versions=_versions(given.get(annotations.VERSIONS)),
         refs=refs,
         finds=finds,
         conditions=tuple(conditions),
         ready=next((one.get("status") == "True" for one in conditions if one.get("type") == "Ready"), None),
-        synced_version=_text(status, "syncedResourceVersion"),
-        reported=_report(given, own),
+        synced_version=text(status.get("syncedResourceVersion")),
+        created_condition=_report(given, own),
     )
 
 
 def _entries(namespace: str, spec: Json) -> tuple[tuple[RemoteRef, ...], tuple[FindRef, ...]]:
-    default = _object(spec, "secretStoreRef")
+    default = mapping(spec.get("secretStoreRef"))
     refs: list[RemoteRef] = []
     finds: list[FindRef] = []
-    for i, entry in enumerate(_list(spec, "data")):
+    for i, entry in enumerate(mappings(spec.get("data"))):
         store = _store_of(namespace, entry, default)
         if store and isinstance(entry.get("remoteRef"), Mapping):
-            refs.append(_remote_ref(f"spec.data[{i}].remoteRef", store, _object(entry, "remoteRef"), whole=False))
-    for i, entry in enumerate(_list(spec, "dataFrom")):
+            refs.append(_remote_ref(f"spec.data[{i}].remoteRef", store, mapping(entry.get("remoteRef")), whole=False))
+    for i, entry in enumerate(mappings(spec.get("dataFrom"))):
         store = _store_of(namespace, entry, default)
-        if store and isinstance(entry.get("find"), Mapping):  # external-secrets looks for it first
-            path = _object(entry, "find").get("path")
-            tags = isinstance(_object(entry, "find").get("tags"), Mapping)
+        if store and isinstance(entry.get("find"), Mapping):  # external-secrets evaluates it first
+            path = mapping(entry.get("find")).get("path")
+            tags = isinstance(mapping(entry.get("find")).get("tags"), Mapping)
             finds.append(FindRef(f"spec.dataFrom[{i}].find", store, path if isinstance(path, str) else None, tags))
         elif store and isinstance(entry.get("extract"), Mapping):
-            refs.append(_remote_ref(f"spec.dataFrom[{i}].extract", store, _object(entry, "extract"), whole=True))
+            refs.append(_remote_ref(f"spec.dataFrom[{i}].extract", store, mapping(entry.get("extract")), whole=True))
     return tuple(refs), tuple(finds)
 
 
@@ -293,46 +295,48 @@ def _remote_ref(field: str, store: StoreName, ref: Json, *, whole: bool) -> Remo
     return RemoteRef(
         field=field,
         store=store,
-        key=_text(ref, "key"),
-        property=_text(ref, "property"),
-        version=_text(ref, "version"),
+        key=text(ref.get("key")),
+        property=text(ref.get("property")),
+        version=text(ref.get("version")),
         metadata=ref.get("metadataPolicy") == "Fetch",
         whole=whole,
-        encoding=_ENCODINGS.get(_text(ref, "decodingStrategy"), Encoding.NONE),
+        encoding=_ENCODINGS.get(text(ref.get("decodingStrategy")), Encoding.NONE),
     )
 
 
 def _store_of(namespace: str, entry: Json, default: Json) -> StoreName | None:
-    """The entry's own store where it names one (sourceRef.storeRef), else the ExternalSecret's; None: a generator."""
-    source = _object(entry, "sourceRef")
+    """The store of the entry (sourceRef.storeRef), else of the ExternalSecret; None for a generator."""
+    source = mapping(entry.get("sourceRef"))
     if isinstance(source.get("generatorRef"), Mapping):
         return None
-    # one that is there counts, even without a name: external-secrets then finds no store
-    ref = _object(source, "storeRef") if isinstance(source.get("storeRef"), Mapping) else default
-    if not _text(ref, "name"):
+    # a storeRef without a name counts too: external-secrets then finds no store
+    ref = mapping(source.get("storeRef")) if isinstance(source.get("storeRef"), Mapping) else default
+    if not text(ref.get("name")):
         return None
     if ref.get("kind") == "ClusterSecretStore":
-        return StoreName("ClusterSecretStore", "", _text(ref, "name"))
-    return StoreName("SecretStore", namespace, _text(ref, "name"))
+        return StoreName("ClusterSecretStore", "", text(ref.get("name")))
+    return StoreName("SecretStore", namespace, text(ref.get("name")))
 
 
-def _is_deaf(spec: Json, status: Json) -> bool:
-    """external-secrets' shouldRefresh: CreatedOnce, or Periodic with interval 0, do nothing once synced."""
-    if not _text(status, "syncedResourceVersion"):
+def _ignores_force_sync(spec: Json, status: Json) -> bool:
+    """As shouldRefresh of external-secrets: CreatedOnce, and Periodic with interval 0, refresh until synced."""
+    if not text(status.get("syncedResourceVersion")):
         return False
-    policy = _text(spec, "refreshPolicy") or "Periodic"
+    policy = text(spec.get("refreshPolicy")) or "Periodic"
     if policy == "CreatedOnce":
         return _time(status, "refreshTime") is not None
-    interval = _text(spec, "refreshInterval")
+    interval = text(spec.get("refreshInterval"))
     never = interval.startswith("-") or (bool(interval) and not interval.strip("0hmsnuµ."))
     return policy == "Periodic" and never
 
 
-def _report(given: Mapping[str, str], condition: Json | None) -> Report | None:
+def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:
     if condition is not None:
-        return Report(condition.get("status") == "True", _text(condition, "reason"), _text(condition, "message"))
+        return CreatedCondition(
+            condition.get("status") == "True", text(condition.get("reason")), text(condition.get("message"))
+        )
     status, _, reason = given.get(annotations.CREATED, "").partition(" ")
-    return Report(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
+    return CreatedCondition(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
 
 
 def _versions(annotation: str | None) -> Mapping[str, str]:
@@ -349,27 +353,7 @@ def _versions(annotation: str | None) -> Mapping[str, str]:
 
 def _time(document: Json, field: str) -> datetime | None:
     try:
-        time = datetime.fromisoformat(_text(document, field))
+        time = datetime.fromisoformat(text(document.get(field)))
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _object(document: Json, field: str) -> Json:
-    value = document.get(field)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(document: Json, field: str) -> list[Json]:
-    value = document.get(field)
-    return [entry if isinstance(entry, Mapping) else {} for entry in value] if isinstance(value, list) else []
-
-
-def _texts(document: Json, field: str) -> tuple[str, ...]:
-    value = document.get(field)
-    return tuple(entry for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
-
-
-def _text(document: Json, field: str) -> str:
-    value = document.get(field)
-    return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Whether this process may act, where one of several replicas leads. Pure but for the clock handed in."""
+"""The fence that allows writes only while this process leads. Pure, except for the clock that it is given."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,12 @@ from vaultsync.core.errors import NotLeading
 
 
 class Fence:
-    """Stands before every write; open for as long as the Lease is held for sure. Any thread may ask it.
+    """Is checked before every write; open only while the Lease is certainly held. Thread-safe.
 
-    It goes by the clock at each write, so that a process that was frozen, or did not get the processor, finds it closed
-    before anything has told it so.
+    It reads the clock at each check, so that a process that was frozen finds it closed at once.
 
     Args:
-        clock: seconds, monotonic, also while the process or the machine sleeps.
+        clock: monotonic seconds, including the time that the machine is suspended.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -21,7 +20,7 @@ class Fence:
 
     @property
     def left(self) -> float:
-        """Seconds for which it stays open, 0 if it is closed."""
+        """Seconds until it closes, 0 if it is closed."""
         return max(0.0, self._until - self._clock())
 
     @property
@@ -30,18 +29,18 @@ class Fence:
         return self.left > 0
 
     def open(self, until: float) -> None:
-        """Let writes through until then, by the clock."""
+        """Allow writes until a time of the clock."""
         self._until = until
 
     def close(self) -> None:
-        """Let nothing through any more."""
+        """Allow no more writes."""
         self._until = float("-inf")
 
     def check(self) -> None:
-        """To be called right before a write is sent.
+        """Check the fence; call it immediately before a write is sent.
 
         Raises:
-            NotLeading: it must not be sent.
+            NotLeading: the write must not be sent.
         """
         if not self.is_open:
             raise NotLeading("nothing is written: this process does not lead")

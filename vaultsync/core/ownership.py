@@ -1,6 +1,6 @@
-"""The mark that vaultsync leaves in a secret's custom metadata (KV v2): what of it vaultsync made, when and for whom.
+"""Ownership metadata: which properties of a secret vaultsync made, when and for whom, in its custom metadata (KV v2).
 
-Pure. A mark is about one version: what a later one holds, its writer alone knows. It never says anything of a value.
+Pure. It describes one version, as others may write later ones. It contains nothing about values.
 """
 
 import json
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 MANAGED_BY: Final = "managed-by"
-"""What other tools, such as external-secrets' PushSecret, mark theirs by."""
+"""The key by which other tools, such as external-secrets' PushSecret, mark their secrets."""
 MANAGER: Final = "vaultsync"
 _PREFIX: Final = "vaultsync-"
 EXTERNAL_SECRET: Final = _PREFIX + "external-secret"
@@ -22,23 +22,23 @@ ANSWERED: Final = _PREFIX + "rotations"
 ALL: Final = "*"
 MAX_VALUE: Final = 512
 """Bytes (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#custom_metadata)."""
-REQUEST_LENGTH: Final = 12
-MAX_REQUESTS: Final = (MAX_VALUE + 1) // (REQUEST_LENGTH + 1)
-"""That there is room for."""
+ROTATION_ID_LENGTH: Final = 12
+MAX_ROTATION_IDS: Final = (MAX_VALUE + 1) // (ROTATION_ID_LENGTH + 1)
+"""Maximum number of rotation IDs that fit into one metadata value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What vaultsync has made at a path.
+class Ownership:
+    """The properties of one version that vaultsync made.
 
     Attributes:
-        version: the version that holds it, as SecretState.token names it: numbers alone come again after a purge.
-        made: when the oldest of it was made.
-        properties: their names, None for all that the version has.
-        external_secret: for whom, as NAMESPACE/NAME.
-        cluster: VAULTSYNC_CLUSTER of whoever made it.
-        answered: the rotations that were asked for before it was made (core.rotate.RotationWish.request), the
-            latest first: there is room for MAX_REQUESTS.
+        version: by SecretState.fingerprint, as version numbers repeat after a purge.
+        made: when the oldest of them was made.
+        properties: their names, None for all of the version.
+        external_secret: for which they were made, as NAMESPACE/NAME.
+        cluster: VAULTSYNC_CLUSTER of the instance that made them.
+        rotation_ids: the answered requests (annotation_parser.RotationSpec.request_id), the latest first; at most
+            MAX_ROTATION_IDS.
     """
 
     version: str
@@ -46,15 +46,15 @@ class Mark:
     properties: frozenset[str] | None
     external_secret: str
     cluster: str = ""
-    answered: tuple[str, ...] = ()
+    rotation_ids: tuple[str, ...] = ()
 
     def covers(self, there: Mapping[str, Any]) -> frozenset[str]:
-        """Which of the version's properties vaultsync has made."""
+        """The properties among the version's that vaultsync made."""
         return frozenset(there) if self.properties is None else self.properties & there.keys()
 
 
-def parse_mark(custom_metadata: object) -> Mark | None:
-    """The mark among the custom metadata, None where there is none that can be read."""
+def parse_ownership(custom_metadata: object) -> Ownership | None:
+    """Parse the custom metadata; None if it contains no valid ownership. It is untrusted."""
     if not isinstance(custom_metadata, Mapping):
         return None
     text = {key: value for key, value in custom_metadata.items() if isinstance(value, str)}
@@ -65,37 +65,37 @@ def parse_mark(custom_metadata: object) -> Mark | None:
         return None
     if not text.get(VERSION) or made.tzinfo is None:
         return None
-    return Mark(
+    return Ownership(
         version=text[VERSION],
         made=made,
         properties=properties,
         external_secret=text.get(EXTERNAL_SECRET, ""),
         cluster=text.get(CLUSTER, ""),
-        answered=tuple(text.get(ANSWERED, "").split()),
+        rotation_ids=tuple(text.get(ANSWERED, "").split()),
     )
 
 
-def render_mark(mark: Mark, managed_by: str) -> dict[str, str | None]:
-    """What to merge into the custom metadata; None removes a key.
+def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
+    """The entries to merge into the custom metadata; None removes a key.
 
     Args:
-        mark: of which names that find no room are left out: these are treated as somebody else's.
-        managed_by: what the custom metadata has said so far; another tool's word stands.
+        made: to write; names that do not fit are omitted, and their properties count as foreign.
+        managed_by: the present value of MANAGED_BY; that of another tool is kept.
     """
-    own = mark.properties is None and managed_by in ("", MANAGER)
+    own = made.properties is None and managed_by in ("", MANAGER)
     return {
         **({MANAGED_BY: MANAGER} if own else {}),
-        EXTERNAL_SECRET: mark.external_secret,
-        CLUSTER: mark.cluster or None,
-        MADE: mark.made.isoformat(),
-        VERSION: mark.version,
-        PROPERTIES: ALL if mark.properties is None else _fitting_list(mark.properties),
-        ANSWERED: " ".join(mark.answered[:MAX_REQUESTS]) or None,
+        EXTERNAL_SECRET: made.external_secret,
+        CLUSTER: made.cluster or None,
+        MADE: made.made.isoformat(),
+        VERSION: made.version,
+        PROPERTIES: ALL if made.properties is None else _fitting_list(made.properties),
+        ANSWERED: " ".join(made.rotation_ids[:MAX_ROTATION_IDS]) or None,
     }
 
 
 def others(custom_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The custom metadata without vaultsync's mark."""
+    """The custom metadata without the ownership."""
     return {
         key: value
         for key, value in custom_metadata.items()
@@ -114,7 +114,7 @@ def _names(text: str) -> frozenset[str] | None:
 
 
 def _fitting_list(names: frozenset[str]) -> str:
-    """As many as there is room for."""
+    """A JSON list of as many names as fit."""
     found, size = [], 2
     for name in sorted(names):
         size += len(json.dumps(name)) + 2

@@ -1,7 +1,7 @@
-"""Names of places in Vault: how external-secrets spells them, how Vault's API and Vault's events do.
+"""Paths in Vault, and the rules by which external-secrets, Vault's API and Vault's events write them. Pure.
 
-The identity of a secret here is its API path (`secret/data/dev-1/postgres` in KV v2, `kv1/dev-1/postgres` in v1):
-it is what external-secrets requests and what can be derived from an event, without knowing the mounts.
+A secret is identified by its API path (`secret/data/dev-1/postgres` in KV v2, `kv1/dev-1/postgres` in v1):
+external-secrets requests it, and it can be derived from an event without knowing the mounts.
 """
 
 import posixpath
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 _REFUSED: Final = "%*?[]{}\\"
-"""Escapes and wildcards: what reads them as more than a name would come upon another path than was meant."""
+"""Escapes and wildcards: a program that interprets them would use another path than the author meant."""
 
 MAX_NAMESPACE: Final = 1024
 MAX_PATH: Final = 16 * 1024
-"""Characters. Vault cuts the connection of a request line over 1 MiB, which an ExternalSecret can hold."""
+"""Characters. Vault closes the connection of a request line over 1 MiB, which an ExternalSecret can contain."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +29,7 @@ class VaultPath:
 
 @dataclass(frozen=True, slots=True)
 class FindPrefix:
-    """What one `dataFrom.find` lists: every secret whose API path starts with `prefix` (which ends with a slash)."""
+    """The secrets that a `dataFrom.find` lists: those whose API path starts with `prefix`, which ends with a slash."""
 
     namespace: str
     prefix: str
@@ -39,7 +39,7 @@ class FindPrefix:
         return f"{self.namespace}/{self.prefix}*" if self.namespace else f"{self.prefix}*"
 
     def covers(self, path: VaultPath) -> bool:
-        """Whether a listing of this prefix would come upon the path."""
+        """Whether a listing of the prefix contains the path."""
         return path.namespace == self.namespace and path.path.startswith(self.prefix)
 
 
@@ -51,24 +51,24 @@ class Mount(NamedTuple):
 
 
 def guessed_mount(path: str, kv: int) -> Mount:
-    """The mount that an API path is most likely in, where Vault can't be asked.
+    """The most likely mount of an API path, if Vault does not tell.
 
     Args:
         path: of a secret.
-        kv: the KV version that its reader claims.
+        kv: the KV version that its store claims.
     """
     before, data, _ = path.partition("/data/")
     return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
 
 
 def clean(path: str) -> str:
-    """The path as it is sent: Vault's Go client applies Go's path.Join (https://pkg.go.dev/path#Join) to each."""
+    """The path as Vault's Go client sends it: after path.Join (https://pkg.go.dev/path#Join)."""
     cleaned = posixpath.normpath("/" + path.lstrip("/"))
     return cleaned.lstrip("/")
 
 
 def clean_namespace(namespace: str) -> str:
-    """A Vault namespace without outer slashes; "root" is the root namespace's other name."""
+    """A Vault namespace without outer slashes; "" for "root"."""
     stripped = namespace.strip("/")
     return "" if stripped == "root" else stripped
 
@@ -77,9 +77,9 @@ def secret_path(store_path: str | None, kv: int, key: str) -> str:
     """The API path that external-secrets 0.20 requests for a remoteRef.key.
 
     Args:
-        store_path: the store's `provider.vault.path`, None where it is not set (an empty one is set).
+        store_path: the store's `provider.vault.path`, None if it is not set; "" counts as set.
         kv: the store's KV version, 1 or 2.
-        key: the remoteRef's key, in any spelling.
+        key: of the remoteRef.
     """
     if store_path is not None:
         rest = key
@@ -95,10 +95,10 @@ def secret_path(store_path: str | None, kv: int, key: str) -> str:
 
 
 def metadata_owner(store_path: str | None, kv: int, key: str) -> str | None:
-    """The API path whose custom metadata a `metadataPolicy: Fetch` reads, or None where external-secrets refuses it.
+    """The API path whose custom metadata a `metadataPolicy: Fetch` reads, None if external-secrets rejects it.
 
-    It builds this path otherwise than `secret_path`: with a store path nothing is taken off the key, and without one
-    the key itself must hold "data".
+    Unlike `secret_path`, with a store path no prefix of the key is removed, and without one the key must contain
+    "data".
     """
     if kv == 1 or (store_path is None and "data" not in key):
         return None
@@ -106,9 +106,9 @@ def metadata_owner(store_path: str | None, kv: int, key: str) -> str | None:
 
 
 def find_prefix(store_path: str | None, kv: int, path: str | None, *, tags: bool = False) -> str | None:
-    """The prefix of the API paths that a `dataFrom.find` reads, or None where external-secrets refuses it.
+    """The prefix of the API paths that a `dataFrom.find` reads, None if external-secrets rejects it.
 
-    Without a store path, KV v2 lists only where the find path itself holds "data"; KV v1 has no tags.
+    Without a store path, the find path must contain "data" in KV v2; KV v1 has no tags.
     """
     if kv == 1 and tags:
         return None
@@ -122,24 +122,22 @@ def find_prefix(store_path: str | None, kv: int, path: str | None, *, tags: bool
 
 
 def v2_path(mount: Mount, api_path: str) -> str | None:
-    """The secret's path inside a KV v2 mount, or None where the API path is not a data path of it."""
+    """The secret's path within a KV v2 mount, None if the API path is not a data path of it."""
     prefix = mount.path + "data/"
     return api_path[len(prefix) :] if api_path.startswith(prefix) and len(api_path) > len(prefix) else None
 
 
 def logical(mount: Mount, api_path: str) -> str:
-    """The path as people and Vault's web page write it: without the API's `data/`."""
+    """The path as Vault's CLI and web UI show it: without the API's `data/`."""
     inner = v2_path(mount, api_path) if mount.kv == 2 else None
     return api_path if inner is None else mount.path + inner
 
 
 def unsendable_reason(namespace: str, path: str = "") -> str:
-    """Why a request for a path can't be sent, and what to correct; "" if it can be sent.
-
-    A Vault namespace travels in an HTTP header. The reason quotes at most one character of it.
+    """Why a request for a path can't be sent, and what to correct; "" if it can.
 
     Args:
-        namespace: Vault's.
+        namespace: of Vault; it is sent in an HTTP header. The reason quotes at most one character of it.
         path: of Vault's API.
     """
     where = "spec.provider.vault.namespace of the store"
@@ -155,14 +153,14 @@ def unsendable_reason(namespace: str, path: str = "") -> str:
 
 
 def unsafe_reason(text: str, what: str = "the key") -> str:
-    """Why nothing may be written for such a key or path, or "" where nothing speaks against it.
+    """Why nothing is written for a key or path, "" if it may be.
 
-    Outer slashes may stand: `clean` takes them off, as Vault's Go client does. `+` may too: it is a wildcard in Vault's
-    policies alone, not in requests, and found in names.
+    Outer slashes are allowed, as `clean` removes them. `+` is allowed, as it is a wildcard in policies only, and occurs
+    in names.
 
     Args:
         text: a remoteRef's key, a store's path or an API path.
-        what: how the reason calls it.
+        what: its name in the reason.
     """
     segments = text.strip("/").split("/")
     if not text.strip("/"):
@@ -174,7 +172,7 @@ def unsafe_reason(text: str, what: str = "the key") -> str:
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         return f"{what} holds a control character"
     odd = next((char for char in text if not char.isascii()), "")
-    if odd:  # it may look like another one
+    if odd:  # it may look like another character
         return f"{what} holds {odd!r} (U+{ord(odd):04X}), which is not ASCII"
     odd = next((char for char in text if char in _REFUSED), "")
     if odd:

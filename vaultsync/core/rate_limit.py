@@ -1,4 +1,4 @@
-"""Token buckets: so many at once, and then so many a second. Pure; nothing waits here."""
+"""Token buckets: a burst, then a rate. Pure; callers wait."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -7,16 +7,16 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _ROUNDING: Final = 1e-6
-"""Tokens; what adding up fractions may be off by."""
+"""Tokens; tolerance for the sum of fractions."""
 
 
 class TokenBucket:
-    """One bucket, full at the start.
+    """A bucket, full at the start.
 
     Args:
-        rate: tokens a second.
-        burst: tokens that it holds.
-        clock: seconds that never go back.
+        rate: tokens per second.
+        burst: capacity in tokens.
+        clock: monotonic seconds.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
@@ -42,7 +42,7 @@ class TokenBucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds all it can."""
+        """Whether it is filled to its capacity."""
         self._fill()
         return self._tokens >= self._burst
 
@@ -53,11 +53,11 @@ class TokenBucket:
 
 
 class TokenBuckets(Generic[K]):
-    """A bucket for each key.
+    """A bucket for each key. Full buckets are dropped.
 
     Args:
-        rate, burst, clock: of each.
-        capacity: keys that are remembered at most, 0 for no limit: then a bucket is forgotten only once it is full.
+        rate, burst, clock: of each bucket.
+        capacity: maximum number of buckets, 0 for no limit; the least recently used are dropped.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float], capacity: int = 0) -> None:
@@ -76,7 +76,7 @@ class TokenBuckets(Generic[K]):
         return wait
 
     def _forget(self) -> None:
-        """Drop the buckets not used longest: those that are full, and those that are too many."""
+        """Drop the least recently used buckets that are full or exceed the capacity."""
         while self._buckets:
             oldest = next(iter(self._buckets.values()))
             if not oldest.is_full and not 0 < self._capacity < len(self._buckets):

@@ -1,7 +1,7 @@
-"""Which redirects of Vault are followed, and where they lead. Pure; vault.redirects asks Vault what these rules need.
+"""The rules by which redirects of Vault are followed. Pure; vault.redirects sends the requests that they need.
 
-A redirect may name another node for the same request, and nothing else. So a `Location` only selects one of the
-addresses that are known: the request is built from that address and the path that was asked for, never from its text.
+A redirect may only name another node for the same request. Therefore a `Location` only selects one of the known
+addresses: the next request is built from that address and the original path, never from the text of the `Location`.
 """
 
 import re
@@ -13,12 +13,12 @@ from vaultsync.core.errors import RedirectRefused
 
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 KEEPS_METHOD: Final = frozenset({307, 308})
-"""Vault sends 307. After any other status a client sends GET in place of a write, which would read a value."""
+"""Vault sends 307. After other statuses clients replace a write by GET, which would read a value."""
 READS: Final = frozenset({"GET", "LIST"})
 MAX_HOPS: Final = 3
-"""Redirects of one request: to the active node, and to the next one if that has just stepped down."""
+"""Redirects of one request: to the active node, and from it to the next one if it has just stepped down."""
 _URL: Final = re.compile(r"[!-\[\]-~]{1,4096}")
-"""Printable ASCII without a backslash: urlsplit drops tabs and newlines, and clients read a backslash as a slash."""
+"""Printable ASCII without backslash: urlsplit removes tabs and newlines, and clients treat a backslash as a slash."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PORTS: Final = {"http": 80, "https": 443}
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -35,7 +35,7 @@ class Address(NamedTuple):
         scheme: http or https.
         host: in lower case, without brackets.
         port: explicit.
-        base: the path before /v1/, without its closing slash; "" for most.
+        base: the path before /v1/, without a slash at the end; mostly "".
     """
 
     scheme: str
@@ -53,10 +53,10 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address | None:
-    """Read an address, from a setting or from the network; None if it is none, or has an account in it.
+    """Parse an address; None if it is not valid, or contains credentials.
 
     Args:
-        text: such as https://vault:8200; a websocket's scheme stands for that of HTTP.
+        text: untrusted, such as https://vault:8200; the schemes ws and wss are treated as http and https.
     """
     if not _URL.fullmatch(text):
         return None
@@ -71,22 +71,22 @@ def parse_address(text: str) -> Address | None:
 
 
 def parse_addresses(texts: Iterable[str]) -> frozenset[Address]:
-    """Those of the texts that are addresses."""
+    """The valid addresses among the texts."""
     return frozenset(found for found in map(parse_address, texts) if found is not None)
 
 
 def target(method: str, trail: Sequence[Address], path: str, status: int, locations: Sequence[str]) -> Address:
-    """Where a redirect wants the request to go; whether that is a known address is for `choose`.
+    """The target address of a redirect; `choose` decides whether it is known.
 
     Args:
         method: of the request, in capitals.
-        trail: the addresses that were asked, the redirecting one last.
-        path: that was asked for at each, from /v1/ on.
+        trail: the addresses that were requested, the redirecting one last.
+        path: of each request, starting with /v1/.
         status: one of STATUSES.
-        locations: the headers `Location` of the answer.
+        locations: the `Location` headers of the answer.
 
     Raises:
-        RedirectRefused: it leads nowhere, into a circle, to another path or scheme, or turns a write into a read.
+        RedirectRefused: the redirect is invalid, is a loop, changes path or scheme, or turns a write into a read.
     """
     asked = trail[-1]
     if len(locations) != 1 or not locations[0]:
@@ -109,11 +109,11 @@ def target(method: str, trail: Sequence[Address], path: str, status: int, locati
 
 
 def choose(wanted: Address, known: Iterable[Address]) -> Address | None:
-    """The known address that a redirect leads to, None if there is none.
+    """The known address of a redirect's target, None if it is not known.
 
     Args:
-        wanted: of `target`; its path before /v1/ must be a known one too, or none.
-        known: the addresses that are configured, or announced by Vault.
+        wanted: of `target`; its base must be a known one or "".
+        known: the addresses that are configured or announced by Vault.
     """
     at_origin = [one for one in known if one.origin == wanted.origin]
     if wanted in at_origin:
@@ -122,19 +122,19 @@ def choose(wanted: Address, known: Iterable[Address]) -> Address | None:
 
 
 def unknown(trail: Sequence[Address], wanted: Address, status: int) -> RedirectRefused:
-    """The error for a redirect to an address that is not known."""
+    """The error for a redirect to an unknown address."""
     return refused(trail[-1], status, wanted.origin, _ALLOW)
 
 
 def refused(asked: Address, status: int, where: str, why: str) -> RedirectRefused:
-    """The error for a redirect that is not followed. It quotes no path, query or account of the `Location`."""
+    """The error for a redirect that is not followed. It quotes no path, query or credential of the `Location`."""
     shown = where if re.fullmatch(r"https?://[a-z0-9._:\[\]-]{1,100}", where) else ""
     to = f" to {shown}" if shown else ""
     return RedirectRefused(f"the redirect ({status}) from {asked.origin}{to} is not followed: {why}", status)
 
 
 def _resolve(location: str, asked: str) -> Address | None:
-    """The address that a `Location` names, which may be relative to what was asked for; None if it names none."""
+    """The address in a `Location`, which may be relative to the requested URL; None if it is not valid."""
     if not _URL.fullmatch(location) or _SCHEME.match(location):
         return parse_address(location)
     try:

@@ -1,4 +1,4 @@
-"""Attempts of one operation: how long to wait after a failure, and whether its reason is new. Pure."""
+"""Tracks the attempts of one operation: the wait after a failure, and whether its reason is new. Pure."""
 
 import random
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Failed:
 
     Attributes:
         wait: seconds until the next one.
-        is_new: the attempt before it did not fail for the same reason.
+        is_new: the previous attempt did not fail for the same reason.
     """
 
     wait: float
@@ -20,7 +20,7 @@ class Failed:
 
     @property
     def level(self) -> str:
-        """The log level: the same reason again and again is one warning."""
+        """The log level: a repeated reason is logged as one warning."""
         return "WARNING" if self.is_new else "DEBUG"
 
 
@@ -39,7 +39,7 @@ class Retry:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last attempt has failed."""
+        """Whether the last attempt failed."""
         return self._reason is not None
 
     def failed(self, reason: str) -> Failed:
@@ -53,11 +53,11 @@ class Retry:
         return Failed(next(self._waits), is_new)
 
     def succeeded(self) -> bool:
-        """Count a success; returns whether the attempt before it has failed."""
+        """Count a success; returns whether the previous attempt failed."""
         was_failing, self._reason = self.is_failing, None
         self.start_over()
         return was_failing
 
     def start_over(self) -> None:
-        """Wait as after a first failure. The reason stays known."""
+        """Start the waits again with the first; the reason stays known."""
         self._waits = backoff(self._first, self._longest, self._rng)

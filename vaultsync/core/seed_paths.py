@@ -1,8 +1,7 @@
-"""Where vaultsync may create values: VAULTSYNC_SEED_PATHS parsed, and asked for one path and Kubernetes namespace.
+"""VAULTSYNC_SEED_PATHS: the globs that limit where vaultsync creates values for a Kubernetes namespace. Pure.
 
-vaultsync's token reaches further than the author of an ExternalSecret may. Authors choose the key and their
-SecretStore (path, KV version, Vault namespace), not the Namespace's name and labels: only the latter fill globs in.
-Pure; what a mount is and what a key stands for comes from core.paths.
+vaultsync's token can write more than the author of an ExternalSecret may. Authors choose the key and the SecretStore
+(path, KV version, Vault namespace), but not the name and labels of the Namespace: only these are inserted into globs.
 """
 
 import re
@@ -22,14 +21,14 @@ _LABEL_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])
 _RIGHT = "a segment is ** alone, or ASCII text with *, {namespace} and {label:KEY} in it"
 
 Pieces: TypeAlias = tuple[str, ...]
-"""One segment to match: the literals between its `*`s."""
+"""Pattern of a segment: the literals between its `*`s."""
 Pattern: TypeAlias = tuple[Pieces | None, ...]
-"""Segments to match; None is `**`: any number of segments."""
+"""Patterns of segments; None is `**`: any number of segments."""
 _ANY: Final[Pieces] = ("", "")
 
 
 class _Unfilled(Exception):
-    """A glob that stands for nothing in this namespace; the message says why."""
+    """A glob does not apply to this namespace; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,10 @@ class _Placeholder:
     label: str | None = None
 
     def value(self, namespace: Namespace) -> str:
-        """What stands in its place.
+        """The value for a namespace.
 
         Raises:
-            _Unfilled: there is nothing, or nothing that is part of one segment.
+            _Unfilled: there is none, or it can't be part of a segment.
         """
         value = namespace.name if self.label is None else namespace.labels.get(self.label)
         what = "name" if self.label is None else f"label {self.label}"
@@ -51,13 +50,13 @@ class _Placeholder:
             raise _Unfilled(f"the namespace has no {what}")
         if not value:
             raise _Unfilled(f"the namespace's {what} is empty")
-        if unsafe_reason(value) or "/" in value:  # Kubernetes lets none through
+        if unsafe_reason(value) or "/" in value:  # Kubernetes rejects such names and values
             raise _Unfilled(f"the namespace's {what} can't be part of a path")
         return value
 
 
-_Token: TypeAlias = str | _Placeholder
-"""Text without wildcards, _STAR, _DEEP or a placeholder."""
+_Part: TypeAlias = str | _Placeholder
+"""Literal text, _STAR, _DEEP or a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +68,17 @@ class _Filled:
     pattern: Pattern
 
     def matches(self, mount: Sequence[str], inner: Sequence[str]) -> bool:
-        """Whether it matches the path with these segments of the mount and within it."""
+        """Whether it matches the path with these segments of the mount's path and within the mount."""
         return _matches(self.pattern, inner if self.of_mount else [*mount, *inner])
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A glob for namespaces of any name and labels: each placeholder is as a `*`.
+    """A glob for all namespaces: each placeholder matches like a `*`.
 
     Attributes:
-        text: as it was written.
-        vault_namespace: the one it is for, "" for the root.
+        text: of the setting.
+        vault_namespace: "" for the root.
     """
 
     text: str
@@ -88,7 +87,7 @@ class Shape:
     _pattern: Pattern
 
     def inside(self, mount: str) -> frozenset[Pattern]:
-        """What it lets follow on a mount's path, for each way in which its beginning can stand for the mount."""
+        """The remaining patterns within a mount, for each way in which the beginning of the glob matches it."""
         if self._of_mount:
             return frozenset({self._pattern})
         rests = {self._pattern}
@@ -99,28 +98,28 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Glob:
-    """One glob; `vault_namespace` None: vaultsync's own."""
+    """A glob; `vault_namespace` is None for vaultsync's own."""
 
     text: str
     vault_namespace: str | None
-    segments: tuple[tuple[_Token, ...], ...]
+    segments: tuple[tuple[_Part, ...], ...]
 
     def filled(self, namespace: Namespace) -> _Filled:
-        """The glob for this namespace.
+        """The glob for a namespace.
 
         Raises:
-            _Unfilled: it stands for nothing there.
+            _Unfilled: it does not apply to it.
         """
-        tokens = [token for segment in self.segments for token in segment]
-        values = {token.text: token.value(namespace) for token in tokens if isinstance(token, _Placeholder)}
+        parts = [part for segment in self.segments for part in segment]
+        values = {part.text: part.value(namespace) for part in parts if isinstance(part, _Placeholder)}
         text = _PLACEHOLDER.sub(lambda found: values[found[0]], self.text)
-        pattern = self._pattern(lambda token: (values[token.text],))
+        pattern = self._pattern(lambda part: (values[part.text],))
         if pattern[-1] is None:
-            pattern.insert(-1, _ANY)  # at the end at least one segment
+            pattern.insert(-1, _ANY)  # at the end it matches at least one segment
         return _Filled(text, self._of_mount, tuple(pattern))
 
     def shape(self, own_namespace: str) -> Shape:
-        """The glob for any namespace."""
+        """The glob for all namespaces."""
         where = own_namespace if self.vault_namespace is None else self.vault_namespace
         return Shape(self.text, where, self._of_mount, tuple(self._pattern(lambda _: _ANY)))
 
@@ -136,15 +135,14 @@ class _Glob:
 class SeedPaths:
     """The globs of VAULTSYNC_SEED_PATHS.
 
-    A glob is matched exactly, segment by segment, with the logical path: the mount's path and the one within, without
-    the API's `data/`. `*` is one segment or a part of one, `**` any number of segments, at the end at least one.
-    A first segment `*` stands for the whole mount, however many segments its path has, and for nothing else: else a
-    namespace `kv` would own all of the mount `team/kv/` by `*/{namespace}/**`, as it does by `**/{namespace}/**` or
-    `team/{namespace}/**`: any other first segment is matched with the mount's own segments. `{namespace}` is the
-    Kubernetes namespace's name, `{label:KEY}` the value of a label of the Namespace; both are put in as text, never as
-    a glob.
-    A glob is for vaultsync's own Vault namespace, or for the one that stands before its first colon (`team-a:*/x`;
-    from the root down, and `root` is the root).
+    A glob matches the logical path segment by segment: the mount's path and the path within it, without the API's
+    `data/`. `*` matches one segment or a part of one, `**` any number of segments, and at least one at the end. A first
+    segment `*` matches the whole path of the mount, however many segments it has, and nothing else; otherwise a
+    namespace `kv` would own all of the mount `team/kv/` by `*/{namespace}/**`. Any other first segment matches segments
+    of the mount's path. `{namespace}` is the name of the Kubernetes namespace, `{label:KEY}` the value of its label;
+    both are inserted as literal text.
+    A glob applies to vaultsync's own Vault namespace, or to the one before its first colon (`team-a:*/x`; relative to
+    the root, and `root` is the root).
     """
 
     globs: tuple[_Glob, ...]
@@ -152,14 +150,14 @@ class SeedPaths:
 
     @classmethod
     def parse(cls, globs: Sequence[str], own_namespace: str = "") -> "SeedPaths":
-        """Read the globs.
+        """Parse the globs.
 
         Args:
-            globs: one or more.
+            globs: at least one.
             own_namespace: vaultsync's own Vault namespace, "" for the root.
 
         Raises:
-            ValueError: what is wrong, in which glob and segment (by number), and what would be right.
+            ValueError: a glob is not valid; the message names the glob, the segment (by number), and what is valid.
         """
         if not globs:
             raise ValueError("must hold at least one glob; to create nothing set VAULTSYNC_SEED to off")
@@ -167,12 +165,12 @@ class SeedPaths:
         return cls(parsed, clean_namespace(own_namespace))
 
     def refusal(self, path: VaultPath, mount: Mount, namespace: Namespace) -> str:
-        """Why the path may not be created for the Kubernetes namespace, "" if it may.
+        """Why the path may not be created for a Kubernetes namespace, "" if it may.
 
         Args:
-            path: the secret, as external-secrets requests it.
-            mount: the mount that Vault names for it.
-            namespace: the ExternalSecret's namespace.
+            path: that external-secrets requests.
+            mount: of the path, as Vault reports it.
+            namespace: the ExternalSecret's.
         """
         shown = self._shown(path, mount)
         inner = _inside(path.path, mount)
@@ -198,7 +196,7 @@ class SeedPaths:
         )
 
     def shapes(self) -> tuple[Shape, ...]:
-        """The globs as they are before any namespace is known."""
+        """The globs for all namespaces."""
         return tuple(glob.shape(self.own_namespace) for glob in self.globs)
 
     def _is_for(self, glob: _Glob, path: VaultPath) -> bool:
@@ -215,12 +213,12 @@ class SeedPaths:
 
 
 def _inside(api_path: str, mount: Mount) -> list[str] | None:
-    """The segments within the mount, None where the path is not plainly a secret of it.
+    """The segments within the mount, None if the path is not certainly a secret of it.
 
-    Vault takes a Vault namespace in the path too (https://developer.hashicorp.com/vault/docs/enterprise/namespaces)
-    and then names the mount from the root down (pathInternalUIMountRead in vault/logical_system.go): asked from below
-    the root, such a path does not start with it. Asked from the root it does: nothing in Vault's answer tells
-    `team-a/` + `secret/` from a mount `team-a/secret/`.
+    Vault also accepts a Vault namespace in the path (https://developer.hashicorp.com/vault/docs/enterprise/namespaces),
+    and then returns the mount relative to the root (pathInternalUIMountRead in vault/logical_system.go). Requested in
+    another namespace than the root, such a path does not start with the mount. Requested in the root it does: Vault's
+    answer does not distinguish `team-a/` + `secret/` from a mount `team-a/secret/`.
     """
     if clean(api_path) != api_path or not api_path.startswith(mount.path):
         return None
@@ -230,14 +228,14 @@ def _inside(api_path: str, mount: Mount) -> list[str] | None:
 
 def _parse(glob: str, where: str) -> _Glob:
     head, path = _halves(glob, where)
-    segments: list[list[_Token]] = [[]]
+    segments: list[list[_Part]] = [[]]
     for part in _PLACEHOLDER.split(path):
         if part.startswith("{") and part.endswith("}"):
             segments[-1].append(_placeholder(part, f"{where}, segment {len(segments)}"))
             continue
         first, *others = part.split("/")
-        segments[-1] += _tokens(first)
-        segments += [_tokens(other) for other in others]
+        segments[-1] += _split_stars(first)
+        segments += [_split_stars(other) for other in others]
     for number, segment in enumerate(segments, 1):
         problem = _problem(segment, f"{where}, segment {number}")
         if problem:
@@ -248,7 +246,7 @@ def _parse(glob: str, where: str) -> _Glob:
 
 
 def _halves(glob: str, where: str) -> tuple[str | None, str]:
-    """The Vault namespace before the first colon that is not in braces, None where there is none; and the rest."""
+    """The Vault namespace before the first colon outside of braces, None if there is none; and the rest."""
     colon = _PLACEHOLDER.sub(lambda found: "-" * len(found[0]), glob).find(":")
     if colon < 0:
         return None, glob
@@ -272,45 +270,45 @@ def _placeholder(part: str, where: str) -> _Placeholder:
     return _Placeholder(part, key)
 
 
-def _tokens(text: str) -> list[_Token]:
+def _split_stars(text: str) -> list[_Part]:
     return [part for part in re.split(r"(\*+)", text) if part]
 
 
-def _problem(segment: Sequence[_Token], where: str) -> str:
+def _problem(segment: Sequence[_Part], where: str) -> str:
     """What is wrong with a segment, "" if nothing."""
-    stars = [token for token in segment if isinstance(token, str) and token.startswith(_STAR)]
-    if segment != [_DEEP] and any(token != _STAR for token in stars):
+    stars = [part for part in segment if isinstance(part, str) and part.startswith(_STAR)]
+    if segment != [_DEEP] and any(part != _STAR for part in stars):
         return f"{where} holds ** glued to something else"
-    plain = "".join(token if isinstance(token, str) and not token.startswith(_STAR) else "x" for token in segment)
+    plain = "".join(part if isinstance(part, str) and not part.startswith(_STAR) else "x" for part in segment)
     return unsafe_reason(plain, where)
 
 
-def _pieces(segment: Sequence[_Token], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
+def _pieces(segment: Sequence[_Part], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
     if segment == (_DEEP,):
         return None
     pieces = [""]
-    for token in segment:
-        if isinstance(token, str):
-            first, *others = _ANY if token == _STAR else (token,)
+    for part in segment:
+        if isinstance(part, str):
+            first, *others = _ANY if part == _STAR else (part,)
         else:
-            first, *others = meant(token)
+            first, *others = meant(part)
         pieces[-1] += first
         pieces += others
     return tuple(pieces)
 
 
 def _rests(pattern: Pattern, segment: str) -> Iterator[Pattern]:
-    """What may follow in a path once the pattern's beginning has matched the segment."""
+    """The remaining patterns after the beginning of the pattern has matched a segment."""
     for number, wanted in enumerate(pattern):
         if wanted is not None:
             if _fits(wanted, segment):
                 yield pattern[number + 1 :]
             return
-        yield pattern[number:]  # ** goes on, or stands for nothing
+        yield pattern[number:]  # ** continues, or matches no segment
 
 
 def _matches(pattern: Pattern, segments: Sequence[str]) -> bool:
-    """Row by row, without going back: `fits[n]` is whether the first n of the pattern match the segments so far."""
+    """Match without backtracking: `fits[n]` is whether the first n patterns match the segments so far."""
     fits = [True]
     for wanted in pattern:
         fits.append(fits[-1] and wanted is None)
@@ -325,7 +323,7 @@ def _matches(pattern: Pattern, segments: Sequence[str]) -> bool:
 
 
 def _fits(pieces: Pieces, segment: str) -> bool:
-    """Whether the segment is the pieces with anything between them; the leftmost find of each is enough."""
+    """Whether the segment consists of the pieces with any text between them; the leftmost occurrence is sufficient."""
     first, *others = pieces
     if not others:
         return segment == first

@@ -1,4 +1,4 @@
-"""What Vault has at a path, without values, and what can be said from it about a property."""
+"""The state of a secret in Vault, without values, and whether a property exists in it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,25 +6,25 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
-from vaultsync.core.ownership import Mark
+from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import Mount
 
 
 class Presence(Enum):
-    """Whether external-secrets would find a property."""
+    """Whether external-secrets finds a property."""
 
     PRESENT = "present"
     MISSING = "missing"
     UNKNOWN = "unknown"
-    """It can't be told from the names of the keys alone; it is left as it is."""
+    """The key names are not sufficient to decide; the property is not changed."""
 
 
 SENT_WITHIN: Final = timedelta(seconds=2)
-"""Vault sends the event of a write within this time."""
+"""Maximum delay of the event of a write."""
 LINES: Final = ".."
-"""With this in front gjson reads the whole as lines of JSON."""
-NEVER_THERE: Final = "missing"
-"""The token of a path without any version."""
+"""A gjson path with this prefix reads the document as lines of JSON."""
+ABSENT: Final = "missing"
+"""The fingerprint of a path without any version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class SecretState:
 
     Attributes:
         mount: the KV mount that holds it.
-        exists: the latest version is there and neither deleted nor destroyed.
-        version: its number, 0 where there is none; the check-and-set parameter of the next write. KV v1: 0.
-        subkeys: the names of its keys, nested, leaves None. None where Vault does not tell (KV v1).
-        written: when the latest version was written; None where Vault does not tell.
-        metadata_digest: a digest of its custom metadata without vaultsync's mark, "" without any.
-        mark: what vaultsync has made of it, by its own word in the custom metadata; None where that is not known.
-        managed_by: what the custom metadata says of that, "" if nothing.
-        looked: when Vault was asked for this, by time.monotonic; 0 where it was not, as after a write.
+        exists: there is a latest version that is neither deleted nor destroyed.
+        version: its number, 0 if there is none or in KV v1; the check-and-set parameter of the next write.
+        subkeys: the names of its keys, nested, with None for leaves; None if unknown (KV v1).
+        written: when the latest version was written, None if unknown.
+        metadata_digest: a digest of its custom metadata without the ownership, "" if there is none.
+        ownership: in its custom metadata, None if there is none.
+        managed_by: MANAGED_BY of its custom metadata, "" if there is none.
+        read_at: time.monotonic when the read was sent; 0 if the state is derived from a write.
     """
 
     mount: Mount
@@ -49,31 +49,36 @@ class SecretState:
     subkeys: Mapping[str, Any] | None = None
     written: datetime | None = None
     metadata_digest: str = ""
-    mark: Mark | None = None
+    ownership: Ownership | None = None
     managed_by: str = ""
-    looked: float = field(default=0.0, compare=False)
+    read_at: float = field(default=0.0, compare=False)
 
     @property
-    def own(self) -> frozenset[str]:
-        """The properties of the latest version that vaultsync has made; none if somebody has written since."""
-        if self.mark is None or not self.exists or self.mark.version != self.token(metadata=False):
-            return frozenset()
-        return self.mark.covers(self.subkeys or {})
+    def keys(self) -> frozenset[str]:
+        """The names of its top-level keys, none where it does not exist or Vault does not list them."""
+        return frozenset(self.subkeys or ()) if self.exists else frozenset()
 
-    def token(self, *, metadata: bool) -> str:
-        """Names this state among the secret's states: equal tokens, nothing to read again.
+    @property
+    def owned(self) -> frozenset[str]:
+        """The properties of the latest version that vaultsync made; none if another writer made the version."""
+        if self.ownership is None or not self.exists or self.ownership.version != self.fingerprint(metadata=False):
+            return frozenset()
+        return self.ownership.covers(self.subkeys or {})
+
+    def fingerprint(self, *, metadata: bool) -> str:
+        """Identifies the state among those of the secret: readers of an equal fingerprint have read the same.
 
         Args:
-            metadata: whether the reader reads the custom metadata too.
+            metadata: include the custom metadata.
         """
-        # with the time: after `kv metadata delete` the versions count from 1 again
+        # with the time: after `kv metadata delete` version numbers start at 1 again
         number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
-        base = number if self.exists else f"deleted-{number}" if self.version else NEVER_THERE
+        base = number if self.exists else f"deleted-{number}" if self.version else ABSENT
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
 def parse_time(value: object) -> datetime | None:
-    """A time as Vault writes it (RFC 3339), None for anything else."""
+    """Parse a time of Vault (RFC 3339); None if it is not one."""
     if not isinstance(value, str):  # `str` of what is nested deeply raises RecursionError
         return None
     try:
@@ -83,14 +88,13 @@ def parse_time(value: object) -> datetime | None:
     return time if time.tzinfo else None
 
 
-def same_token(known: str, now: str) -> bool:
-    """Whether the token of a state names what is known already.
+def same_fingerprint(known: str, now: str) -> bool:
+    """Whether two fingerprints identify the same state.
 
-    Earlier releases recorded the time of a write's event, a moment after the write. A state that was written at most
-    that moment before the recorded time is the recorded one; one that was written after it never is.
+    Earlier releases recorded the time of a write's event, which is up to SENT_WITHIN after the write.
 
     Args:
-        known: what was recorded.
+        known: recorded, maybe by an earlier release.
         now: of the state that was read.
     """
     if known == now:
@@ -106,7 +110,7 @@ def same_token(known: str, now: str) -> bool:
 
 
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
-    """Whether external-secrets would find the property: a key of that very name first, else a gjson path.
+    """Whether external-secrets finds the property: first as the name of a key, then as a gjson path.
 
     Args:
         subkeys: as in SecretState.
@@ -123,7 +127,7 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
     node: Any = subkeys
     for part in name.split("."):
         if is_expression(part) or not isinstance(node, Mapping):
-            return Presence.UNKNOWN  # a leaf may be a list, into which gjson descends
+            return Presence.UNKNOWN  # a leaf may be a list, and gjson paths can index it
         if part not in node:
             return Presence.MISSING
         node = node[part]
@@ -131,10 +135,10 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
 
 
 def is_expression(name: str) -> bool:
-    """Whether gjson reads more than names and dots in it (https://github.com/tidwall/gjson/blob/master/SYNTAX.md)."""
+    """Whether it is a gjson path of more than names (https://github.com/tidwall/gjson/blob/master/SYNTAX.md)."""
     return _is_piped(name) or any(char in name for char in "*?#\\")
 
 
 def _is_piped(name: str) -> bool:
-    """Whether gjson may find something in it where the first names lead nowhere: modifiers make values of nothing."""
+    """Whether gjson may find a value even if the first names do not exist: modifiers can create values."""
     return name.startswith(LINES) or "|" in name or any(part[:1] in ("@", "!", "{", "[") for part in name.split("."))

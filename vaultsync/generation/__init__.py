@@ -1,1 +1,1 @@
-"""Rules for generated values, and the values. Imports no I/O."""
+"""Rules for generated values, and their generation. No I/O. Imports no other package of vaultsync."""

@@ -1,13 +1,11 @@
-"""Generated values. The one room where a secret comes into being; it leaves only inside a SecretStr.
+"""Generates values. The only module in which a secret originates; it leaves the module only inside a SecretStr.
 
-All randomness is the operating system's. No rule is judged here beyond what shows only once values are made together.
+All randomness is the operating system's. Rules arrive checked; only their combination in one write is checked here.
 """
 
-import base64
 import secrets
 import uuid
 from collections.abc import Mapping
-from enum import Enum
 from typing import Final
 from urllib.parse import quote
 
@@ -15,12 +13,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
+from vaultsync.generation.encoding import to_base64
+from vaultsync.generation.rule_set import template_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
-    PolicyRule,
     PublicPartRule,
     Rule,
     RuleError,
@@ -28,32 +28,23 @@ from vaultsync.generation.rules import (
     UuidRule,
     ValueRule,
     shortened,
-    template_order,
 )
 
 MAX_RESULT: Final = 64 * 1024
-"""Bytes of what a template makes, in UTF-8: templates that use templates could grow without end."""
+"""Maximum bytes (UTF-8) of a template's result: templates that use templates could grow without limit."""
 
 _RANDOM: Final = secrets.SystemRandom()
 
 
-class Encoding(Enum):
-    """How a value is encoded in Vault, so that its reader's decoding gives the value."""
-
-    NONE = "none"
-    BASE64 = "base64"
-    BASE64URL = "base64url"
-
-
 def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
-    """One new value for each wanted property, all of which are written together. Seconds for large RSA keys.
+    """Generate one value for each property. The caller writes them together. Large RSA keys take seconds.
 
     Args:
-        wanted: the properties with their rules, siblings (Rules.siblings) included.
-        fetched: the values of the properties with a PolicyRule.
+        wanted: the properties with their rules, including siblings (Rules.siblings).
+        fetched: the values of the properties with a PasswordPolicyRule.
 
     Raises:
-        RuleError: a sibling is not among them, a policy's password was not fetched, or a template's result is too long.
+        RuleError: a sibling or a policy's password is missing, or a template's result is too long.
     """
     made: dict[str, SecretStr] = {}
     for name, rule in wanted.items():
@@ -64,7 +55,7 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
             case PublicPartRule():
                 pair = wanted.get(rule.private)
                 _check_partner(name, isinstance(pair, KeyPairRule) and pair.public == name, rule.private)
-            case PolicyRule():
+            case PasswordPolicyRule():
                 if name not in fetched:
                     policy = shortened(rule.name)
                     raise RuleError(
@@ -72,36 +63,29 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
                     )
                 made[name] = fetched[name]
             case TemplateRule():
-                pass  # below, after what they use
+                pass  # below, after the values that they use
             case _:
                 made[name] = SecretStr(_simple(rule))
     for name, template in _templates(wanted):
         if missing := template.uses - made.keys():
             raise RuleError(
-                f"{shortened(name)}.template: {shortened(min(missing))} is not made in the same write; "
-                "its value is not known"
+                f"{shortened(name)}.template: {shortened(min(missing))} is not generated in the same write, "
+                "so its value is not known"
             )
         made[name] = _filled(name, template, made)
     return {name: made[name] for name in wanted}
 
 
-def encode(value: SecretStr, encoding: Encoding) -> SecretStr:
-    """The value (in UTF-8) in base64 or base64url (RFC 4648 sections 4 and 5, with padding), or as it is."""
-    if encoding is Encoding.NONE:
-        return value
-    return SecretStr(_base64(value.get_secret_value().encode(), url=encoding is Encoding.BASE64URL))
-
-
 def _check_partner(name: str, there: bool, partner: str) -> None:
     if not there:
         raise RuleError(
-            f"{shortened(name)}: it is half of a key pair, and {shortened(partner)} is not made in the same write "
-            "as its other"
+            f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(partner)}, is not generated "
+            "in the same write"
         )
 
 
 def _templates(wanted: Mapping[str, Rule]) -> list[tuple[str, TemplateRule]]:
-    """Each after those that it uses."""
+    """The templates, each after those that it uses."""
     ordered = ((name, wanted[name]) for name in template_order(wanted))
     return [(name, rule) for name, rule in ordered if isinstance(rule, TemplateRule)]
 
@@ -116,11 +100,11 @@ def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
             return rule.value
     if rule.format == "hex":
         return secrets.token_hex(rule.bytes)
-    return _base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+    return to_base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
 
 
 def _password(rule: PasswordRule) -> str:
-    """What the rule requires, then anything, in an order that tells nothing."""
+    """The required characters, filled up from the whole alphabet, in random order."""
     alphabet = rule.alphabet
     characters = [secrets.choice(pool) for pool, least in rule.required for _ in range(least)]
     characters += [secrets.choice(alphabet) for _ in range(rule.length - len(characters))]
@@ -128,14 +112,10 @@ def _password(rule: PasswordRule) -> str:
     return "".join(characters)
 
 
-def _base64(raw: bytes, url: bool) -> str:
-    return (base64.urlsafe_b64encode(raw) if url else base64.b64encode(raw)).decode()
-
-
 def _key_pair(rule: KeyPairRule) -> tuple[SecretStr, SecretStr]:
     key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
     if rule.format == "rsa":
-        # FIPS 186-5 section 5.1 takes 65537 and above; everybody uses this one
+        # FIPS 186-5 section 5.1 allows 65537 and above; this is the usual exponent
         key = rsa.generate_private_key(public_exponent=65537, key_size=rule.bits or DEFAULT_RSA_BITS)
     else:
         key = ed25519.Ed25519PrivateKey.generate()
@@ -161,6 +141,6 @@ def _filled(name: str, rule: TemplateRule, made: Mapping[str, SecretStr]) -> Sec
         size += sum(len(part.encode()) for part in filled[-2:])
         if size > MAX_RESULT:
             raise RuleError(
-                f"{shortened(name)}.template: its result has more than {MAX_RESULT} bytes; use fewer or shorter values"
+                f"{shortened(name)}.template: its result is longer than {MAX_RESULT} bytes; use fewer or shorter values"
             )
     return SecretStr("".join(filled))

@@ -1,32 +1,23 @@
-"""How each property of one write is made: the rules of everybody who reads it, brought together. Pure.
+"""Plans how each property of one write is generated, from the rules of all ExternalSecrets that read it. Pure.
 
-Knows nothing of who may have what created; that is core/decide.py's.
+Which ExternalSecrets may have something generated is decided in core.decide.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vaultsync.core.external_secret import ObjectName
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.rules import (
-    DEFAULT_RULE,
-    NO_RULES,
-    KeyPairRule,
-    PublicPartRule,
-    Rule,
-    RuleError,
-    Rules,
-    TemplateRule,
-    template_order,
-)
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.rule_set import NO_RULES, Rules, template_order
+from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """One property to be made.
+class PropertyPlan:
+    """How one property is generated.
 
     Attributes:
-        encoding: what the value is to be decoded from by those who read it.
+        rule: for its value.
+        encoding: which its readers decode.
     """
 
     rule: Rule = DEFAULT_RULE
@@ -34,15 +25,16 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """An ExternalSecret reads a property, whether it is there or not.
+class PropertyRequest:
+    """An ExternalSecret's entry that reads a property, whether it exists or not.
 
     Attributes:
-        field: where it stands.
+        reader: the ExternalSecret, as NAMESPACE/NAME.
+        field: the path of the entry in the ExternalSecret.
         rules: the ExternalSecret's own.
     """
 
-    reader: ObjectName
+    reader: str
     field: str
     property: str
     encoding: Encoding = Encoding.NONE
@@ -50,30 +42,32 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is to be made in one write.
+class GenerationPlan:
+    """The plan of one write.
 
     Attributes:
-        impossible: properties that can't be made, each with the reason.
+        impossible: properties that can't be generated, each with the reason.
     """
 
-    properties: Mapping[str, Wish] = field(default_factory=dict)
+    properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
     impossible: Mapping[str, str] = field(default_factory=dict)
 
 
-def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[str], defaults: Rules) -> Wishes:
-    """What to make for the missing properties, and along with them.
+def plan(
+    requests: Sequence[PropertyRequest], missing: frozenset[str], present: frozenset[str], defaults: Rules
+) -> GenerationPlan:
+    """Plan the missing properties and their siblings.
 
-    A template and its parts, or the two halves of a key pair, are made in one write or not at all: what exists is
-    never read, so nothing can be made of it.
+    A template and its parts, or the two halves of a key pair, are generated in one write or not at all, because
+    existing values are never read.
 
     Args:
-        claims: of everybody who may have something created here, the oldest first.
-        missing: the claimed properties that are to be made.
+        requests: of the ExternalSecrets that may have something created here, the oldest first.
+        missing: the requested properties to generate.
         present: the properties that exist.
         defaults: the cluster-wide rules.
     """
-    owned = {name: _owner_rules(claims, name) for name in missing}
+    owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
     settled = {name for name, rules in owned.items() if not rules.is_empty}
     needs: dict[str, frozenset[str]] = {}
@@ -82,41 +76,45 @@ def gather(claims: Sequence[Claim], missing: frozenset[str], present: frozenset[
         name = todo.pop()
         needs[name] = rules_of[name].siblings(name)
         for sibling in sorted(needs[name] - settled - present):
-            own = _owner_rules(claims, sibling)
+            own = _owner_rules(requests, sibling)
             rules_of[sibling] = (own if own.rule_for(sibling) else rules_of[name]).over(defaults)
             settled.add(sibling)
             todo.append(sibling)
     impossible = _impossible(needs, present, _halves({name: rules_of[name].rule_for(name) for name in needs}))
-    wishes = {name: _wish(claims, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)}
+    planned = {
+        name: _property_plan(requests, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)
+    }
     try:
-        template_order({name: wish.rule for name, wish in wishes.items()})
-    except RuleError as error:  # each object's rules are sound, together they are not
-        templates = [name for name, wish in wishes.items() if isinstance(wish.rule, TemplateRule)]
+        template_order({name: one.rule for name, one in planned.items()})
+    except RuleError as error:  # rules that are valid for each ExternalSecret may contradict each other together
+        templates = [name for name, one in planned.items() if isinstance(one.rule, TemplateRule)]
         impossible |= dict.fromkeys(templates, str(error))
-        wishes = {name: wishes[name] for name in _closure(missing - impossible.keys(), needs)}
-    return Wishes(wishes, impossible)
+        planned = {name: planned[name] for name in _closure(missing - impossible.keys(), needs)}
+    return GenerationPlan(planned, impossible)
 
 
-def differing(claims: Sequence[Claim]) -> Iterable[tuple[Claim, ObjectName]]:
-    """The claims whose own rule is not the one that counts, each with the older ExternalSecret whose rule does."""
-    owners: dict[str, Claim] = {}
-    for claim in claims:
-        own = claim.rules.rule_for(claim.property)
+def differing(requests: Sequence[PropertyRequest]) -> Iterable[tuple[PropertyRequest, str]]:
+    """The requests whose own rule is not used, each with the older ExternalSecret whose rule is."""
+    owners: dict[str, PropertyRequest] = {}
+    for request in requests:
+        own = request.rules.rule_for(request.property)
         if own is None:
             continue
-        owner = owners.setdefault(claim.property, claim)
-        if owner.rules.rule_for(claim.property) != own:
-            yield claim, owner.reader
+        owner = owners.setdefault(request.property, request)
+        if owner.rules.rule_for(request.property) != own:
+            yield request, owner.reader
 
 
-def _owner_rules(claims: Iterable[Claim], name: str) -> Rules:
+def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
     """The rules of the oldest ExternalSecret that reads the property and has a rule for it."""
-    own = (claim.rules for claim in claims if claim.property == name and claim.rules.rule_for(name) is not None)
+    own = (
+        request.rules for request in requests if request.property == name and request.rules.rule_for(name) is not None
+    )
     return next(own, NO_RULES)
 
 
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
-    """The halves of key pairs whose other half is something else by another ExternalSecret's rules."""
+    """Halves of key pairs whose other half has a different rule in another ExternalSecret, each with the reason."""
     found: dict[str, str] = {}
     for name, rule in rules.items():
         if isinstance(rule, KeyPairRule) and rule.public in rules:
@@ -128,14 +126,14 @@ def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
             continue
         if not fits:
             found[name] = (
-                f"{name!r} is half of a key pair, and its other half, {other!r}, is something else by the rules of "
-                "another ExternalSecret; make them the same"
+                f"{name!r} is half of a key pair, and its other half, {other!r}, has a different rule in another "
+                "ExternalSecret; make the rules equal"
             )
     return found
 
 
 def _impossible(needs: Mapping[str, frozenset[str]], present: frozenset[str], found: dict[str, str]) -> dict[str, str]:
-    """With those that are so anyhow, all that can't be made."""
+    """Transitive closure of the properties that can't be generated, each with the reason."""
     while blocked := {name: parts & (present | found.keys()) for name, parts in needs.items() if name not in found}:
         if not any(blocked.values()):
             break
@@ -154,14 +152,16 @@ def _closure(names: Iterable[str], needs: Mapping[str, frozenset[str]]) -> set[s
     return found
 
 
-def _wish(claims: Iterable[Claim], name: str, rules: Rules) -> Wish:
-    encodings = (claim.encoding for claim in claims if claim.property == name and claim.encoding is not Encoding.NONE)
-    return Wish(rules.rule_for(name) or DEFAULT_RULE, next(encodings, Encoding.NONE))
+def _property_plan(requests: Iterable[PropertyRequest], name: str, rules: Rules) -> PropertyPlan:
+    encodings = (
+        request.encoding for request in requests if request.property == name and request.encoding is not Encoding.NONE
+    )
+    return PropertyPlan(rules.rule_for(name) or DEFAULT_RULE, next(encodings, Encoding.NONE))
 
 
 def _incomplete(name: str, there: Iterable[str]) -> str:
     parts = ", ".join(sorted(there))
     return (
-        f"{name!r} is made together with {parts}, which can't be made anew as values are never read or replaced; "
-        f"write {name!r} in Vault, or delete the path to have all of them made anew"
+        f"{name!r} is generated together with {parts}, and values that exist are never read or replaced; "
+        f"write {name!r} in Vault, or delete the path so that all of them are generated"
     )

@@ -1,1 +1,1 @@
-"""Everything that speaks to the Kubernetes API server, and nothing that speaks to Vault."""
+"""All requests to the Kubernetes API server. Imports nothing of vault/."""

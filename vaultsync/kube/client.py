@@ -1,6 +1,6 @@
-"""The Kubernetes API as vaultsync uses it: plain JSON over the kubernetes package's asyncio client.
+"""The client of the Kubernetes API: plain JSON over the asyncio client of the kubernetes package.
 
-The package brings credentials, TLS and the pool; its models are not used, since objects are cut down at once.
+The package provides credentials, TLS and the connection pool. Its models are not used, as objects are parsed at once.
 """
 
 import json
@@ -8,14 +8,14 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from vaultsync.config.proxy import environment_proxy
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     KubeConflict,
     KubeDenied,
@@ -26,10 +26,9 @@ from vaultsync.core.errors import (
     VaultsyncError,
 )
 from vaultsync.core.fence import Fence
-from vaultsync.core.measure import Requests
 
 CONNECTIONS: Final = 0
-"""No limit: each watch holds one, two for each selected namespace; the workers' number bounds the rest."""
+"""No limit: each watch uses one, two for each selected namespace; the number of workers limits the others."""
 CONNECT_SECONDS: Final = 5.0
 
 _BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
@@ -42,23 +41,23 @@ _BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
     410: KubeGone,
     422: KubeRejected,
 }
-"""Every other status that is no success is KubeUnavailable."""
+"""All other statuses of errors are KubeUnavailable."""
 
 
 class NoKubeConfig(Exception):
-    """Neither a usable kubeconfig nor in-cluster credentials; the message says which was tried and what is wrong."""
+    """There is no usable kubeconfig and no in-cluster configuration; the message says what is wrong with which."""
 
 
 async def connect(
-    kubeconfig: str | None, timeout: float, read_only: bool = False, fence: Fence | None = None
+    kubeconfig: str | None, timeout: float, read_only: bool = False, count_request: CountRequest = ignore
 ) -> "KubeClient":
-    """A client from the kubeconfig (or $HOME/.kube/config), else from the pod's ServiceAccount.
+    """Create a client.
 
     Args:
         kubeconfig: path of a kubeconfig file; None: in-cluster credentials first, then ~/.kube/config.
         timeout: seconds for one request.
-        read_only: the client sends nothing that writes.
-        fence: stands before what writes.
+        read_only: nothing that writes is sent.
+        count_request: counts each request.
 
     Raises:
         NoKubeConfig: there is no usable configuration.
@@ -70,14 +69,14 @@ async def connect(
     try:
         await _load(configuration, kubeconfig)
     except yaml.YAMLError:
-        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its text would quote the file
+        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its message would quote the file
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
-    # The environment's proxy is looked up once: aiohttp would search it, and ~/.netrc in a thread, at every request.
+    # look up the environment's proxy once: aiohttp would do so, and read ~/.netrc in a thread, at every request
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
-    return KubeClient(ApiClient(configuration), timeout, read_only, fence)
+    return KubeClient(ApiClient(configuration), timeout, read_only, count_request=count_request)
 
 
 async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
@@ -90,38 +89,44 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
         await load_kube_config(client_configuration=configuration)
 
 
-def environment_proxy(address: str) -> str | None:
-    """The proxy that the environment names for an address, None where there is none or NO_PROXY excludes it."""
-    url = urlsplit(address)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
-
-
 class KubeClient:
-    """Get, patch, post and watch, each raising one of core.errors' Kube errors with the API server's own answer.
+    """Sends requests to the API server; errors are core.errors' Kube errors with the server's message.
 
-    What writes raises NotLeading, and is not sent, where there is a fence and it is closed.
+    Args:
+        api: the package's client.
+        timeout: seconds for one request.
+        read_only: nothing that writes is sent.
+        fence: while it is closed, requests that write raise NotLeading.
+        count_request: counts each request.
     """
 
-    def __init__(self, api: ApiClient, timeout: float, read_only: bool = False, fence: Fence | None = None) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        timeout: float,
+        read_only: bool = False,
+        fence: Fence | None = None,
+        count_request: CountRequest = ignore,
+    ) -> None:
         self._api = api
         self._read_only = read_only
         self._fence = fence
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         self.server = str(api.configuration.host)
-        self.requests = Requests()
+        self._count_request = count_request
 
     async def close(self) -> None:
         """Close every connection."""
         await self._api.close()
 
     def fenced(self, fence: Fence | None) -> "KubeClient":
-        """The same, its requests counted together, with what it writes passed through a fence."""
-        made = KubeClient(self._api, 0, self._read_only, fence)
-        made._timeout, made.requests = self._timeout, self.requests
+        """The same client with a fence; its requests are counted together."""
+        made = KubeClient(self._api, 0, self._read_only, fence, self._count_request)
+        made._timeout = self._timeout
         return made
 
     def unfenced(self, timeout: float) -> "KubeClient":
-        """For the Lease and the leader's label: the same connections and credentials, no fence, another time-out."""
+        """A client with the same connections, no fence and another time-out, for the Lease and the leader's label."""
         return KubeClient(self._api, timeout)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -133,12 +138,12 @@ class KubeClient:
         return await self._json("POST", path, body=body, content_type="application/json")
 
     async def review(self, api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask by a review, which is posted and creates nothing: a read-only client sends it too.
+        """Send a review. It is a POST that creates nothing, so a read-only client sends it, too.
 
         Args:
-            api_version: its group and version.
+            api_version: group and version.
             kind: such as SelfSubjectAccessReview.
-            content: what stands beside these two in it.
+            content: the other fields.
         """
         body = {"apiVersion": api_version, "kind": kind, **content}
         path = f"/apis/{api_version}/{kind.lower()}s"
@@ -152,19 +157,22 @@ class KubeClient:
     async def watch(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Watch a list: yields the watch events, of any size, until the server ends the watch or falls silent.
+        """Watch a list.
 
         Args:
-            path: the list's path.
-            query: resourceVersion and the like; `watch` is added.
-            silence: seconds without a byte after which the watch is given up.
+            path: of the list.
+            query: resourceVersion etc.; `watch` is added.
+            silence: seconds without data after which the watch ends.
+
+        Yields:
+            The watch events, of any size, until the server ends the watch.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         response = await self._send("GET", path, {**query, "watch": "true"}, None, None, timeout)
         try:
             if response.status != 200:
                 raise _error(response.status, await response.read(), path)
-            with suppress(TimeoutError):  # dead, or nothing to tell: which of them, the next watch finds out
+            with suppress(TimeoutError):  # the connection is dead or there is no event: the next watch shows which
                 yield _lines(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(self.server, error) from error
@@ -226,11 +234,11 @@ class KubeClient:
             status = response.status
             return response
         finally:
-            self.requests.count(kind, status)
+            self._count_request(kind, status)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """JSON documents, one a line. Read by chunk: aiohttp's own line reader has a limit that large objects exceed."""
+    """JSON documents, one per line. Read in chunks, as large objects exceed the limit of aiohttp's line reader."""
     rest = bytearray()
     async for chunk in response.content.iter_any():
         rest += chunk
@@ -254,7 +262,7 @@ def _watch_event(line: bytes | bytearray) -> dict[str, Any]:
 
 
 def watch_error(status: Mapping[str, Any]) -> VaultsyncError:
-    """The error that a watch event of type ERROR stands for (its object is a metav1.Status)."""
+    """The error of a watch event of type ERROR, whose object is a metav1.Status."""
     code = status.get("code")
     kind = _BY_STATUS.get(code if isinstance(code, int) else 0, KubeUnavailable)
     return kind(f"the API server ended the watch with {code}: {str(status.get('message', ''))[:300]}")

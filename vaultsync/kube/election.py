@@ -1,21 +1,21 @@
-"""Leader election by a Lease: of several replicas one acts, the others stand by. Knows nothing of what leading means.
+"""Leader election by a Lease: of several replicas one leads, the others stand by. Does not know what leading means.
 
-The rules and times are those of client-go's tools/leaderelection: a candidate waits until it has seen no change of the
-record for as long as the leader's duration, by its own clock, and takes the Lease only if it is still as it was seen;
-the leader gives up after a shorter time without a renewal, counted from when the last good one was *sent*. No time that
-stands in the Lease is ever compared with a clock here.
+The rules and timings are those of client-go's tools/leaderelection. A candidate takes the Lease when its record has not
+changed for the leader's duration, measured by the candidate's own clock, and only if the Lease is unchanged since then.
+The leader stops after a shorter time without a renewal, measured from when the last successful renewal was *sent*. No
+time in the Lease is ever compared with a local clock.
 
-As with client-go, a process that starts after a person has deleted the Lease, and before its leader has made it anew,
-knows of no leader and leads at once. The old leader finds another's Lease at its next renewal and stops: two may act
-for Timing.retry, or for Timing.deadline where it can't renew. Check-and-set keeps that harmless. To wait instead would
-cost every first start those 10 s, as a Lease that was deleted looks like one that never was. To ship an empty one, so
-that only a deleted one is missing, would be worse: applied again after a deletion it looks released, and then the
-standbys too, who wait now for its leader to make it anew, would take it at once.
+As with client-go, a process that starts while the Lease is deleted, before the leader has created it again, leads at
+once. The old leader notices at its next renewal and stops: two processes may act for Timing.retry, or for
+Timing.deadline if the old one can't renew. Check-and-set keeps that harmless. Waiting instead would delay every first
+start by 10 s, as a deleted Lease looks like one that never existed. An empty Lease among the manifests would be worse:
+applied again after a deletion it looks released, and the standbys, which now wait for its leader to create it again,
+would take it at once.
 
-Why kubernetes.aio.leaderelection of the kubernetes package (37.0.2), whose client this uses, is not enough: it goes by
-the wall clock; a request that hangs outlasts its deadline; it can't release (its LeaseLock asserts a holder), so that a
-clean stop costs the whole duration; it takes a Lease at once in which a field is missing; it asks every two seconds
-where a watch tells at once; and it writes local times as if they were UTC.
+kubernetes.aio.leaderelection of the kubernetes package (37.0.2) is not sufficient: it depends on the wall clock; a
+request that hangs exceeds its deadline; it can't release (its LeaseLock requires a holder), so a clean stop takes the
+whole duration; it takes a Lease with a missing field at once; it polls every two seconds instead of watching; and it
+writes local time as UTC.
 """
 
 import asyncio
@@ -34,27 +34,29 @@ from loguru import logger
 from vaultsync.core.backoff import jittered
 from vaultsync.core.errors import KubeConflict, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence
+from vaultsync.core.retry import Retry
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import Informer
 
 API: Final = "coordination.k8s.io/v1"
 LONGEST_SECONDS: Final = 60.0
-"""A Lease that claims to last longer is not believed: anybody may have written it."""
+"""Upper limit of a Lease's duration: the record is untrusted."""
 MAX_TRANSITIONS: Final = 2**31 - 1
 RELEASE_SECONDS: Final = 1.0
-"""The longest that a stop waits for the API server."""
+"""Time limit for the API server at a stop."""
 SHOWN: Final = 100
-"""Of a holder's name in the log."""
+"""Maximum number of characters of a holder's name in the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """client-go's defaults, in seconds.
+    """The timing of an election, in seconds. The defaults are client-go's.
 
     Attributes:
-        duration: how long a candidate waits after the last change that it has seen.
-        deadline: how long after the last good renewal a leader acts; shorter by the time that what it sent last may be
-            on its way.
+        duration: how long a candidate waits after the last change of the record that it has seen.
+        deadline: how long after the last successful renewal a leader acts; the difference to the duration is the time
+            that its last request may be under way.
         retry: between two renewals.
     """
 
@@ -64,7 +66,7 @@ class Timing:
 
     @property
     def request(self) -> float:
-        """The longest wait for one answer: one that hangs leaves time for another try."""
+        """Time limit of one request: if it hangs, there is time for another attempt."""
         return self.deadline / 4
 
 
@@ -73,11 +75,11 @@ TIMING: Final = Timing()
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How a leader that ends lets go of the Lease.
+    """How a leader that stops releases the Lease.
 
     Attributes:
-        seconds: the longest wait for the API server.
-        refusal: why the Lease is left to expire instead, "" if it is released.
+        seconds: time limit for the API server.
+        refusal: why the Lease must expire instead, "" to release it.
     """
 
     seconds: float = RELEASE_SECONDS
@@ -85,19 +87,19 @@ class Release:
 
 
 class LeadershipLost(Exception):
-    """The leadership ended without anybody having asked for it; the message says why."""
+    """The leadership ended without a request to stop; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The Lease as it was seen. Untrusted: a field that is none of the API's types counts as missing.
+    """The Lease as it was read. Untrusted: a field of an unexpected type counts as missing.
 
     Attributes:
         version: its resourceVersion.
-        holder: "" where it is free.
-        seconds: how long it is held without a renewal.
-        transitions: how often it has changed hands.
-        spec: all of it; what has not changed in it was not renewed.
+        holder: "" if it is free.
+        seconds: the duration without a renewal after which it is free.
+        transitions: the number of changes of the holder.
+        spec: the whole record; a renewal changes it.
     """
 
     name: str
@@ -109,21 +111,20 @@ class Lease:
 
 
 def parse_lease(document: Mapping[str, Any]) -> Lease:
-    """Cut a Lease down; never raises."""
-    metadata, spec = _mapping(document.get("metadata")), _mapping(document.get("spec"))
-    holder = spec.get("holderIdentity")
+    """Parse a Lease of the API; never raises."""
+    metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
     return Lease(
         name=str(metadata.get("name", "")),
         version=str(metadata.get("resourceVersion", "")),
-        holder=holder if isinstance(holder, str) else "",
+        holder=text(spec.get("holderIdentity")),
         seconds=min(_number(spec.get("leaseDurationSeconds")), LONGEST_SECONDS),
         transitions=_number(spec.get("leaseTransitions")),
         spec=spec,
     )
 
 
-def awake() -> float:
-    """Seconds, monotonic, that go on while the machine sleeps; on Linux those of time.monotonic do not."""
+def boottime() -> float:
+    """Monotonic seconds including the time that the machine is suspended, which time.monotonic excludes on Linux."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
@@ -131,14 +132,15 @@ class Election:
     """One candidate.
 
     Args:
-        client: not fenced, and with Timing.request as its time-out.
-        namespace, name: of the Lease. It is made where there is none.
-        identity: no other process has it, and the process that has it has no other. Its own Lease it takes at once.
-        fence: is open while this process leads.
+        client: not fenced, with Timing.request as its time-out.
+        namespace, name: of the Lease. It is created if it does not exist.
+        identity: unique to the process. A Lease that it holds already is taken at once.
+        fence: is opened while this process leads.
         clock: the fence's.
+        timing: of the election.
 
     Attributes:
-        previous_holder: the last other holder of the Lease that was seen, "" if none was. It is untrusted text.
+        previous_holder: the last other holder of the Lease that was seen, "" if none was. Untrusted.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class Election:
         name: str,
         identity: str,
         fence: Fence,
-        clock: Callable[[], float] = awake,
+        clock: Callable[[], float] = boottime,
         timing: Timing = TIMING,
     ) -> None:
         self._client = client
@@ -165,11 +167,11 @@ class Election:
         self.previous_holder = ""
 
     async def run(self, lead: Callable[[], Awaitable[None]], release: Callable[[], Release] = Release) -> NoReturn:
-        """Stand by, lead, and let go of the Lease when cancelled, for the next one to take it at once.
+        """Stand by, lead, and release the Lease when cancelled.
 
         Args:
-            lead: acts until cancelled. What it does at its end is done before the Lease is free.
-            release: asked when `lead` has ended, and the fence is closed.
+            lead: acts until cancelled. The Lease is released after it has finished its cleanup.
+            release: called when `lead` has ended and the fence is closed.
 
         Raises:
             LeadershipLost: in a group; `lead` was cancelled.
@@ -190,7 +192,7 @@ class Election:
     # -- standing by
 
     async def _stand_by(self) -> None:
-        """Wait until the Lease is free, and take it; meanwhile a watch tells of each change."""
+        """Watch the Lease until it is free, and take it."""
         watch: Informer[Lease] = Informer(
             self._client,
             self._leases,
@@ -199,8 +201,8 @@ class Election:
             attrgetter("name"),
             self._observe,
             lambda _: self._vanished(),
-            silence=2 * self._timing.duration,  # a leader is heard of more often; one that is not is followed before
-            query={"fieldSelector": f"metadata.name={self._name}"},  # which RBAC by `resourceNames` allows
+            silence=2 * self._timing.duration,  # a leader renews more often
+            query={"fieldSelector": f"metadata.name={self._name}"},  # RBAC by `resourceNames` allows this query
         )
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(watch.run())
@@ -209,7 +211,7 @@ class Election:
             watching.cancel()
 
     async def _acquire(self) -> None:
-        holder, said = "", ""
+        holder, retry = "", self._retry()
         while True:
             self._changed.clear()
             if (wait := self._free_at - self._clock()) > 0:
@@ -225,13 +227,12 @@ class Election:
                 if await self._take():
                     return
             except VaultsyncError as error:
-                if str(error) != said:
-                    logger.warning("the Lease can't be taken", lease=self._where, reason=str(error))
-                said = str(error)
+                level = retry.failed(str(error)).level
+                logger.log(level, "the Lease can't be taken", lease=self._where, reason=str(error))
                 await asyncio.sleep(jittered(self._timing.retry))
 
     async def _take(self) -> bool:
-        """Whether the Lease is ours now; False if somebody else was quicker."""
+        """Try to take the Lease; returns False if another candidate was faster."""
         try:
             await self._write(self._identity)
         except (KubeConflict, KubeNotFound) as error:
@@ -242,7 +243,7 @@ class Election:
         return True
 
     def _observe(self, lease: Lease) -> None:
-        """Take in what the Lease is; only a change of its record, not of its labels, puts off when it is free."""
+        """Process the state of the Lease. Only a change of the record, not one of the labels, counts as a renewal."""
         renewed = self._seen is None or self._seen.spec != lease.spec
         self._seen = lease
         if lease.holder in ("", self._identity):
@@ -253,22 +254,22 @@ class Election:
         self._changed.set()
 
     def _vanished(self) -> None:
-        """Somebody has deleted the Lease. When it is free stays as it was: its leader may be making it anew."""
+        """Process the deletion of the Lease. It is not free earlier because of it: its leader may create it again."""
         self._seen = None
         self._changed.set()
 
     # -- leading
 
     async def _keep(self) -> NoReturn:
-        """Renew for as long as that works.
+        """Renew the Lease.
 
         Raises:
-            LeadershipLost: somebody else has the Lease, or the deadline has gone by.
+            LeadershipLost: another process holds the Lease, or the deadline has passed.
         """
-        said = ""
+        retry = self._retry()
         while True:
             await asyncio.sleep(min(self._timing.retry, self._fence.left))
-            if not self._fence.is_open:  # also if it was frozen, and could renew now: another one may lead already
+            if not self._fence.is_open:  # even if a frozen process could renew now: another one may lead
                 self._lose("it could not be renewed in time")
             try:
                 async with asyncio.timeout(self._fence.left):
@@ -276,18 +277,20 @@ class Election:
             except TimeoutError:
                 self._lose("it could not be renewed in time")
             except VaultsyncError as error:
-                if str(error) != said:
-                    logger.warning("the Lease can't be renewed", lease=self._where, reason=str(error))
-                said = str(error)
+                level = retry.failed(str(error)).level
+                logger.log(level, "the Lease can't be renewed", lease=self._where, reason=str(error))
             else:
-                said = ""
+                retry.succeeded()
+
+    def _retry(self) -> Retry:
+        return Retry(self._timing.retry, self._timing.retry)
 
     def _lose(self, why: str) -> NoReturn:
-        self._fence.close()  # before what acts is cancelled, which may have a last wish
+        self._fence.close()  # first: cancelled tasks must not write during cleanup
         raise LeadershipLost(f"Lease {self._where}: {why}")
 
     async def _release(self, how: Release) -> None:
-        """Let go of the Lease, as far as the API server answers."""
+        """Release the Lease if the API server answers in time."""
         if how.refusal:
             logger.warning("the Lease is left to expire", lease=self._where, reason=how.refusal)
             return
@@ -303,22 +306,22 @@ class Election:
         """Renew or release the own Lease.
 
         Raises:
-            LeadershipLost: somebody else has it.
-            VaultsyncError: it may work later.
+            LeadershipLost: another process holds it.
+            VaultsyncError: it may succeed later.
         """
         try:
             await self._write(holder)
         except (KubeConflict, KubeNotFound):
-            # an answer that was lost, a label of somebody's, a deletion, or another leader
+            # a lost answer, a change of labels, a deletion, or another leader
             lease = await self._read()
             if lease is not None and lease.holder != self._identity:
                 self._lose(f"it is held by {lease.holder[:SHOWN] or 'nobody'}")
             await self._write(holder)
 
-    # -- the Lease itself
+    # -- requests
 
     async def _read(self) -> Lease | None:
-        """The Lease as it is, taken in; None if it is gone."""
+        """Read and process the Lease; None if it is deleted."""
         try:
             lease = parse_lease(await self._client.get(f"{self._leases}/{self._name}"))
         except KubeNotFound:
@@ -328,12 +331,12 @@ class Election:
         return lease
 
     async def _write(self, holder: str) -> None:
-        """Write the record, only if the Lease is as it was last seen; opens the fence for its holder.
+        """Write the record if the Lease has not changed since it was read; opens the fence for the holder.
 
         Raises:
-            KubeConflict: it is not.
-            KubeNotFound: it is gone.
-            VaultsyncError: it may or may not be written.
+            KubeConflict: it has changed.
+            KubeNotFound: it is deleted.
+            VaultsyncError: the outcome is unknown.
         """
         sent, seen = self._clock(), self._seen
         spec = self._record(holder, seen)
@@ -349,7 +352,7 @@ class Election:
 
     def _record(self, holder: str, seen: Lease | None) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        # released as client-go does it, for candidates that go by the duration alone
+        # client-go releases like this: some candidates consider the duration only
         record = {
             "holderIdentity": holder,
             "leaseDurationSeconds": math.ceil(self._timing.duration) if holder else 1,
@@ -360,10 +363,6 @@ class Election:
         if seen is not None and holder and seen.holder != holder:
             record["leaseTransitions"] = seen.transitions + 1 if seen.transitions < MAX_TRANSITIONS else 0
         return record
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _number(value: object) -> int:

@@ -1,7 +1,7 @@
-"""Kubernetes Events, deduplicated as client-go's recorder does (tools/record/events_cache.go).
+"""Records Kubernetes Events, deduplicated as by client-go's recorder (tools/record/events_cache.go).
 
-The same event again raises the count of the first, and one object can't flood the namespace. Best effort: a lost Event
-harms nothing.
+A repeated Event raises the count of the first, and one object can't flood its namespace. Best effort: an Event that
+can't be written is dropped.
 """
 
 import asyncio
@@ -19,20 +19,22 @@ from loguru import logger
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.errors import KubeNotFound, VaultsyncError
 from vaultsync.core.external_secret import ExternalSecret
+from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.kube.client import KubeClient
 
 REMEMBERED: Final = 4096
+"""Maximum number of Events, groups of similar Events, and objects that are remembered."""
 SIMILAR: Final = 10
 SIMILAR_SECONDS: Final = 600.0
-"""client-go's aggregator: from the 10th different message of one reason on one object within 10 minutes, one Event."""
+"""client-go's aggregator: the 10th and later messages of one reason on one object within 10 minutes are combined."""
 COMBINED: Final = "(combined from similar events): "
 BURST: Final = 25
 REFILL_SECONDS: Final = 300.0
-"""client-go's spam filter: an object has 25 Events at once, and one more every 5 minutes."""
+"""client-go's spam filter: a burst of 25 Events for an object, then one every 5 minutes."""
 WAITING: Final = 10_000
-BEHIND_SECONDS: Final = 0.2
-PACE_SECONDS: Final = 0.02
-"""How long after the fact Events are written, and the pause before each: the value's way goes first."""
+"""Maximum number of Events in the queue."""
+DELAY_SECONDS, PAUSE_SECONDS = 0.2, 0.02
+"""Delay before Events are written, and pause before each: writes of values and force-syncs go first."""
 MESSAGE_BYTES: Final = 1024
 """The API's limit for an Event's message."""
 
@@ -44,22 +46,26 @@ class _Key(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seen:
-    """An Event that was created: its name, and how often it has happened."""
+class _Created:
+    """An Event that was created, and its count."""
 
     name: str
     count: int
 
 
 class Aggregator:
-    """Tells when an object has too many Events that differ in their messages alone."""
+    """Counts the Events of an object that differ only in their messages.
+
+    Args:
+        clock: seconds, monotonic.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._groups: OrderedDict[tuple[str, str], tuple[set[str], float]] = OrderedDict()
 
-    def is_one_too_many(self, uid: str, reason: str, message: str) -> bool:
-        """Count a message; True if it should be combined with the similar ones before it."""
+    def combines(self, uid: str, reason: str, message: str) -> bool:
+        """Count a message; returns whether it is combined with the similar ones before it."""
         now = self._clock()
         messages, since = self._groups.pop((uid, reason), (set(), now))
         if now - since > SIMILAR_SECONDS:
@@ -74,57 +80,49 @@ class Aggregator:
         return combined
 
 
-class SpamFilter:
-    """A token bucket for each object, forgetting the ones not used longest."""
+class EventRecorder:
+    """Queues Events and writes them in the background, one after another.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allows(self, uid: str) -> bool:
-        """Take one token of the object's bucket; False when it is empty."""
-        now = self._clock()
-        tokens, since = self._buckets.pop(uid, (float(BURST), now))
-        tokens = min(float(BURST), tokens + (now - since) / REFILL_SECONDS)
-        allowed = tokens >= 1
-        self._buckets[uid] = (tokens - 1 if allowed else tokens, now)
-        if len(self._buckets) > REMEMBERED:
-            self._buckets.popitem(last=False)
-        return allowed
-
-
-class Recorder:
-    """Takes Events at once and writes them in the background, one after another."""
+    Args:
+        client: for the requests.
+        delay, pause: seconds, see DELAY_SECONDS.
+        clock: seconds, monotonic.
+    """
 
     def __init__(
-        self, client: KubeClient, filter: SpamFilter | None = None, aggregator: Aggregator | None = None
+        self,
+        client: KubeClient,
+        delay: float = DELAY_SECONDS,
+        pause: float = PAUSE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._filter = filter or SpamFilter()
-        self._aggregator = aggregator or Aggregator()
-        self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
+        self._delay, self._pause = delay, pause
+        self._limits: TokenBuckets[str] = TokenBuckets(1 / REFILL_SECONDS, BURST, clock, REMEMBERED)
+        self._aggregator = Aggregator(clock)
+        self._created: OrderedDict[_Key, _Created] = OrderedDict()
         self._waiting: deque[tuple[ExternalSecret, _Key, str]] = deque(maxlen=WAITING)
-        self._news = asyncio.Event()
+        self._recorded = asyncio.Event()
         self._host = socket.gethostname()
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None:
-        """Record an Event on the ExternalSecret; a Warning if the reason is a failure."""
+        """Record an Event on the ExternalSecret, of type Warning if the reason is a failure."""
         uid = external_secret.uid
-        combined = self._aggregator.is_one_too_many(uid, reason, message)
+        combined = self._aggregator.combines(uid, reason, message)
         key = _Key(uid, reason, COMBINED if combined else message)
-        if self._filter.allows(uid):
+        if self._limits.take(uid) == 0.0:
             shown = (COMBINED + message if combined else message).encode()[:MESSAGE_BYTES].decode(errors="ignore")
             self._waiting.append((external_secret, key, shown))
-            self._news.set()
+            self._recorded.set()
 
     async def run(self) -> None:
-        """Write what was recorded, until cancelled."""
+        """Write recorded Events until cancelled."""
         while True:
-            await self._news.wait()
-            await asyncio.sleep(BEHIND_SECONDS)
-            self._news.clear()
+            await self._recorded.wait()
+            await asyncio.sleep(self._delay)
+            self._recorded.clear()
             while self._waiting:
-                await asyncio.sleep(PACE_SECONDS)
+                await asyncio.sleep(self._pause)
                 external_secret, key, message = self._waiting.popleft()
                 try:
                     await self._write(external_secret, key, message)
@@ -132,22 +130,22 @@ class Recorder:
                     logger.warning("an Event could not be written", on=str(external_secret.name), reason=str(error))
 
     async def _write(self, external_secret: ExternalSecret, key: _Key, message: str) -> None:
-        seen = self._seen.get(key)
+        created = self._created.get(key)
         path = f"/api/v1/namespaces/{external_secret.name.namespace}/events"
-        if seen is not None:
-            seen.count += 1
-            self._seen.move_to_end(key)
-            patch = {"count": seen.count, "lastTimestamp": _now(), "message": message}
+        if created is not None:
+            created.count += 1
+            self._created.move_to_end(key)
+            patch = {"count": created.count, "lastTimestamp": _now(), "message": message}
             try:
-                await self._client.merge_patch(f"{path}/{seen.name}", patch)
+                await self._client.merge_patch(f"{path}/{created.name}", patch)
                 return
-            except KubeNotFound:  # the API server drops Events after an hour
+            except KubeNotFound:  # the API server deletes Events after an hour
                 pass
         body = self._event(external_secret, key, message)
         await self._client.post(path, body)
-        self._seen[key] = _Seen(body["metadata"]["name"], 1)
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        self._created[key] = _Created(body["metadata"]["name"], 1)
+        if len(self._created) > REMEMBERED:
+            self._created.popitem(last=False)
 
     def _event(self, external_secret: ExternalSecret, key: _Key, message: str) -> dict[str, Any]:
         name, now = external_secret.name, _now()

@@ -1,8 +1,8 @@
-"""List, then watch: one resource's objects as the API server has them, cut down and handed on. Acts on nothing.
+"""Lists and watches the objects of one resource, and reports changes to callbacks. Decides nothing.
 
-After https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: bookmarks keep the
-resourceVersion fresh; 410 means list again; a watch that is silent past its bookmarks may be half-open, and is opened
-anew where it was.
+See https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes. Bookmarks keep the
+resourceVersion fresh; 410 requires a new list; a watch without data for longer than the interval of bookmarks may be
+half-open, and is reopened at the same resourceVersion.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from loguru import logger
 
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff
+from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
 from vaultsync.kube.client import KubeClient, watch_error
 
@@ -22,25 +23,30 @@ T = TypeVar("T")
 
 PAGE: Final = 500
 WATCH_SECONDS: Final = 300
-"""The server ends a watch after this long or up to twice that (its own spread)."""
+"""Minimum time after which the server ends a watch; the maximum is twice that."""
 SILENCE_SECONDS: Final = 150.0
-"""The API server sends a bookmark about every minute, once it has seen any change of the resource since its start."""
+"""The API server sends a bookmark about every minute, as soon as the resource has changed since the server's start."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts."""
 
 
 class Informer(Generic[T]):
-    """One resource, listed and watched.
+    """Lists and watches one resource.
 
     Args:
-        path: the resource's list path, such as /api/v1/namespaces.
-        kind: the items' kind, which lists leave out.
-        parse: cuts an object down; must not raise.
+        client: for the requests.
+        path: of the list, such as /api/v1/namespaces.
+        kind: of the items; lists omit it.
+        parse: reduces an object to what is needed; must not raise.
         identity: the name of a parsed object, unique in the resource.
-        changed: is told of an object that is new, has changed or was listed again; must not block.
-        removed: is told of an object that is gone.
-        silence: seconds without a byte on the watch after which it is opened anew.
-        query: narrows list and watch: labelSelector, fieldSelector.
+        changed: called with each object that is new, has changed or was listed again; must not block.
+        removed: called with each object that is deleted.
+        silence: seconds without data after which the watch is reopened.
+        query: labelSelector and fieldSelector of list and watch.
+
+    Attributes:
+        synced: set after the first list.
+        trouble: how the last attempt to list or watch failed, None after a success.
     """
 
     def __init__(
@@ -67,63 +73,60 @@ class Informer(Generic[T]):
         self._cache: dict[object, T] = {}
         self._version = ""
         self._open: asyncio.Timeout | None = None
-        """Ends the watch that is open now."""
+        """Ends the open watch."""
         self.synced = asyncio.Event()
-        """Set once the first list is in."""
         self.trouble: Result | None = None
-        """How the last attempt to list or watch has failed, None while all is well."""
 
-    async def run(self, back: Callable[[], None] = lambda: None) -> None:
+    async def run(self, back: Callable[[], None] = ignore) -> None:
         """List and watch until cancelled.
 
         Args:
-            back: called when the API server answers again after it did not.
+            back: called when a list succeeds after a failure.
 
         Raises:
-            KubeNotFound: the resource is not served (any more).
+            KubeNotFound: the resource is not served.
         """
         waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-        said = ""
         while True:
             started = time.monotonic()
             try:
                 if not self._version:
                     await self.list_once()
-                    if said:
+                    if self.trouble is not None:
                         logger.info("the API server answers again", resource=self._kind)
+                        self.trouble = None
                         back()
-                    said, self.trouble = "", None
                 await self._watch()
             except KubeGone:
                 self._version = ""
             except KubeNotFound:
                 raise
             except VaultsyncError as error:
-                self._version = ""  # a list tells for sure that the server is back, and what was missed
-                if not said:
+                self._version = ""  # only a list shows whether the server works, and what was missed
+                if self.trouble is None:
                     logger.warning("waiting for the API server", resource=self._kind, reason=str(error))
-                said, self.trouble = str(error), error.result
+                self.trouble = error.result
             if time.monotonic() - started > LONGEST_WAIT:
                 waits = backoff(FIRST_WAIT, LONGEST_WAIT)
             await asyncio.sleep(next(waits))
 
     def reopen(self) -> None:
-        """Open the watch anew where it was, without a list: its connection may be dead."""
+        """Reopen the watch at its resourceVersion: its connection may be dead."""
         if self._open is not None:
             self._open.reschedule(asyncio.get_running_loop().time())
             self._open = None
 
     def forget(self) -> None:
-        """Tell of every object as removed. For when its task is cancelled: nobody needs to wait for its list either."""
+        """Report every object as removed. For a cancelled task: nothing waits for its list any more either."""
         for identity in list(self._cache):
             self._removed(self._cache.pop(identity))
         self.synced.set()
 
     async def list_once(self) -> None:
-        """List once, and tell of every object.
+        """List once, and report every object as changed.
 
         Raises:
-            VaultsyncError: the list is not whole.
+            VaultsyncError: the list is not complete.
         """
         seen: set[object] = set()
         version, token = "", ""
@@ -152,7 +155,7 @@ class Informer(Generic[T]):
                 async with self._client.watch(self._path, query, self._silence) as events:
                     async for event in events:
                         self._take(event)
-        except TimeoutError:  # by `reopen`
+        except TimeoutError:  # of `reopen`
             pass
         finally:
             self._open = None

@@ -1,51 +1,43 @@
-"""The label on the leader's pod that the Service of the audit port selects, as Patroni and Vault's own chart do it.
+"""Labels the leader's pod, so that the Service of the audit port selects it. Patroni and Vault's chart do the same.
 
-GitOps tools leave the label alone: they manage the Deployment, and a pod's own labels are no part of its template.
-RBAC can't limit `patch` on pods to labels or to one pod; docs/least-privilege.md says what that means.
+GitOps tools do not remove the label: they manage the Deployment, whose pod template does not contain it. RBAC can't
+limit `patch` on pods to labels or to one pod; see docs/least-privilege.md.
 """
 
 import asyncio
-import re
 from contextlib import suppress
 from typing import Final, NoReturn
 
 from loguru import logger
 
+from vaultsync.config.kube_syntax import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence
+from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
 """Seconds between attempts."""
 RENEW_SECONDS: Final = 60.0
-"""The leader writes its label this often, in case somebody has removed it. The API server stores nothing then."""
+"""Interval at which the leader writes its label again, in case it was removed. An unchanged label is not stored."""
 WITHDRAW_SECONDS: Final = 0.5
-"""The longest that a stop waits for the API server."""
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_POD_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-MAX_NAME: Final = 253
-
-
-def is_pod_name(text: str) -> bool:
-    """Whether a pod can have this name: a DNS subdomain (RFC 1123), which is safe in a URL's path."""
-    return len(text) <= MAX_NAME and _POD_NAME.fullmatch(text) is not None
+"""Time limit for the API server at a stop."""
 
 
 def pod_of(identity: str) -> str:
-    """The pod's name in an identity `<pod>_<uuid>` of the election, "" if it has none. The text is untrusted."""
+    """The pod's name in an identity `<pod>_<uuid>` of the election, "" if there is none. The identity is untrusted."""
     name, _, _ = identity.rpartition("_")
     return name if is_pod_name(name) else ""
 
 
 class LeaderLabel:
-    """Keeps the label of this process's pod in step with whether the process leads.
+    """Sets the label on this process's pod while the process leads, and removes it otherwise.
 
-    One task writes, so that no two requests overtake each other.
+    A single task sends the requests, so that they arrive in order.
 
     Args:
-        client: not fenced: a process that does not lead removes its own label. It needs a short time-out.
+        client: not fenced, as a process that does not lead removes its own label; with a short time-out.
         namespace: of the pods.
         pod: this process's.
     """
@@ -58,20 +50,20 @@ class LeaderLabel:
         self._previous = ""
         self._changed = asyncio.Event()
         self._written = asyncio.Event()
-        self._reported = ""
 
     async def run(self) -> NoReturn:
-        """Write what changes, until cancelled. The first write removes a label from an earlier life of the pod."""
-        waits = backoff(FIRST_WAIT, LONGEST_WAIT)
+        """Write changes until cancelled. The first write removes the label of an earlier process of the pod."""
+        retry = Retry(FIRST_WAIT, LONGEST_WAIT)
         while True:
             self._changed.clear()
             try:
                 await self._write()
             except VaultsyncError as error:
-                self._report(error)
-                wait: float | None = next(waits)
+                failed = retry.failed(str(error))
+                self._warn(error, failed.level)
+                wait: float | None = failed.wait
             else:
-                waits, self._reported = backoff(FIRST_WAIT, LONGEST_WAIT), ""
+                retry.succeeded()
                 wait = RENEW_SECONDS if self._fence else None
                 if not self._changed.is_set():
                     self._written.set()
@@ -80,19 +72,19 @@ class LeaderLabel:
                     await self._changed.wait()
 
     def lead(self, fence: Fence, previous_holder: str) -> None:
-        """Have the Service select this pod, and no longer that of the previous leader.
+        """Point the Service at this pod, and no longer at that of the previous leader.
 
-        A leader that is frozen keeps its label, and the Service would send half of the entries to it.
+        A frozen leader keeps its label, and the Service would send it half of the audit entries.
 
         Args:
-            fence: of this term: the label is set only while it is open.
+            fence: of this term; the label is set only while it is open.
             previous_holder: the identity that held the Lease before, "" if none is known.
         """
         pod = pod_of(previous_holder)
         self._set(fence, "" if pod == self._pod else pod)
 
     async def withdraw(self) -> None:
-        """Have the Service select this pod no more, as far as the API server answers in time."""
+        """Stop pointing the Service at this pod, if the API server answers in time."""
         self._set(None)
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHDRAW_SECONDS):
@@ -108,7 +100,7 @@ class LeaderLabel:
         if leads:
             await self._patch(self._pod, "true")
         else:
-            with suppress(KubeNotFound):  # the pod is gone, and its label with it
+            with suppress(KubeNotFound):  # the pod is deleted, and so is its label
                 await self._patch(self._pod, None)
         if leads and previous:
             with suppress(KubeNotFound):
@@ -119,13 +111,10 @@ class LeaderLabel:
         path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}"
         await self._client.merge_patch(path, {"metadata": {"labels": {LEADER_LABEL: value}}})
 
-    def _report(self, error: VaultsyncError) -> None:
-        """Log the same reason once, until a request succeeds."""
-        reason, fix = str(error), "none: it is tried again"
+    def _warn(self, error: VaultsyncError, level: str) -> None:
+        fix = "none: it is tried again"
         if isinstance(error, KubeDenied):
             fix = f"grant `patch` on pods in the namespace {self._namespace}, as deploy/base/role.yaml does"
         elif isinstance(error, KubeNotFound):
             fix = "set VAULTSYNC_POD_NAME to metadata.name, and VAULTSYNC_LEASE to a Lease in the pod's namespace"
-        if reason != self._reported:
-            logger.warning("the Service of the audit port can't follow the leader", reason=reason, to_do=fix)
-        self._reported = reason
+        logger.log(level, "the Service of the audit port can't follow the leader", reason=str(error), to_do=fix)

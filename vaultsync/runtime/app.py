@@ -1,6 +1,6 @@
-"""The process: its parts, and in which order they start and stop.
+"""The process: creates, starts and stops its parts. No other logic enters.
 
-What a replica needs only while it leads is vaultsync/runtime/term.py's.
+runtime.term has the parts that a replica needs only while it leads.
 """
 
 import asyncio
@@ -14,44 +14,59 @@ from typing import Final
 from loguru import logger
 
 from vaultsync import __version__
-from vaultsync.config.settings import Settings, removed_variables
-from vaultsync.core.backoff import backoff
+from vaultsync.config.settings import Settings
+from vaultsync.config.variables import removed_variables
+from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
-from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.fence import Fence
+from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
-from vaultsync.kube.election import TIMING, Election, LeadershipLost
-from vaultsync.kube.external_secrets import NOT_SERVED, Served, served
-from vaultsync.kube.informers import Watches
-from vaultsync.runtime import parts as wiring
-from vaultsync.runtime.health import Health, Part
+from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
+from vaultsync.kube.election import TIMING, Election, LeadershipLost, Timing
+from vaultsync.kube.informer import SILENCE_SECONDS
+from vaultsync.kube.informer_manager import RESOURCES, InformerManager
+from vaultsync.kube.leader_label import LeaderLabel
+from vaultsync.runtime import factory
+from vaultsync.runtime.health import HealthServer, PartStatus
 from vaultsync.runtime.lifecycle import Stop, report_callback
-from vaultsync.runtime.metrics import Figures, Metrics
-from vaultsync.runtime.status import in_words
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.runtime.term import Term, spare_collection
 
 FIRST_RESTART, LONGEST_RESTART = 1.0, 60.0
-"""Seconds before the lists of Kubernetes are made anew, where a resource was not served any more."""
+"""Seconds before the informers are restarted after a resource is no longer served."""
 STEADY_SECONDS: Final = 120.0
-"""Lists and watches that have worked for so long are no failed attempt."""
-STAND_BY_SECONDS: Final = 1.0
-"""Between the end of a term and the next attempt to lead."""
+"""Informers that ran this long count as a success: the next restart waits FIRST_RESTART."""
+FIRST_DISCOVERY_RETRY, LONGEST_DISCOVERY_RETRY = 0.1, 10.0
+"""Seconds between attempts to discover the served version of external-secrets."""
+STANDBY_SECONDS: Final = 1.0
+"""Between the end of a term and the next attempt to acquire the Lease."""
+LISTED: Final = "watched"
+NOT_LISTED: Final = "not listed yet"
+UNAVAILABLE: Final = "no answer from the API server; see the log"
+REFUSED: Final = "the API server refuses; see the log"
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, timing: Timing = TIMING, watch_silence: float = SILENCE_SECONDS) -> None:
     """Run until SIGTERM or SIGINT.
 
+    Args:
+        settings: of the process.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
+
     Raises:
-        NoKubeConfig: there is no way to speak to Kubernetes.
-        OSError: an address to listen on can't be had.
+        NoKubeConfig: there is no usable Kubernetes configuration.
+        OSError: an address to listen on is not available.
     """
     stop = Stop()
     stop.on_signals()
     asyncio.get_running_loop().set_exception_handler(report_callback)
     for name, fix in removed_variables(os.environ).items():
-        logger.warning("a variable has no effect any more", variable=name, to_do=fix)
-    kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run)
-    app = App(settings, kube, stop, f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}")
+        logger.warning("a variable is no longer supported", variable=name, to_do=fix)
+    metrics = Metrics()
+    kube = await connect(settings.kubeconfig, settings.kube_timeout, settings.dry_run, metrics.count_kube_request)
+    identity = f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}"
+    app = App(settings, kube, stop, metrics, identity, timing, watch_silence)
     try:
         await app.run()
     finally:
@@ -61,32 +76,48 @@ async def run(settings: Settings) -> None:
 class App:
     """The parts that live as long as the process, and the current term of leadership.
 
-    A replica that has lost the Lease stops acting and becomes a standby: its `Term` ends, and a new one waits to begin.
-    Informers, index, counters and the health server go on, so that Kubernetes is not listed again.
+    A replica that loses the Lease becomes a standby: its `Term` ends, and a new one waits for the Lease. Informers,
+    index, metrics and health server continue, so that Kubernetes is not listed again.
 
     Args:
-        kube: not fenced.
+        settings: of this process.
+        kube: without a fence.
         stop: ends `run`.
+        metrics: of this process; `kube` counts with them.
         identity: of this process in the election.
+        timing: of the election.
+        watch_silence: seconds, as for `Informer`.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, stop: Stop, identity: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        kube: KubeClient,
+        stop: Stop,
+        metrics: Metrics,
+        identity: str = "",
+        timing: Timing = TIMING,
+        watch_silence: float = SILENCE_SECONDS,
+    ) -> None:
         self._settings = settings
         self._kube = kube
         self._stop = stop
         self._identity = identity
-        self._index = wiring.index(settings)
-        self._served: Served | None = None
-        self._watches: Watches | None = None
-        self._label = wiring.leader_label(settings, kube)
-        self.term = Term(settings, kube, self._index, stop)
-        self._metrics = Metrics(self._figures)
-        self._health = Health(self._parts, self._metrics.text)
+        self._timing, self._watch_silence = timing, watch_silence
+        self._index = factory.create_index(settings)
+        self._served: ServedVersion | None = None
+        self._informers: InformerManager | None = None
+        self._discovery = NOT_LISTED
+        """Why there are no informers yet, for /readyz."""
+        self._label = self._leader_label()
+        self._metrics = metrics
+        self.term = Term(settings, kube, self._index, stop, metrics)
+        self._health = HealthServer(self.statuses, self.metrics_text)
 
     async def run(self) -> None:
         """Start in order: health server, informers, the election, then the term; run until asked to stop.
 
-        What was sent to Vault by then is waited for while the Lease is still renewed.
+        The Lease is still renewed while `run` waits for the pending writes to Vault at the end.
         """
         if self._settings.health_listen:
             await self._health.start(self._settings.health_listen)
@@ -107,23 +138,39 @@ class App:
             main.cancel()
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         await self._health.stop()
         await self.term.close()
         await self._kube.close()
 
-    def _figures(self) -> Figures:
-        return self.term.status.figures()
+    def metrics_text(self) -> bytes:
+        """The response to /metrics."""
+        for resource, failed in self._failed_watches().items():
+            self._metrics.watches_lost.labels(resource).set(len(failed))
+        self.term.set_gauges(self._metrics)
+        return self._metrics.text()
 
-    def _parts(self) -> Iterator[Part]:
-        return self.term.status.parts()
+    def statuses(self) -> Iterator[PartStatus]:
+        """The response to /readyz. Only the first lists are required. A standby sends no request to Vault."""
+        yield PartStatus("role", "leading" if self.term.is_leading else "standby")
+        if self._informers is None:
+            yield PartStatus("kubernetes", self._discovery, is_healthy=False, is_required=True)
+        else:
+            failed = self._failed_watches()
+            for resource, is_listed in self._informers.ready().items():
+                message = _message(failed[resource][0]) if failed[resource] else LISTED if is_listed else NOT_LISTED
+                yield PartStatus(resource, message, is_listed and not failed[resource], is_required=not is_listed)
+        if self.term.is_leading:
+            yield from self.term.statuses()
+
+    def _failed_watches(self) -> dict[str, list[Result]]:
+        return self._informers.trouble() if self._informers else {resource: [] for resource in RESOURCES}
 
     # -- Kubernetes
 
     async def _main(self) -> None:
-        """Watch Kubernetes and act; list it anew, ever more slowly, where a resource is not served any more."""
-        waits = backoff(FIRST_RESTART, LONGEST_RESTART)
-        said = ""
+        """Run the informers and the terms; restart them, with a backoff, when a resource is no longer served."""
+        retry = Retry(FIRST_RESTART, LONGEST_RESTART)
         while True:
             started = time.monotonic()
             reason = ""
@@ -132,32 +179,29 @@ class App:
             except* KubeNotFound as errors:  # such as v1beta1 after an upgrade
                 reason = first_reason(errors)
             if time.monotonic() - started > STEADY_SECONDS:
-                waits, said = backoff(FIRST_RESTART, LONGEST_RESTART), ""
-            wait = next(waits)
-            logger.log(
-                "DEBUG" if reason == said else "WARNING",
-                "starting anew: a resource is not served any more",
-                reason=reason,
-                retry_s=round(wait, 1),
-            )
-            said = reason
-            self._index = wiring.index(self._settings)
-            self._watches = None
-            await self._begin_anew()
-            await asyncio.sleep(wait)
+                retry.succeeded()
+            failed = retry.failed(reason)
+            message = "restarting the informers: a resource is no longer served"
+            logger.log(failed.level, message, reason=reason, retry_s=round(failed.wait, 1))
+            self._index = factory.create_index(self._settings)
+            self._informers = None
+            await self._begin_term()
+            await asyncio.sleep(failed.wait)
 
     async def _watch(self) -> None:
-        """Watch Kubernetes, and act for as long as this replica is the one that leads.
+        """Watch Kubernetes, and run one term after the other.
 
         Raises:
-            KubeNotFound: in a group: a resource is not served (any more).
+            KubeNotFound: in a group: a resource is not served, or no longer served.
         """
         self._served = await self._wait_for_external_secrets()
         async with asyncio.TaskGroup() as tasks:
-            selection = wiring.selection(self._settings)
-            self._watches = Watches(tasks, self._kube, self._served.version, selection, _ToTerm(self))
-            self._tell_term()
-            await self._watches.start()
+            selection = self._settings.selection
+            self._informers = InformerManager(
+                tasks, self._kube, self._served.version, selection, self.term.controller, silence=self._watch_silence
+            )
+            self._configure_term()
+            await self._informers.start()
             spare_collection(anew=True)
             logger.info("watching Kubernetes", external_secrets_version=self._served.version)
             if self._label is not None:
@@ -165,27 +209,24 @@ class App:
             while True:
                 await self._serve()
 
-    async def _wait_for_external_secrets(self) -> Served:
-        said = ""
-        for wait in backoff(0.1, 10.0):
+    async def _wait_for_external_secrets(self) -> ServedVersion:
+        retry = Retry(FIRST_DISCOVERY_RETRY, LONGEST_DISCOVERY_RETRY)
+        while True:
             try:
-                found = await served(self._kube)
-                reason = self.term.status.unserved = NOT_SERVED
+                if (found := await discover(self._kube)) is not None:
+                    return found
+                reason = self._discovery = NOT_SERVED
             except VaultsyncError as error:
-                found, reason = None, str(error)
-                self.term.status.unserved = in_words(error.result)
-            if found is not None:
-                return found
-            if reason != said:
+                reason, self._discovery = str(error), _message(error.result)
+            failed = retry.failed(reason)
+            if failed.is_new:
                 logger.warning("waiting for Kubernetes", reason=reason)
-            said = reason
-            await asyncio.sleep(wait)
-        raise AssertionError("backoff is endless")
+            await asyncio.sleep(failed.wait)
 
     # -- terms of leadership
 
     async def _serve(self) -> None:
-        """Wait to lead, lead, and get ready for the next term once the leadership is lost."""
+        """Acquire the Lease, run the term, and prepare the next one after the Lease is lost."""
         if self.term.fence is None:
             await self.term.run()
             return
@@ -193,65 +234,38 @@ class App:
             election = self._election(self.term.fence)
             await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
         except* LeadershipLost as errors:
-            logger.warning("this process stands by: the leadership is lost", reason=first_reason(errors))
-            if self._watches is not None:
-                self._watches.reopen()  # without a renewal the way to the API server is bad, and watches may be dead
-        await self._begin_anew()
+            logger.warning("leadership lost: this replica is now a standby", reason=first_reason(errors))
+            if self._informers is not None:
+                self._informers.reopen()  # renewals failed, so the watches may be dead too
+        await self._begin_term()
         spare_collection(anew=True)
-        await asyncio.sleep(STAND_BY_SECONDS)
+        await asyncio.sleep(STANDBY_SECONDS)
 
     def _election(self, fence: Fence) -> Election:
         namespace, _, name = self._settings.lease.partition("/")
-        return Election(self._kube.unfenced(TIMING.request), namespace, name, self._identity, fence, timing=TIMING)
+        kube = self._kube.unfenced(self._timing.request)
+        return Election(kube, namespace, name, self._identity, fence, timing=self._timing)
 
-    async def _begin_anew(self) -> None:
-        """Replace the term that has ended; no counter goes back."""
+    def _leader_label(self) -> LeaderLabel | None:
+        """The writer of the label on the leader's pod, None if no Service selects it."""
+        if not self._settings.labels_leader:
+            return None
+        namespace, _, _ = self._settings.lease.partition("/")
+        return LeaderLabel(self._kube.unfenced(self._timing.request), namespace, self._settings.pod_name)
+
+    async def _begin_term(self) -> None:
+        """Replace the term that has ended."""
         await self.term.close()
-        with self._metrics.kept():
-            self.term = Term(self._settings, self._kube, self._index, self._stop)
-            self._tell_term()
+        self.term = Term(self._settings, self._kube, self._index, self._stop, self._metrics)
+        self._configure_term()
 
-    def _tell_term(self) -> None:
-        """Hand over what is known of Kubernetes."""
-        self.term.status.watches = self._watches
+    def _configure_term(self) -> None:
+        if self._informers is not None:
+            self._informers.handler = self.term.controller
         if self._served is not None:
             self.term.writer.takes_condition = self._served.takes_condition
 
 
-class _ToTerm:
-    """Hands on what the informers see to the current term's controller, which keeps the index too.
-
-    Args:
-        app: has the term.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
-        self._app.term.controller.external_secret_changed(external_secret)
-
-    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """See Listener."""
-        self._app.term.controller.external_secret_removed(external_secret)
-
-    def store_changed(self, store: Store) -> None:
-        """See Listener."""
-        self._app.term.controller.store_changed(store)
-
-    def store_removed(self, store: Store) -> None:
-        """See Listener."""
-        self._app.term.controller.store_removed(store)
-
-    def namespace_changed(self, namespace: Namespace) -> None:
-        """See Listener."""
-        self._app.term.controller.namespace_changed(namespace)
-
-    def namespace_removed(self, namespace: Namespace) -> None:
-        """See Listener."""
-        self._app.term.controller.namespace_removed(namespace)
-
-    def kube_is_back(self) -> None:
-        """See Listener."""
-        self._app.term.controller.kube_is_back()
+def _message(result: Result) -> str:
+    """Why a list or watch fails."""
+    return REFUSED if result is Result.REFUSED else UNAVAILABLE

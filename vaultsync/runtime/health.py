@@ -1,12 +1,11 @@
-"""/livez and /readyz for the kubelet, /metrics for Prometheus: short answers to strangers, each within a few seconds.
+"""The HTTP endpoint: /livez and /readyz for the kubelet, /metrics for Prometheus. Clients are not trusted.
 
-/livez says that the loop turns, and nothing else: no outage of others is mended by a restart.
+/livez shows that the event loop runs, and nothing else: a restart does not end an outage of Vault or the API server.
 
-/readyz tells of every part in words, and is 503 only until all that there was in Kubernetes is listed. What is lost
-after that changes the words alone. vaultsync is on no deployment's critical path and no traffic is routed to it, so
-that "not ready" would protect nobody; it would only hold up a rollout (a better configuration, say) for as long as
-Vault or the API server is away, and vaultsync waits for them and catches up by itself. To be told of outages is what
-/metrics and the alerts in deploy/monitoring are for.
+/readyz lists the status of each part. It returns 503 only until all objects in Kubernetes are listed; a later outage
+changes the text alone. No traffic is routed to vaultsync, so "not ready" would protect nothing. It would only block a
+rollout (of a better configuration, for example) during an outage of Vault or the API server, which vaultsync survives
+and then catches up. /metrics and the alerts in deploy/monitoring report outages.
 """
 
 import asyncio
@@ -20,47 +19,48 @@ from aiohttp.web_protocol import RequestHandler
 from vaultsync.runtime.metrics import CONTENT_TYPE
 
 CONNECTION_SECONDS: Final = 10.0
-"""A connection ends after this long, whatever its client still wants to send or to read."""
+"""Maximum duration of a connection, in seconds: slow clients are disconnected."""
 MAX_CONNECTIONS: Final = 32
-"""At once; one more is closed. Each is for one request: neither the kubelet nor Prometheus minds."""
+"""Maximum number of concurrent connections; each serves one request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A part of vaultsync, as /readyz tells of it.
+class PartStatus:
+    """The status of one part, as a line of /readyz.
 
     Attributes:
-        says: how it is, in words that may be read by anybody.
-        is_well: whether that is as it should be.
-        is_needed: whether vaultsync is not ready as long as it is not.
+        name: of the part.
+        message: its state. It quotes no other system, as the endpoint is public.
+        is_healthy: whether the part works.
+        is_required: whether /readyz returns 503 while the part does not work.
     """
 
     name: str
-    says: str
-    is_well: bool = True
-    is_needed: bool = False
+    message: str
+    is_healthy: bool = True
+    is_required: bool = False
 
 
-class Health:
-    """The HTTP endpoint.
+class HealthServer:
+    """Serves the endpoint.
 
     Args:
-        parts: how each part is now.
-        metrics: in Prometheus' text format.
+        statuses: called for each request to /readyz.
+        metrics_text: called for each request to /metrics; returns Prometheus' text format.
     """
 
-    def __init__(self, parts: Callable[[], Iterable[Part]], metrics: Callable[[], bytes]) -> None:
-        self._parts = parts
-        self._read_metrics = metrics
+    def __init__(self, statuses: Callable[[], Iterable[PartStatus]], metrics_text: Callable[[], bytes]) -> None:
+        self._statuses = statuses
+        self._metrics_text = metrics_text
         self._runner: web.ServerRunner | None = None
 
     async def start(self, listen: str) -> None:
         """Serve on host:port.
 
         Raises:
-            OSError: the address can't be had.
+            OSError: the address is not available.
         """
-        self._runner = web.ServerRunner(_Server(self._answer), shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(_Server(self._respond), shutdown_timeout=1.0)
         await self._runner.setup()
         host, _, port = listen.rpartition(":")
         await web.TCPSite(self._runner, host or None, int(port)).start()
@@ -70,36 +70,36 @@ class Health:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
-        answers = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
-        answer = answers.get(request.path)
-        if answer is None:
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
+        handlers = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+        handler = handlers.get(request.path)
+        if handler is None:
             response = web.Response(status=404, text="there are /livez, /readyz and /metrics\n")
         elif request.method not in ("GET", "HEAD"):
             response = web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
         else:
-            response = answer()
+            response = handler()
         response.force_close()
         return response
 
     def _livez(self) -> web.Response:
-        return web.Response(text="ok\n")  # answering at all shows that the loop turns
+        return web.Response(text="ok\n")
 
     def _readyz(self) -> web.Response:
-        parts = list(self._parts())
-        waits = any(part.is_needed and not part.is_well for part in parts)
-        lines = [f"[{'+' if part.is_well else '-'}] {part.name}: {part.says}" for part in parts]
-        text = "\n".join(["not ready" if waits else "ok", *lines])
-        return web.Response(status=503 if waits else 200, text=text + "\n")
+        statuses = list(self._statuses())
+        is_ready = all(status.is_healthy or not status.is_required for status in statuses)
+        lines = [f"[{'+' if status.is_healthy else '-'}] {status.name}: {status.message}" for status in statuses]
+        text = "\n".join(["ok" if is_ready else "not ready", *lines])
+        return web.Response(status=200 if is_ready else 503, text=text + "\n")
 
     def _metrics(self) -> web.Response:
-        return web.Response(body=self._read_metrics(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._metrics_text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 class _Server(web.Server):
-    """Ends what takes too long: aiohttp itself waits for a slow sender's request, and for a slow reader, without end.
+    """Disconnects slow clients, for which aiohttp itself waits without a limit.
 
-    What one sends is bounded by aiohttp (8 KiB a line and header), and no body is read.
+    aiohttp bounds the size of a request (8 KiB per line and header), and no body is read.
     """
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:

@@ -1,8 +1,8 @@
-"""When and how the process ends: the request to stop, the time each step may take then, and what a bug is reported as.
+"""The end of the process: the request to stop, the duration of each step, and the report of an unexpected error.
 
-SIGTERM and SIGINT ask for the same: writes in Vault that were sent are waited for and marked, then the Lease is
-released, then connections are closed. Each step has a bound, so that the whole takes less than 5 s also where Vault or
-the API server does not answer. Kubernetes grants 30 s by default, a machine that is switched off less.
+After SIGTERM or SIGINT the process waits for pending writes to Vault, writes their ownership metadata, releases the
+Lease and closes its connections. Each step is bounded, so that all of it takes less than 5 s even if Vault or the API
+server hangs. Kubernetes grants 30 s by default, a machine that shuts down less.
 """
 
 import asyncio
@@ -18,37 +18,37 @@ from loguru import logger
 from vaultsync.core.errors import VaultsyncError
 
 WRITES_SECONDS: Final = 3.0
-"""After the request to stop: writes in Vault that are not answered by then are given up."""
+"""After the request to stop: the process waits this long for responses to its writes to Vault."""
 MARKS_SECONDS: Final = 4.0
-"""The same for ownership marks."""
+"""The same for writing the ownership metadata."""
 RELEASE_SECONDS: Final = 4.4
-"""The same for the release of the Lease."""
+"""The same for releasing the Lease."""
 CLOSE_SECONDS: Final = 4.7
-"""The same for giving back the Vault token."""
+"""The same for revoking the Vault token."""
 LEAST_SECONDS: Final = 0.3
-"""The shortest time that a step is given, whatever the steps before it have taken."""
+"""Minimum duration of a step, even if the previous steps took longer."""
 PACKAGE: Final = Path(__file__).parents[1]
-BUG: Final = "vaultsync ends: a bug in one of its tasks; please report it, with `vaultsync version`"
+BUG: Final = "vaultsync exits: unexpected error in one of its tasks; please report it, with `vaultsync version`"
 
 
 class Stop:
-    """The request to stop, and how much time is left."""
+    """The request to stop, and the time that is left."""
 
     def __init__(self) -> None:
         self._requested = asyncio.Event()
         self._at = float("inf")
 
     def request(self) -> None:
-        """Ask to stop. A second request changes nothing."""
+        """Request the stop. A second request changes nothing."""
         if not self._requested.is_set():
             self._at = time.monotonic()
             self._requested.set()
 
     def on_signals(self) -> None:
-        """Have SIGTERM and SIGINT ask for it, until the process ends.
+        """Request the stop on SIGTERM and SIGINT, until the process ends.
 
-        Not by loop.add_signal_handler: that would restore the default action, which kills the process, as soon as the
-        loop is closed, and a second signal may arrive then.
+        Not by loop.add_signal_handler: it restores the default action, which kills the process, when the loop is
+        closed, and a second signal may arrive after that.
         """
         loop = asyncio.get_running_loop()
 
@@ -64,11 +64,11 @@ class Stop:
         await self._requested.wait()
 
     def left(self, until: float, otherwise: float) -> float:
-        """Seconds that a step may take.
+        """The time that a step may take, in seconds.
 
         Args:
-            until: seconds after the request.
-            otherwise: where nobody has asked to stop.
+            until: the end of the step, in seconds after the request.
+            otherwise: the result if no stop is requested.
         """
         if not self._requested.is_set():
             return otherwise
@@ -76,12 +76,12 @@ class Stop:
 
 
 class Crash(NamedTuple):
-    """What is said of an unexpected exception. Not its message, which may hold a value.
+    """The report of an unexpected exception, without its message, which may contain a secret value.
 
     Attributes:
         task: the outermost function, such as Poller.run.
         error: the exception's type.
-        where: the innermost place in vaultsync's own code.
+        where: the innermost frame in vaultsync's own code.
     """
 
     task: str
@@ -90,9 +90,9 @@ class Crash(NamedTuple):
 
 
 def crash(error: BaseException) -> Crash:
-    """What ended a task group, or a plain exception.
+    """Report the exception that ended a task group, or a plain exception.
 
-    Of several it is the first that nobody raises on purpose; what else failed did so at the same time or because of it.
+    Of several, it reports the first that is not a VaultsyncError; the others occurred at the same time or as a result.
     """
     leaves = _leaves(error)
     cause = next((leaf for leaf in leaves if not isinstance(leaf, VaultsyncError)), leaves[0])
@@ -107,12 +107,12 @@ def crash(error: BaseException) -> Crash:
 
 
 def report_callback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's exception handler: one line, where asyncio's own prints a traceback and the callback's arguments."""
+    """Log one line as the loop's exception handler; asyncio's own logs a traceback and the callback's arguments."""
     error = context.get("exception")
     if isinstance(error, BaseException):
         logger.error("a callback failed unexpectedly", **crash(error)._asdict())
     else:
-        logger.warning("asyncio complains", reason=str(context.get("message", ""))[:100])
+        logger.warning("asyncio reports an error", reason=str(context.get("message", ""))[:100])
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

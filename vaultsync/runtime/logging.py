@@ -1,4 +1,4 @@
-"""Log lines: for people on a terminal, JSON elsewhere. Never a variable's value in a traceback: diagnose is off."""
+"""Configures loguru: text on a terminal, JSON elsewhere. No traceback contains a variable's value (diagnose is off)."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:
-    """Send every log line to the stream.
+    """Write every log line to one stream.
 
     Args:
         format: text, json, or auto (text if the stream is a terminal).
-        level: the least important level that is shown.
-        stream: where to; default: stderr.
+        level: the lowest level that is logged.
+        stream: stderr by default.
     """
     stream = stream or sys.stderr
     as_text = format == "text" or (format == "auto" and stream.isatty())
@@ -28,7 +28,7 @@ def configure(format: str, level: str, stream: TextIO | None = None) -> None:
 
 
 def _text(record: "Record") -> str:
-    """A loguru format. Message and fields are put in by name, so that braces and markup in them mean nothing."""
+    """A loguru format. It refers to message and fields by name, so that loguru ignores braces and markup in them."""
     shown = " ".join(f"{key}={value}" for key, value in record["extra"].items())
     record["extra"]["_shown"] = "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
     return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message} <dim>{extra[_shown]}</dim>\n{exception}"

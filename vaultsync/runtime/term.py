@@ -1,150 +1,194 @@
-"""One term of leadership: the parts that talk to Vault and act. Made anew for each term, so that nothing carries over.
+"""One term of leadership: the parts that send requests to Vault and write to Kubernetes.
 
-What this process knows of Vault as a leader is worth nothing once another replica may have acted. The parts that live
-as long as the process (the Kubernetes client, the informers with their index, the health server, the counters) are
-vaultsync/runtime/app.py's.
+Each term gets new parts: after another replica may have led, the state that this process read from Vault is obsolete.
+runtime.app owns the parts that live as long as the process (Kubernetes client, informers, index, metrics, health
+server).
 """
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.backoff import backoff
-from vaultsync.core.events import VaultEvent
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.fence import Fence
+from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
-from vaultsync.kube.election import Release, awake
-from vaultsync.kube.events import Recorder
+from vaultsync.kube.election import Release, boottime
+from vaultsync.kube.events import EventRecorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
-from vaultsync.runtime import parts as wiring
+from vaultsync.runtime import factory
+from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
-from vaultsync.runtime.status import Status
-from vaultsync.vault.audit import Audit
+from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import REVOKE_SECONDS
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import Source, Sources
+from vaultsync.vault.source_selector import SourceSelector
 from vaultsync.vault.stream import EventStream
 
-LISTEN_AGAIN_SECONDS: Final = 5.0
-"""Between attempts at most, where a leader that hangs still has the address."""
+FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
+"""Seconds between attempts to listen for the audit device: the previous leader may still occupy the address."""
 LOGIN_FIRST_SECONDS: Final = 2.0
-"""How long the first look at everything waits for the login, so that nothing fails for want of it."""
+"""The initial scan waits this long for the login: without a token its requests fail."""
 STREAM_FIRST_SECONDS: Final = 2.0
-"""How long the first look at everything waits for the event stream, so that nothing is looked at twice."""
+"""The initial scan waits this long for the event stream: a new subscription causes a rescan."""
 
 
 class Term:
-    """The parts of one term, wired and not started.
+    """Creates and connects the parts of one term; `run` starts them.
 
     Args:
-        kube: the process's client; this term's copy passes its writes through the fence.
+        settings: of this process.
+        kube: the process's client; the fence is checked before each write of this term.
         index: the process's.
-        stop: says how long the end of the term may take.
+        stop: bounds the duration of the end of the term.
+        metrics: the process's.
 
     Attributes:
-        fence: open while this process leads; None where nobody is elected, as there is no other replica.
-        controller: to be told of what the informers see, before the term too.
-        writer: to be told whether ExternalSecrets take the condition.
-        status: what these parts say of themselves.
+        fence: open while this process leads; None without leader election.
+        controller: handles the events of the informers, also before `run`.
+        writer: writes on ExternalSecrets; App sets whether it may write the condition.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
         self._settings = settings
         self._stop = stop
-        self.fence = Fence(awake) if settings.lease and not settings.dry_run else None
+        self.fence = Fence(boottime) if settings.election_lease else None
         self._kube = kube.fenced(self.fence)
-        self._login = wiring.login(settings)
-        self._vault = VaultClient(self._login, self.fence)
-        self._recorder = Recorder(self._kube)
-        ledger = Ledger()
+        self._login = factory.create_login(settings)
+        self._vault = VaultClient(self._login, self.fence, metrics.count_vault_request)
+        metrics.last_event_timestamp.clear()
+        self._recorder = EventRecorder(self._kube)
+        self._index, self._syncs = index, SyncStates()
+        paths = PathStates()
         loop = asyncio.get_running_loop()
         budget = SeedBudget(settings.seed_budget, loop.time)
-        self._marker = OwnershipWriter(ledger, self._vault)
-        reconciler = PathReconciler(
+        self._ownership = OwnershipWriter(paths, self._vault)
+        path_reconciler = PathReconciler(
             index,
-            ledger,
+            paths,
+            self._syncs,
             self._vault,
-            wiring.seed_paths(settings),
+            settings.seedable_paths,
             budget,
-            self._marker,
+            self._ownership,
+            metrics,
             settings.cluster,
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
-        syncer = ExternalSecretReconciler(index, ledger, self.writer, self._recorder, loop.time, settings.dry_run)
-        self.controller = Controller(index, ledger, reconciler, syncer, settings.resync)
+        external_secret_reconciler = ExternalSecretReconciler(
+            index, paths, self._syncs, self.writer, self._recorder, loop.time, metrics, settings.dry_run
+        )
+        self.controller = Controller(
+            index, paths, self._syncs, path_reconciler, external_secret_reconciler, settings.resync, metrics
+        )
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))
-        self._stream = EventStream(self._login, self.controller.vault_connected, self.controller.vault_changed)
-        self._vault.on_own_write.append(self._stream.wrote)
+        self._stream = EventStream(self._login, metrics)
         self._audit = Audit(
-            wiring.audit_access(settings),
+            settings.audit,
             settings.canary_interval,
             self._vault.read_for_audit,
             index.knows,
-            self._audit_gap,
-            self._audited,
-            is_only=settings.source is Source.AUDIT,
+            metrics,
+            is_only=settings.source is ChangeSource.AUDIT,
         )
-        self._audit.on_mounts = self.controller.mounts_changed
-        self._vault.on_own_write.append(lambda write: self._audit.wrote(write.request_id))
         self._listens = self._is_drained = False
         self._running_sources: asyncio.Task[None] | None = None
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
-        self._sources = Sources(settings.source, self._stream, self._audit, poller)
-        self.status = Status(
-            index=index,
-            ledger=ledger,
-            budget=budget,
-            reconciler=reconciler,
-            syncer=syncer,
-            controller=self.controller,
-            vault=self._vault,
-            login=self._login,
-            kube=kube,
-            stream=self._stream,
-            audit=self._audit,
-            sources=self._sources,
-            is_leading=lambda: self.is_leading,
-        )
+        self._sources = SourceSelector(settings.source, self._stream, self._audit, poller, self.controller)
+        self._vault.on_own_write.append(self._sources.wrote)
 
     @property
     def is_leading(self) -> bool:
-        """Whether this replica acts; always, where nobody is elected."""
+        """Whether this replica may write; always, without leader election."""
         return self.fence is None or self.fence.is_open
 
+    def statuses(self) -> Iterator[PartStatus]:
+        """The status of Vault and of the sources of changes, for /readyz. None is required (see runtime.health)."""
+        trouble = self._vault_trouble()
+        message = f"{trouble}; waiting for it" if trouble else "answers"
+        yield PartStatus("vault", message, is_healthy=not trouble)
+        yield self._source_status()
+        if self._audit.is_configured:
+            yield self._audit_status()
+
+    def _source_status(self) -> PartStatus:
+        current = self._sources.current
+        if current is None:
+            return PartStatus("source", "not selected yet", is_healthy=False)
+        connected = {ChangeSource.EVENTS: self._stream.is_connected, ChangeSource.AUDIT: self._audit.is_connected}
+        if connected.get(current, True):
+            return PartStatus("source", current.value)
+        return PartStatus("source", f"{current.value}, not connected", is_healthy=False)
+
+    def _audit_status(self) -> PartStatus:
+        """The event stream needs the audit device too: it reports deletions only to root tokens."""
+        delivery = self._audit.delivery
+        is_silent = delivery is Delivery.SILENT
+        late = "; deletions are noticed late" if is_silent and self._sources.current is ChangeSource.EVENTS else ""
+        return PartStatus("audit", f"{delivery.value}{late}", is_healthy=not is_silent)
+
+    def _vault_trouble(self) -> str:
+        """Why Vault does not answer, "" if it does. At rest, only the event stream detects an outage."""
+        if self._stream.is_connected:
+            return ""
+        return self._vault.outage or ("no answer" if self._stream.is_unanswered else "")
+
+    def set_gauges(self, metrics: Metrics) -> None:
+        """Set the metrics that show the current state of these parts."""
+        metrics.leading.set(self.is_leading)
+        metrics.external_secrets.set(len(self._index.names()))
+        metrics.paths.set(len(self._index.paths()))
+        metrics.queue_depth.set(self.controller.backlog())
+        metrics.queue_oldest.set(self.controller.oldest())
+        metrics.queue_failing.set(self.controller.failing())
+        metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - self._syncs.awaited_since()))
+        for reason, number in self._syncs.blocked().items():
+            metrics.blocked_external_secrets.labels(reason).set(number)
+        for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
+            metrics.source.labels(source.value).set(source is self._sources.current)
+        metrics.stream_connected.set(self._stream.is_connected)
+        metrics.audit_configured.set(self._audit.is_configured)
+        metrics.audit_connected.set(self._audit.is_connected)
+        metrics.vault_reachable.set(not self._vault_trouble())
+        metrics.vault_token_expiry.timestamp = self._login.ends_at
+
     async def listen(self) -> None:
-        """Have the address for Vault's audit device before anything else, where nobody is elected.
+        """Without leader election: listen for Vault's audit device before anything else starts.
 
         Raises:
-            OSError: the address can't be had.
+            OSError: the address is not available.
         """
         if self.fence is None:
             await self._audit.start()
             self._listens = True
 
     async def run(self, label: LeaderLabel | None = None, previous_holder: str = "") -> None:
-        """Look at everything and act, until cancelled; then leave what marks are left.
+        """Scan everything and react to changes, until cancelled; then write the pending ownership metadata.
 
         Args:
-            label: of this process's pod, None where no Service has to find it.
-            previous_holder: of the Lease, "" if none is known.
+            label: of this process's pod, None if no Service selects it.
+            previous_holder: of the Lease, "" if unknown.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -155,50 +199,49 @@ class Term:
             await self._audit.stop()
             async with asyncio.TaskGroup() as last:
                 if not self._is_drained:
-                    last.create_task(self._marker.flush())
+                    last.create_task(self._ownership.flush())
                 if label is not None:
                     last.create_task(label.withdraw())
 
     async def drain(self) -> None:
-        """Begin nothing more, wait for the answers to writes that were sent to Vault, and mark what they made.
+        """Start no further pass, wait for the responses to pending writes to Vault, and write the ownership metadata.
 
-        To be called while `run` goes on, so that the Lease is renewed. Passes that only look are not waited for, so a
-        Vault that hangs holds up nothing but the writes in it.
+        Call it while `run` still runs, so that the Lease is renewed. It does not wait for reads: a Vault that hangs
+        delays only the writes in progress.
         """
         self.controller.stop_starting()
         if self._running_sources is not None:
-            self._running_sources.cancel()  # closing the event stream takes a second where Vault hangs
+            self._running_sources.cancel()  # closing the event stream takes a second if Vault hangs
         await self._finish_writes()
-        await self._marker.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
+        await self._ownership.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
         self._is_drained = True
 
     async def _finish_writes(self) -> None:
         left = await self._vault.finish_writes(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
         if left:
             logger.warning(
-                "Vault has not answered in time: whether it has written is not known, and what it has is not marked",
+                "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata",
                 writes=left,
             )
 
     def release(self) -> Release:
-        """How the Lease is to be let go of at the end of the term.
+        """How to release the Lease at the end of the term.
 
-        Not at all while a write may still be under way: until the Lease has run out nobody else writes, which KV v1
-        needs, as it has no check-and-set. In KV v2 that alone refuses whichever write comes second. The next leader
-        loses nothing by the wait, as this Vault does not answer.
+        While a write may still be in progress, the Lease is kept until it expires, so that no other replica writes
+        meanwhile. KV v1 needs this, as it has no check-and-set; in KV v2, check-and-set alone refuses the second write.
         """
         if self._vault.is_writing:
-            return Release(refusal="a write in Vault is still under way")
+            return Release(refusal="a write in Vault is still in progress")
         return Release(self._stop.left(RELEASE_SECONDS, RELEASE_LONGEST))
 
     async def close(self) -> None:
-        """Give the token back, and let go of every connection to Vault."""
+        """Revoke the token, and close every connection to Vault."""
         await self._audit.stop()
         await self._login.close(self._stop.left(CLOSE_SECONDS, REVOKE_SECONDS))
         await self._vault.close()
 
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
-        tasks.create_task(self._login.run())  # a standby has no token
+        tasks.create_task(self._login.run())  # only now: a standby has no token
         with suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_FIRST_SECONDS):
                 await self._login.tried.wait()
@@ -207,45 +250,34 @@ class Term:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STREAM_FIRST_SECONDS):
                     await self._stream.tried.wait()
-        parts: tuple[Coroutine[Any, Any, None], ...] = (
-            self.controller.work(),
-            self.controller.resync(),
-            self._recorder.run(),
-            self._marker.run(),
-        )
-        for part in parts:
-            tasks.create_task(part)
+        for work in (self.controller.work, self.controller.resync, self._recorder.run, self._ownership.run):
+            tasks.create_task(work())
         await self.controller.caught_up.wait()
         spare_collection(anew=False)
 
     async def _listen(self, label: LeaderLabel | None, previous_holder: str) -> None:
-        """Receive what Vault's audit device sends: only the leader listens, so that nobody else gets it."""
-        for wait in backoff(0.1, LISTEN_AGAIN_SECONDS):
+        """Listen for Vault's audit device; only the leader listens, so that the device connects to it."""
+        retry = Retry(FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY)
+        while True:
             try:
                 await self._audit.start()
                 break
             except OSError as error:
+                wait = retry.failed(str(error)).wait
                 logger.warning("can't listen for Vault's audit device", reason=str(error), retry_s=round(wait, 1))
             await asyncio.sleep(wait)
         if label is not None and self.fence is not None:
             label.lead(self.fence, previous_holder)
 
-    def _audit_gap(self, more_may_be_missed: bool) -> None:
-        self.controller.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
-
-    def _audited(self, event: VaultEvent) -> None:
-        if event.is_deletion or not self._stream.is_connected:  # what the stream tells needs not be told twice
-            self.controller.vault_changed(event)
-
 
 def spare_collection(*, anew: bool) -> None:
-    """Have Python's garbage collection pass over all that is there now.
+    """Exclude all current objects from Python's garbage collection.
 
-    A collection of ten thousand ExternalSecrets holds up the loop for a tenth of a second, and finds nothing: what is
-    not used any more is let go of by its reference count.
+    A collection over ten thousand ExternalSecrets blocks the event loop for a tenth of a second and finds nothing:
+    objects without references are released by their reference count.
 
     Args:
-        anew: what was passed over before, such as for a term that has ended, is looked at once more.
+        anew: first collect the objects that an earlier call excluded, such as those of a former term.
     """
     if anew:
         gc.unfreeze()

@@ -1,5 +1,6 @@
-"""Paths and response types of Vault's HTTP API that the client, the checks and the policy share. Imports no client."""
+"""Paths, response types and version-dependent features of Vault's HTTP API, for checks and policy too. No client."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,3 +55,19 @@ class Token:
         """The only policy whose name contains `vaultsync`, "" if there is none or more: no other may be overwritten."""
         own = [policy for policy in self.policies if POLICY_NAME in policy]
         return own[0] if len(own) == 1 else ""
+
+
+def has_event_stream(version: str) -> bool:
+    """Whether a Vault version has an event stream: community 1.13 to 1.15, Enterprise from 1.13; OpenBao has none."""
+    number = _number(version)
+    return number >= (1, 13) and ("+ent" in version or number < (1, 16))
+
+
+def has_subscribe_capability(version: str) -> bool:
+    """Whether a Vault version sends events to tokens with the capability `subscribe`: from 1.15."""
+    return has_event_stream(version) and _number(version) >= (1, 15)
+
+
+def _number(version: str) -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)\.", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -1,10 +1,10 @@
-"""Receives the entries of an audit device of Vault: over UDP, TCP or a unix socket, or from a file.
+"""Receives the entries of Vault's audit devices: over UDP, TCP or a unix socket, or from a file.
 
-(https://developer.hashicorp.com/vault/docs/audit.) Entries are untrusted input, and from the network: each is at most
-a hint to read a path, none is kept or logged, and the sender never has to wait. Vault hashes the values in them.
+https://developer.hashicorp.com/vault/docs/audit. Entries are untrusted input: each is at most a hint to read a path,
+none is kept or logged, and the sender never has to wait. Vault hashes the values in them.
 
-A sender counts as Vault only once it is verified: it has delivered the entry of a canary (see vault.canary) or of an
-own write. Until then its hints pass at a low rate, and it changes nothing else.
+A sender counts as Vault only after it has delivered the entry of a canary (see vault.canary) or of an own write. Until
+then its hints pass at a low rate, and it changes nothing else.
 """
 
 import asyncio
@@ -20,35 +20,39 @@ from loguru import logger
 
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
+from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.rate_limit import TokenBucket
 from vaultsync.vault.audit_file import Tail
-from vaultsync.vault.audit_hints import Hint, HintQueue, LimitedLog, Sender, TokenBucket
+from vaultsync.vault.audit_hints import Hint, HintQueue, Sender
 from vaultsync.vault.audit_stream import Connection, Lines, StreamListener
 from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
 from vaultsync.vault.canary import Canary, CanaryResult
+from vaultsync.vault.limited_log import LimitedLog
+from vaultsync.vault.metrics import SourceMetrics
 
 FOLLOW_SECONDS: Final = 0.02
-"""Between two looks at the end of the file."""
+"""Between two reads at the end of the file."""
 WRITE_SECONDS: Final = 2.0
-"""How long the entry of an own write may be on its way after Vault's response."""
+"""Maximum delay of the entry of an own write after Vault's response."""
 MISSED_WRITES: Final = 3
-"""So many own writes in a row without an entry, while canaries are delivered: a filter keeps entries of KV back."""
+"""So many own writes in a row without an entry, while canaries are delivered: a filter excludes entries of KV."""
 VERIFIED: Final = 64
-"""Verified senders that are remembered: the last ones."""
+"""Verified senders that are remembered."""
 RECENT_WRITES: Final = 4096
-"""Entries whose request IDs are remembered: an entry arrives before the response that tells its ID."""
+"""Entries whose request IDs are remembered: an entry arrives before the response with its ID."""
 RATE, BURST, CAPACITY = 500.0, 5000.0, 10_000
-"""Hints of verified senders: a second, at once, and kept until their turn. The address of a datagram can be forged."""
+"""Hints of verified senders: per second, at once, and queued. The address of a datagram can be forged."""
 UNVERIFIED_RATE, UNVERIFIED_BURST, UNVERIFIED_CAPACITY = 1.0, 10.0, 1000
 UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST = 100.0, 2000.0
-"""Entries of unverified senders that are parsed: a second, and at once."""
+"""Entries of unverified senders that are parsed: per second, and at once."""
 _FILE: Final = "file"
-"""The audit file as a sender. Who can write it needs no verification; but it must deliver."""
+"""The audit file as a sender: it is trusted without verification, but it must deliver."""
 
 
 class Delivery(Enum):
-    """How an audit device is, in words that may be read by anybody."""
+    """Whether an audit device delivers; the texts are public."""
 
     NOT_CONFIGURED = "no audit device is configured"
     UNKNOWN = "whether the audit device delivers is not known yet"
@@ -62,18 +66,15 @@ class Audit:
     Args:
         access: where entries come from.
         canary_interval: seconds.
-        ask: sends a read of a path to Vault, for canaries.
-        knows: whether anybody reads a path; hints about other paths are dropped.
-        on_gap: called when entries may have been missed; told whether more may be missed in the next moments.
-        on_event: called for each change that an entry may report; must not block.
+        read: sends a read of a path to Vault, for canaries.
+        knows: whether an ExternalSecret reads a path; hints about other paths are dropped.
         is_only: no other source takes over while nothing is delivered.
 
     Attributes:
+        on_gap: called when entries may have been missed, with whether more may be missed in the next moments.
+        on_event: called for each change that an entry may report; must not block.
         on_change: called when `is_connected` changes.
         on_mounts: called for each changed mount that a verified sender reports; must not block.
-        events: how many changes entries have reported.
-        last_event: when the last one came, in seconds since 1970, None before the first.
-        lost: how many entries are known to be lost.
         canary: proves that entries arrive.
     """
 
@@ -81,42 +82,39 @@ class Audit:
         self,
         access: AuditAccess,
         canary_interval: float,
-        ask: Callable[[str], Awaitable[None]],
+        read: Callable[[str], Awaitable[None]],
         knows: Callable[[VaultPath], bool],
-        on_gap: Callable[[bool], None],
-        on_event: Callable[[VaultEvent], None],
+        metrics: SourceMetrics,
         *,
         is_only: bool = False,
     ) -> None:
         self._access = access
         self._knows = knows
-        self._on_gap = on_gap
-        self._on_event = on_event
         self._is_only = is_only
         self._log = LimitedLog()
-        self._follows: bool | None = None
+        self._is_file_open: bool | None = None
         self._listener: StreamListener | None = None
         self._receiver: UdpReceiver | None = None
         self._verified: OrderedDict[Sender, None] = OrderedDict()
         self._recent: OrderedDict[str, Sender] = OrderedDict()
         self._recent_unverified: OrderedDict[str, Sender] = OrderedDict()
-        """Apart, so that a flood of unverified senders displaces none of Vault's."""
+        """Apart, so that a flood of unverified senders displaces no entry of Vault."""
         self._awaited: dict[str, asyncio.TimerHandle] = {}
         self._unreported = 0
         self._missed_in_a_row = 0
-        self._has_news = False
-        self._was_silent = False
+        self._has_new_sender = False
+        self._is_silence_logged = False
         clock = time.monotonic
         self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, clock), CAPACITY)
         low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
-        self.canary = Canary(ask, canary_interval, self._canary_ended)
-        self.events = 0
-        self.last_event: float | None = None
-        self.lost = 0
-        self.on_change: Callable[[], None] = _nothing
-        self.on_mounts: Callable[[MountChange], None] = _nothing
+        self._metrics = metrics
+        self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
+        self.on_gap: Callable[[bool], None] = ignore
+        self.on_event: Callable[[VaultEvent], None] = ignore
+        self.on_change: Callable[[], None] = ignore
+        self.on_mounts: Callable[[MountChange], None] = ignore
 
     @property
     def is_configured(self) -> bool:
@@ -125,40 +123,40 @@ class Audit:
 
     @property
     def is_connected(self) -> bool:
-        """Whether Vault is known to deliver its entries, so that a change would be reported."""
+        """Whether Vault is known to deliver its entries."""
         return bool(self._verified) and self._missed_in_a_row < MISSED_WRITES
 
     @property
     def delivery(self) -> Delivery:
-        """Whether entries arrive, as far as it is known."""
+        """Whether entries arrive."""
         if not self.is_configured:
             return Delivery.NOT_CONFIGURED
         if self.is_connected:
             return Delivery.DELIVERS
-        return Delivery.SILENT if self._was_silent or self._verified else Delivery.UNKNOWN
+        return Delivery.SILENT if self._is_silence_logged or self._verified else Delivery.UNKNOWN
 
     # -- life
 
     async def start(self) -> None:
-        """Listen, where that is wanted.
+        """Listen, if that is configured.
 
         Raises:
-            OSError: the address can't be had, or the certificate can't be read.
+            OSError: the address is not available, or the certificate can't be read.
         """
         address = self._access.address
         if address is None:
             return
         if address.transport is Transport.UDP:
             receiver = UdpReceiver(
-                address, self._access.allows, lambda: self.canary.nonces, self._take_batch, self._log
+                address, self._access.allows, lambda: self.canary.nonces, self._process_batch, self._log
             )
             await receiver.start()
             self._receiver = receiver
         else:
-            self._listener = StreamListener(self._access, self._log, self._take, self._closed)
+            self._listener = StreamListener(self._access, self._log, self._process_lines, self._closed)
             await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
-        self.canary.request()  # one that was sent before could not arrive
+        self.canary.request()  # an earlier one could not arrive
         if address.can_block(has_tls=bool(self._access.certificate)):
             logger.warning(
                 "an audit device that sends over TCP to another machine can block Vault: it waits for this address "
@@ -197,14 +195,14 @@ class Audit:
         with closing(Tail(Path(self._access.file))) as tail:
             while True:
                 chunk = await asyncio.to_thread(tail.read)
-                if tail.is_open != self._follows:
-                    self._follow(is_open=tail.is_open)
+                if tail.is_open != self._is_file_open:
+                    self._log_file(is_open=tail.is_open)
                 if chunk:
-                    self._take(_FILE, lines.feed(chunk))
+                    self._process_lines(_FILE, lines.feed(chunk))
                 await asyncio.sleep(0 if chunk else FOLLOW_SECONDS)
 
-    def _follow(self, *, is_open: bool) -> None:
-        self._follows = is_open
+    def _log_file(self, *, is_open: bool) -> None:
+        self._is_file_open = is_open
         if is_open:
             logger.info("following Vault's audit file", file=self._access.file)
             self.canary.request()
@@ -214,21 +212,21 @@ class Audit:
 
     # -- entries
 
-    def _take_batch(self, batch: Batch) -> None:
-        """From the UDP receiver."""
+    def _process_batch(self, batch: Batch) -> None:
+        """Process what the UDP receiver has read."""
         for peer, entry in batch.entries:
-            self._take(peer, (entry,))
+            self._process_lines(peer, (entry,))
         if batch.lost:
-            self._lose(batch.lost, "audit entries are lost: the receive buffer has overflowed; looking at everything")
+            self._lose(batch.lost, "audit entries are lost: the receive buffer has overflowed; rescanning everything")
         if batch.refused:
             self._log("WARNING", "audit sender refused: not in VAULTSYNC_AUDIT_ALLOW", datagrams=batch.refused)
         if batch.strangers:
             self.canary.request()
 
-    def _take(self, sender: Sender, lines: Sequence[bytes]) -> None:
+    def _process_lines(self, sender: Sender, lines: Sequence[bytes]) -> None:
         for line in lines:
             if may_matter(line) and (self._is_trusted(sender) or self._is_worth_parsing(line)):
-                self._take_entry(sender, parse_audit_entry(line))
+                self._process_entry(sender, parse_audit_entry(line))
         if not (sender in self._verified and self.is_connected) and any(line.startswith(b"{") for line in lines):
             self.canary.request()
 
@@ -236,9 +234,9 @@ class Audit:
         return sender is _FILE or sender in self._verified
 
     def _is_worth_parsing(self, line: bytes) -> bool:
-        return any(nonce in line for nonce in self.canary.nonces) or self._parses.take()
+        return any(nonce in line for nonce in self.canary.nonces) or not self._parses.take()
 
-    def _take_entry(self, sender: Sender, entry: AuditEntry) -> None:
+    def _process_entry(self, sender: Sender, entry: AuditEntry) -> None:
         if entry.nonce:
             if self.canary.arrived(entry.nonce):
                 self._verify(sender)
@@ -247,28 +245,28 @@ class Audit:
         is_trusted = self._is_trusted(sender)
         if entry.mounts is not None and is_trusted:
             self.on_mounts(entry.mounts)
-        if entry.events and is_trusted:  # one change, even where it may be one in either version of KV
-            self.events += 1
-            self.last_event = time.time()
+        if entry.events and is_trusted:  # one change, though it may have an event for each version of KV
+            self._metrics.events.labels("audit").inc()
+            self._metrics.last_event_timestamp.labels("audit").set_to_current_time()
         events = tuple(event for event in entry.events if self._knows(event.path))
-        if not is_trusted:  # the state of a path in KV v1 does not show whether a write there is true
+        if not is_trusted:  # the state of a path in KV v1 does not show whether a write took place
             events = tuple(event for event in events if not event.is_unversioned_write)
         if not events:
             return
         if is_trusted:
             if not self._hints.put(Hint(sender, events)):
-                self._lose(1, "audit entries are lost: too many wait to be looked at; looking at everything")
+                self._lose(1, "audit entries are lost: the queue is full; rescanning everything")
         elif not self._unverified_hints.put(Hint(sender, events)):
             self._log("WARNING", "entries of unverified audit senders are dropped: there are too many")
 
     def _pass_on(self, hint: Hint) -> None:
         for event in hint.events:
-            self._on_event(event)
+            self.on_event(event)
 
     # -- own writes
 
     def wrote(self, request_id: str) -> None:
-        """Vault has accepted an own write: its entry must have arrived, or arrive soon."""
+        """Expect the entry of an own write that Vault has accepted; it may have arrived already."""
         if not request_id or not self.is_configured:
             return
         sender = self._recent.pop(request_id, None) or self._recent_unverified.pop(request_id, None)
@@ -292,14 +290,14 @@ class Audit:
             recent.popitem(last=False)
 
     def _reported(self, sender: Sender) -> None:
-        was_muted, self._missed_in_a_row = self._missed_in_a_row >= MISSED_WRITES, 0
+        was_filtered, self._missed_in_a_row = self._missed_in_a_row >= MISSED_WRITES, 0
         self._verify(sender)
-        if was_muted:
-            self._on_gap(False)
+        if was_filtered:
+            self.on_gap(False)
             self.on_change()
 
     def _missed(self, request_id: str) -> None:
-        """The canary tells whether this entry alone is missing."""
+        """Find out by a canary whether only this entry is missing."""
         del self._awaited[request_id]
         self._unreported += 1
         self.canary.request()
@@ -307,34 +305,34 @@ class Audit:
     # -- verification
 
     def _verify(self, sender: Sender) -> None:
-        """The sender has delivered what only Vault can know."""
+        """Verify a sender: it has delivered what only Vault can know."""
         was_connected, is_new = self.is_connected, sender not in self._verified
         self._verified[sender] = None
         self._verified.move_to_end(sender)
         if not is_new:
             return
-        self._has_news = True
-        self._was_silent = False
+        self._has_new_sender = True
+        self._is_silence_logged = False
         if len(self._verified) > VERIFIED:
             self._verified.popitem(last=False)
         if isinstance(sender, Connection):
             sender.is_verified = True
-        self._tell_receiver()
+        self._update_receiver()
         self._log("INFO", "Vault's audit device is connected", sender=str(sender))
         for hint in self._unverified_hints.remove(sender):
             self._hints.put(hint)
-        self._on_gap(False)
+        self.on_gap(False)
         if self.is_connected != was_connected:
             self.on_change()
 
     def _closed(self, connection: Connection) -> None:
-        """A connection has ended. Vault connects anew when it has an entry to send: a canary makes it do so."""
+        """Send a canary after a connection has ended: Vault connects again when it has an entry to send."""
         if self._forget(connection):
             logger.info("Vault's audit device is disconnected", sender=str(connection))
             self.canary.request()
 
     def _forget(self, sender: Sender) -> bool:
-        """Returns whether the sender was verified."""
+        """Remove a sender; returns whether it was verified."""
         was_connected = self.is_connected
         if sender not in self._verified:
             return False
@@ -343,51 +341,47 @@ class Audit:
             self.on_change()
         return True
 
-    def _tell_receiver(self) -> None:
+    def _update_receiver(self) -> None:
         if self._receiver is not None:
             self._receiver.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
 
     def _canary_ended(self, result: CanaryResult, missed: int) -> bool:
-        has_news, self._has_news = self._has_news, False
+        has_new_sender, self._has_new_sender = self._has_new_sender, False
         if result is CanaryResult.MISSING:
             self._unreported = 0
-            self._fell_silent()
+            self._fall_silent()
         elif result is CanaryResult.DELIVERED:
             unreported, self._unreported = self._unreported, 0
             was_connected = self.is_connected
             self._missed_in_a_row += unreported > 0
-            lost = unreported + (0 if has_news else missed)  # before it was connected, nothing could arrive
+            lost = unreported + (0 if has_new_sender else missed)  # nothing could arrive before it was connected
             if lost:
-                self._lose(lost, "audit entries are lost: own requests were not reported; looking at everything")
+                self._lose(lost, "audit entries are lost: own requests were not reported; rescanning everything")
             if was_connected and not self.is_connected:
-                logger.warning("Vault's audit device does not report writes: does a filter keep them back?")
+                logger.warning("Vault's audit device does not report writes: does a filter exclude them?")
                 self.on_change()
-        return has_news
+        return has_new_sender
 
-    def _fell_silent(self) -> None:
-        """Nothing is delivered. The next entry of any sender causes a canary, which then verifies it anew."""
+    def _fall_silent(self) -> None:
+        """Distrust all senders, as nothing is delivered. The next entry causes a canary, which verifies its sender."""
         was_connected = self.is_connected
         for sender in self._verified:
             if isinstance(sender, Connection):
                 sender.is_verified = False
         self._verified.clear()
-        self._tell_receiver()
-        if not self._was_silent:
+        self._update_receiver()
+        if not self._is_silence_logged:
             logger.warning(
                 "Vault's audit device does not deliver: a request of our own did not arrive. Is the device enabled, "
                 "without a prefix or filter, and with format=json?"
             )
-        self._was_silent = True
+        self._is_silence_logged = True
         if was_connected or self._is_only:
-            self._on_gap(False)
+            self.on_gap(False)
         if was_connected:
             self.on_change()
 
-    def _lose(self, number: int, words: str) -> None:
-        self.lost += number
-        self._log("WARNING", words, lost=number)
-        self._on_gap(True)
-
-
-def _nothing(*_: object) -> None:
-    """Nobody wants to know."""
+    def _lose(self, number: int, message: str) -> None:
+        self._metrics.audit_lost.inc(number)
+        self._log("WARNING", message, lost=number)
+        self.on_gap(True)

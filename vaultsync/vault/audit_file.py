@@ -8,7 +8,7 @@ from vaultsync.vault.audit_stream import CHUNK
 
 
 class Tail:
-    """The end of a file that is written, rotated and truncated by others. Blocks, as disks do.
+    """Reads the end of a file that others write, rotate and truncate. Its calls block.
 
     Attributes:
         is_open: whether the file was there at the last read.
@@ -21,39 +21,39 @@ class Tail:
         self.is_open = False
 
     def read(self) -> bytes:
-        """What was written since the last read, at most a chunk; b"" for nothing."""
+        """Read what was written since the last read, at most a chunk; b"" for nothing."""
         if self._file is None:
             self._open()
         if self._file is None:
             return b""
         try:
             return self._file.read(CHUNK) or self._at_the_end(self._file)
-        except OSError:  # such as a network's disk that is gone: opened anew
+        except OSError:  # such as a network disk that is gone
             self.close()
             return b""
 
     def _at_the_end(self, file: BinaryIO) -> bytes:
         try:
             now, own = os.stat(self._path), os.fstat(file.fileno())
-        except OSError:  # moved away, and still written to until the next one is there
+        except OSError:  # moved, and still written to until the next file exists
             return b""
         if (now.st_ino, now.st_dev) == (own.st_ino, own.st_dev):
             if now.st_size < file.tell():  # truncated
                 file.seek(0)
             return b""
-        rest = file.read(CHUNK)  # written between the read and the look at the path
-        if not rest and now.st_size:  # as long as the next one is empty, the old one may still be written to
+        rest = file.read(CHUNK)  # written between the read and the stat
+        if not rest and now.st_size:  # while the next file is empty, the old one may still be written to
             self.close()
         return rest
 
     def close(self) -> None:
-        """Let go of the file; the next read opens the one that is there then."""
+        """Close the file; the next read opens the current one."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def _open(self) -> None:
-        """What is there before the first look is old; a file that comes later is new from its start."""
+        """Open the file at its end the first time, later files at their start."""
         try:
             self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 — stays open
         except OSError:

@@ -1,4 +1,4 @@
-"""Receives the lines of socket audit devices that connect: over TCP or a unix socket."""
+"""Receives lines from socket audit devices over TCP or a unix socket."""
 
 import asyncio
 import socket
@@ -10,21 +10,21 @@ from typing import Final
 
 from vaultsync.config.audit_access import AuditAccess
 from vaultsync.config.audit_address import Transport
-from vaultsync.vault.audit_hints import LimitedLog
+from vaultsync.vault.limited_log import LimitedLog
 
 CHUNK: Final = 64 * 1024
 MAX_LINE: Final = 1024 * 1024
 """A longer line is skipped: the response to a request that changes something is short."""
 MAX_CONNECTIONS: Final = 32
-"""At once: the nodes of an HA cluster, and old connections that were not closed yet."""
+"""The nodes of an HA cluster, and old connections that are not closed yet."""
 UNIX_MODE: Final = 0o660
-"""Of the socket: Vault's user connects by its group, whatever the umask is."""
+"""Mode of the unix socket, whatever the umask is: Vault's user connects by its group."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""Seconds of silence until a sender's host is asked, seconds between two questions, and how many may get no answer."""
+"""Seconds of silence before the first probe, seconds between probes, and failed probes before the connection ends."""
 
 
 class Lines:
-    """Puts chunks together to lines, with bounded memory."""
+    """Joins chunks to lines, with bounded memory."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -45,7 +45,7 @@ class Connection:
     """One connected sender.
 
     Attributes:
-        is_verified: whether it has delivered an entry that only Vault can know.
+        is_verified: whether it has delivered what only Vault can know.
         writer: its connection.
     """
 
@@ -65,11 +65,11 @@ class Connection:
 
 
 class StreamListener:
-    """A listening socket, and those who have connected.
+    """A listening socket and its connections.
 
     Args:
-        access: where to listen, and who may connect.
-        log: for what peers cause.
+        access: where to listen, and which hosts may connect.
+        log: for lines that peers can cause.
         on_lines: called with each connection's lines.
         on_closed: called when a connection has ended.
     """
@@ -92,7 +92,7 @@ class StreamListener:
         """Listen.
 
         Raises:
-            OSError: the address can't be had, or the certificate can't be read.
+            OSError: the address is not available, or the certificate can't be read.
         """
         address = self._access.address
         if address is None:
@@ -134,7 +134,7 @@ class StreamListener:
         try:
             while chunk := await reader.read(CHUNK):
                 self._on_lines(connection, lines.feed(chunk))
-                if connection not in self._connections:  # it was closed to make room
+                if connection not in self._connections:  # closed to make room
                     break
         except OSError as error:
             reason = f"{type(error).__name__}: {error}"
@@ -162,10 +162,10 @@ class StreamListener:
 
 
 def _detect_dead_peer(writer: asyncio.StreamWriter) -> None:
-    """An idle sender may stay; but one whose host is gone, or whose connection a firewall has dropped, is closed."""
+    """Close the connection of a host that is gone, or that a firewall has dropped; an idle one stays."""
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
-            if (option := getattr(socket, name, None)) is not None:  # not every system has all
+            if (option := getattr(socket, name, None)) is not None:  # Linux
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)

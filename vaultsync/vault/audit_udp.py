@@ -1,8 +1,8 @@
-"""Receives the datagrams of a socket audit device: one entry each.
+"""Receives the datagrams of a socket audit device, with one entry each, in a thread of its own.
 
-A UDP device with write_timeout=10ms and an IP address can't block Vault, whatever becomes of the receiver. What Vault
-sends while nobody reads is kept by the kernel as long as its buffer lasts, and lost after that. So a thread of its own
-reads, whatever the event loop does, and counts what the kernel has dropped.
+A UDP device with write_timeout=10ms and an IP address can't block Vault. While nothing reads, the kernel keeps
+datagrams up to the size of its buffer, and drops others. Hence a thread that does not depend on the event loop; it also
+counts the dropped datagrams.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ from loguru import logger
 
 from vaultsync.config.audit_address import AuditAddress
 from vaultsync.core.events import may_matter
-from vaultsync.vault.audit_hints import LimitedLog
 from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
+from vaultsync.vault.limited_log import LimitedLog
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
-"""Asked of the kernel, which keeps twice as much with its own data: room for 5,000 writes, of two entries each."""
+"""Requested from the kernel, which doubles it for its own data: room for 5,000 writes, of two entries each."""
 ENOUGH_BYTES: Final = 3 * 1024 * 1024
 """Below that a burst of 1,000 writes may overflow the buffer."""
 RETRY_SECONDS: Final = 0.25
-"""After an error of the socket, such as want of memory."""
+"""After an error of the socket, such as a lack of memory."""
 KEPT: Final = 20_000
-"""Entries of verified senders that wait for the event loop."""
+"""Maximum entries that wait for the event loop."""
 KEPT_BYTES: Final = 32 * 1024 * 1024
-"""The same in bytes: an address can be forged, and a datagram has up to 64 kB."""
+"""The same in bytes: senders can be forged, and a datagram has up to 64 kB."""
 KEPT_UNVERIFIED: Final = 256
 PAUSE_SECONDS: Final = 0.1
-"""Between two calls of the loop on account of unverified senders alone."""
+"""Between two calls of the loop only because of unverified senders."""
 SO_MEMINFO: Final = 55
 """Of <asm-generic/socket.h>; since Linux 4.12."""
 MEMINFO_DROPS: Final = 8
@@ -46,7 +46,7 @@ class Peer:
     """A sender of datagrams.
 
     Attributes:
-        address: as the kernel writes it (sockaddr).
+        address: in the kernel's format (sockaddr).
     """
 
     address: bytes
@@ -68,13 +68,13 @@ _IS_LITTLE: Final = struct.pack("=H", 1) == b"\x01\x00"
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the thread has received since the last batch.
+    """What the thread has received since the previous batch.
 
     Attributes:
-        entries: that may matter, with their senders.
-        lost: how many entries were lost.
-        refused: how many datagrams came from addresses that are not allowed.
-        strangers: whether an unverified sender has sent what looks like an entry.
+        entries: those that may matter, with their senders.
+        lost: number of lost entries.
+        refused: number of datagrams from addresses that are not allowed.
+        strangers: whether an unverified sender has sent a possible entry.
     """
 
     entries: Sequence[tuple[Peer, bytes]]
@@ -84,17 +84,17 @@ class Batch:
 
 
 class UdpReceiver:
-    """A socket, and the thread that reads it.
+    """A socket and the thread that reads it.
 
     Args:
         address: where to listen.
         is_allowed: whether an IP address may send.
-        nonces: of the canaries whose entries are wanted from anybody.
-        on_batch: called on the loop when there is something to take.
-        log: for what may come up often.
+        nonces: of the canaries whose entries are accepted from any sender.
+        on_batch: called on the loop with each batch.
+        log: for lines that peers can cause.
 
     Attributes:
-        verified: the addresses whose entries go before all others; set as a whole by the loop.
+        verified: the addresses whose entries have priority; the loop replaces the set as a whole.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class UdpReceiver:
         self.verified: frozenset[bytes] = frozenset()
 
     async def start(self) -> None:
-        """Bind and begin to read.
+        """Bind the socket, and start the thread.
 
         Raises:
-            OSError: the address can't be had.
+            OSError: the address is not available.
         """
         loop = asyncio.get_running_loop()
         sock = await self._bound(loop)
@@ -147,7 +147,7 @@ class UdpReceiver:
         self._thread.start()
 
     async def stop(self) -> None:
-        """End the thread, and let go of the address."""
+        """End the thread, and close the socket."""
         self._stops.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -157,7 +157,7 @@ class UdpReceiver:
             self._sock = None
 
     async def _bound(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """A socket of the address; without a host, one that takes IPv4 and, where there is IPv6, that too."""
+        """A bound socket; without a host it receives over IPv4 and, if the system has it, IPv6."""
         host, port = self._address.host, self._address.port
         if host:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
@@ -189,7 +189,7 @@ class UdpReceiver:
             self._wake(loop)
 
     def _sort(self, batch: Sequence[tuple[bytes, bytes]]) -> None:
-        """Keep what may matter, as far as there is room."""
+        """Keep the entries that may matter, up to the limits."""
         verified, nonces = self.verified, self._nonces()
         kept: list[tuple[Peer, bytes]] = []
         strangers = unverified = refused = 0
@@ -222,13 +222,13 @@ class UdpReceiver:
         host = address[:2] + address[4:SOCKADDR_BYTES]
         allowed = self._known.get(host)
         if allowed is None:
-            if len(self._known) > 4096:  # forged addresses must not fill the memory
+            if len(self._known) > 4096:  # senders can be forged
                 self._known.clear()
             allowed = self._known[host] = self._is_allowed(Peer(address).host)
         return allowed
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the loop take what there is, once for all of it."""
+        """Schedule one call on the loop for all that there is."""
         with self._lock:
             is_urgent = bool(self._entries or self._lost)
             is_due = time.monotonic() - self._handed_over > PAUSE_SECONDS and (self._refused or self._strangers)
@@ -237,7 +237,7 @@ class UdpReceiver:
             self._is_scheduled = True
         try:
             loop.call_soon_threadsafe(self._hand_over)
-        except RuntimeError:  # the loop is closed: nobody is there to take it
+        except RuntimeError:  # the loop is closed
             self._stops.set()
 
     # -- on the loop
@@ -249,7 +249,7 @@ class UdpReceiver:
             self._lost = self._refused = self._unverified = self._bytes = 0
             self._strangers = self._is_scheduled = False
         self._handed_over = time.monotonic()
-        if self._thread is not None:  # else it was stopped
+        if self._thread is not None:  # not stopped
             self._on_batch(batch)
 
 
@@ -272,17 +272,17 @@ def _log_buffer(sock: socket.socket) -> None:
         logger.info("receive buffer of the audit listener", bytes=granted)
     else:
         logger.warning(
-            "the receive buffer of the audit listener is too small for a burst of 1,000 writes; what overflows it is "
-            "found by a look at everything",
+            "the receive buffer of the audit listener is too small for a burst of 1,000 writes; an overflow causes a "
+            "rescan of everything",
             bytes=granted,
             fix=f"on the node: sysctl -w net.core.rmem_max={BUFFER_BYTES}",
         )
 
 
 def _drops_of(sock: socket.socket) -> int:
-    """How many datagrams the kernel has dropped for want of room so far, modulo 2³²; 0 where it can't tell (gVisor).
+    """The number of datagrams that the kernel has dropped, modulo 2³²; 0 on gVisor, which does not count them.
 
-    SO_RXQ_OVFL tells the same only with the next datagram, which may never come.
+    SO_RXQ_OVFL reports the same only with the next datagram, which may never arrive.
     """
     try:
         found = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_BYTES)

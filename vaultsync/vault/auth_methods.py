@@ -1,4 +1,4 @@
-"""The ways to log in to Vault, and what each needs, read anew at each login. The token itself is login.py's."""
+"""The auth methods of Vault, and the credentials of each, read anew at each login. The token itself is login.py's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,29 +7,28 @@ from typing import ClassVar, Final, TypeAlias
 import hvac
 from pydantic import SecretStr
 
-from vaultsync.config.auth import Auth
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
 from vaultsync.core.errors import NoCredential
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.transport import Response
 
-SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 — a path
 MAX_CREDENTIAL: Final = 64 * 1024
 """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A secret text: given once, or in a file that is read anew each time, as others may replace it.
+    """A secret text, or a file that holds it and is read at each use, as others may replace it.
 
     Attributes:
         text: None if it is in the file.
-        file: "" if it is given.
+        file: "" if the text is set.
     """
 
     text: SecretStr | None = None
     file: str = ""
 
     def read(self) -> SecretStr:
-        """The text as it is now.
+        """The current text.
 
         Raises:
             NoCredential: the file holds none.
@@ -49,14 +48,14 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class TokenMethod:
-    """A token that somebody else has got, and replaces if it is in a file."""
+    """A token that a person or an agent provides, and replaces if it is in a file."""
 
     token: Credential
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesMethod:
-    """A ServiceAccount's token, which Vault has Kubernetes review.
+    """A ServiceAccount's token, which Vault sends to the TokenReview API of Kubernetes.
 
     https://developer.hashicorp.com/vault/docs/auth/kubernetes
     """
@@ -66,49 +65,64 @@ class KubernetesMethod:
     jwt: Credential
     mount: str = Auth.KUBERNETES.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
-        """One request for a token.
+    def log_in(self, vault: hvac.Client) -> Response:
+        """Request a token.
 
         Raises:
-            NoCredential: as for Credential.
+            NoCredential: see Credential.read.
         """
         jwt = self.jwt.read().get_secret_value()
-        answer: Answer = vault.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
-        return answer
+        response: Response = vault.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
 class JwtMethod:
-    """A JWT whose signature Vault checks by itself: https://developer.hashicorp.com/vault/docs/auth/jwt."""
+    """A JWT whose signature Vault verifies itself: https://developer.hashicorp.com/vault/docs/auth/jwt."""
 
     auth: ClassVar = Auth.JWT
     role: str
     jwt: Credential
     mount: str = Auth.JWT.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
-        """As for Kubernetes."""
+    def log_in(self, vault: hvac.Client) -> Response:
+        """See KubernetesMethod.log_in."""
         jwt = self.jwt.read().get_secret_value()
-        answer: Answer = vault.auth.jwt.jwt_login(self.role, jwt, use_token=False, path=self.mount)
-        return answer
+        response: Response = vault.auth.jwt.jwt_login(self.role, jwt, use_token=False, path=self.mount)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
 class AppRoleMethod:
-    """A role's two ids, the second where the role binds it: https://developer.hashicorp.com/vault/docs/auth/approle."""
+    """The role ID, and the secret ID if the role binds it: https://developer.hashicorp.com/vault/docs/auth/approle."""
 
     auth: ClassVar = Auth.APPROLE
     role_id: Credential
     secret_id: Credential | None
     mount: str = Auth.APPROLE.value
 
-    def log_in(self, vault: hvac.Client) -> Answer:
-        """As for Kubernetes."""
+    def log_in(self, vault: hvac.Client) -> Response:
+        """See KubernetesMethod.log_in."""
         role_id = self.role_id.read().get_secret_value()
         secret_id = self.secret_id and self.secret_id.read().get_secret_value()
-        answer: Answer = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=self.mount)
-        return answer
+        response: Response = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=self.mount)
+        return response
 
 
 Issuer: TypeAlias = KubernetesMethod | JwtMethod | AppRoleMethod
 Method: TypeAlias = TokenMethod | Issuer
+
+
+def auth_method(config: AuthConfig) -> Method:
+    """The auth method that the settings choose."""
+    mount = config.mount or config.auth.value
+    if config.auth is Auth.TOKEN:
+        return TokenMethod(Credential(config.token, config.token_file))
+    if config.auth is Auth.KUBERNETES:
+        return KubernetesMethod(config.role, Credential(file=config.jwt_file or SERVICE_ACCOUNT_TOKEN), mount)
+    if config.auth is Auth.JWT:
+        return JwtMethod(config.role, Credential(file=config.jwt_file), mount)
+    secret_id = Credential(config.secret_id, config.secret_id_file)
+    return AppRoleMethod(
+        Credential(config.role_id, config.role_id_file), secret_id if secret_id != Credential() else None, mount
+    )

@@ -1,28 +1,29 @@
-"""Proves that Vault's audit device still delivers: sends a request of its own, and waits for its audit entry.
+"""Proves that Vault's audit device still delivers: sends a request, the canary, and waits for its audit entry.
 
-The entry of a canary also verifies who sent it: nobody but Vault learns the nonce. Vault writes the entry before it
-answers, so that an entry that is not there soon after the answer was not delivered.
+The entry also verifies its sender, as only Vault knows the nonce. Vault writes the entry before it responds: one that
+is missing soon after the response was not delivered.
 """
 
 import asyncio
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final
 
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import VaultDenied, VaultsyncError
 from vaultsync.core.events import CANARY_PATH
+from vaultsync.core.retry import Retry
+from vaultsync.vault.metrics import SourceMetrics
 
 WAIT_SECONDS: Final = (1.0, 2.0, 3.0)
-"""For the entry of each attempt: a network may lose one datagram."""
+"""For the entry of each attempt, as a network may lose a datagram."""
 NONCES: Final = 8
-"""So many of the last canaries verify a sender: those of one round, which may arrive late, and of the round before."""
+"""The last canaries that verify a sender: those of one round, which may be late, and of the round before."""
 FIRST_PACE, LONGEST_PACE = 1.0, 30.0
-"""Seconds between two canaries that senders cause: the shorter time, until such a canary brings nothing new."""
+"""Seconds between two requested canaries: the shorter time, until such a canary verifies no new sender."""
 LONGEST_RETRY: Final = 30.0
-"""Seconds between attempts while Vault does not answer."""
+"""Seconds between attempts while Vault does not respond."""
 
 
 class CanaryResult(Enum):
@@ -34,39 +35,42 @@ class CanaryResult(Enum):
 
 
 class Canary:
-    """Sends canaries: at the start, every interval, and when something asks for one.
+    """Sends canaries: at the start, at each interval, and on request.
 
     Args:
-        ask: sends a read of the given path to Vault; raises VaultsyncError.
+        read: sends a read of the given path to Vault; raises VaultsyncError.
         interval: seconds.
-        on_result: called with each canary's end, and how many of its attempts were answered and not delivered;
-            returns whether it has shown a new sender. UNANSWERED proves nothing.
+        on_result: called with each result, and the number of attempts that Vault has executed but not delivered;
+            returns whether a new sender was verified. UNANSWERED proves nothing.
 
     Attributes:
-        nonces: of the last canaries, as they are at the end of an entry's path.
-        results: how many ended how.
+        nonces: of the last canaries, as at the end of an entry's path.
     """
 
     def __init__(
-        self, ask: Callable[[str], Awaitable[None]], interval: float, on_result: Callable[[CanaryResult, int], bool]
+        self,
+        read: Callable[[str], Awaitable[None]],
+        interval: float,
+        on_result: Callable[[CanaryResult, int], bool],
+        metrics: SourceMetrics,
     ) -> None:
-        self._ask = ask
+        self._read = read
         self._interval = interval
         self._on_result = on_result
+        self._metrics = metrics
         self._recent: deque[str] = deque(maxlen=NONCES)
         self._is_requested = asyncio.Event()
         self._has_arrived = asyncio.Event()
         self._outstanding: set[str] = set()
         self._missed = 0
         self.nonces: tuple[bytes, ...] = ()
-        self.results = Counter({result.value: 0 for result in CanaryResult})
 
     def request(self) -> None:
-        """Send one soon: a sender is new, or an entry is missing."""
+        """Send one soon, as a sender is new or an entry is missing."""
         self._is_requested.set()
 
     def arrived(self, nonce: str) -> bool:
-        """An entry with this nonce was received; returns whether it is one of ours."""
+        """Note an entry with a nonce; returns whether it is of a canary."""
         if nonce not in self._recent:
             return False
         self._outstanding.discard(nonce)
@@ -75,22 +79,22 @@ class Canary:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        retries, pace = backoff(FIRST_PACE, LONGEST_RETRY), FIRST_PACE
+        retry, pace = Retry(FIRST_PACE, LONGEST_RETRY), FIRST_PACE
         was_requested = False
         while True:
             self._is_requested.clear()
-            result = await self._one()
-            self.results[result.value] += 1
-            is_news = self._on_result(result, self._missed)
+            result = await self._send()
+            self._metrics.canaries.labels(result.value).inc()
+            is_new = self._on_result(result, self._missed)
             if result is CanaryResult.UNANSWERED:
-                was_requested = await self._wait(FIRST_PACE, min(next(retries), self._interval))
+                was_requested = await self._wait(FIRST_PACE, min(retry.failed(result.value).wait, self._interval))
                 continue
-            retries = backoff(FIRST_PACE, LONGEST_RETRY)
-            pace = min(2 * pace, LONGEST_PACE) if was_requested and not is_news else FIRST_PACE
+            retry.succeeded()
+            pace = min(2 * pace, LONGEST_PACE) if was_requested and not is_new else FIRST_PACE
             was_requested = await self._wait(pace, self._interval)
 
     async def _wait(self, pace: float, longest: float) -> bool:
-        """Until the next one is due, or is requested and the pace allows it; returns whether it was requested."""
+        """Wait until the next canary is due, or requested and not too soon; returns whether it was requested."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -101,7 +105,7 @@ class Canary:
             pass
         return self._is_requested.is_set()
 
-    async def _one(self) -> CanaryResult:
+    async def _send(self) -> CanaryResult:
         self._has_arrived.clear()
         self._outstanding.clear()
         self._missed = 0
@@ -112,15 +116,15 @@ class Canary:
             self._outstanding.add(nonce)
             self.nonces = tuple(recent.encode() for recent in self._recent)
             try:
-                await self._ask(CANARY_PATH + nonce)
+                await self._read(CANARY_PATH + nonce)
             except VaultDenied:
-                pass  # it is audited all the same
+                pass  # Vault audits a refused request, too
             except VaultsyncError:
                 return CanaryResult.UNANSWERED
             if await self._arrives(waits[0], may_hurry):
                 self._missed = len(self._outstanding - {nonce})
                 return CanaryResult.DELIVERED
-            if may_hurry and self._is_requested.is_set():  # a sender came just after this one: once, that costs no try
+            if may_hurry and self._is_requested.is_set():  # by a sender newer than this canary: once
                 may_hurry = False
                 self._is_requested.clear()
             else:
@@ -128,7 +132,7 @@ class Canary:
         return CanaryResult.MISSING
 
     async def _arrives(self, wait: float, may_hurry: bool) -> bool:
-        """Wait for an entry, or until the time is over, or something asks for the next canary."""
+        """Wait for an entry, the end of the time, or a request for the next canary."""
         waited_for = [self._has_arrived, self._is_requested] if may_hurry else [self._has_arrived]
         tasks = [asyncio.ensure_future(event.wait()) for event in waited_for]
         try:

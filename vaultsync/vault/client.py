@@ -4,7 +4,6 @@ No method reads a secret's value: the names of keys come from KV v2's `subkeys/`
 `create` and `rotate` send values, which are never part of an exception, a log line or a return value.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,15 +14,15 @@ from typing import Any, Final
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
-from vaultsync.core.measure import Requests
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
 from vaultsync.core.untrusted import mapping
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
-from vaultsync.vault.clock import ServerClock
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.mounts import Mounts
 from vaultsync.vault.rate_limiter import Scope
@@ -42,41 +41,39 @@ class VaultClient:
     """Read states, list and write in KV v1 and v2.
 
     Every method that sends requests raises a VaultFailure whose class names its scope, or VaultDenied, VaultRejected
-    or VaultThrottled, with Vault's own message. `create` and `rotate` also raise WriteConflict, and NotLeading where
-    the fence is closed. A write that was sent before and arrives late does no harm: check-and-set refuses it if
-    another replica has written meanwhile.
+    or VaultThrottled, with Vault's own message. Writes also raise NotLeading where the fence is closed. A write that
+    was sent before and arrives late does no harm: check-and-set refuses it if another replica has written meanwhile.
+
+    The methods take a secret (`path`), the KV version that the store of its readers names (`kv`), used if the token may
+    not read the mount, and a Vault namespace (`namespace`).
 
     Args:
         login: has the token.
         fence: is checked before each write.
+        count_request: counts each request; any thread may call it.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
         on_own_write: called on the loop for each write of values that Vault has accepted.
-        requests: counts the requests.
     """
 
-    def __init__(self, login: Login, fence: Fence | None = None, *, waits: bool = False) -> None:
+    def __init__(
+        self, login: Login, fence: Fence | None = None, count_request: CountRequest = ignore, *, waits: bool = False
+    ) -> None:
         self._login = login
-        self._requester = Requester(login, waits=waits)
+        self._requester = Requester(login, count_request, waits=waits)
         self._mounts = Mounts(self._requester)
         self._writes = PendingWrites(fence)
         self._truncated: set[FindPrefix] = set()
         """Listings whose truncation was logged."""
-        self._clock = ServerClock()
         self._is_clustered = True
         self._clustered_until = float("-inf")
         self.on_own_write: list[Callable[[OwnWrite], None]] = []
 
     @property
-    def requests(self) -> Requests:
-        """Counts the requests."""
-        return self._requester.requests
-
-    @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why Vault as a whole is unavailable, "" if it is available; names no path."""
-        return self._requester.failures.trouble
+        return self._requester.failures.outage
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""
@@ -97,17 +94,12 @@ class VaultClient:
 
     def clock(self) -> datetime:
         """The time on Vault's clock, to about a second."""
-        return self._clock.now()
+        return self._requester.clock.now()
 
     # -- KV
 
     async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """Read the state of a path: one request once the mount is known.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names, used if the token may not read the mount.
-        """
+        """Read the state of a path: one request once the mount is known."""
         return await self._requester.run(lambda: self._look(path, kv), _scope(path), path)
 
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
@@ -120,29 +112,18 @@ class VaultClient:
 
         Returns:
             The state after the write.
+
+        Raises:
+            WriteConflict: another writer has changed the secret.
         """
         return await self._write(path, state, values)
 
     async def rotate(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        """Replace values of the live version (KV v2) in a next version, which keeps the other keys.
-
-        Args:
-            path: the secret.
-            state: of `look`; its version is the check-and-set parameter.
-            values: of keys that vaultsync has generated.
-
-        Returns:
-            The state after the write.
-        """
+        """Replace values of the live version (KV v2) in a next version, which keeps the other keys; see `create`."""
         return await self._write(path, state, values)
 
     async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None:
-        """Merge into a secret's custom metadata (KV v2).
-
-        Args:
-            path: the secret.
-            custom_metadata: None removes a key.
-        """
+        """Merge into a secret's custom metadata (KV v2); the value None removes a key."""
 
         def send(mount: Mount) -> None:
             where = kv_api.v2_api_path(mount, "metadata", path)
@@ -202,12 +183,7 @@ class VaultClient:
         return found
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        """The names of the secrets in a path's folder, in one LIST.
-
-        Args:
-            path: the secret.
-            kv: as for `look`.
-        """
+        """The names of the secrets in a path's folder, in one LIST."""
         return await self._requester.run(
             lambda: frozenset(self._mounts.use(path, kv, partial(self._list_folder, path))),
             _scope(path),
@@ -215,12 +191,7 @@ class VaultClient:
         )
 
     async def delete_version(self, path: VaultPath, version: int) -> None:
-        """Soft-delete one version (KV v2), which can be undeleted. The controller never calls it, and has no right to.
-
-        Args:
-            path: the secret.
-            version: its number; a later one is not affected.
-        """
+        """Soft-delete one version (KV v2), which can be undeleted. The controller may not, and never calls it."""
 
         def send() -> None:
             mount = self._mounts.find_fresh(path, 2)  # in a KV v1 mount this request would create a secret
@@ -243,10 +214,6 @@ class VaultClient:
         """Generate a password by a password policy of Vault.
 
         https://developer.hashicorp.com/vault/api-docs/system/policies-password#generate-password-from-password-policy
-
-        Args:
-            policy: its name.
-            namespace: the Vault namespace of the policy.
         """
         path = f"sys/policies/password/{policy}/generate"
 
@@ -259,11 +226,7 @@ class VaultClient:
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
 
     async def read_for_audit(self, path: str) -> None:
-        """Send a read in the token's own Vault namespace, so that Vault's audit devices report it.
-
-        Args:
-            path: of Vault's API, without /v1/.
-        """
+        """Read a path of the API in the token's own Vault namespace, so that Vault's audit devices report it."""
         await self._request("get", path, self._login.access.namespace)
 
     async def health(self) -> Health:
@@ -279,21 +242,12 @@ class VaultClient:
         return self._is_clustered
 
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
-        """The token's capabilities (sys/capabilities-self), by path.
-
-        Args:
-            paths: of Vault's API, without /v1/.
-            namespace: the Vault namespace of the paths.
-        """
+        """The token's capabilities (sys/capabilities-self) on paths of the API, without /v1/."""
         data = await self._request("post", CAPABILITIES, namespace, {"paths": list(paths)})
         return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
-        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that.
-
-        Args:
-            namespace: the token's Vault namespace.
-        """
+        """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that."""
         return await self._request("get", SYS_AUDIT, namespace)
 
     async def _request(
@@ -315,7 +269,7 @@ class VaultClient:
         state = self._mounts.use(path, kv, read)
         if kv_api.is_ambiguous(state) and self._mounts.find_fresh(path, kv) != state.mount:
             state = self._mounts.use(path, kv, read)
-        return replace(state, looked=looked)
+        return replace(state, read_at=looked)
 
     def _look_in(self, path: VaultPath, kv: int, mount: Mount) -> SecretState:
         if mount.kv == 1:
@@ -344,7 +298,7 @@ class VaultClient:
         Raises:
             WriteConflict: the secret was undeleted, or is in another mount.
         """
-        is_old = time.monotonic() - state.looked > OLD_SECONDS
+        is_old = time.monotonic() - state.read_at > OLD_SECONDS
         if state.version > 0 and not state.exists and is_old:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
@@ -385,7 +339,7 @@ class VaultClient:
     # -- on the loop
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
-        sent = asyncio.get_running_loop().time()
+        sent = loop_time()
         with self._writes.awaited():
             call = partial(self._send_write, path, state, values)
             after, request_id = await self._requester.run(call, _scope(path), path, is_next=True)

@@ -1,22 +1,23 @@
-"""Vault's clock as its responses tell it, for comparing a time in Vault with one of this process."""
+"""Clocks: Vault's, for comparing a time in Vault with one of this process, and the event loop's."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 SAME: Final = 1.5
-"""Seconds: clocks that differ by less are taken for equal, as the header `Date` tells whole seconds."""
+"""Seconds: a smaller difference is ignored, as the header `Date` has whole seconds."""
 
 
 class ServerClock:
-    """The clock of this machine, corrected by the last response. Several threads may use it at once."""
+    """The clock of this machine, corrected by the last response. For any thread."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
 
     def observe(self, date: str) -> None:
-        """Take in the header `Date` of a response that has just come; anything else is left out of account."""
+        """Note the header `Date` of a response that has just arrived; anything else is ignored."""
         try:
             ahead = parsedate_to_datetime(date).timestamp() + 0.5 - time.time()
         except (ValueError, TypeError, OverflowError):
@@ -24,5 +25,10 @@ class ServerClock:
         self._ahead = ahead if abs(ahead) > SAME else 0.0
 
     def now(self) -> datetime:
-        """What Vault's clock shows, to about a second."""
+        """The time on Vault's clock, to about a second."""
         return datetime.now(UTC) + timedelta(seconds=self._ahead)
+
+
+def loop_time() -> float:
+    """Seconds on the clock of the running event loop."""
+    return asyncio.get_running_loop().time()

@@ -1,8 +1,7 @@
-"""Reads many datagrams from a UDP socket at once, by recvmmsg(2).
+"""Reads many datagrams from a UDP socket in one system call, recvmmsg(2).
 
-Python's own recvfrom takes the interpreter's lock anew for each datagram. While the event loop computes, each of these
-takes up to 5 ms, and the kernel's buffer overflows in a burst (measured). One call of recvmmsg takes it once for
-all datagrams that are there.
+Python's recvfrom acquires the interpreter lock for each datagram. While the event loop computes, that takes up to 5 ms
+each, and the kernel's buffer overflows in a burst (measured). One recvmmsg acquires it once for all datagrams.
 """
 
 import ctypes
@@ -14,9 +13,9 @@ from typing import Final
 
 AT_ONCE: Final = 128
 SLOT: Final = 64 * 1024
-"""No datagram is longer. Only the pages that one has filled take memory."""
+"""The maximum length of a datagram. Only pages that were written to use memory."""
 SOCKADDR_BYTES: Final = 28
-"""Of an IPv6 address; an IPv4 address is shorter."""
+"""Size of an IPv6 address; an IPv4 address is shorter."""
 WAIT_SECONDS: Final = 0.25
 _MSG_WAITFORONE: Final = 0x10000
 
@@ -51,10 +50,10 @@ class Datagrams:
     """The datagrams of one socket.
 
     Args:
-        sock: bound, and blocking; is given a time-out for reading.
+        sock: bound and blocking; gets a timeout for reading.
 
     Raises:
-        OSError: the system has no recvmmsg, as Linux does.
+        OSError: the system has no recvmmsg; Linux has.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -78,7 +77,7 @@ class Datagrams:
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
 
     def receive(self) -> list[tuple[bytes, bytes]]:
-        """The sender's address (sockaddr) and the content of each datagram; none after WAIT_SECONDS.
+        """Read sender address (sockaddr) and content of each datagram; empty after WAIT_SECONDS.
 
         Raises:
             OSError: the socket has an error.

@@ -105,6 +105,6 @@ def _state(
         subkeys=subkeys,
         written=parse_time(metadata.get("created_time")),
         metadata_digest=hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:12] if rest else "",
-        mark=ownership.parse_mark(custom),
+        ownership=ownership.parse_ownership(custom),
         managed_by=str(custom.get(ownership.MANAGED_BY, "")),
     )

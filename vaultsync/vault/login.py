@@ -27,6 +27,7 @@ from vaultsync.core.retry import Retry
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.auth_methods import Credential, Method, TokenMethod
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.token_api import TokenApi, TokenLease
 from vaultsync.vault.transport import VaultAccess
 
@@ -124,7 +125,7 @@ class Login:
         async with self._lock:
             if self.token is token and self._can_look_up and self._state is not _TokenState.LOST:
                 self._is_doubted = True
-                if self._now() >= self._trusted_until:
+                if loop_time() >= self._trusted_until:
                     with suppress(VaultsyncError):  # `run` retries, and logs the failure
                         await self._check()
                 self._wake.set()
@@ -176,7 +177,7 @@ class Login:
 
     async def _maintain(self) -> None:
         """Do what is due."""
-        now = self._now()
+        now = loop_time()
         if await self._is_file_changed():
             await self._obtain()
         elif self._is_doubted and now >= self._trusted_until:
@@ -253,7 +254,7 @@ class Login:
             self._confirmed(lease)
 
     async def _replace_lost(self, error: VaultsyncError) -> None:
-        self._state, self._is_doubted, self._due = _TokenState.LOST, False, self._now()
+        self._state, self._is_doubted, self._due = _TokenState.LOST, False, loop_time()
         if not self.issues:
             await self._obtain()
             return
@@ -284,7 +285,7 @@ class Login:
 
     def _confirmed(self, lease: _Lease) -> None:
         """Vault has confirmed the token: plan the next step."""
-        now = self._now()
+        now = loop_time()
         self._state, self._lease, self._is_doubted = _TokenState.VALID, lease, False
         self._longest_ttl = max(self._longest_ttl, lease.ttl)
         is_endless = self._longest_ttl <= 0  # a token at its very end has a TTL of 0, too, until Vault forgets it
@@ -303,7 +304,7 @@ class Login:
         """Log the failure of a step, and plan the next attempt."""
         failure = self._retry.failed(str(error))
         wait = max(failure.wait, error.wait if isinstance(error, VaultThrottled) else 0.0)
-        self._due = self._trusted_until = self._now() + wait
+        self._due = self._trusted_until = loop_time() + wait
         # event stream and passes report an outage of Vault
         is_reported = self.token is not None and isinstance(error, VaultUnavailable | VaultThrottled)
         logger.log(
@@ -324,15 +325,11 @@ class Login:
         """What a person has to do about a token that expires or has expired."""
         return "write a new one into its file" if self._file else "set VAULT_TOKEN anew and restart vaultsync"
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
-
     async def _wait(self) -> None:
         """Wait until a step may be due."""
         due = min(self._due, self._trusted_until) if self._is_doubted else self._due
         if self._file:
-            due = min(due, self._now() + FILE_SECONDS)
+            due = min(due, loop_time() + FILE_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(due if due < float("inf") else None):
                 await self._wake.wait()

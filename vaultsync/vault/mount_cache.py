@@ -1,4 +1,4 @@
-"""The KV mounts that Vault has named, kept for a while. For any thread; sends nothing by itself."""
+"""A cache of KV mounts. For any thread; it sends no request itself."""
 
 import threading
 import time
@@ -10,8 +10,8 @@ from vaultsync.core.errors import VaultRejected
 from vaultsync.core.paths import Mount, VaultPath
 
 SLOW_SECONDS: Final = 1.0
-"""An answer's age counts from its arrival: a Vault that is far away would never give a fresh one otherwise. That of a
-slower answer counts from its request, as this process may have been frozen meanwhile."""
+"""The age of a response counts from its arrival, or from its request if the response took longer than this: then the
+process may have been frozen meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,18 @@ class MountCache:
         self._flights: dict[tuple[str, str], threading.Event] = {}
         self._forgotten = 0
 
-    def resolve(self, path: VaultPath, max_age: float, ask: Callable[[], Mount | None]) -> Mount | None:
+    def resolve(self, path: VaultPath, max_age: float, request: Callable[[], Mount | None]) -> Mount | None:
         """The mount of a path.
 
-        Threads that need the same mount at the same time ask once; where that fails, each asks for itself.
+        Threads that need the same mount at the same time send one request; if that fails, each sends its own.
 
         Args:
             path: the secret.
-            max_age: in seconds; what was answered longer ago is asked for again.
-            ask: asks Vault, and returns None if it does not say.
+            max_age: seconds; an older entry is requested again.
+            request: requests the mount; None if the token may not read it.
 
         Raises:
-            VaultsyncError: as `ask`.
+            VaultsyncError: of `request`.
         """
         found = self._find(path, max_age)
         if found is not None:
@@ -56,26 +56,26 @@ class MountCache:
             if other is None:
                 mine = self._flights[flight] = threading.Event()
         if other is not None:
-            other.wait()  # its request has a time-out
-            return self._find(path, max_age) or self._ask(path, ask)
+            other.wait()  # its request has a timeout
+            return self._find(path, max_age) or self._request(path, request)
         try:
-            return self._ask(path, ask)
+            return self._request(path, request)
         finally:
             with self._lock:
                 del self._flights[flight]
             mine.set()
 
     def forget_all(self) -> None:
-        """The mounts may have changed; what is being asked for now is not kept either."""
+        """Drop all entries, and the responses to requests under way."""
         with self._lock:
             self._entries.clear()
             self._forgotten += 1
 
-    def _ask(self, path: VaultPath, ask: Callable[[], Mount | None]) -> Mount | None:
+    def _request(self, path: VaultPath, request: Callable[[], Mount | None]) -> Mount | None:
         with self._lock:
-            forgotten, asked = self._forgotten, self._clock()
+            forgotten, sent = self._forgotten, self._clock()
         try:
-            mount = ask()
+            mount = request()
         except VaultRejected:
             self._forget(path)
             raise
@@ -84,7 +84,7 @@ class MountCache:
         else:
             with self._lock:
                 now = self._clock()
-                since = now if now - asked <= SLOW_SECONDS else asked
+                since = now if now - sent <= SLOW_SECONDS else sent
                 if forgotten == self._forgotten:
                     self._entries.setdefault(path.namespace, {})[mount.path] = _Entry(mount, since)
         return mount
@@ -101,7 +101,7 @@ class MountCache:
                 del self._entries[path.namespace][entry.mount.path]
 
     def _entry(self, path: VaultPath) -> _Entry | None:
-        """That of the innermost mount: a mount's path may have slashes."""
+        """The entry of the innermost mount, as the path of a mount may have slashes."""
         mounts = self._entries.get(path.namespace, {})
         end = path.path.rfind("/")
         while end >= 0:

@@ -1,7 +1,7 @@
-"""Looks at the paths in use from time to time, where nothing tells of changes. Sees versions and names, never values.
+"""Polls the paths in use while no other source reports changes. It reads versions and names, never values.
 
-A LIST tells of all the missing secrets of a folder at once; what is there is looked at by the controller's own passes.
-Lists and looks alike are counted against the rate, those of a `dataFrom.find` too.
+One LIST shows all missing secrets of a folder; the controller's own passes read the others. Both are limited by the
+same rate, those of a `dataFrom.find` too.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     VaultDenied,
     VaultNamespaceUnavailable,
@@ -22,61 +21,49 @@ from vaultsync.core.errors import (
     VaultUnavailable,
 )
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.rate_limit import TokenBucket
+from vaultsync.core.retry import Retry
 
-LEFT_TO_LOOKS: Final = (VaultDenied, VaultRejected, VaultRequestFailed)
-"""Failures of one listing. The controller looks at each path instead, and reports what fails there."""
-LEFT_OUT: Final = (VaultNamespaceUnavailable, VaultThrottled)
-"""Failures that looks would share: the next round tries again."""
+LEFT_TO_PASSES: Final = (VaultDenied, VaultRejected, VaultRequestFailed)
+"""Failures of one LIST. The controller reads each path instead, and reports what fails there."""
+SKIPPED: Final = (VaultNamespaceUnavailable, VaultThrottled)
+"""Failures that passes would share: the next round tries again."""
 BACKLOG: Final = 4
-"""Looks that may wait; more are not asked for until Vault has answered some, which it then may get all at once."""
+"""Maximum queued passes: after an outage Vault may get all of them at once."""
 STEP_SECONDS: Final = 0.02
-"""The shortest sleep: quicker steps than that are taken several at once."""
+"""The shortest sleep; at a higher rate several requests follow on one sleep."""
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 
 
 class Folders(Protocol):
-    """What the poll asks of Vault itself; vault.client.VaultClient documents it."""
+    """The requests of the poll; vault.client.VaultClient documents them."""
 
-    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]:
-        """The names of the secrets beside a path."""
-
+    async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]: ...
     async def find(
         self, prefix: FindPrefix, limit: int = ..., may_list: Callable[[], Awaitable[bool]] | None = None
-    ) -> set[VaultPath]:
-        """Every secret under the prefix."""
+    ) -> set[VaultPath]: ...
 
 
 class Polled(Protocol):
-    """Whose paths are looked at; controller.controller.Controller documents it."""
+    """What is polled; controller.controller.Controller documents it."""
 
-    def polled_paths(self) -> Iterable[tuple[VaultPath, int]]:
-        """The paths in use, each with the KV version that its readers' store claims."""
-
-    def polled_prefixes(self) -> Iterable[FindPrefix]:
-        """The listings in use."""
-
-    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
-        """The paths under the prefix that were last seen with a live version."""
-
-    def is_live(self, path: VaultPath) -> bool:
-        """Whether the path was last seen with a live version."""
-
-    def backlog(self) -> int:
-        """How many looks wait."""
-
-    def poll(self, key: VaultPath | FindPrefix) -> None:
-        """Look at the path, or at all that the listing finds."""
+    def polled_paths(self) -> Iterable[tuple[VaultPath, int]]: ...
+    def polled_prefixes(self) -> Iterable[FindPrefix]: ...
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]: ...
+    def is_live(self, path: VaultPath) -> bool: ...
+    def backlog(self) -> int: ...
+    def poll(self, key: VaultPath | FindPrefix) -> None: ...
 
 
 class Poller:
     """One round after the other, each spread evenly over the interval.
 
     Args:
-        vault: is asked for folders.
-        polled: is asked to look.
-        interval: seconds that a round takes at least.
-        per_second: requests to Vault at most.
+        vault: lists folders.
+        polled: names the paths, and queues passes over them.
+        interval: minimum seconds of a round.
+        per_second: maximum rate of requests to Vault.
     """
 
     def __init__(self, vault: Folders, polled: Polled, interval: float, per_second: float) -> None:
@@ -85,119 +72,129 @@ class Poller:
         self._interval = interval
         self._per_second = per_second
         self.needed = asyncio.Event()
-        """Rounds go on only while it is set."""
+        """Rounds run only while it is set."""
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-        said = ""
+        retry, bucket = Retry(FIRST_WAIT, LONGEST_WAIT), _bucket(self._per_second)
         while True:
             await self.needed.wait()
             try:
-                await self._round()
+                await self._round(_Schedule(bucket, self._interval))
             except VaultUnavailable as error:
-                wait = next(waits)
-                if str(error) != said:  # the same reason again and again is one line
-                    logger.warning("the poll waits for Vault", reason=str(error), retry_s=round(wait, 1))
-                said = str(error)
-                await asyncio.sleep(wait)
+                failure = retry.failed(str(error))
+                if failure.is_new:
+                    logger.warning("the poll waits for Vault", reason=str(error), retry_s=round(failure.wait, 1))
+                await asyncio.sleep(failure.wait)
             else:
-                waits, said = backoff(FIRST_WAIT, LONGEST_WAIT), ""
+                retry.succeeded()
 
-    async def _round(self) -> None:
+    async def _round(self, schedule: "_Schedule") -> None:
         folders: dict[tuple[str, str, int], list[VaultPath]] = defaultdict(list)
         for path, kv in self._polled.polled_paths():
             folders[path.namespace, path.path.rpartition("/")[0], kv].append(path)
         used = {path for paths in folders.values() for path in paths}
-        pace = _Pace(self._per_second)
-        found = [key for prefix in self._polled.polled_prefixes() for key in await self._find(prefix, used, pace)]
-        pace.spread(len(found) + len(used) + len(folders), self._interval)
+        found = [key for prefix in self._polled.polled_prefixes() for key in await self._find(prefix, used, schedule)]
+        schedule.spread(len(found) + len(used) + len(folders))
         for key in found:
-            await self._look(key, pace)
+            await self._poll(key, schedule)
         groups = list(folders.items())
         random.shuffle(groups)
         for (_, _, kv), paths in groups:
-            await pace.step()
+            await schedule.step()
             if not self.needed.is_set():
                 return
             try:
-                there = await self._names(paths[0], kv)
-            except LEFT_OUT as error:
-                logger.debug("the poll leaves out a folder", path=str(paths[0]), reason=str(error))
+                names = await self._names(paths[0], kv)
+            except SKIPPED as error:
+                logger.debug("the poll skips a folder", path=str(paths[0]), reason=str(error))
                 continue
             for path in paths:
-                if there is None or self._is_news(path, kv, is_listed=path.path.rpartition("/")[2] in there):
-                    await self._look(path, pace)
+                if names is None or self._may_have_changed(path, kv, path.path.rpartition("/")[2] in names):
+                    await self._poll(path, schedule)
         if self.needed.is_set():
-            await pace.rest(self._interval)
+            await schedule.rest()
 
-    async def _find(self, prefix: FindPrefix, used: set[VaultPath], pace: "_Pace") -> list[VaultPath | FindPrefix]:
-        """What a listing leads to that is worth a look, without what is in use besides."""
+    async def _find(
+        self, prefix: FindPrefix, used: set[VaultPath], schedule: "_Schedule"
+    ) -> list[VaultPath | FindPrefix]:
+        """The paths below a prefix that need a pass, without those in use besides."""
 
         async def may_list() -> bool:
-            await pace.step()
+            await schedule.step()
             return self.needed.is_set()
 
         try:
             found = await self._vault.find(prefix, may_list=may_list)
-        except LEFT_TO_LOOKS:
-            return [prefix]  # the controller's own listing brings what is worth telling
-        except LEFT_OUT as error:
-            logger.debug("the poll leaves out a listing", prefix=str(prefix), reason=str(error))
+        except LEFT_TO_PASSES:
+            return [prefix]  # the controller's own LIST reports the failure
+        except SKIPPED as error:
+            logger.debug("the poll skips a listing", prefix=str(prefix), reason=str(error))
             return []
         paths = (found | self._polled.live_under(prefix)) - used
-        return [path for path in paths if self._is_news(path, prefix.kv, is_listed=path in found)]
+        return [path for path in paths if self._may_have_changed(path, prefix.kv, path in found)]
 
     async def _names(self, path: VaultPath, kv: int) -> frozenset[str] | None:
         try:
             return await self._vault.siblings(path, kv)
-        except LEFT_TO_LOOKS:
-            return None  # each path's own look brings what is worth telling
+        except LEFT_TO_PASSES:
+            return None  # each path's own pass reports the failure
 
-    def _is_news(self, path: VaultPath, kv: int, *, is_listed: bool) -> bool:
-        """Whether only a look can tell how the path is."""
+    def _may_have_changed(self, path: VaultPath, kv: int, is_listed: bool) -> bool:
+        """Whether the path needs a pass: in KV v2 the listing does not show the version."""
         return (kv == 2 and is_listed) or is_listed != self._polled.is_live(path)
 
-    async def _look(self, key: VaultPath | FindPrefix, pace: "_Pace") -> None:
-        await pace.step()
+    async def _poll(self, key: VaultPath | FindPrefix, schedule: "_Schedule") -> None:
+        await schedule.step()
         while self._polled.backlog() > BACKLOG:
-            await pace.pause()
+            await schedule.pause()
         if self.needed.is_set():
             self._polled.poll(key)
 
 
-class _Pace:
-    """Even steps, by the loop's clock. What is late is caught up, but never above the rate.
+def _bucket(per_second: float) -> TokenBucket:
+    """The rate, with bursts of what is due in one sleep."""
+    burst = per_second * STEP_SECONDS
+    if burst > 1:
+        per_second /= 1 + 4 * STEP_SECONDS  # room for the bursts, and for requests that are sent late
+    return TokenBucket(per_second, max(1.0, burst), asyncio.get_running_loop().time)
+
+
+class _Schedule:
+    """Spreads the requests of a round evenly over the interval, below the rate. Delays are caught up to 1 s.
 
     Args:
-        per_second: the most of them in any second.
+        bucket: of all rounds.
+        interval: seconds.
     """
 
-    def __init__(self, per_second: float) -> None:
-        self._least = 1 / per_second
-        if self._least < STEP_SECONDS:
-            self._least *= 1 + 4 * STEP_SECONDS  # room for those taken several at once, and sent late
-        self._seconds = self._least
+    def __init__(self, bucket: TokenBucket, interval: float) -> None:
+        self._bucket = bucket
+        self._interval = interval
         self._clock = asyncio.get_running_loop().time
-        self._started = self._next = self._allowed = self._clock()
+        self._spacing = 0.0
+        self._started = self._next = self._clock()
 
-    def spread(self, steps: int, interval: float) -> None:
-        """So many steps from now on fill what is left of the interval since the start."""
-        left = self._started + interval - self._clock()
-        self._seconds = max(self._least, left / (steps + 1))
+    def spread(self, steps: int) -> None:
+        """Spread so many steps over what is left of the interval."""
+        self._spacing = max(0.0, (self._started + self._interval - self._clock()) / (steps + 1))
 
     async def step(self) -> None:
-        """Wait until the next one is due."""
+        """Wait until the next step is due."""
         now = self._clock()
-        self._next = max(self._next + self._seconds, now - 1.0)
-        self._allowed = max(self._allowed + self._least, now - STEP_SECONDS)
-        if (wait := max(self._next, self._allowed) - now) >= STEP_SECONDS:
+        self._next = max(self._next + self._spacing, now - 1.0)
+        if (wait := self._next - now) >= STEP_SECONDS:
             await asyncio.sleep(wait)
+        while True:
+            wait = self._bucket.take()
+            if not wait:
+                return
+            await asyncio.sleep(max(wait, STEP_SECONDS))
 
     async def pause(self) -> None:
-        """Wait a little, beside the steps."""
+        """Wait a little, apart from the steps."""
         await asyncio.sleep(STEP_SECONDS)
 
-    async def rest(self, interval: float) -> None:
-        """Wait until so much time has passed since the start."""
-        await asyncio.sleep(max(STEP_SECONDS, self._started + interval - self._clock()))
+    async def rest(self) -> None:
+        """Wait for the end of the interval."""
+        await asyncio.sleep(max(STEP_SECONDS, self._started + self._interval - self._clock()))

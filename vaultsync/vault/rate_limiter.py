@@ -1,8 +1,8 @@
 """Spaces out requests while Vault limits their rate (429, a rate limit quota). Without a limit it does nothing.
 
-Vault does not name the rate, and by default no Retry-After either: the rate that it took before it refused is the first
-estimate, which then grows until Vault refuses again. A quota may be for all of Vault, for a Vault namespace or for a
-mount: each mount has a rate of its own here. Sends nothing. It belongs to one event loop.
+Vault does not report the rate, and by default sends no Retry-After: the first estimate is the rate before the refusal;
+it grows until Vault refuses again. A quota may be for all of Vault, for a Vault namespace or for a mount: here each
+mount has its own rate. Sends nothing. It belongs to one event loop.
 """
 
 from collections import Counter
@@ -13,18 +13,18 @@ from typing import Final
 from loguru import logger
 
 FIRST_PAUSE: Final = 1.0
-"""Seconds without a request after a refusal: the interval of a quota, unless it is set otherwise."""
+"""Seconds without a request after a refusal: the default interval of a quota."""
 LONGEST_PAUSE: Final = 60.0
 CUT: Final = 0.8
-"""The new rate, as a part of the one that was refused."""
+"""The new rate, relative to the refused one."""
 GROWTH: Final = 0.05
-"""By this part the rate grows each second without a refusal."""
+"""Relative growth of the rate for each second without a refusal."""
 LOWEST_RATE: Final = 0.1
 """Requests a second."""
 LONGEST_WAIT: Final = 15.0
-"""Seconds after which a key whose slot is later asks again, as the limit may have ended by then."""
+"""Seconds after which a key with a later slot tries again, as the limit may have ended by then."""
 QUIET_SECONDS: Final = 60.0
-"""After this long without a refusal there is no limit any more."""
+"""After this time without a refusal the limit is taken to have ended."""
 CLOSE: Final = 0.001
 """Seconds that a timer may be early."""
 
@@ -33,18 +33,18 @@ Scope = tuple[str, str]
 
 
 @dataclass(slots=True)
-class _Pace:
-    """One scope that Vault limits.
+class _Limit:
+    """The limit of one scope.
 
     Attributes:
         rate: requests a second.
         grown_at: when the rate last grew.
         refused_at: when Vault last refused.
         pause: seconds of the last pause.
-        resume_at: no request before.
-        next_at: the first slot that nobody has.
+        resume_at: no request is sent before.
+        next_at: the first free slot.
         sent: requests since the last pause.
-        slots: who has which slot; a slot is used once.
+        slots: by key; a slot is used once.
     """
 
     rate: float
@@ -57,7 +57,7 @@ class _Pace:
     slots: dict[Hashable, float] = field(default_factory=dict)
 
     def reserve(self, now: float) -> float:
-        """Take the next slot."""
+        """Reserve the next slot."""
         self._grow(now)
         slot = max(now, self.resume_at, self.next_at)
         self.next_at = slot + 1 / self.rate
@@ -71,7 +71,7 @@ class _Pace:
 
 
 class RateLimiter:
-    """Tells each request when its turn is.
+    """Schedules requests by scope.
 
     Args:
         clock: seconds, monotonic.
@@ -79,82 +79,82 @@ class RateLimiter:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._paces: dict[Scope, _Pace] = {}
+        self._limits: dict[Scope, _Limit] = {}
         self._second = float("-inf")
         self._sent: Counter[Scope] = Counter()
         self._sent_before: Counter[Scope] = Counter()
 
     def wait(self, scope: Scope, key: Hashable) -> float:
-        """Seconds until a request may be sent, 0.0 for now. A slot is then kept for the key.
+        """Seconds until a request may be sent, 0.0 for now. Otherwise a slot is reserved for the key.
 
         Args:
             scope: of the request.
-            key: who asks; it asks again when its time has come.
+            key: of the request, which tries again after that time.
         """
-        pace = self._pace(scope)
-        if pace is None:
+        limit = self._limit(scope)
+        if limit is None:
             return 0.0
         now = self._clock()
-        slot = pace.slots.pop(key, None)
-        if slot is None or slot < pace.resume_at:
-            slot = pace.reserve(now)
+        slot = limit.slots.pop(key, None)
+        if slot is None or slot < limit.resume_at:
+            slot = limit.reserve(now)
         if slot <= now + CLOSE:
             return 0.0
-        pace.slots[key] = slot
+        limit.slots[key] = slot
         return min(slot - now, LONGEST_WAIT)
 
     def pause(self, scope: Scope) -> float:
-        """Seconds in which no request may be sent, as Vault has just refused one; 0.0 if it has not."""
-        pace = self._pace(scope)
-        return max(0.0, pace.resume_at - self._clock()) if pace else 0.0
+        """Seconds without any request, as Vault has just refused one; 0.0 if it has not."""
+        limit = self._limit(scope)
+        return max(0.0, limit.resume_at - self._clock()) if limit else 0.0
 
     def charge(self, scope: Scope) -> None:
-        """A request that does not wait takes the place of a later one."""
-        pace = self._pace(scope)
-        if pace is not None:
-            pace.reserve(self._clock())
+        """Count a request that does not wait: it takes the slot of a later one."""
+        limit = self._limit(scope)
+        if limit is not None:
+            limit.reserve(self._clock())
 
     def sent(self, scope: Scope) -> None:
-        """Vault has taken a request."""
+        """Count a request that Vault has accepted."""
         now = self._clock()
         if now - self._second >= 1.0:
             self._sent_before = self._sent if now - self._second < 2.0 else Counter()
             self._sent, self._second = Counter(), now
         self._sent[scope] += 1
-        if (pace := self._paces.get(scope)) is not None:
-            pace.sent += 1
+        if (limit := self._limits.get(scope)) is not None:
+            limit.sent += 1
 
     def refused(self, scope: Scope, key: Hashable, retry_after: float) -> float:
-        """Vault has refused a request with 429.
+        """Note a request that Vault has refused with 429.
 
         Args:
             scope: of the request.
-            key: who has asked.
-            retry_after: seconds, as Vault names them; 0.0 where it names none.
+            key: of the request.
+            retry_after: seconds, from the response; 0.0 if it has none.
 
         Returns:
-            Seconds until the key may ask for its next turn.
+            Seconds until the key may try again.
         """
-        now, pace = self._clock(), self._pace(scope)
-        if pace is None:
+        now, limit = self._clock(), self._limit(scope)
+        if limit is None:
             rate = max(self._sent[scope], self._sent_before[scope], 1)
-            pace = self._paces[scope] = _Pace(rate, now, now)
-            logger.info("Vault limits the rate of requests, which are spaced out", **_named(scope))
-        if now >= pace.resume_at:  # else it was sent before that was known
-            pace.pause = min(2 * pace.pause, LONGEST_PAUSE) if pace.pause and not pace.sent else FIRST_PAUSE
-            pace.rate = max(CUT * pace.rate, LOWEST_RATE)
-            pace.resume_at = pace.next_at = now + max(pace.pause, min(retry_after, LONGEST_PAUSE))
-            pace.sent, pace.refused_at = 0, now
-        slot = pace.slots[key] = pace.reserve(now)
+            limit = self._limits[scope] = _Limit(rate, now, now)
+            logger.info("Vault limits the rate of requests: they are spaced out", **_named(scope))
+        if now >= limit.resume_at:  # otherwise it was sent before the earlier refusal
+            limit.pause = min(2 * limit.pause, LONGEST_PAUSE) if limit.pause and not limit.sent else FIRST_PAUSE
+            limit.rate = max(CUT * limit.rate, LOWEST_RATE)
+            limit.resume_at = limit.next_at = now + max(limit.pause, min(retry_after, LONGEST_PAUSE))
+            limit.sent, limit.refused_at = 0, now
+        slot = limit.slots[key] = limit.reserve(now)
         return min(slot - now, LONGEST_WAIT)
 
-    def _pace(self, scope: Scope) -> _Pace | None:
-        pace = self._paces.get(scope)
-        if pace is not None and self._clock() - max(pace.refused_at, pace.resume_at) > QUIET_SECONDS:
-            del self._paces[scope]
-            logger.info("Vault does not limit the rate of requests any more", **_named(scope))
+    def _limit(self, scope: Scope) -> _Limit | None:
+        limit = self._limits.get(scope)
+        if limit is not None and self._clock() - max(limit.refused_at, limit.resume_at) > QUIET_SECONDS:
+            del self._limits[scope]
+            logger.info("Vault no longer limits the rate of requests", **_named(scope))
             return None
-        return pace
+        return limit
 
 
 def _named(scope: Scope) -> dict[str, str]:

@@ -4,7 +4,6 @@ Every failure leaves this module as a typed error with its scope. It knows no pa
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from vaultsync.core.callbacks import CountRequest
 from vaultsync.core.errors import (
     RedirectRefused,
     RequestImpossible,
@@ -20,14 +20,14 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.measure import Requests
 from vaultsync.core.paths import unsendable_reason
 from vaultsync.vault import transport
-from vaultsync.vault.failures import Failures
+from vaultsync.vault.clock import ServerClock, loop_time
+from vaultsync.vault.failures import FailureClassifier
 from vaultsync.vault.login import Login
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
-from vaultsync.vault.responses import content, counted
-from vaultsync.vault.transport import Answer
+from vaultsync.vault.responses import content, execute
+from vaultsync.vault.transport import Response
 
 T = TypeVar("T")
 
@@ -44,23 +44,25 @@ class Requester:
 
     Args:
         login: has the token, and replaces it when Vault refuses it.
+        count_request: counts each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
-        failures: find the scope of a failed request.
-        requests: counts the requests.
+        failures: finds the scope of failed requests.
+        clock: Vault's, as its responses show it.
     """
 
-    def __init__(self, login: Login, *, waits: bool) -> None:
+    def __init__(self, login: Login, count_request: CountRequest, *, waits: bool) -> None:
         self._login = login
         self._waits = waits
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._hvac = transport.client(login.access, THREADS, follows=login.redirects)
         self._idle: asyncio.TimerHandle | None = None
-        self._limiter = RateLimiter(time.monotonic)
+        self._limiter = RateLimiter(loop_time)
         self._free = asyncio.Semaphore(THREADS)
-        self.requests = Requests()
-        self.failures = Failures(login.access, self.requests, login.redirects)
+        self._count_request = count_request
+        self.clock = ServerClock()
+        self.failures = FailureClassifier(login.access, count_request, login.redirects)
 
     async def close(self) -> None:
         """Release threads and connections; requests under way end by their own timeout."""
@@ -136,7 +138,7 @@ class Requester:
             missing_ok: return the body of a 404.
 
         Raises:
-            VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: as responses.content.
+            VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: see responses.content.
             RequestImpossible: the path or namespace cannot be sent.
         """
         if reason := unsendable_reason(namespace, path):
@@ -150,15 +152,17 @@ class Requester:
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request without the token, and return the response whatever its status."""
 
-        def send() -> Answer:  # quotes here: counted() translates the error of a path that can't be encoded
+        def send() -> Response:  # quotes here: execute() translates the error of a path that can't be encoded
             url = "/v1/" + quote(path, safe="/")
-            answer: Answer = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
             return answer
 
-        return counted(send, self._login.access.address, method.upper(), self.requests)
+        response = execute(send, self._login.access.address, method.upper(), self._count_request)
+        self.clock.observe(response.date)
+        return response
 
     def _token(self) -> SecretStr:
         if self._login.token is None:
@@ -187,7 +191,7 @@ class Requester:
             raise
         except VaultUnavailable as error:
             failure = error
-        raise await self.failures.scoped(failure, scope[0])
+        raise await self.failures.classify(failure, scope[0])
 
     async def _with_current_token(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
         token = self._token()

@@ -1,6 +1,6 @@
 """Detects an event stream that is open, answers pings, and delivers nothing: own writes must appear on it.
 
-Known of Vault Enterprise: on a performance standby, a subscriber that leaves can mute the others with the same filter.
+Known of Vault Enterprise: on a performance standby, a subscriber that leaves can silence others with the same filter.
 """
 
 import asyncio
@@ -12,34 +12,35 @@ from loguru import logger
 from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.vault.clock import loop_time
+from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.writes import OwnWrite
 
-DEAF_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 5.0
 """The event of an own write arrives within this time."""
 SETTLE_SECONDS: Final = 1.0
-"""Vault accepts a subscription a moment before it delivers to it: a write so soon after that proves nothing."""
+"""Vault accepts a subscription a moment before it delivers to it: an earlier write proves nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
 """Seconds after a detection in which no own write is expected; doubled each time until one appears."""
 LATE_SECONDS: Final = 1.0
 """A timer that is later than this shows that the process was held up: events may still wait to be read."""
 MAX_RECENT: Final = 4096
 """Writes that are remembered, as an event may arrive before the response to its write."""
-REASON: Final = "the event stream is deaf: it did not report an own write"
+REASON: Final = "the event stream is silent: it did not report an own write"
 
 Write = tuple[VaultPath, int]
 
 
-class Deafness:
-    """Whether the subscription delivers. Belongs to one event loop.
+class SilenceDetector:
+    """Watches one subscription after the other. Belongs to one event loop.
 
     Attributes:
-        is_unproven: a subscription was deaf, and no event has arrived since.
-        detections: how often a subscription was found deaf.
+        is_unproven: a subscription was silent, and no event has arrived since.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: SourceMetrics) -> None:
+        self._metrics = metrics
         self.is_unproven = False
-        self.detections = 0
         self._found = asyncio.Event()
         self._since: float | None = None
         self._recent: OrderedDict[Write, float] = OrderedDict()
@@ -48,16 +49,16 @@ class Deafness:
         self._paused_until = float("-inf")
 
     async def found(self) -> None:
-        """Wait until the subscription is found deaf."""
+        """Wait until the subscription is known to be silent."""
         await self._found.wait()
 
     def subscribed(self) -> None:
-        """A subscription has begun."""
-        self._since = _now()
+        """Start to watch a subscription."""
+        self._since = loop_time()
         self._recent.clear()
 
     def unsubscribed(self) -> bool:
-        """The subscription has ended; returns whether it was found deaf."""
+        """End it; returns whether the subscription was silent."""
         self._since = None
         self._forget_awaited()
         was_found = self._found.is_set()
@@ -65,57 +66,57 @@ class Deafness:
         return was_found
 
     def wrote(self, own: OwnWrite) -> None:
-        """Vault has accepted an own write: expect its event, if there was a subscription by then."""
+        """Expect the event of an own write that Vault has accepted, if there was a subscription by then."""
         if self._since is None or own.sent < self._since + SETTLE_SECONDS:
             return
         write = (own.path, own.version)
         if self._recent.pop(write, float("-inf")) >= own.sent:
-            self._appeared()
-        elif _now() >= self._paused_until and write not in self._awaited and not self._found.is_set():
+            self._delivered()
+        elif loop_time() >= self._paused_until and write not in self._awaited and not self._found.is_set():
             self._await(own)
 
     def received(self, event: VaultEvent) -> bool:
-        """An event has arrived; returns whether it is the first one after a deaf subscription."""
+        """Note an event; returns whether it is the first one after a silent subscription."""
         is_first, self.is_unproven = self.is_unproven, False
         if event.is_write or event.is_unversioned_write:
             write = (event.path, event.version)
             timer = self._awaited.pop(write, None)
             if timer is not None:
                 timer.cancel()
-                self._appeared()
+                self._delivered()
             else:
                 self._remember(write)
         return is_first
 
     def _remember(self, write: Write) -> None:
-        self._recent[write] = _now()
+        self._recent[write] = loop_time()
         self._recent.move_to_end(write)
         if len(self._recent) > MAX_RECENT:
             self._recent.popitem(last=False)
 
     def _await(self, own: OwnWrite) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time() + DEAF_SECONDS
+        due = loop.time() + SILENT_SECONDS
         self._awaited[own.path, own.version] = loop.call_at(due, self._missed, own, due)
 
-    def _appeared(self) -> None:
+    def _delivered(self) -> None:
         self._pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._paused_until = float("-inf")
 
     def _missed(self, own: OwnWrite, due: float) -> None:
-        if _now() - due > LATE_SECONDS:
+        if loop_time() - due > LATE_SECONDS:
             self._await(own)
             return
         self._forget_awaited()
         pause = next(self._pauses)
-        self._paused_until = _now() + pause
-        self.detections += 1
+        self._paused_until = loop_time() + pause
+        self._metrics.stream_deaf.inc()
         self.is_unproven = True
         self._found.set()
         logger.warning(
-            "Vault's event stream is deaf: it did not report a write of vaultsync's own; subscribing again",
+            "Vault's event stream is silent: it did not report a write of vaultsync; subscribing again",
             path=str(own.path),
-            within_s=DEAF_SECONDS,
+            within_s=SILENT_SECONDS,
             next_check_s=round(pause),
             to_do="if it repeats: does the token's policy allow `subscribe` to kv-v2/data-write on this path? Does a "
             "restart of the Vault node help? Until events arrive again, an audit device or the poll takes over",
@@ -125,7 +126,3 @@ class Deafness:
         for timer in self._awaited.values():
             timer.cancel()
         self._awaited.clear()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,60 +1,71 @@
-"""Which source tells of changes in Vault: the event stream, an audit device or the poll. Chooses, and says so.
+"""Selects the source of changes in Vault: the event stream, an audit device or the poll. Passes their changes on.
 
-Nothing behind it knows which it was: all three bring the same keys to the same queue.
+The controller does not know which source is selected: all three lead to the same keys in the same queue.
 """
 
 import asyncio
 from contextlib import suppress
-from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from loguru import logger
 
+from vaultsync.config.change_source import ChangeSource
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
 from vaultsync.vault.stream import EventStream
+from vaultsync.vault.writes import OwnWrite
 
 GRACE_SECONDS: Final = 10.0
-"""How long a source may be away, such as in a restart of Vault, before a worse one is named and the poll takes over."""
+"""How long a source may be away, such as in a restart of Vault, before a worse one is selected."""
 
 
-class Source(Enum):
-    """VAULTSYNC_SOURCE."""
+class ChangeHandler(Protocol):
+    """Reacts to changes in Vault; controller.controller.Controller documents it."""
 
-    AUTO = "auto"
-    EVENTS = "events"
-    AUDIT = "audit"
-    POLL = "poll"
-
-    @property
-    def streams(self) -> bool:
-        """Whether the event stream is used where there is one."""
-        return self in (Source.AUTO, Source.EVENTS)
+    def vault_connected(self) -> None: ...
+    def vault_changed(self, event: VaultEvent) -> None: ...
+    def audit_gap(self, alone: bool, *, settles: bool = False) -> None: ...
+    def mounts_changed(self, change: MountChange) -> None: ...
 
 
-class Sources:
-    """Runs those that may be needed, and the poll only where nothing better is there.
+class SourceSelector:
+    """Runs the sources that may be needed, and the poll only while no other delivers.
 
     Args:
-        wanted: AUTO takes the best that is there; any other is taken whether it is there or not.
-        stream: Vault's.
-        audit: connected or not, or not configured.
-        poller: is told when it is needed.
+        wanted: AUTO selects the best source; any other is selected whether it works or not.
+        stream: Vault's event stream.
+        audit: receives Vault's audit entries, if that is configured.
+        poller: polls while `needed` is set.
+        handler: of the changes.
     """
 
-    def __init__(self, wanted: Source, stream: EventStream, audit: Audit, poller: Poller) -> None:
+    def __init__(
+        self, wanted: ChangeSource, stream: EventStream, audit: Audit, poller: Poller, handler: ChangeHandler
+    ) -> None:
         self._wanted = wanted
         self._stream = stream
         self._audit = audit
         self._poller = poller
+        self._handler = handler
         self._changed = asyncio.Event()
-        self._current: Source | None = None
+        self._current: ChangeSource | None = None
         stream.on_change = audit.on_change = self._changed.set
+        stream.on_connect = handler.vault_connected
+        stream.on_event = handler.vault_changed
+        audit.on_event = self._audited
+        audit.on_gap = self._audit_gap
+        audit.on_mounts = handler.mounts_changed
 
     @property
-    def current(self) -> Source | None:
-        """The one that is relied upon now, None at the very start."""
+    def current(self) -> ChangeSource | None:
+        """The selected source, None before the first selection."""
         return self._current
+
+    def wrote(self, own: OwnWrite) -> None:
+        """Expect each source to report an own write that Vault has accepted."""
+        self._stream.wrote(own)
+        self._audit.wrote(own.request_id)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -63,31 +74,43 @@ class Sources:
                 tasks.create_task(self._stream.run())
             tasks.create_task(self._audit.run())
             tasks.create_task(self._poller.run())
-            tasks.create_task(self._choose())
+            tasks.create_task(self._select())
 
-    async def _choose(self) -> None:
+    # -- changes
+
+    def _audited(self, event: VaultEvent) -> None:
+        """Pass on what only the audit device reports: the event stream reports deletions to root tokens only."""
+        if event.is_deletion or not self._stream.is_connected:
+            self._handler.vault_changed(event)
+
+    def _audit_gap(self, more_may_be_missed: bool) -> None:
+        self._handler.audit_gap(alone=not self._stream.is_connected, settles=more_may_be_missed)
+
+    # -- selection
+
+    async def _select(self) -> None:
         while True:
             self._changed.clear()
             await self._wait_for_better()
             best = self._best()
             if best is not self._current:
                 self._current = best
-                self._tell(best)
-            if best is Source.POLL:
+                self._log_selection(best)
+            if best is ChangeSource.POLL:
                 self._poller.needed.set()
             else:
                 self._poller.needed.clear()
             await self._changed.wait()
 
-    def _may_get_better(self, best: Source) -> bool:
-        """Whether something better is about to come, or to come back."""
-        if self._wanted is not Source.AUTO or best is Source.EVENTS or self._stream.is_unproven:
+    def _may_get_better(self, best: ChangeSource) -> bool:
+        """Whether a better source is likely to connect, or to connect again, soon."""
+        if self._wanted is not ChangeSource.AUTO or best is ChangeSource.EVENTS or self._stream.is_unproven:
             return False
         if self._current is None and not self._stream.tried.is_set():
             return True
-        if self._current is Source.EVENTS and best is Source.AUDIT:  # which tells of all changes meanwhile
+        if self._current is ChangeSource.EVENTS and best is ChangeSource.AUDIT:  # which reports all changes meanwhile
             return not self._stream.is_refused
-        if best is not Source.POLL or self._current is Source.POLL:
+        if best is not ChangeSource.POLL or self._current is ChangeSource.POLL:
             return False
         return not self._stream.is_refused or self._audit.is_configured
 
@@ -98,20 +121,20 @@ class Sources:
                     self._changed.clear()
                     await self._changed.wait()
 
-    def _best(self) -> Source:
-        if self._wanted is not Source.AUTO:
+    def _best(self) -> ChangeSource:
+        if self._wanted is not ChangeSource.AUTO:
             return self._wanted
         if self._stream.is_connected:
-            return Source.EVENTS
-        return Source.AUDIT if self._audit.is_connected else Source.POLL
+            return ChangeSource.EVENTS
+        return ChangeSource.AUDIT if self._audit.is_connected else ChangeSource.POLL
 
-    def _tell(self, best: Source) -> None:
-        if self._wanted is not Source.AUTO:
+    def _log_selection(self, best: ChangeSource) -> None:
+        if self._wanted is not ChangeSource.AUTO:
             reason = f"VAULTSYNC_SOURCE is {best.value}"
-        elif best is Source.EVENTS:
+        elif best is ChangeSource.EVENTS:
             reason = "Vault offers its event stream"
         else:
             reason = self._stream.reason or "no event stream"
-        if self._wanted is Source.AUTO or self._audit.is_configured:
+        if self._wanted is ChangeSource.AUTO or self._audit.is_configured:
             reason += f"; {self._audit.delivery.value}"
-        logger.info("changes in Vault are told by", source=best.value, reason=reason)
+        logger.info("changes in Vault are reported by", source=best.value, reason=reason)

@@ -1,9 +1,9 @@
-"""One subscription to Vault's event stream, kept up as long as the process. Says what happened; decides nothing."""
+"""One subscription to Vault's event stream, kept up as long as it is needed. It reports events; it decides nothing."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -13,14 +13,18 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from vaultsync.core.backoff import backoff, jittered
+from vaultsync.core.backoff import jittered
+from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
 from vaultsync.core.redirects import STATUSES
-from vaultsync.vault import silent_stream as deafness
+from vaultsync.core.retry import Retry
+from vaultsync.vault import silent_stream
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
-from vaultsync.vault.silent_stream import Deafness
+from vaultsync.vault.metrics import SourceMetrics
+from vaultsync.vault.silent_stream import SilenceDetector
 from vaultsync.vault.writes import OwnWrite
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
@@ -28,18 +32,28 @@ SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 QUERY: Final = "json=true&namespaces=*"
 OPEN_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
-"""A ping this often, and this long for its answer: a silent stream counts as lost after twice that at most."""
+"""Interval of the pings, and the timeout for each response: a dead connection is found within twice that."""
 MAX_FRAME: Final = 4 * 1024 * 1024
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between attempts to connect."""
 REFUSED_SECONDS: Final = 60.0
-"""Between attempts where Vault has answered that it has no such thing, or not for this token."""
+"""The same after Vault has responded that it has no event stream, or not for this token."""
 DENIED: Final = 403
 REFUSALS: Final = frozenset({400, DENIED, 404, 405, 501})
 REMIND_SECONDS: Final = 3600.0
-"""How often a reason is told for which an open stream ends, such as by a load balancer that lets none live long."""
-MAX_TOLD: Final = 16
-"""Reasons at most that are told in that time: a peer may put words of its own into them."""
+"""How often the same end of an open stream is logged, such as by a load balancer that limits a connection's life."""
+MAX_REASONS: Final = 16
+"""Reasons that are logged in that time: the text of a reason may come from a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How an attempt to subscribe ended."""
+
+    reason: str
+    was_open: bool
+    is_refused: bool = False
+    is_unanswered: bool = False
 
 
 class EventStream:
@@ -47,101 +61,71 @@ class EventStream:
 
     Args:
         login: where Vault is, and the token.
-        on_connect: called after each successful subscription: events before it may be lost.
-        on_event: called for each event, in the order of arrival; must not block.
+        metrics: counts the events.
 
     Attributes:
-        tried: set once it was subscribed, or Vault has refused it.
-        is_connected: whether it is subscribed now, and not known to be deaf.
-        is_refused: whether Vault's last answer was that it has no such thing, or not for this token.
-        is_unanswered: whether the last attempt found nobody at Vault's address.
-        reason: why it is not subscribed, "" as long as it is or was not tried.
+        tried: set once Vault has accepted or refused a subscription.
+        is_connected: whether it is subscribed now, and not known to be silent.
+        is_refused: whether Vault's last response was that it has no event stream, or not for this token.
+        is_unanswered: whether the last attempt found no server at Vault's address.
+        reason: why it is not subscribed, "" if it is or was not tried.
         on_change: called when one of these changes.
-        events: how many were understood.
-        not_understood: how many were not.
-        last_event: when the last one came, in seconds since 1970, None before the first.
+        on_connect: called after each successful subscription: events before it may be lost.
+        on_event: called for each event, in the order of arrival; must not block.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        on_connect: Callable[[], None],
-        on_event: Callable[[VaultEvent], None],
-    ) -> None:
+    def __init__(self, login: Login, metrics: SourceMetrics) -> None:
         self._login = login
         self._access = login.access
-        self._on_connect = on_connect
-        self._on_event = on_event
-        self._deafness = Deafness()
-        self.events = 0
-        self.not_understood = 0
-        self.last_event: float | None = None
+        self._metrics = metrics
+        self._silence = SilenceDetector(metrics)
+        self._not_understood = 0
+        self.on_connect: Callable[[], None] = ignore
+        self.on_event: Callable[[VaultEvent], None] = ignore
+        self.on_change: Callable[[], None] = ignore
         self.tried = asyncio.Event()
         self.is_connected = False
         self.is_refused = False
         self.is_unanswered = False
         self.reason = ""
-        self.on_change: Callable[[], None] = _nothing
 
     @property
     def is_unproven(self) -> bool:
-        """Whether a subscription was deaf, and no event has arrived since."""
-        return self._deafness.is_unproven
-
-    @property
-    def deaf(self) -> int:
-        """How often a subscription was found deaf."""
-        return self._deafness.detections
+        """Whether a subscription was silent, and no event has arrived since."""
+        return self._silence.is_unproven
 
     def wrote(self, own: OwnWrite) -> None:
-        """Vault has accepted an own write: the stream has to report it."""
-        self._deafness.wrote(own)
+        """Expect the event of an own write that Vault has accepted."""
+        self._silence.wrote(own)
 
     async def run(self) -> None:
-        """Subscribe, and subscribe again whenever the stream is lost. Ends only by cancellation."""
-        waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-        losses, failures = _Told(REMIND_SECONDS), _Told(float("inf"))
-        is_told = True  # whether the end of this outage is told, as its beginning was
+        """Subscribe, and subscribe again whenever the stream ends. Returns only by cancellation."""
+        retry = Retry(FIRST_WAIT, LONGEST_WAIT)
+        losses, failures = _LoggedReasons(REMIND_SECONDS), _LoggedReasons(float("inf"))
+        is_logged = True  # whether to log the end of this outage, as its start was logged
         while True:
             token = await self._login.first()
-            started, is_open, refused, unanswered = time.monotonic(), False, False, False
-            try:
-                async with await self._connect(token) as connection, self._closed_when_useless(token, connection):
-                    is_open = True
-                    self._deafness.subscribed()
-                    line = "subscribed to Vault's event stream"
-                    logger.log("INFO" if is_told else "DEBUG", line, vault=self._access.address)
-                    self._is(connected=True)
-                    self._on_connect()
-                    await self._read(connection)
-            except (OSError, TimeoutError, WebSocketException, ValueError, RedirectRefused) as error:
-                reason = _reason(error)
-                refused = isinstance(error, InvalidStatus) and error.response.status_code in REFUSALS
-                if isinstance(error, InvalidStatus) and error.response.status_code == DENIED:
-                    await self._login.replaces(token)
-                # a time-out may be a proxy's that lets no websocket through
-                unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
-            else:
-                reason = "Vault closed the stream"
-            is_deaf = self._deafness.unsubscribed()
+            started = loop_time()
+            end = await self._subscribe(token, is_logged=is_logged)
+            is_silent = self._silence.unsubscribed()
             if self._login.token is not token:
-                waits, is_told = backoff(FIRST_WAIT, LONGEST_WAIT), True
+                retry.start_over()
                 failures.clear()
-                self._is(connected=False, reason="the token is replaced")
+                is_logged = True
+                self._set_state(connected=False, reason="the token is replaced")
                 continue
-            if is_open:
+            if end.was_open:
                 failures.clear()
-                if time.monotonic() - started > LONGEST_WAIT:
-                    waits = backoff(FIRST_WAIT, LONGEST_WAIT)
-            if is_deaf:
-                reason = deafness.REASON
-            is_news = not is_deaf and (losses if is_open else failures).is_news(reason)
-            is_told = is_news or (is_told and not is_open)
-            wait = jittered(REFUSED_SECONDS) if refused else next(waits)
-            self.is_unanswered = unanswered
-            self._is(connected=False, refused=refused, reason=reason)
+                if loop_time() - started > LONGEST_WAIT:
+                    retry.start_over()
+            reason = silent_stream.REASON if is_silent else end.reason
+            is_new = not is_silent and (losses if end.was_open else failures).is_new(reason)
+            is_logged = is_new or (is_logged and not end.was_open)
+            wait = jittered(REFUSED_SECONDS) if end.is_refused else retry.failed(reason).wait
+            self.is_unanswered = end.is_unanswered
+            self._set_state(connected=False, refused=end.is_refused, reason=reason)
             logger.log(
-                "WARNING" if is_news else "DEBUG",
+                "WARNING" if is_new else "DEBUG",
                 "no event stream from Vault",
                 vault=self._access.address,
                 reason=reason,
@@ -151,12 +135,35 @@ class EventStream:
                 async with asyncio.timeout(wait):
                     await self._login.until_replaced(token)
 
-    def _is(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
+    async def _subscribe(self, token: SecretStr, *, is_logged: bool) -> _End:
+        """Subscribe, and read events until the stream ends."""
+        is_open = False
+        try:
+            async with await self._connect(token) as connection, self._closed_when_useless(token, connection):
+                is_open = True
+                self._silence.subscribed()
+                line = "subscribed to Vault's event stream"
+                logger.log("INFO" if is_logged else "DEBUG", line, vault=self._access.address)
+                self._set_state(connected=True)
+                self.on_connect()
+                await self._read(connection)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            if status == DENIED:
+                await self._login.replaces(token)
+            return _End(_reason(error), is_open, is_refused=status in REFUSALS)
+        except (OSError, TimeoutError, WebSocketException, ValueError, RedirectRefused) as error:
+            # a timeout may be the fault of a proxy that forwards no websocket
+            is_unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            return _End(_reason(error), is_open, is_unanswered=is_unanswered)
+        return _End("Vault closed the stream", is_open)
+
+    def _set_state(self, *, connected: bool, refused: bool = False, reason: str = "") -> None:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
         if connected:
             self.is_unanswered = False
         if connected and self.is_unproven:
-            self.is_connected, self.reason = False, deafness.REASON
+            self.is_connected, self.reason = False, silent_stream.REASON
         if connected or refused:
             self.tried.set()
         self.on_change()
@@ -166,31 +173,32 @@ class EventStream:
             try:
                 event = parse_event(frame, self._access.namespace)
             except BadFrame as error:
-                self.not_understood += 1
-                if self.not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
-                    logger.warning("an event was not understood", reason=str(error), so_far=self.not_understood)
+                self._metrics.events_not_understood.inc()
+                self._not_understood += 1
+                if self._not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
+                    logger.warning("an event was not understood", reason=str(error), so_far=self._not_understood)
                 continue
-            self.events += 1
-            self.last_event = time.time()
-            if self._deafness.received(event):
+            self._metrics.events.labels("events").inc()
+            self._metrics.last_event_timestamp.labels("events").set_to_current_time()
+            if self._silence.received(event):
                 logger.info("Vault's event stream delivers events again", vault=self._access.address)
-                self._is(connected=True)
-                self._on_connect()
-            self._on_event(event)
+                self._set_state(connected=True)
+                self.on_connect()
+            self.on_event(event)
 
     @asynccontextmanager
     async def _closed_when_useless(self, token: SecretStr, connection: ClientConnection) -> AsyncIterator[None]:
-        """Close the connection when its token is replaced, or when nothing arrives any more.
+        """Close the connection when its token is replaced, or when the subscription is silent.
 
-        Vault keeps the subscription of a token that is revoked or over, for ever, and reports nothing more in it but
-        paths that it has reported in the 5 minutes before (measured on 1.15.1).
+        Vault keeps the subscription of a token that is revoked or expired, and reports nothing more in it but paths
+        that it has reported in the 5 minutes before (measured on 1.15.1).
         """
 
         async def close_after(end: Callable[[], Awaitable[None]]) -> None:
             await end()
             await connection.close()
 
-        ends = (lambda: self._login.until_replaced(token), self._deafness.found)
+        ends = (lambda: self._login.until_replaced(token), self._silence.found)
         tasks = [asyncio.create_task(close_after(end)) for end in ends]
         try:
             yield
@@ -200,7 +208,7 @@ class EventStream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connect(self, token: SecretStr) -> ClientConnection:
-        """Subscribe, also where redirects lead to, such as from a standby node to the active one.
+        """Open the websocket; follows redirects, such as from a standby node to the active one.
 
         Raises:
             RedirectRefused: a redirect is not followed.
@@ -240,37 +248,33 @@ class EventStream:
         )
 
 
-class _Told:
-    """The reasons that were told lately.
+class _LoggedReasons:
+    """The reasons that were logged lately.
 
     Args:
-        seconds: after which one is news again.
+        seconds: after this time a reason is new again.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
-    def is_news(self, reason: str) -> bool:
-        """Whether it is to be told; then it counts as told."""
-        now = time.monotonic()
-        self._told = {one: at for one, at in self._told.items() if now - at < self._seconds}
-        if reason in self._told or len(self._told) >= MAX_TOLD:
+    def is_new(self, reason: str) -> bool:
+        """Whether to log the reason; if so, it counts as logged."""
+        now = loop_time()
+        self._logged_at = {one: at for one, at in self._logged_at.items() if now - at < self._seconds}
+        if reason in self._logged_at or len(self._logged_at) >= MAX_REASONS:
             return False
-        self._told[reason] = now
+        self._logged_at[reason] = now
         return True
 
     def clear(self) -> None:
-        """All is news again."""
-        self._told.clear()
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
+        """Make every reason new again."""
+        self._logged_at.clear()
 
 
 class _Connect(connect):
-    """Follows no redirect by itself: websockets would send the token to any address."""
+    """Follows no redirect: websockets would send the token to any address."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         """See websockets."""

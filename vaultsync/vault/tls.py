@@ -1,4 +1,4 @@
-"""TLS towards Vault: whom to trust, what to show, which name to expect. From files, which may change at any time."""
+"""TLS contexts for connections to Vault, reloaded when their files change."""
 
 import os
 import ssl
@@ -7,76 +7,59 @@ from typing import TypeAlias
 
 from loguru import logger
 
-_Print: TypeAlias = tuple[int, int, int, int] | None
-"""What changes when a file is written or replaced, also by the swap of a symlink above it; None: there is none."""
+from vaultsync.config.tls import TlsFiles
+
+_Stat: TypeAlias = tuple[int, int, int, int] | None
+"""Changes when the file is written or replaced, also by a symlink in its path; None if the file is missing."""
 
 
 class Tls:
-    """Makes the context of new connections, anew when one of its files has changed. For any thread.
+    """The TLS context for new connections. For any thread.
 
     Args:
-        ca_file: PEM bundle to trust, None for the system's.
-        certificate: PEM file of the certificate to show, None for none.
-        key: PEM file of its key, None if that is in the same file.
-        server_name: whose certificate Vault must have, and what it is asked for (SNI); None for the address's host.
+        files: CA, certificate and key.
     """
 
-    def __init__(
-        self,
-        ca_file: str | None = None,
-        certificate: str | None = None,
-        key: str | None = None,
-        server_name: str | None = None,
-    ) -> None:
-        self._ca_file = ca_file
-        self._certificate = certificate
-        self._key = key
-        self.server_name = server_name
-        self._files = [file for file in (ca_file, certificate, key) if file is not None]
+    def __init__(self, files: TlsFiles = TlsFiles()) -> None:  # noqa: B008 — it is immutable
+        self._files = files
+        self.server_name = files.server_name
         self._lock = threading.Lock()
-        self._prints: list[_Print] = []
+        self._stats: list[_Stat] = []
         self._context: ssl.SSLContext | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether it says no more than any connection would do by itself."""
-        return not self._files
+        """Whether no file is set, so that the default context is used."""
+        return not self._files.paths
 
     def context(self) -> ssl.SSLContext:
-        """The one for a connection that is made now: the same object as long as the files are the same.
+        """The context for the next connection: the same object as long as the files are the same.
 
-        Files that can't be read, or do not belong together, may be half written: the last good ones stay in force.
+        Files that can't be read, or do not match, may be half written: the last valid ones stay in use.
 
         Raises:
-            OSError: there are no good ones yet.
+            OSError: there are no valid ones yet.
         """
         with self._lock:
-            prints = [_print(file) for file in self._files]
-            if self._context is not None and prints == self._prints:
+            stats = [_stat(file) for file in self._files.paths]
+            if self._context is not None and stats == self._stats:
                 return self._context
             try:
-                made = self._load()
+                made = self._files.load()
             except OSError as error:
                 if self._context is None:
                     raise
                 reason = f"{type(error).__name__}: {error}"
-                logger.warning("the TLS files for Vault are unusable, the last good ones stay", reason=reason)
+                logger.warning("the TLS files for Vault are unusable: the last valid ones stay in use", reason=reason)
             else:
                 if self._context is not None:
-                    logger.info("the TLS files for Vault have changed, new connections use them")
+                    logger.info("the TLS files for Vault have changed: new connections use them")
                 self._context = made
-            self._prints = prints
+            self._stats = stats
             return self._context
 
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self._ca_file)
-        if self._certificate is not None:
-            # a password, or OpenSSL would ask for that of an encrypted key on the terminal
-            context.load_cert_chain(self._certificate, self._key, password="")
-        return context
 
-
-def _print(file: str) -> _Print:
+def _stat(file: str) -> _Stat:
     try:
         found = os.stat(file)
     except OSError:

@@ -19,8 +19,8 @@ from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.auth_methods import Credential, Issuer
 from vaultsync.vault.redirects import Redirects
-from vaultsync.vault.responses import ask
-from vaultsync.vault.transport import Answer, VaultAccess
+from vaultsync.vault.responses import content, execute
+from vaultsync.vault.transport import Response, VaultAccess
 
 T = TypeVar("T")
 
@@ -93,12 +93,12 @@ class TokenApi:
         await self._request(lambda vault: vault.auth.token.revoke_self(), "auth/token/revoke-self", token)
 
     async def _request(
-        self, send: Callable[[hvac.Client], Answer], path: str, token: SecretStr | None
+        self, send: Callable[[hvac.Client], Response], path: str, token: SecretStr | None
     ) -> dict[str, Any]:
         def call() -> dict[str, Any]:
             self._hvac.token = token.get_secret_value() if token is not None else ""
             try:
-                return ask(partial(send, self._hvac), self._address, path)
+                return content(execute(partial(send, self._hvac), self._address), path)
             finally:
                 self._hvac.adapter.close()  # the next request is far away
 

@@ -1,6 +1,6 @@
-"""How a request gets to Vault: hvac's own adapter, over urllib3's connection pool alone. Knows no path of Vault's API.
+"""Transport of requests to Vault: an adapter for hvac over urllib3's connection pools. Knows no path but sys/leader.
 
-hvac's usual adapter goes through requests, which costs as much processor time again as the request itself.
+hvac's default adapter uses the library requests, which doubles the processor time of a request.
 """
 
 import json
@@ -14,7 +14,6 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import hvac
 import urllib3
@@ -22,32 +21,27 @@ from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
+from vaultsync.config.proxy import environment_proxy
 from vaultsync.core.redirects import STATUSES
 from vaultsync.vault.api import LEADER
 from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, Redirects
+from vaultsync.vault.replication import BEHIND, INDEX, ReplicationIndex
 from vaultsync.vault.tls import Tls
 
-BEHIND: Final = 412
-"""A standby node that answers by itself has not seen the index yet that was asked for, or the token."""
 TRIES_BEHIND, FIRST_WAIT_BEHIND = 3, 0.05
-"""How often such a node is asked again: at once, then after twice as many seconds, then after four times as many."""
-BEHIND_SECONDS: Final = 10.0
-"""An index that no node has for so long is not waited for any more, as after Vault was restored from a backup."""
-INDEX: Final = "X-Vault-Index"
-MAX_INDEX: Final = 1024
-"""Characters."""
+"""Retries after status 412: at once, then after twice as many seconds, then after four times as many."""
 MAX_RETRY_AFTER: Final = 60.0
-"""Seconds that a response may ask to wait."""
+"""Maximum seconds of a Retry-After header."""
 
 
 @dataclass(frozen=True, slots=True)
 class VaultAccess:
-    """Where Vault is and how it is spoken to.
+    """Where Vault is and how to connect to it.
 
     Attributes:
         address: such as https://vault:8200.
         namespace: the token's Vault namespace, "" for the root.
-        timeout: seconds to connect, and seconds between two parts of an answer.
+        timeout: seconds to connect, and seconds between two parts of a response.
         tls: for an address of https.
         servers: further addresses of the same Vault, to which it may redirect.
     """
@@ -60,14 +54,14 @@ class VaultAccess:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
+class Response:
+    """A response of Vault, or of a proxy before it.
 
     Attributes:
         status: the HTTP status.
-        document: the JSON of the body, None where it is none.
-        retry_after: seconds to wait before the next request, 0.0 where the response names none.
-        date: the header `Date`, "" without one.
+        document: the parsed JSON body, None if it is no JSON.
+        retry_after: seconds to wait before the next request, 0.0 if the header is missing.
+        date: the header `Date`, "" if it is missing.
     """
 
     status: int
@@ -77,11 +71,11 @@ class Answer:
 
 
 class Pools:
-    """The pools of connections, one an address: new ones with a new TLS context, so that no old connection is used.
+    """One connection pool for each address. A new TLS context means a new pool, so that no old connection is used.
 
     Args:
         access: which Vault.
-        connections: kept open at most, to each address.
+        connections: maximum number of open connections to each address.
     """
 
     def __init__(self, access: VaultAccess, connections: int) -> None:
@@ -91,14 +85,14 @@ class Pools:
         self._pools: dict[str, tuple[urllib3.PoolManager, ssl.SSLContext | None]] = {}
 
     def current(self, address: str) -> urllib3.PoolManager:
-        """The one for a request that is sent now; it follows no redirect.
+        """The pool for the next request; it follows no redirect.
 
         Args:
             address: VAULT_ADDR, or one that it may redirect to.
 
         Raises:
             OSError: as for Tls.context.
-            ValueError: the address is none.
+            ValueError: the address is invalid.
         """
         tls = self._access.tls
         is_secure = urlsplit(address).scheme == "https" or not tls.is_plain
@@ -113,17 +107,17 @@ class Pools:
             return pool
 
     def clear(self) -> None:
-        """Close the connections that no request uses."""
+        """Close idle connections."""
         with self._lock:
             for pool, _ in self._pools.values():
                 pool.clear()
 
     def _made(self, address: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
-        proxy = _proxy(address)
+        proxy = environment_proxy(address)
         make = (
             urllib3.PoolManager
             if proxy is None
-            else partial(urllib3.ProxyManager, proxy, proxy_headers=_login(proxy), proxy_ssl_context=context)
+            else partial(urllib3.ProxyManager, proxy, proxy_headers=_credentials(proxy), proxy_ssl_context=context)
         )
         return make(
             num_pools=2,
@@ -137,10 +131,10 @@ class Pools:
                 status=TRIES_BEHIND,
                 other=0,
                 status_forcelist={BEHIND},
-                allowed_methods=None,  # no node that is behind has done anything
+                allowed_methods=None,  # a node that is behind has executed nothing
                 backoff_factor=FIRST_WAIT_BEHIND,
                 raise_on_status=False,
-                respect_retry_after_header=False,  # who asks decides about that; and no answer may hold up a thread
+                respect_retry_after_header=False,  # the caller does; and no response may hold up a thread
             ),
             ssl_context=context,
             server_hostname=self._access.tls.server_name,
@@ -148,13 +142,14 @@ class Pools:
 
 
 class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
-    """hvac's adapter (https://hvac.readthedocs.io/en/stable/advanced_usage.html) over a pool; it raises for no status.
+    """hvac's adapter over connection pools; it raises for no status.
 
-    What it has written it sees in its next request, whichever node of the cluster answers: see `_Seen`.
+    https://hvac.readthedocs.io/en/stable/advanced_usage.html. A request sees the writes of earlier ones, whichever
+    node of the cluster answers: see ReplicationIndex.
 
     Args:
-        pools: take the connections.
-        redirects: says which are followed.
+        pools: of connections.
+        redirects: the rules for redirects.
         arguments: hvac's own.
     """
 
@@ -162,7 +157,7 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
         super().__init__(**arguments)
         self._pools = pools
         self._redirects = redirects
-        self._seen = _Seen()
+        self._index = ReplicationIndex()
 
     def request(
         self,
@@ -171,8 +166,8 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
         headers: Mapping[str, str] | None = None,
         raise_exception: bool = False,
         **arguments: object,
-    ) -> Answer:
-        """Send one request, and wait for all of its answer.
+    ) -> Response:
+        """Send one request, and read the whole response.
 
         Args:
             method: of HTTP, in any case; Vault's LIST too.
@@ -182,35 +177,35 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             arguments: `json`, the body.
 
         Raises:
-            urllib3.exceptions.HTTPError: there is no answer.
-            OSError: the connection can't be made, such as for want of a CA file.
-            RedirectRefused: the answer is a redirect that is not followed.
+            urllib3.exceptions.HTTPError: there is no response.
+            OSError: the connection can't be made, such as without the CA file.
+            RedirectRefused: the response is a redirect that is not followed.
         """
         body = arguments.get("json")
-        ask = partial(
-            self._ask,
+        send = partial(
+            self._send,
             method.upper(),
             "/" + re.sub("//+", "/", url).strip("/"),  # as Vault's CLI does, and hvac
             None if body is None else json.dumps(body).encode(),
         )
         named = {"X-Vault-Token": self.token, "X-Vault-Namespace": self.namespace}
         own = {"X-Vault-Request": "true", **{name: text for name, text in named.items() if text}, **(headers or {})}
-        seen = self._seen.headers()
-        response = ask(headers=own | seen)
-        if seen and response.status == 400:  # for what those headers say? nothing was done
-            response = ask(headers=own)
+        index = self._index.headers()
+        response = send(headers=own | index)
+        if index and response.status == 400:  # maybe because of these headers; Vault has executed nothing
+            response = send(headers=own)
             if response.status != 400:
-                self._seen.refused()
-        self._seen.answered(method.upper(), response.status, response.headers.get(INDEX, ""), seen.get(INDEX, ""))
-        return Answer(
+                self._index.refused()
+        self._index.responded(method.upper(), response.status, response.headers.get(INDEX, ""), index.get(INDEX, ""))
+        return Response(
             response.status,
             _document(response.data),
             _seconds(response.headers.get("Retry-After", "")),
             response.headers.get("Date", ""),
         )
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a request, again to each address that redirects lead to: the same method, path, body and headers."""
+    def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a request, and send it again unchanged to each address that redirects lead to."""
         address, trail = self.base_uri.rstrip("/"), self._redirects.start()
         while True:
             pool = self._pools.current(address)
@@ -220,85 +215,38 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             locations = response.headers.getlist("Location")
             address = str(self._redirects.follow(method, trail, path, response.status, locations))
 
-    def get_login_token(self, response: Answer) -> str:
-        """The token in the answer to a login."""
+    def get_login_token(self, response: Response) -> str:
+        """The token in the response to a login; required by hvac."""
         return str(cast(dict[str, Any], response.document)["auth"]["client_token"])
 
     def close(self) -> None:
-        """Close the connections that no request uses."""
+        """Close idle connections."""
         self._pools.clear()
 
 
-class _Seen:
-    """How far a node must have followed the active one, to answer us.
-
-    Vault Enterprise (https://developer.hashicorp.com/vault/docs/enterprise/consistency) and OpenBao
-    (https://openbao.org/docs/next/concepts/consistency/) name it in the answer to a write, in words of their own: what
-    was named last goes with each request. A node that is behind then asks the active one. Where Vault's configuration
-    does not allow that, which is its default, it refuses every such request (400): there it is asked to answer 412.
-    """
-
-    def __init__(self) -> None:
-        self._index = ""
-        self._forwards = True
-        self._behind_since: float | None = None
-
-    def headers(self) -> dict[str, str]:
-        """Those of a request that must see what we have written; none where no node has named an index."""
-        if not self._index:
-            return {}
-        return {INDEX: self._index, **({"X-Vault-Inconsistent": "forward-active-node"} if self._forwards else {})}
-
-    def refused(self) -> None:
-        """These headers, or one of them, are wrong."""
-        if self._forwards:
-            self._forwards = False
-        else:
-            self._index = ""  # another's, such as of the Vault that was here before
-
-    def answered(self, method: str, status: int, named: str, asked: str) -> None:
-        """Take note of an answer.
-
-        Args:
-            method: of the request, in capitals.
-            status: of the answer.
-            named: the index in the answer, "" for none.
-            asked: that in the request.
-        """
-        now = time.monotonic()
-        if asked and status in (BEHIND, 429):  # OpenBao's, where it does not forward
-            self._behind_since = self._behind_since or now
-            if now - self._behind_since >= BEHIND_SECONDS:
-                self._index, self._behind_since = "", None
-            return
-        self._behind_since = None
-        if method not in ("GET", "LIST") and re.fullmatch(f"[!-~]{{1,{MAX_INDEX}}}", named):
-            self._index = named
-
-
 def redirects(access: VaultAccess) -> Redirects:
-    """The rules by which this Vault's redirects are followed; for requests and the event stream together."""
-    return Redirects(access.address, access.servers, partial(_ask_leader, access))
+    """The rules for redirects of this Vault, shared by requests and the event stream."""
+    return Redirects(access.address, access.servers, partial(_read_leader, access))
 
 
 def client(
     access: VaultAccess, connections: int, token: str = "", namespace: str = "", follows: Redirects | None = None
 ) -> hvac.Client:
-    """Make hvac use a pool of connections.
+    """An hvac client over connection pools.
 
     Args:
-        access: where to.
-        connections: kept open at most, to each address.
+        access: where Vault is.
+        connections: maximum number of open connections to each address.
         token: of requests that name none.
         namespace: Vault's, of requests that name none.
-        follows: of `redirects`; by default its own.
+        follows: the rules for redirects; its own by default.
     """
     adapter = partial(PoolAdapter, pools=Pools(access, connections), redirects=follows or redirects(access))
     return hvac.Client(url=access.address, token=token, namespace=namespace, adapter=adapter)
 
 
-def _ask_leader(access: VaultAccess) -> bytes:
-    """What VAULT_ADDR answers to GET sys/leader, b"" for no answer."""
+def _read_leader(access: VaultAccess) -> bytes:
+    """The response of VAULT_ADDR to GET sys/leader, b"" if there is none."""
     address = access.address.rstrip("/")
     pools = Pools(access, 1)
     try:
@@ -321,13 +269,7 @@ def _ask_leader(access: VaultAccess) -> bytes:
         pools.clear()
 
 
-def _proxy(address: str) -> str | None:
-    """The proxy that the environment names for an address (http_proxy, https_proxy, no_proxy)."""
-    url = urlsplit(address)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
-
-
-def _login(proxy: str) -> Mapping[str, str]:
+def _credentials(proxy: str) -> Mapping[str, str]:
     account = urlsplit(proxy)
     if account.username is None:
         return {}
@@ -335,7 +277,7 @@ def _login(proxy: str) -> Mapping[str, str]:
 
 
 def _seconds(retry_after: str) -> float:
-    """The header Retry-After, which is seconds or a date: RFC 9110, section 10.2.3. Untrusted."""
+    """Parse Retry-After, which is seconds or a date (RFC 9110, section 10.2.3). Untrusted."""
     if re.fullmatch("[0-9]{1,9}", retry_after):
         seconds = float(retry_after)
     else:

@@ -26,13 +26,13 @@ from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server, raw_server
 from tests.unit.vault.test_client import listing
 from vaultsync.cli import main
-from vaultsync.commands import output as tables
-from vaultsync.commands.orphan_finder import CHANGED, READ, Found, Orphan, Orphans
+from vaultsync.commands import output
+from vaultsync.commands.orphan_finder import CHANGED, READ, Orphan, OrphanFinder, OrphanReport
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultsyncError, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, Store, StoreCondition, parse_external_secret
-from vaultsync.core.ownership import Mark, render_mark
+from vaultsync.core.ownership import Ownership, render_ownership
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.vault.client import VaultClient
 
@@ -64,12 +64,12 @@ class Cluster:
         """A version of which vaultsync has made all values, or only some."""
         self.vault.write(where, **(values or {"password": VALUE}))
         state = run(self.vault.look(where, 2))
-        mark = Mark(state.token(metadata=False), NOON, only, "dev-1/app", cluster)
-        run(self.vault.mark(where, render_mark(mark, state.managed_by)))
+        mark = Ownership(state.fingerprint(metadata=False), NOON, only, "dev-1/app", cluster)
+        run(self.vault.mark(where, render_ownership(mark, state.managed_by)))
 
-    def listed(self) -> Orphans:
+    def listed(self) -> OrphanFinder:
         """As a run of the command lists them."""
-        made = Orphans(Index(frozenset({server_identity(ADDRESS)}), SeedMode.OFF), self.vault, self.cluster, "")
+        made = OrphanFinder(Index(frozenset({server_identity(ADDRESS)}), SeedMode.OFF), self.vault, self.cluster, "")
         for name in self.namespaces:
             made.namespace_changed(namespace(name))
         for one in self.objects:
@@ -78,14 +78,14 @@ class Cluster:
             made.store_changed(known)
         return made
 
-    def find(self, *objects: ExternalSecret) -> Found:
+    def find(self, *objects: ExternalSecret) -> OrphanReport:
         self.objects += objects
         return run(self.listed().find())
 
     def paths(self, *objects: ExternalSecret) -> list[VaultPath]:
         """The orphans' paths, where nothing is in doubt."""
         found = self.find(*objects)
-        assert not found.doubted + found.refused
+        assert not found.uncertain + found.refused
         return [one.path for one in found.orphans]
 
     def delete(self, *orphans: Orphan) -> list[str]:
@@ -191,7 +191,7 @@ def test_what_might_be_read_is_left_out_and_told(fields: dict[str, Anything], pr
     ]
     found = cluster.find(external_secret(**fields))
     assert found.orphans == ()
-    [told] = found.doubted
+    [told] = found.uncertain
     assert told.startswith("dev-1/app may read it: ")
     assert problem in told
 
@@ -273,7 +273,7 @@ class ClosedVault(FakeVault):
 
 
 def test_a_mount_that_may_not_be_listed_is_told() -> None:
-    assert Cluster(ClosedVault(find=DENIED)).find() == Found((), (), (str(DENIED),))
+    assert Cluster(ClosedVault(find=DENIED)).find() == OrphanReport((), (), (str(DENIED),))
 
 
 def test_a_vault_namespace_that_is_not_there_is_told() -> None:
@@ -422,23 +422,23 @@ ORPHANS = (
     Orphan(A, "secret/dev-1/a", 3, NOON, NOON - timedelta(days=1), "dev-1/app", ("password", "user")),
     Orphan(path("secret/data/b\x1b[31m", "team"), "secret/b\x1b[31m", 1, None, NOON, "", ("x",)),
 )
-FOUND = Found(ORPHANS, ("dev-1/app may read it: lost", "dev-1/app may read it: lost"), (str(DENIED), "another"))
+FOUND = OrphanReport(ORPHANS, ("dev-1/app may read it: lost", "dev-1/app may read it: lost"), (str(DENIED), "another"))
 
 
 def test_the_table_ends_with_a_count() -> None:
-    assert tables.orphans_table(FOUND, NOON + timedelta(hours=50)).splitlines() == [
+    assert output.orphans_table(FOUND, NOON + timedelta(hours=50)).splitlines() == [
         "PATH                    VERSION   AGE   MADE FOR    PROPERTIES",
         "secret/dev-1/a          3         2d    dev-1/app   password, user",
         "team:secret/b\\x1b[31m   1         -     -           x",
         "",
-        "2 paths that vaultsync made and no ExternalSecret reads",
+        "2 paths that vaultsync created and no ExternalSecret reads",
     ]
-    none = tables.orphans_table(Found(()), NOON)
-    assert none == "0 paths that vaultsync made and no ExternalSecret reads\n"
+    none = output.orphans_table(OrphanReport(()), NOON)
+    assert none == "0 paths that vaultsync created and no ExternalSecret reads\n"
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(tables.orphans_json(FOUND))
+    document = json.loads(output.orphans_json(FOUND))
     assert document["summary"] == {"orphans": 2, "left_out": 2, "refused": 2}
     assert document["orphans"][0] == {
         "vault_namespace": "",
@@ -452,12 +452,12 @@ def test_json_holds_the_same() -> None:
 
 
 def test_what_is_not_known_is_told_in_few_lines() -> None:
-    assert tables.gaps(FOUND) == [
+    assert output.gaps(FOUND) == [
         "2 paths left out: dev-1/app may read it: lost",
         f"Vault refused 2 requests, such as: {DENIED}",
     ]
-    assert tables.gaps(Found(())) == []
-    assert tables.left_alone(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is left alone: {READ}"
+    assert output.gaps(OrphanReport(())) == []
+    assert output.not_deleted(ORPHANS[1], READ) == f"team:secret/b\\x1b[31m is not deleted: {READ}"
 
 
 @pytest.mark.parametrize(

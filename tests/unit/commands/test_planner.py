@@ -12,24 +12,26 @@ from tests.unit.build import ADDRESS, NOON, Anything, entry, external_secret, na
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main
-from vaultsync.commands import output as tables
-from vaultsync.commands.help_text import in_words
-from vaultsync.commands.planner import Action, Explained, Finding, Summary, Survey, summarise
+from vaultsync.commands import output
+from vaultsync.commands.help_text import describe_value
+from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, ReferenceStatus, Summary, summarise
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler
-from vaultsync.controller.path_state import Ledger
+from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.seed_budget import SeedBudget
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.controller.sync_state import SyncStates
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
-from vaultsync.generation.generate import Encoding
-from vaultsync.generation.plan import Wish
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.kube.client import KubeClient
+from vaultsync.runtime.metrics import Metrics
 
 SEED = {"vaultsync.io/seed": "true"}
 MINE = SeedPaths.parse(("*/{namespace}/**",))
@@ -48,11 +50,11 @@ class Cluster:
     def __init__(self, mode: SeedMode = SeedMode.ANNOTATED) -> None:
         self.vault = FakeVault()
         self.index = Index(frozenset({server_identity(ADDRESS)}), mode)
-        self.survey = Survey(self.index, self.vault, MINE, mode)
+        self.survey = DryRunPlanner(self.index, self.vault, MINE, mode)
         self.survey.namespace_changed(namespace())
         self.survey.store_changed(store())
 
-    def explain(self, *external_secrets: ExternalSecret, stores: tuple[Store, ...] = ()) -> list[Explained]:
+    def explain(self, *external_secrets: ExternalSecret, stores: tuple[Store, ...] = ()) -> list[Explanation]:
         for made in stores:
             self.survey.store_changed(made)
         for one in external_secrets:
@@ -61,15 +63,15 @@ class Cluster:
         assert not self.vault.creates
         return found
 
-    def finding(self, *keys: str | tuple[str, str], **fields: Anything) -> Finding:
+    def status(self, *keys: str | tuple[str, str], **fields: Anything) -> ReferenceStatus:
         """What is told of the one entry of an ExternalSecret."""
         [explained] = self.explain(external_secret(*keys, **fields))
-        [finding] = explained.findings
-        return finding
+        [status] = explained.references
+        return status
 
 
 def test_a_missing_path_is_to_be_seeded_by_its_rule() -> None:
-    found = Cluster().finding(HERE, annotations=ruled("{password: {format: password, length: 40}}"))
+    found = Cluster().status(HERE, annotations=ruled("{password: {format: password, length: 40}}"))
     assert (found.action, found.why) == (Action.SEED, "password, 40 characters")
     assert (found.path, found.property, found.field) == ("secret/dev-1/a", "password", "spec.data[0].remoteRef")
     assert (found.store, found.presence, found.version) == ("SecretStore dev-1/vault", Presence.MISSING, 0)
@@ -79,15 +81,15 @@ def test_a_deleted_path_is_to_be_seeded_again() -> None:
     cluster = Cluster()
     cluster.vault.write(API, password=VALUE)
     cluster.vault.delete(API)
-    found = cluster.finding(HERE, annotations=SEED)
-    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, as it was there before")
+    found = cluster.status(HERE, annotations=SEED)
+    assert (found.action, found.why) == (Action.SEED, "32 random bytes in hex, re-created")
     assert found.version == 1
 
 
 def test_a_missing_property_is_to_be_added() -> None:
     cluster = Cluster()
     cluster.vault.write(API, user=VALUE)
-    found = cluster.finding(HERE, annotations=SEED)
+    found = cluster.status(HERE, annotations=SEED)
     assert (found.action, found.presence, found.version) == (Action.ADD, Presence.MISSING, 1)
     assert found.written is not None
 
@@ -95,7 +97,7 @@ def test_a_missing_property_is_to_be_added() -> None:
 def test_the_whole_of_a_path_names_what_is_made() -> None:
     rules = "{a: {format: uuid}, b: {value: hunter2}}"
     extract = {"extract": {"key": HERE}}
-    found = Cluster().finding(data_from=[extract], annotations=ruled(rules))
+    found = Cluster().status(data_from=[extract], annotations=ruled(rules))
     assert (found.action, found.why) == (Action.SEED, "a: random UUID; b: fixed text")
 
 
@@ -110,13 +112,13 @@ def test_the_whole_of_a_path_names_what_is_made() -> None:
     ],
 )
 def test_what_is_missing_and_not_seeded_has_a_reason(annotations: Mapping[str, str], mode: SeedMode, why: str) -> None:
-    found = Cluster(mode).finding(HERE, annotations=annotations)
+    found = Cluster(mode).status(HERE, annotations=annotations)
     assert (found.action, found.presence) == (Action.NOTHING, Presence.MISSING)
     assert why in found.why
 
 
 def test_a_forbidden_path_is_told_in_the_controllers_words() -> None:
-    found = Cluster().finding("else/a", annotations=SEED)
+    found = Cluster().status("else/a", annotations=SEED)
     [problem] = found.problems
     assert problem.startswith("spec.data[0].remoteRef: secret/else/a may not be created for namespace dev-1")
     assert (found.action, found.why) == (Action.NOTHING, "")
@@ -125,7 +127,7 @@ def test_a_forbidden_path_is_told_in_the_controllers_words() -> None:
 def test_problems_stand_at_the_entry_that_has_them() -> None:
     one = external_secret(HERE, "else/a", annotations=SEED)
     [explained] = Cluster().explain(one)
-    assert [bool(finding.problems) for finding in explained.findings] == [False, True]
+    assert [bool(status.problems) for status in explained.references] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -139,16 +141,16 @@ def test_problems_stand_at_the_entry_that_has_them() -> None:
 def test_a_store_that_cannot_be_used_is_told(stores: tuple[Store, ...], problem: str) -> None:
     one = external_secret(data=[entry(HERE, "password", {"name": "other"})], annotations=SEED)
     [explained] = Cluster().explain(one, stores=stores)
-    [finding] = explained.findings
-    assert finding.problems[0].startswith(problem)
-    assert (finding.path, finding.key, finding.presence) == ("", HERE, None)
+    [status] = explained.references
+    assert status.problems[0].startswith(problem)
+    assert (status.path, status.key, status.presence) == ("", HERE, None)
 
 
 def test_a_refused_look_stands_in_its_row_and_the_others_go_on() -> None:
     cluster = Cluster()
     cluster.vault.errors[API] = [VaultDenied("Vault returned 403: permission denied")]
     [explained] = cluster.explain(external_secret(HERE, "dev-1/b", annotations=SEED))
-    denied, other = explained.findings
+    denied, other = explained.references
     assert denied.problems == ("Vault returned 403: permission denied",)
     assert denied.presence is None
     assert other.action is Action.SEED
@@ -174,11 +176,11 @@ def test_what_was_written_since_the_last_refresh_is_to_be_force_synced() -> None
         external_secret(HERE, name="c-opted-out", annotations={"vaultsync.io/force-sync": "false"}),
         external_secret(HERE, name="d-deaf", spec={"refreshInterval": "0"}, status=deaf),
     )
-    actions = [one.findings[0].action for one in found]
+    actions = [one.references[0].action for one in found]
     assert actions == [Action.FORCE_SYNC, Action.NOTHING, Action.NOTHING, Action.NOTHING]
-    assert found[1].findings[0].why == "exists"
-    assert "opted out" in found[2].findings[0].why
-    assert "ignores it" in found[3].findings[0].why
+    assert found[1].references[0].why == "exists"
+    assert "opted out" in found[2].references[0].why
+    assert "ignores it" in found[3].references[0].why
     assert summarise(found).force_sync == 1
 
 
@@ -186,18 +188,18 @@ def test_one_that_did_not_ask_is_told_who_did() -> None:
     asking = external_secret(HERE, name="asking", annotations=SEED)
     found = Cluster().explain(asking, external_secret(HERE, name="other"))
     assert [one.choice for one in found] == [SeedChoice.WANTED, SeedChoice.NOT_ASKED]
-    assert found[1].findings[0].why == "32 random bytes in hex, asked for by dev-1/asking"
+    assert found[1].references[0].why == "32 random bytes in hex, asked for by dev-1/asking"
     assert summarise(found).seed == 1, "one path"
 
 
 def test_a_find_is_told_with_what_it_finds() -> None:
     find = [{"find": {"path": "dev-1"}}]
-    empty = Cluster().finding(data_from=find, annotations=SEED)
+    empty = Cluster().status(data_from=find, annotations=SEED)
     assert empty.path == "secret/data/dev-1/*"
-    assert "dataFrom.find: nothing is there" in empty.problems[0]
+    assert "dataFrom.find: there is nothing under" in empty.problems[0]
     cluster = Cluster()
     cluster.vault.write(API, password=VALUE)
-    found = cluster.finding(data_from=find)
+    found = cluster.status(data_from=find)
     assert (found.action, found.presence, found.problems) == (Action.FORCE_SYNC, Presence.PRESENT, ())
 
 
@@ -208,7 +210,7 @@ def test_only_one_is_told_but_all_count() -> None:
     cluster.survey.external_secret_changed(old)
     cluster.survey.external_secret_changed(young)
     [found] = run(cluster.survey.explain(ObjectName("dev-1", "b-young")))
-    assert found.findings[0].why == "random UUID"
+    assert found.references[0].why == "random UUID"
     assert run(cluster.survey.explain(ObjectName("dev-1", "no"))) == []
 
 
@@ -231,28 +233,29 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
         cluster.vault.write(API, **there)
     one = external_secret(HERE, **fields)
     [explained] = cluster.explain(one)
-    [finding] = explained.findings
-    ledger = Ledger()
-    reconciler = PathReconciler(
-        cluster.index, ledger, cluster.vault, MINE, SeedBudget(0, lambda: 0.0), OwnershipWriter(ledger, cluster.vault)
-    )
+    [status] = explained.references
+    paths, syncs = PathStates(), SyncStates()
+    ownership, budget = OwnershipWriter(paths, cluster.vault), SeedBudget(0, lambda: 0.0)
+    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
     [where] = cluster.index.paths()
-    run(reconciler.path(where))
-    assert (finding.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
-    failures = ledger.synced(one).failures.get(where, [])
-    assert list(finding.problems) == [failure.message for failure in failures]
+    run(reconciler.reconcile(where))
+    assert (status.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
+    failures = syncs.of(one).failures.get(where, [])
+    assert list(status.problems) == [failure.message for failure in failures]
 
 
 def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster = Cluster()
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
-    budget, ledger = SeedBudget(1, lambda: 0.0), Ledger()
-    marker = OwnershipWriter(ledger, cluster.vault)
-    reconciler = PathReconciler(cluster.index, ledger, cluster.vault, MINE, budget, marker, dry_run=True)
-    assert run(reconciler.path(API)) == ({one.name}, 0)
+    budget, paths, syncs = SeedBudget(1, lambda: 0.0), PathStates(), SyncStates()
+    ownership = OwnershipWriter(paths, cluster.vault)
+    reconciler = PathReconciler(
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
+    )
+    assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
-    assert not ledger.synced(one).events
+    assert not syncs.of(one).events
     assert budget.take("dev-1") == 0
 
 
@@ -294,21 +297,21 @@ RULES = {
 def test_rules_in_words(rule: str) -> None:
     found = parse_rules(f"p: {rule}").rule_for("p")
     assert found is not None
-    assert in_words(Wish(found)) == RULES[rule]
-    assert in_words(Wish(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
+    assert describe_value(PropertyPlan(found)) == RULES[rule]
+    assert describe_value(PropertyPlan(found, Encoding.BASE64URL)) == f"{RULES[rule]}, in base64url"
 
 
 def test_a_public_part_in_words() -> None:
     found = parse_rules("p: {format: ed25519}").rule_for("p_public")
     assert found is not None
-    assert in_words(Wish(found)) == "public key of p"
+    assert describe_value(PropertyPlan(found)) == "public key of p"
 
 
 FINDINGS = (
-    Finding(
+    ReferenceStatus(
         "spec.data[0].remoteRef", "SecretStore dev-1/vault", "a", "secret/a", "", "p", 3, NOON, Presence.PRESENT, "me"
     ),
-    Finding(
+    ReferenceStatus(
         "spec.data[1].remoteRef",
         "SecretStore dev-1/vault",
         "b",
@@ -320,11 +323,11 @@ FINDINGS = (
         problems=("a problem",),
     ),
 )
-EXPLAINED = Explained(ObjectName("dev-1", "app"), SeedChoice.WANTED, "asked for", "", FINDINGS)
+EXPLAINED = Explanation(ObjectName("dev-1", "app"), SeedChoice.WANTED, "asked for", "", FINDINGS)
 
 
 def test_the_table_of_one() -> None:
-    text = tables.explain_table(EXPLAINED, NOON + timedelta(hours=50))
+    text = output.explain_table(EXPLAINED, NOON + timedelta(hours=50))
     assert text.splitlines() == [
         "ExternalSecret:   dev-1/app",
         "Seeding:          wanted (asked for)",
@@ -339,12 +342,12 @@ def test_the_table_of_one() -> None:
 
 
 def test_the_table_of_one_that_reads_nothing() -> None:
-    text = tables.explain_table(Explained(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
+    text = output.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
     assert text.splitlines()[-1] == "Reads:            nothing from a store"
 
 
 def test_the_table_of_all_ends_with_a_sum() -> None:
-    lines = tables.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
+    lines = output.plan_table([EXPLAINED], summarise([EXPLAINED]), NOON).splitlines()
     assert lines[0].split() == [
         "NAMESPACE",
         "NAME",
@@ -363,15 +366,15 @@ def test_the_table_of_all_ends_with_a_sum() -> None:
         "Plan: 1 path to seed, 0 to add to, 0 to rotate, 0 ExternalSecrets to force-sync; "
         "1 ExternalSecret in all, 1 with problems."
     )
-    idle = tables.plan_table([], summarise([]), NOON)
+    idle = output.plan_table([], summarise([]), NOON)
     assert idle == "Plan: nothing to do; 0 ExternalSecrets in all.\n"
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(tables.plan_json([EXPLAINED], summarise([EXPLAINED])))
+    document = json.loads(output.plan_json([EXPLAINED], summarise([EXPLAINED])))
     assert document["summary"]["seed"] == 1
     [one] = document["external_secrets"]
-    assert one == json.loads(tables.explain_json(EXPLAINED))
+    assert one == json.loads(output.explain_json(EXPLAINED))
     assert (one["namespace"], one["name"], one["seeding"], one["problem"]) == ("dev-1", "app", "wanted", None)
     there, missing = one["reads"]
     assert (there["version"], there["written"], there["in_vault"]) == (3, NOON.isoformat(), "present")

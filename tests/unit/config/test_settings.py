@@ -14,24 +14,26 @@ from pydantic import SecretStr, ValidationError
 from tests.unit.build import run
 from vaultsync import __version__
 from vaultsync.cli import main
-from vaultsync.commands import help_text as words
+from vaultsync.commands import help_text
 from vaultsync.commands.console import one_line
-from vaultsync.config.settings import Settings, explain, variable
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN
+from vaultsync.config.change_source import ChangeSource
+from vaultsync.config.settings import Settings, variable
+from vaultsync.config.variables import describe_variables
 from vaultsync.core import annotations
-from vaultsync.core.decide import SeedMode
+from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration
-from vaultsync.generation import rules
+from vaultsync.generation import rule_parser
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.vault.auth_methods import (
-    SERVICE_ACCOUNT_TOKEN,
     AppRoleMethod,
     Credential,
     JwtMethod,
     KubernetesMethod,
     Method,
     TokenMethod,
+    auth_method,
 )
-from vaultsync.vault.source_selector import Source
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
 NAMES = [variable(name) for name in Settings.model_fields]
@@ -124,7 +126,7 @@ S, T = Credential(SecretStr("s")), Credential(SecretStr("t"))
 )
 def test_the_ways_to_log_in(monkeypatch: pytest.MonkeyPatch, auth: str, given: dict[str, str], method: Method) -> None:
     found = settings(monkeypatch, **{"VAULTSYNC_VAULT_AUTH": auth, "VAULT_TOKEN": "", **given})
-    assert found.login_method() == method
+    assert auth_method(found.auth) == method
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_where_and_how_much_may_be_created(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_tells_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch)
-    assert (found.source, found.audit_listen, found.audit_file, found.audit_allow) == (Source.AUTO, "", "", ())
+    assert (found.source, found.audit_listen, found.audit_file, found.audit_allow) == (ChangeSource.AUTO, "", "", ())
     assert (found.audit_tls_cert, found.audit_tls_key) == ("", "")
     assert (found.poll_interval, found.poll_rate) == (60, 200)
     given = {
@@ -276,7 +278,7 @@ def test_what_tells_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
         "VAULTSYNC_POLL_RATE": "10",
     }
     found = settings(monkeypatch, **given)
-    assert (found.source, found.audit_listen) == (Source.AUDIT, "unix:/run/vaultsync/audit")
+    assert (found.source, found.audit_listen) == (ChangeSource.AUDIT, "unix:/run/vaultsync/audit")
     assert found.audit_allow == tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "fd00::/8")))
     assert (found.audit_tls_cert, found.audit_tls_key) == ("/tls/tls.crt", "/tls/tls.key")
     assert (found.audit_file, found.poll_interval, found.poll_rate) == ("/vault/logs/audit.log", 300, 10)
@@ -312,7 +314,7 @@ def test_an_audit_device_must_have_somewhere_to_tell(monkeypatch: pytest.MonkeyP
     assert line == "VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE"
     for name, value in {"VAULTSYNC_AUDIT_LISTEN": ":8220", "VAULTSYNC_AUDIT_FILE": "/a"}.items():
         with monkeypatch.context() as patched:
-            assert settings(patched, VAULTSYNC_SOURCE="audit", **{name: value}).source is Source.AUDIT
+            assert settings(patched, VAULTSYNC_SOURCE="audit", **{name: value}).source is ChangeSource.AUDIT
 
 
 def test_a_wrong_glob_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +355,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_the_explanation_names_every_setting_and_its_default() -> None:
-    text = explain()
+    text = describe_variables()
     assert all(name in text for name in NAMES)
     assert "[default: annotated]" in text
     assert "[default: 1h]" in text
@@ -396,13 +398,14 @@ def test_help_lists_every_setting() -> None:
 
 def test_help_lists_every_annotation_and_every_rule() -> None:
     shown = command("run", "--help").stdout
-    assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == words.ANNOTATIONS.keys()
-    assert all(f"  {name}\n" in shown for name in words.ANNOTATIONS)
-    kinds = {key if key != "format" else rule["format"] for rule in map(yaml.safe_load, words.RULES) for key in rule}
-    assert kinds >= {*rules._FORMATS, "value", "template"}
-    assert all(f"  {rule}\n" in shown for rule in words.RULES)
-    for rule in words.RULES:
-        assert rules.parse_rules(f"p: {rule}").rule_for("p") is not None
+    assert {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC} == help_text.ANNOTATIONS.keys()
+    assert all(f"  {name}\n" in shown for name in help_text.ANNOTATIONS)
+    examples = map(yaml.safe_load, help_text.RULES)
+    kinds = {key if key != "format" else rule["format"] for rule in examples for key in rule}
+    assert kinds >= {*rule_parser.FORMATS, "value", "template"}
+    assert all(f"  {rule}\n" in shown for rule in help_text.RULES)
+    for rule in help_text.RULES:
+        assert rule_parser.parse_rules(f"p: {rule}").rule_for("p") is not None
 
 
 def test_the_general_help_lists_them_too(capsys: pytest.CaptureFixture[str]) -> None:

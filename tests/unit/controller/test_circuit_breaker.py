@@ -1,4 +1,4 @@
-"""engine/circuit_breaker.py: of many keys whose server is away one tries, and the others wait for its result."""
+"""Of many keys whose server is unavailable one tries, and the others wait for its result."""
 
 import asyncio
 
@@ -58,7 +58,7 @@ def test_one_key_tries_from_time_to_time_and_the_others_wait_for_the_result() ->
     run_ahead(test())
 
 
-def test_a_key_that_waits_keeps_its_best_lane_and_its_turn() -> None:
+def test_a_key_that_waits_keeps_its_best_priority_and_its_turn() -> None:
     async def test() -> None:
         queue = Queue()
         queue.breaker.record_failure("a")

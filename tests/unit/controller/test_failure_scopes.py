@@ -1,9 +1,9 @@
-"""engine/failure_scopes: what fails alone delays nobody, in the engine as a whole; and one line for each scope."""
+"""A failure delays only the keys of its scope, and each scope has one line in the log."""
 
 import asyncio
 
 from tests.unit.build import external_secret, logged, path, run_ahead, store
-from tests.unit.controller.test_reconcilers import APP, SEED, A, B, Engine
+from tests.unit.controller.harness import APP, SEED, A, B, Engine
 from vaultsync.controller.controller import LONGEST_RETRY
 from vaultsync.controller.failure_scopes import FIRST_ATTEMPT, LOGGED_KEYS, LONGEST_ABSENCE, REPORTED_SECONDS
 from vaultsync.core.errors import (
@@ -16,7 +16,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.external_secret import ExternalSecret, ObjectName, Report
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
@@ -68,7 +68,7 @@ class Failing(Engine):
     def asked(self, *names: str) -> int:
         return sum(count for where, count in self.vault.looks.items() if any(name in str(where) for name in names))
 
-    def report(self, name: ObjectName = APP) -> Report:
+    def report(self, name: ObjectName = APP) -> CreatedCondition:
         """The last one on an ExternalSecret."""
         return [report for one, _, report in self.writer.writes if one == name and report is not None][-1]
 
@@ -101,11 +101,11 @@ def test_paths_on_which_vault_fails_wait_by_themselves_and_are_reported_once_it_
             report = engine.report()
             assert "Vault returned 500" in report.message
             assert "vaultsync tries again by itself" in report.message
-            assert engine.ledger.blocked()["vault_failed"] == 1
+            assert engine.syncs.blocked()["vault_failed"] == 1
             engine.error = None
             await asyncio.sleep(61)
             assert engine.report().ok
-            assert engine.ledger.blocked()["vault_failed"] == engine.controller.failing() == 0
+            assert engine.syncs.blocked()["vault_failed"] == engine.controller.failing() == 0
 
     with logged() as lines:
         run_ahead(test())
@@ -260,8 +260,8 @@ def test_a_limited_rate_is_no_failure_and_each_path_comes_back_at_its_turn() -> 
             await asyncio.sleep(7.0 - 4.0 + FIRST_ATTEMPT)
             assert engine.asked("odd") == 2 * MANY
             assert engine.controller.failing() == 0
-            assert engine.controller.passes["path", "put_off"] == 2 * MANY
-            assert engine.ledger.synced(engine.index._entries[APP].object).failures == {}
+            assert engine.count("reconciles_total", kind="path", result="put_off") == 2 * MANY
+            assert engine.syncs.of(engine.index._entries[APP].object).failures == {}
             engine.error = None
             await asyncio.sleep(7.1)
             assert engine.report().ok

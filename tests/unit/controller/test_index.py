@@ -1,4 +1,4 @@
-"""engine/index: from a path to its readers, whatever comes in which order."""
+"""The index finds the readers of a path, in whatever order the objects arrive."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.build import ADDRESS, Anything, entry, external_secret, namespace, path, store, store_json
 from vaultsync.controller.index import Index, server_identity
-from vaultsync.core.decide import SeedChoice, SeedMode
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store, StoreName, parse_store
 from vaultsync.core.paths import FindPrefix
 from vaultsync.generation.rules import UuidRule

@@ -1,4 +1,4 @@
-"""engine/own_writes: which events report vaultsync's own writes, and which only look like that."""
+"""Which events report vaultsync's own writes, and which only look like that."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The engine's marks and rotations, over the stand-ins of test_engine."""
+"""Ownership metadata and rotations, over the stand-ins of the harness."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 from loguru import logger
 
-from tests.unit.build import NOON, entry, eventually, external_secret, path, run, run_ahead
-from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
+from tests.unit.build import NOON, entry, eventually, external_secret, path, run_ahead
+from tests.unit.controller.harness import APP, DENIED, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.controller.ownership_writer import BEHIND_SECONDS, DENIED_AGAIN_SECONDS, UPGRADED_SECONDS
 from vaultsync.core.errors import (
     VaultNamespaceUnavailable,
@@ -20,7 +20,7 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ExternalSecret
-from vaultsync.core.ownership import parse_mark
+from vaultsync.core.ownership import parse_ownership
 from vaultsync.core.paths import VaultPath
 
 ROTATE, AFTER = "vaultsync.io/rotate", "vaultsync.io/rotate-after"
@@ -39,15 +39,15 @@ def value(engine: Engine, where: VaultPath = A) -> str:
 
 
 @asynccontextmanager
-async def marking(engine: Engine, *, hastened: bool = True) -> AsyncIterator[None]:
+async def marking(engine: Engine, *, at_once: bool = True) -> AsyncIterator[None]:
     """The marker at work, without its waiting unless that is wanted."""
 
     async def requeue_now() -> None:
         while True:
-            engine.marker._queue.requeue_now()
+            engine.ownership._queue.requeue_now()
             await asyncio.sleep(0.001)
 
-    tasks = [asyncio.create_task(part) for part in (engine.marker.run(), *([requeue_now()] if hastened else []))]
+    tasks = [asyncio.create_task(part) for part in (engine.ownership.run(), *([requeue_now()] if at_once else []))]
     try:
         yield
         await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ def restarted(engine: Engine) -> Engine:
     """The next process, on the same Vault."""
     following = Engine()
     following.vault = engine.vault
-    following.reconciler = following.made_reconciler(engine.vault)
+    following.path_reconciler = following.create_path_reconciler(engine.vault)
     return following
 
 
@@ -86,14 +86,14 @@ def test_a_seed_is_marked_behind_the_values_once() -> None:
         await engine.passes(asked())
         assert engine.vault.marks[A] == 0, "the values go first"
         async with marking(engine):
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked())
         there = engine.vault.secrets[A].custom_metadata
         assert (there["managed-by"], there["vaultsync-external-secret"]) == ("vaultsync", "dev-1/app")
-        assert parse_mark(there) is not None
+        assert parse_ownership(there) is not None
         assert engine.vault.marks[A] == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_rotation_is_marked_once() -> None:
@@ -101,13 +101,13 @@ def test_a_rotation_is_marked_once() -> None:
         engine = Engine()
         async with marking(engine):
             await engine.passes(asked())
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked("1"))
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
             await engine.passes(asked("1"))
         assert engine.vault.marks[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_a_person_writes_before_it_was_marked_is_not_marked() -> None:
@@ -120,14 +120,14 @@ def test_what_a_person_writes_before_it_was_marked_is_not_marked() -> None:
             pass
         assert engine.vault.marks[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_refused_mark_is_told_once_and_tried_again_with_the_paths_next_pass() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             with warnings() as told:
                 await engine.passes(asked("", "a", "b"))
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS + 1)
@@ -148,7 +148,7 @@ def test_a_mark_refused_for_a_revoked_token_is_left_with_the_next_one() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             with warnings() as told:
                 await engine.passes(asked())
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS / 2)
@@ -171,7 +171,7 @@ def test_a_mark_waits_for_vault() -> None:
             engine.vault.down = None
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_a_mark_that_fails_alone_is_left_later_and_the_others_at_once(error: Vau
         engine = Engine()
         await engine.passes(asked("", "a", "b"))
         engine.vault.errors[A] = [error]
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             await asyncio.sleep(BEHIND_SECONDS + 0.1)
             assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
             assert engine.vault.secrets[B].custom_metadata
             await asyncio.sleep(seconds)
             assert engine.vault.secrets[A].custom_metadata
-        assert not engine.ledger.all_unmarked()
+        assert not len(engine.ownership)
 
     run_ahead(test())
 
@@ -205,9 +205,9 @@ def test_a_mark_that_is_rejected_twice_is_given_up() -> None:
         engine = Engine()
         await engine.passes(asked())
         engine.vault.errors[A] = [VaultRejected("400", 400)] * 2
-        async with marking(engine, hastened=False):
+        async with marking(engine, at_once=False):
             await asyncio.sleep(BEHIND_SECONDS + UPGRADED_SECONDS + 1)
-            assert not engine.ledger.all_unmarked()
+            assert not len(engine.ownership)
             await asyncio.sleep(10 * UPGRADED_SECONDS)
             assert engine.vault.marks[A] == 2
 
@@ -221,23 +221,23 @@ def test_a_flush_goes_on_after_what_fails_alone() -> None:
         engine.vault.errors[A] = [VaultRequestFailed("500", 500)]
         engine.vault.errors[B] = [VaultRequestFailed("500", 500)]
         with warnings() as told:
-            await engine.marker.flush()
+            await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
-        assert told == ["not all that was made is marked as such"]
+        assert told == ["ownership metadata is lost for some paths"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_leaves_what_is_to_be_left() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked("", "a", "b"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert all(engine.vault.secrets[where].custom_metadata for where in (A, B))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert (engine.vault.marks[A], engine.vault.marks[B]) == (1, 1)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_stops_where_vault_does_not_answer() -> None:
@@ -246,11 +246,11 @@ def test_a_flush_stops_where_vault_does_not_answer() -> None:
         await engine.passes(asked("", "a", "b"))
         engine.vault.down = VaultUnavailable("away")
         with warnings() as told:
-            await engine.marker.flush()
+            await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 1
-        assert told == ["not all that was made is marked as such"]
+        assert told == ["ownership metadata is lost for some paths"]
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_flush_goes_on_after_a_refusal() -> None:
@@ -259,10 +259,10 @@ def test_a_flush_goes_on_after_a_refusal() -> None:
         await engine.passes(asked("", "a", "b"))
         engine.vault.errors[A] = [DENIED]
         engine.vault.errors[B] = [DENIED]
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
@@ -270,11 +270,11 @@ def test_what_a_removed_object_had_made_is_marked_all_the_same() -> None:
         engine = Engine()
         await engine.passes(asked())
         engine.index.remove(APP)
-        await engine.reconciler.path(A)
+        await engine.path_reconciler.reconcile(A)
         async with marking(engine):
             await eventually(lambda: engine.vault.secrets[A].custom_metadata)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
@@ -285,10 +285,10 @@ def test_no_refused_mark_of_removed_objects_stays_in_memory() -> None:
         async with marking(engine):
             await eventually(lambda: engine.vault.marks[A])
             engine.index.remove(APP)
-            await engine.reconciler.path(A)
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await engine.path_reconciler.reconcile(A)
+            await eventually(lambda: not len(engine.ownership))
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("kind", ["kv-v2/metadata-patch", "kv-v2/metadata-write"])
@@ -314,7 +314,7 @@ def test_only_who_reads_metadata_has_a_change_of_it_looked_at(kind: str, reader:
             await engine.settled()
             assert (engine.vault.looks[where] > before) == looks
 
-    run(test())
+    run_ahead(test())
 
 
 # -- rotations
@@ -332,16 +332,16 @@ def test_what_is_asked_for_is_rotated_once_and_reaches_its_readers_at_once() -> 
         assert (engine.vault.rotations[A], engine.vault.secrets[A].version) == (1, 2)
         assert len(engine.writer.force_syncs(APP)) == len(engine.writer.force_syncs(OTHER)) == 2, "in the same burst"
         assert engine.recorder.reasons() == ["Seeded", "ForceSynced", "Rotated", "ForceSynced"]
-        said = "rotated secret/a version 2 with password (asked for by dev-1/app)"
+        said = "rotated secret/a version 2 with password (requested by dev-1/app)"
         assert engine.recorder.events[2][2] == said
         assert (engine.writer.reports()[-1].reason, engine.writer.reports()[-1].message) == ("Success", said)
         before = len(engine.writer.writes)
         await engine.passes(asked("1"), reads)
         assert (value(engine), len(engine.writer.writes)) == (second, before)
-        everything = f"{engine.writer} {engine.recorder} {engine.ledger._observed} {engine.ledger._unmarked}"
+        everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.ownership._pending}"
         assert not any(one in everything for one in (first, second))
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_controller_rotates_for_a_new_annotation_and_no_second_time() -> None:
@@ -358,7 +358,7 @@ def test_the_controller_rotates_for_a_new_annotation_and_no_second_time() -> Non
                 await engine.settled()
                 assert engine.vault.rotations[A] == count
 
-    run(test())
+    run_ahead(test())
 
 
 def test_only_what_vaultsync_added_to_a_persons_secret_is_rotated() -> None:
@@ -372,17 +372,17 @@ def test_only_what_vaultsync_added_to_a_persons_secret_is_rotated() -> None:
         assert values["user"] == "a person's"
         assert values["password"] != first
         async with marking(engine):
-            await eventually(lambda: not engine.ledger.all_unmarked())
+            await eventually(lambda: not len(engine.ownership))
         assert "managed-by" not in engine.vault.secrets[A].custom_metadata
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked())
-        await engine.marker.flush()
+        await engine.ownership.flush()
         engine.vault.before_create = lambda: engine.vault.write(A, password="a person's")
         with pytest.raises(WriteConflict):
             await engine.passes(asked("1"))
@@ -391,7 +391,7 @@ def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
         assert "somebody else" in engine.writer.reports()[-1].message
         assert "Rotated" not in engine.recorder.reasons()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_person_who_writes_after_a_rotation_is_no_news_to_who_had_asked_for_it() -> None:
@@ -399,12 +399,12 @@ def test_a_person_who_writes_after_a_rotation_is_no_news_to_who_had_asked_for_it
         engine = Engine()
         await engine.passes(asked())
         await engine.passes(asked("1"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         engine.vault.write(A, password="a person's")
         await engine.passes(asked("1"))
         assert all(report.ok for report in engine.writer.reports())
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_request_that_comes_with_the_object_is_answered_by_its_seed() -> None:
@@ -414,7 +414,7 @@ def test_a_request_that_comes_with_the_object_is_answered_by_its_seed() -> None:
         await engine.passes(asked("1"))
         assert (engine.vault.creates[A], engine.vault.rotations[A]) == (1, 0)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_request_in_kv_v1_is_told() -> None:
@@ -425,7 +425,7 @@ def test_a_request_in_kv_v1_is_told() -> None:
         assert not report.ok
         assert "KV v1" in report.message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
@@ -436,7 +436,7 @@ def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
         assert report.reason == "ErrorAnnotation"
         assert AFTER in report.message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_wrong_age_is_told_until_it_is_right() -> None:
@@ -447,7 +447,7 @@ def test_a_wrong_age_is_told_until_it_is_right() -> None:
         await engine.passes(asked(after="30d"))
         assert (engine.writer.reports()[-1].reason, engine.vault.values(A) is None) == ("Success", False)
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> None:
@@ -456,11 +456,11 @@ def test_a_pass_says_when_the_next_is_due_although_vaults_clock_is_behind() -> N
         assert engine.vault.now == NOON
         engine.index.put(asked(after="1h"))
         for _ in range(2):
-            _, again = await engine.reconciler.path(A)
+            _, again = await engine.path_reconciler.reconcile(A)
             assert HOUR - 10 < again <= 1.1 * HOUR
         assert engine.vault.rotations[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_only_what_is_due_before_everything_is_looked_at_anyhow_is_kept_in_mind() -> None:
@@ -473,7 +473,7 @@ def test_only_what_is_due_before_everything_is_looked_at_anyhow_is_kept_in_mind(
             assert engine.vault.values(B)
             assert engine.controller._queue._due_of.keys() == {A}
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_restart_goes_on_by_the_mark() -> None:
@@ -481,7 +481,7 @@ def test_a_restart_goes_on_by_the_mark() -> None:
         engine = Engine()
         await engine.passes(asked())
         await engine.passes(asked("1"))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         second = restarted(engine)
         await second.passes(asked("1"))
         assert second.vault.rotations[A] == 1, "it was the one before"
@@ -489,7 +489,7 @@ def test_a_restart_goes_on_by_the_mark() -> None:
         await second.passes(asked("2"))
         assert second.vault.rotations[A] == 2
 
-    run(test())
+    run_ahead(test())
 
 
 def test_what_was_not_marked_before_a_restart_is_nobodys_and_that_is_told() -> None:
@@ -501,7 +501,7 @@ def test_what_was_not_marked_before_a_restart_is_nobodys_and_that_is_told() -> N
         assert second.vault.rotations[A] == 0
         assert "not marked as made by vaultsync" in second.writer.reports()[-1].message
 
-    run(test())
+    run_ahead(test())
 
 
 def test_two_vaultsyncs_do_not_rotate_in_turns() -> None:
@@ -510,13 +510,13 @@ def test_two_vaultsyncs_do_not_rotate_in_turns() -> None:
     async def test() -> None:
         one = Engine()
         await one.passes(asked())
-        await one.marker.flush()
+        await one.ownership.flush()
         other = restarted(one)
         for _ in range(3):
             await one.passes(asked("1"))
-            await one.marker.flush()
+            await one.ownership.flush()
             await other.passes(asked("2", name="other"))
-            await other.marker.flush()
+            await other.ownership.flush()
         assert one.vault.rotations[A] == 2
 
-    run(test())
+    run_ahead(test())

@@ -1,4 +1,4 @@
-"""engine/budget: a burst of an hour's worth, then evenly; memory for the last hour only."""
+"""The seed budget allows a burst of an hour's worth, then even creation, and remembers the last hour only."""
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,11 @@ from vaultsync.controller.seed_budget import SeedBudget
 
 def taken(budget: SeedBudget, namespace: str, times: int) -> int:
     return sum(budget.take(namespace) == 0.0 for _ in range(times))
+
+
+def remembered(budget: SeedBudget) -> set[str]:
+    assert budget._buckets is not None
+    return set(budget._buckets._buckets)
 
 
 def test_an_hours_worth_may_come_at_once_and_then_one_by_one() -> None:
@@ -46,7 +51,7 @@ def test_a_refused_path_is_not_counted() -> None:
 def test_zero_is_no_limit() -> None:
     budget = SeedBudget(0, Clock())
     assert taken(budget, "dev-1", 1000) == 1000
-    assert not budget._full_at
+    assert budget._buckets is None
 
 
 def test_full_buckets_are_forgotten() -> None:
@@ -56,7 +61,7 @@ def test_full_buckets_are_forgotten() -> None:
         budget.take(f"dev-{number}")
     clock.forward(36.0)
     budget.take("dev-1")
-    assert set(budget._full_at) == {"dev-1"}
+    assert remembered(budget) == {"dev-1"}
 
 
 def test_a_bucket_that_fills_slowly_holds_others_back_for_an_hour_at_most() -> None:
@@ -67,7 +72,7 @@ def test_a_bucket_that_fills_slowly_holds_others_back_for_an_hour_at_most() -> N
         budget.take(f"dev-{number}")
     clock.forward(3600.0)
     budget.take("late")
-    assert set(budget._full_at) == {"late"}
+    assert remembered(budget) == {"late"}
 
 
 @given(st.integers(1, 20), st.floats(0, 4e9), st.lists(st.floats(0, 600), max_size=60))

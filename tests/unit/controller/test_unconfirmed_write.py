@@ -6,14 +6,14 @@ from email.utils import format_datetime
 
 import pytest
 
-from tests.unit.build import NOON, V2, reader, run
-from tests.unit.controller.test_reconcilers import APP, A, Engine
+from tests.unit.build import NOON, V2, reader, run_ahead
+from tests.unit.controller.harness import APP, A, Engine
 from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
 from vaultsync.controller.unconfirmed_write import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultUnavailable
+from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.clock import ServerClock
 
@@ -107,15 +107,15 @@ def test_a_creation_without_a_response_is_reported_marked_and_rotated_like_any_o
         await engine.passes(asked())
         first = value(engine)
         assert engine.recorder.reasons() == ["Seeded"]
-        assert engine.reconciler.made[EventReason.SEEDED] == 1
+        assert engine.count("seeds_total") == 1
         assert len(engine.writer.force_syncs(APP)) == 1
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert engine.vault.secrets[A].custom_metadata["managed-by"] == "vaultsync"
         await engine.passes(asked("1"))
         assert value(engine) != first
         assert engine.vault.creates[A] == 1
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_rotation_without_a_response_is_done_once_and_the_next_one_is_too() -> None:
@@ -126,11 +126,11 @@ def test_a_rotation_without_a_response_is_done_once_and_the_next_one_is_too() ->
         await engine.passes(asked("1"))
         assert (engine.vault.secrets[A].version, engine.vault.rotations[A]) == (2, 1)
         assert engine.recorder.reasons() == ["Seeded", "Rotated"]
-        await engine.marker.flush()
+        await engine.ownership.flush()
         await engine.passes(asked("2"))
         assert engine.vault.secrets[A].version == 3
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("case", ["other names", "a later version", "too late"])
@@ -147,12 +147,12 @@ def test_what_a_person_writes_meanwhile_is_theirs(case: str) -> None:
             vault.secrets[A] = Secret(1, {"password": "theirs"}, vault.now + LATE + CLOCK_SKEW + SECOND)
         for words in ("", "1", "2"):
             await engine.passes(asked(words))
-        await engine.marker.flush()
+        await engine.ownership.flush()
         assert value(engine) == "theirs"
         assert "Seeded" not in engine.recorder.reasons()
         assert vault.marks[A] == vault.rotations[A] == 0
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
@@ -163,9 +163,9 @@ def test_a_write_that_never_arrived_is_made_again_and_confirmed() -> None:
         await engine.passes(asked())
         assert engine.vault.creates[A] == 2
         assert engine.recorder.reasons() == ["Seeded"]
-        assert engine.ledger.unconfirmed(A) is None
+        assert A not in engine.path_reconciler._writer._unconfirmed
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
@@ -174,6 +174,6 @@ def test_a_write_that_was_not_sent_leaves_nothing_to_confirm() -> None:
         engine.vault.denied_writes[A] = VaultUnavailable("not logged in to Vault yet")
         with pytest.raises(VaultUnavailable):
             await engine.passes(asked())
-        assert engine.ledger.unconfirmed(A) is None
+        assert A not in engine.path_reconciler._writer._unconfirmed
 
-    run(test())
+    run_ahead(test())

@@ -1,4 +1,4 @@
-"""engine/workqueue: what client-go's workqueue promises."""
+"""The queue keeps the promises of client-go's workqueue."""
 
 import asyncio
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def test_done_alone_brings_nothing_again() -> None:
     run(test())
 
 
-def test_better_lanes_go_first() -> None:
+def test_better_priorities_go_first() -> None:
     async def test() -> None:
         work = queue()
         work.add("resync", Priority.RESYNC)
@@ -86,7 +86,7 @@ def test_better_lanes_go_first() -> None:
     run(test())
 
 
-def test_the_lane_that_a_key_came_by_is_told() -> None:
+def test_the_priority_that_a_key_came_by_is_told() -> None:
     async def test() -> None:
         work = queue()
         work.add("late", Priority.RESYNC)
@@ -96,7 +96,7 @@ def test_the_lane_that_a_key_came_by_is_told() -> None:
     run(test())
 
 
-def test_a_storm_does_not_starve_the_worse_lanes() -> None:
+def test_a_storm_does_not_starve_the_worse_priorities() -> None:
     async def test() -> None:
         work = queue()
         for number in range(3 * FAIR):
@@ -121,7 +121,7 @@ def test_what_is_urgent_waits_for_no_turn() -> None:
     run(test())
 
 
-def test_a_key_keeps_its_better_lane_and_moves_up_into_one() -> None:
+def test_a_key_keeps_its_better_priority_and_moves_up_into_one() -> None:
     async def test() -> None:
         work = queue()
         work.add("x", Priority.RESYNC)
@@ -135,7 +135,7 @@ def test_a_key_keeps_its_better_lane_and_moves_up_into_one() -> None:
     run(test())
 
 
-def test_a_key_added_while_processed_comes_again_in_the_best_lane_asked_for() -> None:
+def test_a_key_added_while_processed_comes_again_in_the_best_priority_asked_for() -> None:
     async def test() -> None:
         work = queue()
         work.add("a")
@@ -201,7 +201,7 @@ def test_failures_wait_longer_each_time_until_forgotten() -> None:
     run(test())
 
 
-def test_the_longest_waiting_key_tells_its_age_in_whatever_lane_it_waits() -> None:
+def test_the_longest_waiting_key_tells_its_age_in_whatever_priority_it_waits() -> None:
     async def test() -> None:
         clock = Clock()
         work = queue(clock)
@@ -239,7 +239,7 @@ def test_failing_are_those_whose_last_pass_failed() -> None:
     run(test())
 
 
-def test_no_more_of_a_lane_are_in_work_than_may_be_and_the_others_go_on() -> None:
+def test_no_more_of_a_priority_are_in_work_than_may_be_and_the_others_go_on() -> None:
     async def test() -> None:
         work: WorkQueue[str] = WorkQueue(doubling, {Priority.RESYNC: 2}, Clock())
         for key in "abc":
@@ -261,7 +261,7 @@ def test_no_more_of_a_lane_are_in_work_than_may_be_and_the_others_go_on() -> Non
     run(test())
 
 
-def test_hasten_makes_all_due_and_forgets_failures() -> None:
+def test_requeue_now_makes_all_due_and_forgets_failures() -> None:
     async def test() -> None:
         work = queue()
         work.retry("a")

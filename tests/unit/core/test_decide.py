@@ -1,4 +1,4 @@
-"""core/decide: each case a sentence; then what holds for all cases."""
+"""core/decide and core/seed: each case a sentence; then what holds for all cases."""
 
 from dataclasses import replace
 
@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, external_secret, gone, live, namespace, path, reader, reference
+from vaultsync.core.annotation_parser import SeedChoice, SeedMode, seed_choice
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Decision, History, Reader, Seed, SeedChoice, SeedMode, decide, seed_choice
+from vaultsync.core.decide import Decision, decide
+from vaultsync.core.reader import Reader
+from vaultsync.core.seed import History, Seed
 from vaultsync.core.vault_state import Presence, SecretState, presence
-from vaultsync.generation.plan import Wish
+from vaultsync.generation.plan import PropertyPlan
 
 HERE = path("secret/data/a")
 WANTED, NOT_ASKED, REFUSED = SeedChoice.WANTED, SeedChoice.NOT_ASKED, SeedChoice.REFUSED
@@ -18,7 +21,7 @@ SEEDED, RECREATED = EventReason.SEEDED, EventReason.RECREATED
 
 
 def seed(*properties: str, cas: int = 0, patch: bool = False, reason: EventReason = SEEDED) -> Seed:
-    return Seed({name: Wish() for name in properties}, cas, patch, reason)
+    return Seed({name: PropertyPlan() for name in properties}, cas, patch, reason)
 
 
 CASES: list[tuple[str, SecretState, list[Reader], Seed | None]] = [

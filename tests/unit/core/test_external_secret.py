@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tests.unit.build import entry, external_secret, external_secret_json, store, store_json
 from vaultsync.core.external_secret import (
     MAX_VERSIONS_BYTES,
+    CreatedCondition,
     FindRef,
     Namespace,
     ObjectName,
     RemoteRef,
-    Report,
     StoreName,
     parse_external_secret,
     parse_namespace,
@@ -92,7 +92,7 @@ def test_a_typical_external_secret() -> None:
     assert parsed.annotations.keys() == {"vaultsync.io/seed", "vaultsync.io/versions"}
     assert parsed.versions == {"secret/data/a": "3"}
     assert parsed.refreshed == datetime(2025, 1, 1, tzinfo=UTC)
-    assert parsed.reported is None
+    assert parsed.created_condition is None
 
 
 def test_an_entrys_own_store_counts_before_the_external_secrets() -> None:
@@ -143,7 +143,7 @@ SYNCED = {"syncedResourceVersion": "1-abc", "refreshTime": "2025-01-01T00:00:00Z
 
 
 @pytest.mark.parametrize(
-    ("spec", "status", "deaf"),
+    ("spec", "status", "ignores"),
     [
         # external-secrets 0.20.4, shouldRefresh
         ({"refreshPolicy": "CreatedOnce"}, SYNCED, True),
@@ -167,8 +167,8 @@ SYNCED = {"syncedResourceVersion": "1-abc", "refreshTime": "2025-01-01T00:00:00Z
         ({}, SYNCED, False),
     ],
 )
-def test_who_is_deaf_to_a_force_sync(spec: dict[str, Any], status: dict[str, Any], deaf: bool) -> None:
-    assert external_secret("a", spec=spec, status=status).deaf is deaf
+def test_which_ignore_a_force_sync(spec: dict[str, Any], status: dict[str, Any], ignores: bool) -> None:
+    assert external_secret("a", spec=spec, status=status).ignores_force_sync is ignores
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,11 @@ def test_what_was_reported_is_read_from_the_condition_or_else_the_annotations() 
     condition = {"type": "Created", "status": "True", "reason": "Success", "message": "m"}
     annotations = {"vaultsync.io/created": "False ErrorCreating", "vaultsync.io/message": "n"}
     by_condition = external_secret("a", status={"conditions": [{"type": "Ready"}, condition]}, annotations=annotations)
-    assert by_condition.reported == Report(True, "Success", "m")
-    assert external_secret("a", annotations=annotations).reported == Report(False, "ErrorCreating", "n")
-    assert external_secret("a", annotations={"vaultsync.io/created": "nonsense"}).reported is None
+    assert by_condition.created_condition == CreatedCondition(True, "Success", "m")
+    assert external_secret("a", annotations=annotations).created_condition == CreatedCondition(
+        False, "ErrorCreating", "n"
+    )
+    assert external_secret("a", annotations={"vaultsync.io/created": "nonsense"}).created_condition is None
 
 
 def test_a_typical_store() -> None:

@@ -11,10 +11,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from pydantic import SecretStr
 
 from tests.unit.build import Clock, eventually, external_secret, logged, login, path, run
-from tests.unit.controller.test_reconcilers import SEED, A, Engine
+from tests.unit.controller.harness import SEED, A, Engine
 from tests.unit.fakes import FakeVault
 from tests.unit.servers import answer, http_server
-from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.core.errors import NotLeading
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import Mount
@@ -135,14 +134,14 @@ def test_a_pass_that_may_not_write_is_given_up_without_a_word_on_anything() -> N
     async def test() -> None:
         engine = Engine()
         engine.vault = fenced_vault()
-        engine.controller._reconciler = engine.made_reconciler(engine.vault)
+        engine.controller._path_reconciler = engine.create_path_reconciler(engine.vault)
         engine.index.put(external_secret("a", annotations=SEED))
         with logged() as lines:
             async with engine.working():
                 await eventually(lambda: engine.vault.looks)
                 await engine.settled()
         assert engine.writer.writes == []
-        assert [line.partition(" {")[0] for line in lines] == ["all is looked at"]
+        assert [line.partition(" {")[0] for line in lines] == ["initial scan complete"]
 
     run(test())
 
@@ -151,13 +150,13 @@ def test_a_mark_that_may_not_be_left_does_not_end_the_marker() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
-        marker = OwnershipWriter(engine.ledger, fenced_vault())
-        task = asyncio.create_task(marker.run())
-        marker.due(A, 0)
+        engine.vault.marks_refused = NotLeading("not sent")
+        task = asyncio.create_task(engine.ownership.run())
+        engine.ownership.schedule_last(A)
         await asyncio.sleep(0.05)
         assert not task.done()
         with logged() as lines:
-            await marker.flush()
+            await engine.ownership.flush()
         assert len(lines) == 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.unit.auditing import READ, Receiving, receiving
 from tests.unit.build import eventually, external_secret, path, run_ahead
-from tests.unit.controller.test_reconcilers import KV1, A, Engine, v1_external_secret
+from tests.unit.controller.harness import KV1, A, Engine, v1_external_secret
 from tests.unit.servers import unused_port
-from vaultsync.controller.controller import MAX_MOUNTS, MOUNT_LOOK_SECONDS
+from vaultsync.controller.rescans import MAX_MOUNTS, MOUNT_SECONDS
 from vaultsync.core.events import MountChange, parse_audit_entry
 from vaultsync.core.paths import VaultPath
 
@@ -124,7 +124,7 @@ def test_what_is_in_a_changed_mount_is_looked_at_a_moment_later_and_forgotten_be
             rescans.clear()
             looks, other = made.vault.looks[A], made.vault.looks[KV1]
             made.controller.mounts_changed(SECRET)
-            await asyncio.sleep(MOUNT_LOOK_SECONDS[0] + 0.1)
+            await asyncio.sleep(MOUNT_SECONDS[0] + 0.1)
             assert (made.vault.looks[A], made.vault.looks[KV1]) == (looks + 1, other)
             assert rescans == [looks], "the mounts are asked for again by these looks"
 
@@ -145,8 +145,8 @@ def test_many_changes_are_one_look_and_forged_ones_cause_few(change: MountChange
                 for forged in range(MAX_MOUNTS):
                     made.controller.mounts_changed(MountChange(path(f"forged-{number}-{forged}/")))
                 await asyncio.sleep(1)
-            assert 1 <= made.vault.looks[A] - looks <= 1 + 100 / MOUNT_LOOK_SECONDS[1]
-            assert len(made.controller._changed_mounts) <= MAX_MOUNTS + 1
+            assert 1 <= made.vault.looks[A] - looks <= 1 + 100 / MOUNT_SECONDS[1]
+            assert len(made.controller._mount_rescans._changes) <= MAX_MOUNTS + 1
 
     run_ahead(test())
 

@@ -1,4 +1,4 @@
-"""core/marks: what is left in the custom metadata is read back as it was, and nobody else's is taken for it."""
+"""core/ownership: what is left in the custom metadata is read back as it was, and nobody else's is taken for it."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,21 +15,21 @@ from vaultsync.core.ownership import (
     MADE,
     MANAGED_BY,
     MANAGER,
-    MAX_REQUESTS,
+    MAX_ROTATION_IDS,
     MAX_VALUE,
     PROPERTIES,
     VERSION,
-    Mark,
+    Ownership,
     others,
-    parse_mark,
-    render_mark,
+    parse_ownership,
+    render_ownership,
 )
 
 REQUEST = "0123456789ab"
 
 
-def mark(**fields: Anything) -> Mark:
-    return Mark(**{"version": "1@x", "made": NOON, "properties": None, "external_secret": "dev-1/app", **fields})
+def owned(**fields: Anything) -> Ownership:
+    return Ownership(**{"version": "1@x", "made": NOON, "properties": None, "external_secret": "dev-1/app", **fields})
 
 
 def merged(before: dict[str, str], patch: dict[str, str | None]) -> dict[str, str]:
@@ -39,23 +39,23 @@ def merged(before: dict[str, str], patch: dict[str, str | None]) -> dict[str, st
 
 zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 times = st.datetimes(timezones=zones | st.just(UTC))
-requests = st.lists(st.text("0123456789abcdef", min_size=12, max_size=12), unique=True, max_size=MAX_REQUESTS)
+requests = st.lists(st.text("0123456789abcdef", min_size=12, max_size=12), unique=True, max_size=MAX_ROTATION_IDS)
 marks = st.builds(
-    Mark,
+    Ownership,
     version=st.text(min_size=1, max_size=60),
     made=times,
     properties=st.none() | st.frozensets(st.text(max_size=10), max_size=4),
     external_secret=st.text(max_size=317),
     cluster=st.text(max_size=100),
-    answered=requests.map(tuple),
+    rotation_ids=requests.map(tuple),
 )
 
 
 @given(marks, st.sampled_from(["", MANAGER, "external-secrets"]))
-def test_a_mark_is_read_as_it_was_left(one: Mark, managed_by: str) -> None:
+def test_ownership_is_read_as_it_was_written(one: Ownership, managed_by: str) -> None:
     before = {"owner": "ops"} | ({MANAGED_BY: managed_by} if managed_by else {})
-    there = merged(before, render_mark(one, managed_by))
-    assert parse_mark(there) == one
+    there = merged(before, render_ownership(one, managed_by))
+    assert parse_ownership(there) == one
     assert others(there) == {key: value for key, value in before.items() if value != MANAGER}
 
 
@@ -63,29 +63,29 @@ def test_a_mark_is_read_as_it_was_left(one: Mark, managed_by: str) -> None:
 def test_vault_takes_any_mark_and_what_finds_no_room_is_claimed_by_nobody(
     names: frozenset[str], answered: list[str]
 ) -> None:
-    one = mark(properties=names, answered=tuple(answered))
-    rendered = render_mark(one, "")
+    one = owned(properties=names, rotation_ids=tuple(answered))
+    rendered = render_ownership(one, "")
     assert all(len((value or "").encode()) <= MAX_VALUE for value in rendered.values())
-    read = parse_mark(merged({}, rendered))
+    read = parse_ownership(merged({}, rendered))
     assert read is not None
     assert read.properties is not None
     assert read.properties <= names
-    assert read.answered == one.answered[:MAX_REQUESTS], "the first of them are kept"
+    assert read.rotation_ids == one.rotation_ids[:MAX_ROTATION_IDS], "the first of them are kept"
 
 
 def test_there_is_room_for_a_few_names_and_many_requests() -> None:
     names = frozenset(f"property-{number}" for number in range(30))
-    read = parse_mark(render_mark(mark(properties=names), ""))
+    read = parse_ownership(render_ownership(owned(properties=names), ""))
     assert read is not None
     assert read.properties == names
-    assert MAX_REQUESTS >= 32
+    assert MAX_ROTATION_IDS >= 32
 
 
 def test_a_new_mark_takes_the_place_of_the_old_one_and_leaves_the_rest() -> None:
-    old = merged({"owner": "ops"}, render_mark(mark(cluster="east", answered=(REQUEST,)), ""))
-    new = mark(version="2@x", properties=frozenset({"p"}))
-    there = merged(old, render_mark(new, MANAGER))
-    assert parse_mark(there) == new
+    old = merged({"owner": "ops"}, render_ownership(owned(cluster="east", rotation_ids=(REQUEST,)), ""))
+    new = owned(version="2@x", properties=frozenset({"p"}))
+    there = merged(old, render_ownership(new, MANAGER))
+    assert parse_ownership(there) == new
     assert (CLUSTER in there, ANSWERED in there, there["owner"]) == (False, False, "ops")
 
 
@@ -103,12 +103,12 @@ def test_only_what_is_vaultsyncs_as_a_whole_is_said_to_be_managed_by_it(
     managed_by: str, properties: frozenset[str] | None, said: str | None
 ) -> None:
     before = {MANAGED_BY: managed_by} if managed_by else {}
-    there = merged(before, render_mark(mark(properties=properties), managed_by))
+    there = merged(before, render_ownership(owned(properties=properties), managed_by))
     assert there.get(MANAGED_BY) == said
     assert others(there) == ({MANAGED_BY: said} if said not in (None, MANAGER) else {})
 
 
-GOOD = merged({}, render_mark(mark(cluster="east", answered=(REQUEST,)), ""))
+GOOD = merged({}, render_ownership(owned(cluster="east", rotation_ids=(REQUEST,)), ""))
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,19 @@ GOOD = merged({}, render_mark(mark(cluster="east", answered=(REQUEST,)), ""))
     ],
 )
 def test_what_is_no_mark_is_none(custom_metadata: object) -> None:
-    assert parse_mark(custom_metadata) is None
+    assert parse_ownership(custom_metadata) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "5", "null", "[" * 400, '"*"', "[1, null]", None])
 def test_a_list_that_can_not_be_read_claims_nothing(text: str | None) -> None:
-    read = parse_mark({**GOOD, PROPERTIES: text})
+    read = parse_ownership({**GOOD, PROPERTIES: text})
     assert read is not None
     assert read.covers({"a": None, "*": None}) == frozenset()
 
 
 def test_what_a_mark_covers_of_what_is_there() -> None:
-    assert mark().covers({"a": None, "b": None}) == {"a", "b"}
-    assert mark(properties=frozenset({"a", "gone"})).covers({"a": None, "b": None}) == {"a"}
+    assert owned().covers({"a": None, "b": None}) == {"a", "b"}
+    assert owned(properties=frozenset({"a", "gone"})).covers({"a": None, "b": None}) == {"a"}
 
 
 keys = st.sampled_from([MANAGED_BY, EXTERNAL_SECRET, CLUSTER, MADE, VERSION, PROPERTIES, ANSWERED]) | st.text()
@@ -151,7 +151,7 @@ json_ = st.recursive(
 
 @given(st.dictionaries(keys, json_) | json_)
 def test_no_custom_metadata_breaks_it(custom_metadata: object) -> None:
-    read = parse_mark(custom_metadata)
+    read = parse_ownership(custom_metadata)
     if isinstance(custom_metadata, dict):
         others(custom_metadata)
     if read is not None:
@@ -160,4 +160,4 @@ def test_no_custom_metadata_breaks_it(custom_metadata: object) -> None:
 
 
 def test_the_latest_time_there_is_is_read() -> None:
-    assert parse_mark({**GOOD, MADE: datetime.max.replace(tzinfo=UTC).isoformat()}) is not None
+    assert parse_ownership({**GOOD, MADE: datetime.max.replace(tzinfo=UTC).isoformat()}) is not None

@@ -1,4 +1,4 @@
-"""core/rotation, and what core/decide makes of it: what is made anew, when, and who is told why not."""
+"""core/rotate: what is replaced and when, and what is reported otherwise."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,24 +10,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, V1, Anything, gone, live, path, reader, reference
-from tests.unit.core.test_ownership import REQUEST, mark, times
-from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.decide import Decision, Defaults, Reader, SeedChoice, decide
-from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MAX_REQUESTS, Mark, parse_mark, render_mark
-from vaultsync.core.rotate import (
+from tests.unit.core.test_ownership import REQUEST, owned, times
+from vaultsync.core.annotation_parser import (
     LONGEST,
-    NOTHING_ASKED,
+    NO_ROTATION,
     SHORTEST,
-    SPREAD,
     RotationError,
-    RotationWish,
-    due_at,
-    next_mark,
+    RotationSpec,
+    SeedChoice,
     parse_rotation,
 )
+from vaultsync.core.annotations import CreatedReason
+from vaultsync.core.decide import Decision, Defaults, decide
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, parse_ownership, render_ownership
+from vaultsync.core.reader import Reader
+from vaultsync.core.rotate import SPREAD, due_at, next_ownership
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.rules import parse_rules
+from vaultsync.generation.rule_parser import parse_rules
 
 HERE = path("secret/data/a")
 APP, OTHER = ObjectName("dev-1", "app"), ObjectName("dev-1", "other")
@@ -46,7 +46,7 @@ PAIR = "key: {format: ed25519, public: pub}"
     [("30d", 30 * DAY), ("1h", SHORTEST), ("3650d", LONGEST), (" 1h30m ", 5400), ("7200", 7200), ("never", 0)],
 )
 def test_an_age(text: str, after: float) -> None:
-    assert parse_rotation(APP, {AFTER: text}) == RotationWish(after)
+    assert parse_rotation(APP, {AFTER: text}) == RotationSpec(after)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_no_annotation_breaks_it(text: str) -> None:
 
 
 def test_a_request_is_told_apart_by_its_words_and_by_who_asks() -> None:
-    wishes = [parse_rotation(name, {ROTATE: words}).request for name in (APP, OTHER) for words in ("1", "2")]
-    assert len(set(wishes)) == 4
-    assert parse_rotation(APP, {ROTATE: "1"}).request == wishes[0]
-    assert {len(request) for request in wishes} == {len(REQUEST)}
+    requests = [parse_rotation(name, {ROTATE: words}).request_id for name in (APP, OTHER) for words in ("1", "2")]
+    assert len(set(requests)) == 4
+    assert parse_rotation(APP, {ROTATE: "1"}).request_id == requests[0]
+    assert {len(request) for request in requests} == {len(REQUEST)}
 
 
 def test_without_annotations_nothing_is_asked() -> None:
-    assert parse_rotation(APP, {}) == parse_rotation(APP, {ROTATE: ""}) == NOTHING_ASKED
+    assert parse_rotation(APP, {}) == parse_rotation(APP, {ROTATE: ""}) == NO_ROTATION
 
 
 # -- when
@@ -101,13 +101,15 @@ def test_any_time_in_a_mark_will_do(made: datetime, after: float) -> None:
 # -- marks
 
 
-LATER = mark(version="2@x", made=NOON + timedelta(days=1), properties=frozenset({"b"}), external_secret="dev-1/other")
+LATER = owned(version="2@x", made=NOON + timedelta(days=1), properties=frozenset({"b"}), external_secret="dev-1/other")
 
 
 def marked(state: SecretState, *properties: str, **fields: Anything) -> SecretState:
-    """With a mark on this version, by default on all of it."""
+    """With the ownership of this version, by default on all of it."""
     names = frozenset(properties) if properties else None
-    return replace(state, mark=mark(**{"version": state.token(metadata=False), "properties": names, **fields}))
+    return replace(
+        state, ownership=owned(**{"version": state.fingerprint(metadata=False), "properties": names} | fields)
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,34 +118,34 @@ def marked(state: SecretState, *properties: str, **fields: Anything) -> SecretSt
         ("a new path is vaultsync's as a whole", gone(), False, replace(LATER, properties=None)),
         (
             "so is one that was deleted",
-            replace(gone(1), mark=mark(answered=("old",))),
+            replace(gone(1), ownership=owned(rotation_ids=("old",))),
             False,
-            replace(LATER, properties=None, answered=("old",)),
+            replace(LATER, properties=None, rotation_ids=("old",)),
         ),
         ("of a person's path, what was added", live("a"), False, LATER),
         (
             "so it is where a person has written since",
-            replace(live("a"), mark=mark(answered=("old",))),
+            replace(live("a"), ownership=owned(rotation_ids=("old",))),
             False,
-            replace(LATER, answered=("old",)),
+            replace(LATER, rotation_ids=("old",)),
         ),
         (
             "what is added to a path of vaultsync's is no younger than the rest",
-            marked(live("a"), answered=("old",)),
+            marked(live("a"), rotation_ids=("old",)),
             False,
-            mark(version="2@x", answered=("old",)),
+            owned(version="2@x", rotation_ids=("old",)),
         ),
         (
             "what is added to what vaultsync had added",
             marked(live("a", "theirs"), "a"),
             False,
-            mark(version="2@x", properties=frozenset({"a", "b"})),
+            owned(version="2@x", properties=frozenset({"a", "b"})),
         ),
         (
             "a rotated path is as young as that",
-            marked(live("b"), answered=("old",)),
+            marked(live("b"), rotation_ids=("old",)),
             True,
-            replace(LATER, properties=None, external_secret="dev-1/app", answered=("old",)),
+            replace(LATER, properties=None, external_secret="dev-1/app", rotation_ids=("old",)),
         ),
         (
             "a rotated part is all there is of vaultsync's",
@@ -153,14 +155,16 @@ def marked(state: SecretState, *properties: str, **fields: Anything) -> SecretSt
         ),
     ],
 )
-def test_the_next_mark(case: str, before: SecretState, rotated: bool, expected: Mark) -> None:
-    assert next_mark(before, LATER, rotated=rotated) == expected, case
+def test_the_next_ownership(case: str, before: SecretState, rotated: bool, expected: Ownership) -> None:
+    assert next_ownership(before, LATER, rotated=rotated) == expected, case
 
 
 def test_the_answers_of_other_vaultsyncs_are_kept_behind_our_own_as_far_as_there_is_room() -> None:
-    old = tuple(f"old-{number}" for number in range(MAX_REQUESTS))
-    after = next_mark(marked(live("b"), answered=old), replace(LATER, answered=("new", "old-0")), rotated=True)
-    assert after.answered == ("new", "old-0", *old[1:-1])
+    old = tuple(f"old-{number}" for number in range(MAX_ROTATION_IDS))
+    after = next_ownership(
+        marked(live("b"), rotation_ids=old), replace(LATER, rotation_ids=("new", "old-0")), rotated=True
+    )
+    assert after.rotation_ids == ("new", "old-0", *old[1:-1])
 
 
 # -- decisions
@@ -170,7 +174,7 @@ def asking(*properties: str, rules: str = "{}", name: str = "app", **fields: Any
     """An ExternalSecret that reads these properties ("" is all) and asks for something."""
     namespace, choice = fields.pop("namespace", "dev-1"), fields.pop("choice", WANTED)
     references = tuple(reference(one, whole=not one) for one in properties or ("a",))
-    return Reader(ObjectName(namespace, name), choice, references, parse_rules(rules), RotationWish(**fields))
+    return Reader(ObjectName(namespace, name), choice, references, parse_rules(rules), RotationSpec(**fields))
 
 
 def aged(days: float, *there: str, own: Sequence[str] = (), **fields: Anything) -> SecretState:
@@ -192,61 +196,71 @@ PATH = old("a", "b")
 DAILY = Defaults(rotate_after=DAY)
 
 ROTATED: list[tuple[str, SecretState, list[Reader], list[str] | None]] = [
-    ("what is older than asked for", old(), [asking(after=DAY)], ["a"]),
-    ("what is younger", aged(0.9), [asking(after=DAY)], None),
+    ("what is older than asked for", old(), [asking(max_age=DAY)], ["a"]),
+    ("what is younger", aged(0.9), [asking(max_age=DAY)], None),
     ("what nobody wants rotated", old(), [asking()], None),
-    ("what is not to be rotated, however old", old(), [asking(after=0.0)], None),
-    ("what is asked for now", aged(0), [asking(request="r")], ["a"]),
-    ("what was asked for, and done", aged(0, answered=("x", "r")), [asking(request="r")], None),
-    ("what is asked for again", aged(0, answered=("x",)), [asking(request="r")], ["a"]),
-    ("what is asked for and never by age", old(), [asking(after=0.0, request="r")], ["a"]),
-    ("what a person wrote", live("a"), [asking(after=DAY, request="r")], None),
-    ("what a person wrote since", replace(old(), version=2), [asking(after=DAY, request="r")], None),
-    ("what a person wrote after a purge", replace(old(), written=LATER.made), [asking(after=DAY, request="r")], None),
+    ("what is not to be rotated, however old", old(), [asking(max_age=0.0)], None),
+    ("what is asked for now", aged(0), [asking(request_id="r")], ["a"]),
+    ("what was asked for, and done", aged(0, rotation_ids=("x", "r")), [asking(request_id="r")], None),
+    ("what is asked for again", aged(0, rotation_ids=("x",)), [asking(request_id="r")], ["a"]),
+    ("what is asked for and never by age", old(), [asking(max_age=0.0, request_id="r")], ["a"]),
+    ("what a person wrote", live("a"), [asking(max_age=DAY, request_id="r")], None),
+    ("what a person wrote since", replace(old(), version=2), [asking(max_age=DAY, request_id="r")], None),
+    (
+        "what a person wrote after a purge",
+        replace(old(), written=LATER.made),
+        [asking(max_age=DAY, request_id="r")],
+        None,
+    ),
     (
         "KV v1",
-        replace(live(mount=V1), mark=mark()),
-        [replace(asking(after=DAY, request="r"), references=(reference("a", kv=1),))],
+        replace(live(mount=V1), ownership=owned()),
+        [replace(asking(max_age=DAY, request_id="r"), references=(reference("a", kv=1),))],
         None,
     ),
     ("what is gone", gone(), [], None),
-    ("of a person's secret what was added", old("a", "b", own=["a"]), [asking("a", "b", request="r")], ["a"]),
-    ("a person's property", old("a", "b", own=["a"]), [asking("b", after=DAY, request="r")], None),
-    ("all that is read", PATH, [asking("a", request="r"), asking("b", name="other")], ["a", "b"]),
-    ("what nobody reads", old("a", "b", "c"), [asking("a", "b", request="r")], ["a", "b"]),
+    ("of a person's secret what was added", old("a", "b", own=["a"]), [asking("a", "b", request_id="r")], ["a"]),
+    ("a person's property", old("a", "b", own=["a"]), [asking("b", max_age=DAY, request_id="r")], None),
+    ("all that is read", PATH, [asking("a", request_id="r"), asking("b", name="other")], ["a", "b"]),
+    ("what nobody reads", old("a", "b", "c"), [asking("a", "b", request_id="r")], ["a", "b"]),
     (
         "a template",
         old("user", "password", "url"),
-        [asking("url", rules=LOGIN, request="r")],
+        [asking("url", rules=LOGIN, request_id="r")],
         ["password", "url", "user"],
     ),
-    ("a public half", old("key", "pub"), [asking("pub", rules=PAIR, after=DAY)], ["key", "pub"]),
-    ("a private half", old("key", "pub"), [asking("key", rules=PAIR, after=DAY)], ["key", "pub"]),
+    ("a public half", old("key", "pub"), [asking("pub", rules=PAIR, max_age=DAY)], ["key", "pub"]),
+    ("a private half", old("key", "pub"), [asking("key", rules=PAIR, max_age=DAY)], ["key", "pub"]),
     (
         "a template with a person's part, and all else",
         old("user", "password", "url", "x", own=["password", "url", "x"]),
-        [asking("url", "x", rules=LOGIN, request="r")],
+        [asking("url", "x", rules=LOGIN, request_id="r")],
         None,
     ),
-    ("half a pair", old("key", "pub", own=["pub"]), [asking("pub", rules=PAIR, request="r")], None),
+    ("half a pair", old("key", "pub", own=["pub"]), [asking("pub", rules=PAIR, request_id="r")], None),
     (
         "a whole that names its properties",
         PATH,
-        [asking("", rules="{a: {format: uuid}, b: {format: hex}}", request="r")],
+        [asking("", rules="{a: {format: uuid}, b: {format: hex}}", request_id="r")],
         ["a", "b"],
     ),
-    ("a whole that names none", PATH, [asking("", request="r")], None),
-    ("a whole that others name", PATH, [asking("", request="r"), asking("a", "b", name="other")], ["a", "b"]),
-    ("what an opted-out reader reads too", PATH, [asking("a", request="r"), asking("a", choice=REFUSED)], ["a"]),
-    ("what an opted-out reader alone reads", PATH, [asking("a", request="r"), asking("b", choice=REFUSED)], None),
-    ("what an opted-out reader reads whole", PATH, [asking("a", request="r"), asking("", choice=REFUSED)], None),
-    ("an opted-out reader's wish", old(), [asking(after=DAY, request="r", choice=REFUSED), asking(name="other")], None),
-    ("the wish of one that did not ask", old(), [asking(after=DAY, request="r", choice=NOT_ASKED)], None),
-    ("what one that did not ask reads", PATH, [asking("a", request="r"), asking("b", choice=NOT_ASKED)], ["a", "b"]),
-    ("the older object's age", old(), [asking(after=DAY), asking(after=9 * DAY, name="other")], ["a"]),
-    ("not the younger object's age", old(), [asking(after=9 * DAY), asking(after=DAY, name="other")], None),
-    ("an age goes before none", old(), [asking(), asking(after=DAY, name="other")], ["a"]),
-    ("never goes before an age", old(), [asking(after=0.0), asking(after=DAY, name="other")], None),
+    ("a whole that names none", PATH, [asking("", request_id="r")], None),
+    ("a whole that others name", PATH, [asking("", request_id="r"), asking("a", "b", name="other")], ["a", "b"]),
+    ("what an opted-out reader reads too", PATH, [asking("a", request_id="r"), asking("a", choice=REFUSED)], ["a"]),
+    ("what an opted-out reader alone reads", PATH, [asking("a", request_id="r"), asking("b", choice=REFUSED)], None),
+    ("what an opted-out reader reads whole", PATH, [asking("a", request_id="r"), asking("", choice=REFUSED)], None),
+    (
+        "an opted-out reader's request",
+        old(),
+        [asking(max_age=DAY, request_id="r", choice=REFUSED), asking(name="other")],
+        None,
+    ),
+    ("the request of one that did not ask", old(), [asking(max_age=DAY, request_id="r", choice=NOT_ASKED)], None),
+    ("what one that did not ask reads", PATH, [asking("a", request_id="r"), asking("b", choice=NOT_ASKED)], ["a", "b"]),
+    ("the older object's age", old(), [asking(max_age=DAY), asking(max_age=9 * DAY, name="other")], ["a"]),
+    ("not the younger object's age", old(), [asking(max_age=9 * DAY), asking(max_age=DAY, name="other")], None),
+    ("an age goes before none", old(), [asking(), asking(max_age=DAY, name="other")], ["a"]),
+    ("never goes before an age", old(), [asking(max_age=0.0), asking(max_age=DAY, name="other")], None),
 ]
 
 
@@ -259,8 +273,8 @@ def test_what_is_rotated(case: str, state: SecretState, readers: list[Reader], e
     ("case", "readers", "expected"),
     [
         ("who says nothing", [asking()], ["a"]),
-        ("who says never", [asking(after=0.0)], None),
-        ("who says otherwise", [asking(after=9 * DAY)], None),
+        ("who says never", [asking(max_age=0.0)], None),
+        ("who says otherwise", [asking(max_age=9 * DAY)], None),
         ("nobody who asked for anything", [asking(choice=NOT_ASKED), asking(choice=REFUSED)], None),
         ("nobody who reads what is vaultsync's", [asking("theirs"), asking("a", choice=REFUSED)], None),
     ],
@@ -275,37 +289,39 @@ def test_the_cluster_wide_age(case: str, readers: list[Reader], expected: list[s
 
 def test_a_forbidden_reader_causes_no_rotation_and_what_it_alone_reads_is_not_left_behind() -> None:
     forbidden = {"dev-2": "not your own"}
-    assert rotated(old(), [asking(after=DAY, request="r", namespace="dev-2")], forbidden=forbidden) is None
-    readers = [asking("a", request="r"), asking("b", namespace="dev-2")]
+    assert rotated(old(), [asking(max_age=DAY, request_id="r", namespace="dev-2")], forbidden=forbidden) is None
+    readers = [asking("a", request_id="r"), asking("b", namespace="dev-2")]
     assert rotated(PATH, readers) == ["a", "b"]
     assert rotated(PATH, readers, forbidden=forbidden) is None
 
 
 def test_what_is_missing_is_seeded_first_and_the_rest_is_rotated_then() -> None:
-    readers = [asking("a", "b", request="r")]
+    readers = [asking("a", "b", request_id="r")]
     before = old("a")
     decision = decide(HERE, before, readers, NOON)
     assert decision.seed is not None
     assert (decision.seed.properties, decision.rotation, decision.due) == (["b"], None, None)
     after = replace(before, version=2, subkeys={"a": None, "b": None})
-    after = replace(after, mark=next_mark(before, mark(version=after.token(metadata=False)), rotated=False))
+    after = replace(
+        after, ownership=next_ownership(before, owned(version=after.fingerprint(metadata=False)), rotated=False)
+    )
     assert rotated(after, readers) == ["a", "b"]
 
 
 def test_what_is_not_due_yet_says_when_it_is() -> None:
     state = aged(0.9)
-    decision = decide(HERE, state, [asking(after=DAY, request="x")], NOON)
+    decision = decide(HERE, state, [asking(max_age=DAY, request_id="x")], NOON)
     assert decision.rotation is not None, "a request does not wait for it"
-    decision = decide(HERE, state, [asking(after=DAY)], NOON)
+    decision = decide(HERE, state, [asking(max_age=DAY)], NOON)
     assert decision == Decision(due=due_at(HERE, NOON - timedelta(days=0.9), DAY))
 
 
 @pytest.mark.parametrize(
     ("readers", "why"),
     [
-        ([asking(after=DAY)], "older than 1d"),
-        ([asking(request="r", after=DAY)], "asked for by dev-1/app"),
-        ([asking(request="r"), asking(request="r2", name="other")], "asked for by dev-1/app, dev-1/other"),
+        ([asking(max_age=DAY)], "older than 1d"),
+        ([asking(request_id="r", max_age=DAY)], "requested by dev-1/app"),
+        ([asking(request_id="r"), asking(request_id="r2", name="other")], "requested by dev-1/app, dev-1/other"),
     ],
 )
 def test_a_rotation_says_why(readers: list[Reader], why: str) -> None:
@@ -315,33 +331,48 @@ def test_a_rotation_says_why(readers: list[Reader], why: str) -> None:
 
 
 TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
-    ("nothing is wrong", old(), [asking(after=DAY, request="r")], []),
-    ("no mark", live("a"), [asking(request="r")], [ROTATE, "secret/a is not marked as made by vaultsync", "delete it"]),
-    ("a person wrote since", replace(old(), version=2), [asking(request="r")], ["somebody else since", "delete it"]),
-    ("a person wrote since it was answered", replace(old(answered=("r",)), version=2), [asking(request="r")], []),
-    ("a person's value, however old", live("a"), [asking(after=DAY)], []),
-    ("a property that is a person's", old("a", "b", own=["a"]), [asking("b", request="r")], ["somebody else"]),
-    ("a part that is a person's", old("a", "b", own=["a"]), [asking("a", "b", request="r")], []),
-    ("nothing there", gone(), [asking("", request="r", rules="{}")], ["is missing"]),
+    ("nothing is wrong", old(), [asking(max_age=DAY, request_id="r")], []),
+    (
+        "no mark",
+        live("a"),
+        [asking(request_id="r")],
+        [ROTATE, "secret/a is not marked as made by vaultsync", "delete it"],
+    ),
+    ("a person wrote since", replace(old(), version=2), [asking(request_id="r")], ["somebody else since", "delete it"]),
+    (
+        "a person wrote since it was answered",
+        replace(old(rotation_ids=("r",)), version=2),
+        [asking(request_id="r")],
+        [],
+    ),
+    ("a person's value, however old", live("a"), [asking(max_age=DAY)], []),
+    ("a property that is a person's", old("a", "b", own=["a"]), [asking("b", request_id="r")], ["somebody else"]),
+    ("a part that is a person's", old("a", "b", own=["a"]), [asking("a", "b", request_id="r")], []),
+    ("nothing there", gone(), [asking("", request_id="r", rules="{}")], ["is missing"]),
     (
         "KV v1",
         live(mount=V1),
-        [replace(asking(request="r"), references=(reference("a", kv=1),))],
-        [ROTATE, "kv1/a is in KV v1", "no room"],
+        [replace(asking(request_id="r"), references=(reference("a", kv=1),))],
+        [ROTATE, "kv1/a is in KV v1", "can't record"],
     ),
     (
         "a template's part that is a person's",
         old("user", "password", "url", own=["password", "url"]),
-        [asking("url", rules=LOGIN, request="r")],
+        [asking("url", rules=LOGIN, request_id="r")],
         ["secret/a is not rotated", "'url'", "user"],
     ),
     (
-        "what would be left behind",
+        "what would keep the old value",
         PATH,
-        [asking("a", after=DAY), asking("b", choice=REFUSED)],
-        ["secret/a is not rotated", "b would be left behind"],
+        [asking("a", max_age=DAY), asking("b", choice=REFUSED)],
+        ["secret/a is not rotated", "b would keep the old value"],
     ),
-    ("what would be left behind, once", aged(0, "a", "b"), [asking("a", after=DAY), asking("b", choice=REFUSED)], []),
+    (
+        "what would keep the old value, once",
+        aged(0, "a", "b"),
+        [asking("a", max_age=DAY), asking("b", choice=REFUSED)],
+        [],
+    ),
 ]
 
 
@@ -356,20 +387,20 @@ def test_what_readers_are_told(case: str, state: SecretState, readers: list[Read
 @pytest.mark.parametrize("state", [live("a"), aged(0)], ids=["a person's", "vaultsync's"])
 @pytest.mark.parametrize("after", [2 * DAY, 0.0])
 def test_of_two_ages_the_younger_object_is_told_until_they_are_the_same(state: SecretState, after: float) -> None:
-    (problem,) = decide(HERE, state, [asking(after=DAY), asking(after=after, name="other")], NOON).problems
+    (problem,) = decide(HERE, state, [asking(max_age=DAY), asking(max_age=after, name="other")], NOON).problems
     assert (problem.reader, problem.reason) == (OTHER, CreatedReason.ERROR_ANNOTATION)
     assert AFTER in problem.message
     assert "dev-1/app" in problem.message
-    same = [asking(after=DAY), asking(after=DAY, name="other"), asking(name="third")]
+    same = [asking(max_age=DAY), asking(max_age=DAY, name="other"), asking(name="third")]
     assert not decide(HERE, state, same, NOON).problems
 
 
 def test_more_requests_than_a_mark_has_room_for_are_told_and_rotate_nothing_without_end() -> None:
-    readers = [asking(request=f"{number:012}", name=f"app-{number}") for number in range(MAX_REQUESTS + 2)]
-    answered = tuple(one.rotation.request for one in readers[:MAX_REQUESTS])
-    decision = decide(HERE, aged(0, answered=answered), readers, NOON)
+    readers = [asking(request_id=f"{number:012}", name=f"app-{number}") for number in range(MAX_ROTATION_IDS + 2)]
+    answered = tuple(one.rotation.request_id for one in readers[:MAX_ROTATION_IDS])
+    decision = decide(HERE, aged(0, rotation_ids=answered), readers, NOON)
     assert decision.rotation is None
-    assert [problem.reader for problem in decision.problems] == [one.name for one in readers[MAX_REQUESTS:]]
+    assert [problem.reader for problem in decision.problems] == [one.name for one in readers[MAX_ROTATION_IDS:]]
     assert all(ROTATE in problem.message for problem in decision.problems)
 
 
@@ -377,14 +408,14 @@ def test_more_requests_than_a_mark_has_room_for_are_told_and_rotate_nothing_with
 
 
 rotations = st.builds(
-    RotationWish, st.sampled_from([None, 0.0, SHORTEST, DAY, 9 * DAY]), st.sampled_from(["", "r1", "r2"])
+    RotationSpec, st.sampled_from([None, 0.0, SHORTEST, DAY, 9 * DAY]), st.sampled_from(["", "r1", "r2"])
 )
 
 
 def any_reader(names: list[str], rules: str) -> st.SearchStrategy[Reader]:
     return st.builds(
-        lambda properties, rules, name, namespace, choice, wish: replace(
-            asking(*properties, rules=rules, name=name, namespace=namespace, choice=choice), rotation=wish
+        lambda properties, rules, name, namespace, choice, rotation: replace(
+            asking(*properties, rules=rules, name=name, namespace=namespace, choice=choice), rotation=rotation
         ),
         st.lists(st.sampled_from(names), min_size=1, max_size=3),
         st.sampled_from([rules, rules, "{}"]),
@@ -395,28 +426,28 @@ def any_reader(names: list[str], rules: str) -> st.SearchStrategy[Reader]:
     )
 
 
-def any_mark(state: SecretState, names: list[str]) -> st.SearchStrategy[Mark]:
-    token = state.token(metadata=False)
+def any_ownership(state: SecretState, names: list[str]) -> st.SearchStrategy[Ownership]:
+    token = state.fingerprint(metadata=False)
     return st.builds(
-        Mark,
+        Ownership,
         version=st.sampled_from([*[token] * 8, "2@x", "1@2025-06-01T12:00:01+00:00", "missing", "v1", ""]),
         made=st.sampled_from([NOON - timedelta(days=days) for days in (0, 1.2, 5, 20)]) | times,
         properties=st.none() | st.none() | st.frozensets(st.sampled_from(names), min_size=1),
         external_secret=st.just("dev-1/app"),
-        answered=st.lists(st.sampled_from(["r1", "r2", "r3"]), unique=True).map(tuple),
+        rotation_ids=st.lists(st.sampled_from(["r1", "r2", "r3"]), unique=True).map(tuple),
     )
 
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[SecretState, list[Reader]]:
-    """A path, mostly with a mark, and who reads it."""
+    """A path, mostly with ownership, and its readers."""
     names, rules = draw(
         st.sampled_from([(["a", "b"], "{}"), (["user", "password", "url"], LOGIN), (["a", "key", "pub"], PAIR)])
     )
     state = draw(st.sampled_from([*[live(*names)] * 8, live(*names[1:]), gone(), gone(1), live(mount=V1)]))
-    made = draw(any_mark(state, names))
+    made = draw(any_ownership(state, names))
     return (
-        replace(state, mark=draw(st.sampled_from([*[made] * 8, None]))),
+        replace(state, ownership=draw(st.sampled_from([*[made] * 8, None]))),
         draw(st.lists(any_reader([*names, *names, ""], rules), min_size=1, max_size=3)),
     )
 
@@ -430,11 +461,11 @@ def test_nothing_is_vaultsyncs_own_but_by_a_mark_on_this_very_version(
     scene: tuple[SecretState, list[Reader]],
 ) -> None:
     state, _ = scene
-    if state.own:
+    if state.owned:
         assert state.exists
-        assert state.mark is not None
-        assert state.mark.version == state.token(metadata=False)
-        assert state.own <= set(state.subkeys or ())
+        assert state.ownership is not None
+        assert state.ownership.version == state.fingerprint(metadata=False)
+        assert state.owned <= set(state.subkeys or ())
 
 
 @settings(max_examples=150)
@@ -447,7 +478,7 @@ def test_a_rotation_replaces_only_what_is_vaultsyncs_own(
     if decision.rotation is not None:
         there = set(state.subkeys or ())
         assert set(decision.rotation.properties) & there
-        assert set(decision.rotation.properties) & there <= state.own
+        assert set(decision.rotation.properties) & there <= state.owned
         assert (decision.seed, decision.due) == (None, None)
     if decision.due is not None:
         assert decision.due > NOON
@@ -460,7 +491,7 @@ def test_who_has_no_say_changes_no_rotation_but_may_prevent_one(
 ) -> None:
     state, readers = scene
     may_ask = [one for one in readers if one.choice is WANTED and one.name.namespace not in forbidden]
-    silent = [one if one in may_ask else replace(one, rotation=NOTHING_ASKED) for one in readers]
+    silent = [one if one in may_ask else replace(one, rotation=NO_ROTATION) for one in readers]
     decision = decide(HERE, state, readers, NOON, defaults=defaults, forbidden=forbidden)
     assert decide(HERE, state, silent, NOON, defaults=defaults, forbidden=forbidden) == decision
     if not may_ask:
@@ -478,21 +509,19 @@ def test_after_a_rotation_there_is_none_to_do(
     if rotation is None:
         return
     may_ask = [one for one in readers if one.choice is WANTED and one.name.namespace not in forbidden]
-    after = replace(
-        state, version=state.version + 1, subkeys={**(state.subkeys or {}), **dict.fromkeys(rotation.wishes)}
-    )
-    made = Mark(
-        version=after.token(metadata=False),
+    after = replace(state, version=state.version + 1, subkeys={**(state.subkeys or {}), **dict.fromkeys(rotation.plan)})
+    made = Ownership(
+        version=after.fingerprint(metadata=False),
         made=NOON,
-        properties=frozenset(rotation.wishes),
+        properties=frozenset(rotation.plan),
         external_secret="dev-1/app",
-        answered=tuple(one.rotation.request for one in may_ask if one.rotation.request),
+        rotation_ids=tuple(one.rotation.request_id for one in may_ask if one.rotation.request_id),
     )
-    left: Mark | None = next_mark(state, made, rotated=True)
+    left: Ownership | None = next_ownership(state, made, rotated=True)
     if restarted and left is not None:
-        left = parse_mark({key: value for key, value in render_mark(left, "").items() if value is not None})
-    after = replace(after, mark=left)
-    assert after.own == state.own | rotation.wishes.keys()
+        left = parse_ownership({key: value for key, value in render_ownership(left, "").items() if value is not None})
+    after = replace(after, ownership=left)
+    assert after.owned == state.owned | rotation.plan.keys()
     assert decide(HERE, after, readers, NOON, defaults=defaults, forbidden=forbidden).rotation is None
 
 

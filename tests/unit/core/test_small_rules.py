@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from vaultsync.core import errors
 from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.condition import GRAVEST, MESSAGE_LENGTH, WITHDRAWAL, compose
-from vaultsync.core.external_secret import Report
+from vaultsync.core.condition import MESSAGE_LENGTH, PRECEDENCE, WITHDRAWAL, compose
+from vaultsync.core.external_secret import CreatedCondition
 
-OK = Report(True, "Success", "created a")
+OK = CreatedCondition(True, "Success", "created a")
 ERROR, AGAIN = CreatedReason.ERROR_CREATING, CreatedReason.RECREATING
-FAILED = Report(False, "ErrorCreating", "denied")
+FAILED = CreatedCondition(False, "ErrorCreating", "denied")
 
 
 @pytest.mark.parametrize(
@@ -28,17 +28,24 @@ FAILED = Report(False, "ErrorCreating", "denied")
         ("a failure is said", "", [("denied", ERROR)], "", None, FAILED),
         ("a failure is said once", "", [("denied", ERROR)], "", FAILED, None),
         ("a failure goes before a success", "", [("denied", ERROR)], "created a", OK, FAILED),
-        ("a path that existed", "", [("denied", AGAIN)], "", None, Report(False, "Recreating", "denied")),
-        ("two paths", "", [("x", AGAIN), ("y", ERROR)], "", None, Report(False, "ErrorCreating", "x; y")),
-        ("the annotation first", "bad", [("x", AGAIN)], "created a", OK, Report(False, "ErrorAnnotation", "bad")),
-        ("the annotation once", "bad", [], "", Report(False, "ErrorAnnotation", "bad"), None),
+        ("a path that existed", "", [("denied", AGAIN)], "", None, CreatedCondition(False, "Recreating", "denied")),
+        ("two paths", "", [("x", AGAIN), ("y", ERROR)], "", None, CreatedCondition(False, "ErrorCreating", "x; y")),
+        (
+            "the annotation first",
+            "bad",
+            [("x", AGAIN)],
+            "created a",
+            OK,
+            CreatedCondition(False, "ErrorAnnotation", "bad"),
+        ),
+        ("the annotation once", "bad", [], "", CreatedCondition(False, "ErrorAnnotation", "bad"), None),
         (
             "somebody else created it",
             "",
             [],
             "",
             FAILED,
-            Report(True, "Exists", "everything that it reads exists in Vault"),
+            CreatedCondition(True, "Exists", "everything that it reads exists in Vault"),
         ),
     ],
 )
@@ -47,19 +54,19 @@ def test_what_is_said(
     problem: str,
     failures: list[tuple[str, CreatedReason]],
     success: str,
-    before: Report | None,
-    expected: Report | None,
+    before: CreatedCondition | None,
+    expected: CreatedCondition | None,
 ) -> None:
     assert compose(problem, failures, success, before, all_there=True, wanted=True) == expected, case
 
 
 texts = st.text(max_size=5) | st.just("x" * 3000)
-reports = st.none() | st.builds(Report, st.booleans(), texts, texts)
+reports = st.none() | st.builds(CreatedCondition, st.booleans(), texts, texts)
 
 
 @given(
     st.just("") | texts,
-    st.lists(st.tuples(texts, st.sampled_from(GRAVEST)), max_size=2),
+    st.lists(st.tuples(texts, st.sampled_from(PRECEDENCE)), max_size=2),
     st.just("") | texts,
     reports,
     st.booleans(),
@@ -69,7 +76,7 @@ def test_what_was_said_is_not_said_again(
     problem: str,
     failures: list[tuple[str, CreatedReason]],
     success: str,
-    before: Report | None,
+    before: CreatedCondition | None,
     all_there: bool,
     wanted: bool,
 ) -> None:
@@ -84,7 +91,9 @@ def test_what_was_not_seen_to_exist_is_not_said_to_exist() -> None:
 
 
 @pytest.mark.parametrize(("before", "said"), [(FAILED, WITHDRAWAL), (OK, None), (WITHDRAWAL, None), (None, None)])
-def test_a_failure_that_concerns_nobody_any_more_is_withdrawn(before: Report | None, said: Report | None) -> None:
+def test_a_failure_that_concerns_nobody_any_more_is_withdrawn(
+    before: CreatedCondition | None, said: CreatedCondition | None
+) -> None:
     assert compose("", [], "", before, all_there=False, wanted=False) == said
 
 

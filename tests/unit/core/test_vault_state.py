@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.vault_state import Presence, is_expression, presence, same_token
+from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 
@@ -66,25 +66,25 @@ def test_plain_names_are_no_expressions(name: str) -> None:
 
 def test_tokens_tell_states_apart() -> None:
     states: list[Any] = [gone(), live(version=1), live(version=2), gone(version=2), gone(version=3)]
-    tokens = [state.token(metadata=False) for state in states]
+    tokens = [state.fingerprint(metadata=False) for state in states]
     assert len(set(tokens)) == len(tokens)
-    assert live(version=2).token(metadata=False) == live(version=2).token(metadata=False)
+    assert live(version=2).fingerprint(metadata=False) == live(version=2).fingerprint(metadata=False)
 
 
 def test_a_version_1_written_again_after_all_metadata_was_deleted_is_another_state() -> None:
     """`kv metadata delete`, or an empty dev server: the count starts from 1 again, the value is another one."""
     first, again = live(version=1), live(version=1, written=NOON.replace(hour=13))
-    assert first.token(metadata=False) != again.token(metadata=False)
+    assert first.fingerprint(metadata=False) != again.fingerprint(metadata=False)
 
 
 def test_custom_metadata_counts_for_those_who_read_it() -> None:
     one, two = (replace(live(), metadata_digest=digest) for digest in ("a", "b"))
-    assert one.token(metadata=False) == two.token(metadata=False)
-    assert one.token(metadata=True) != two.token(metadata=True)
+    assert one.fingerprint(metadata=False) == two.fingerprint(metadata=False)
+    assert one.fingerprint(metadata=True) != two.fingerprint(metadata=True)
 
 
 def test_a_v1_path_is_there_or_not() -> None:
-    assert live(mount=V1).token(metadata=False) != gone(mount=V1).token(metadata=False)
+    assert live(mount=V1).fingerprint(metadata=False) != gone(mount=V1).fingerprint(metadata=False)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_a_v1_path_is_there_or_not() -> None:
 def test_a_time_that_an_earlier_release_took_from_an_event_names_a_write_shortly_before_and_none_after(
     known: str, now: str, same: bool
 ) -> None:
-    assert same_token(known, now) is same
+    assert same_fingerprint(known, now) is same

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from vaultsync.generation.generate import MAX_RESULT, Encoding, encode, generate
+from vaultsync.generation.encoding import Encoding, encode
+from vaultsync.generation.generate import MAX_RESULT, generate
 from vaultsync.generation.rules import (
     DEFAULT_RULE,
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
-    PolicyRule,
     PublicPartRule,
     Rule,
     RuleError,
@@ -86,7 +87,7 @@ def test_a_uuid_is_a_random_one() -> None:
 
 
 def test_what_is_given_is_taken() -> None:
-    wanted: dict[str, Rule] = {"user": ValueRule(value="postgres"), "password": PolicyRule(name="ops")}
+    wanted: dict[str, Rule] = {"user": ValueRule(value="postgres"), "password": PasswordPolicyRule(name="ops")}
     assert plain(wanted, {"password": "from Vault", "other": "x"}) == {"user": "postgres", "password": "from Vault"}
 
 
@@ -188,35 +189,35 @@ def test_urlquery_leaves_only_what_urls_leave_alone(text: str) -> None:
     [
         (
             {"t": TemplateRule(template="{{.b}}{{.a}}")},
-            "t.template: a is not made in the same write; its value is not known",
+            "t.template: a is not generated in the same write, so its value is not known",
         ),
         (
             {"p": PublicPartRule(private="key")},
-            "p: it is half of a key pair, and key is not made in the same write as its other",
+            "p: it is half of a key pair, and the other half, key, is not generated in the same write",
         ),
         (
             {"p": PublicPartRule(private="key"), "key": DEFAULT_RULE},
-            "p: it is half of a key pair, and key is not made in the same write as its other",
+            "p: it is half of a key pair, and the other half, key, is not generated in the same write",
         ),
         (
             {"key": KeyPairRule(format="ed25519", public="p")},
-            "key: it is half of a key pair, and p is not made in the same write as its other",
+            "key: it is half of a key pair, and the other half, p, is not generated in the same write",
         ),
         (
             {"key": KeyPairRule(format="ed25519", public="p"), "p": PublicPartRule(private="other")},
-            "key: it is half of a key pair, and p is not made in the same write as its other",
+            "key: it is half of a key pair, and the other half, p, is not generated in the same write",
         ),
         (
-            {"p": PolicyRule(name="ops")},
+            {"p": PasswordPolicyRule(name="ops")},
             "p: a password of the policy ops must be fetched from Vault first",
         ),
         (
             {"a": TemplateRule(template="{{.b}}"), "b": TemplateRule(template="{{.a}}")},
-            "templates use each other in a circle: a → b → a; one of them must do without",
+            "templates use each other in a circle: a → b → a; remove one of these references",
         ),
         (
             {"t": TemplateRule(template="{{.a}}" * 33), "a": BytesRule(format="hex", bytes=1000)},
-            f"t.template: its result has more than {MAX_RESULT} bytes; use fewer or shorter values",
+            f"t.template: its result is longer than {MAX_RESULT} bytes; use fewer or shorter values",
         ),
     ],
 )
@@ -230,7 +231,7 @@ def test_templates_of_templates_do_not_explode() -> None:
     wanted: dict[str, Rule] = {"a": BytesRule(format="hex", bytes=1024)}
     for name, used in ("ba", "cb", "dc"):
         wanted[name] = TemplateRule(template=f"{{{{.{used}}}}}" * 30)
-    with pytest.raises(RuleError, match=r"^c\.template: its result has more than"):
+    with pytest.raises(RuleError, match=r"^c\.template: its result is longer than"):
         generate(wanted, {})
 
 
@@ -242,7 +243,7 @@ def test_values_show_nowhere() -> None:
         "d": UuidRule(),
         "k": KeyPairRule(format="ed25519", public="p"),
         "p": PublicPartRule(private="k"),
-        "v": PolicyRule(name="ops"),
+        "v": PasswordPolicyRule(name="ops"),
     }
     found = generate(wanted, {"v": SecretStr("fetched-one")})
     shown = f"{found} {found!r} {list(map(str, found.values()))} {list(map(repr, found.values()))}"
@@ -251,7 +252,7 @@ def test_values_show_nowhere() -> None:
         assert value.get_secret_value() not in shown
         for encoding in Encoding:
             assert value.get_secret_value() not in repr(encode(value, encoding))
-    too_long: dict[str, Rule] = {"t": TemplateRule(template="{{.v}}" * 20), "v": PolicyRule(name="ops")}
+    too_long: dict[str, Rule] = {"t": TemplateRule(template="{{.v}}" * 20), "v": PasswordPolicyRule(name="ops")}
     with pytest.raises(RuleError) as refusal:
         generate(too_long, {"v": SecretStr("fetched-one" * 400)})
     assert "fetched" not in f"{refusal.value!r} {refusal.value} {refusal.value.__cause__!r}"

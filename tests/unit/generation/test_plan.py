@@ -1,17 +1,22 @@
-"""core/wishes and what core/decide makes of it: how each property of one write is made."""
+"""generation/plan and what core/decide makes of it: how each property of one write is made."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import NOON, gone, live, path, reader, reference
+from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.decide import Defaults, Reader, SeedChoice, decide
+from vaultsync.core.decide import Defaults, decide
 from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.reader import Reader
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.generate import Encoding, generate
-from vaultsync.generation.plan import Claim, gather
-from vaultsync.generation.rules import NO_RULES, Rules, UuidRule, ValueRule, parse_rules
+from vaultsync.generation.encoding import Encoding
+from vaultsync.generation.generate import generate
+from vaultsync.generation.plan import PropertyRequest, plan
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
+from vaultsync.generation.rules import UuidRule, ValueRule
 
 HERE = path("secret/data/a")
 LOGIN = '{user: {value: app}, password: {format: uuid}, url: {template: "{{ .user }}:{{ .password }}"}}'
@@ -115,7 +120,7 @@ def test_the_older_rule_counts_and_the_younger_is_told_until_they_are_the_same()
         assert "dev-1/old" in problem.message
     seed = decide(HERE, gone(), [old, young], NOON).seed
     assert seed is not None
-    assert seed.wishes["p"].rule == ValueRule(value="old")
+    assert seed.plan["p"].rule == ValueRule(value="old")
     assert not told(gone(), old, ruled("p: {value: old}", "p", name="young"))
 
 
@@ -124,29 +129,29 @@ def test_a_rule_goes_before_none_however_young_it_is() -> None:
         HERE, gone(), [reader(reference("p"), name="old"), ruled("p: {value: x}", "p", name="young")], NOON
     ).seed
     assert seed is not None
-    assert seed.wishes["p"].rule == ValueRule(value="x")
+    assert seed.plan["p"].rule == ValueRule(value="x")
 
 
 def test_own_rules_go_before_the_cluster_wide_ones() -> None:
     defaults = parse_rules('{p: {value: cluster}, "*": {format: uuid}}')
     seed = decide(HERE, gone(), [ruled("p: {value: own}", "p", "q")], NOON, defaults=Defaults(defaults)).seed
     assert seed is not None
-    assert seed.wishes["p"].rule == ValueRule(value="own")
-    assert isinstance(seed.wishes["q"].rule, UuidRule)
+    assert seed.plan["p"].rule == ValueRule(value="own")
+    assert isinstance(seed.plan["q"].rule, UuidRule)
 
 
 def test_a_reader_that_was_refused_has_no_say_in_rules() -> None:
     refused = Reader(ObjectName("dev-1", "old"), SeedChoice.REFUSED, (reference("p"),), parse_rules("p: {value: bad}"))
     seed = decide(HERE, gone(), [refused, ruled("p: {value: good}", "p")], NOON).seed
     assert seed is not None
-    assert seed.wishes["p"].rule == ValueRule(value="good")
+    assert seed.plan["p"].rule == ValueRule(value="good")
 
 
 def test_what_one_reader_decodes_is_encoded_for_all() -> None:
     plain, encoded = reader(reference("p"), name="a"), reader(reference("p", encoding=Encoding.BASE64), name="b")
     seed = decide(HERE, gone(), [plain, encoded], NOON).seed
     assert seed is not None
-    assert seed.wishes["p"].encoding is Encoding.BASE64
+    assert seed.plan["p"].encoding is Encoding.BASE64
 
 
 def test_templates_of_two_objects_that_use_each_other_are_told_and_the_rest_is_made_whole() -> None:
@@ -161,9 +166,9 @@ def test_templates_of_two_objects_that_use_each_other_are_told_and_the_rest_is_m
 
 rule_texts = st.sampled_from([LOGIN, PAIR, "{}", 'user: {template: "{{ .x }}"}', '"*": {format: uuid}'])
 names_ = st.sampled_from(["user", "password", "url", "key", "pub", "x"])
-claims_ = st.lists(
+requests_ = st.lists(
     st.builds(
-        lambda name, text, who: Claim(ObjectName("dev-1", who), "spec", name, rules=parse_rules(text)),
+        lambda name, text, who: PropertyRequest(f"dev-1/{who}", "spec", name, rules=parse_rules(text)),
         names_,
         rule_texts,
         st.sampled_from(["a", "b"]),
@@ -172,11 +177,13 @@ claims_ = st.lists(
 )
 
 
-@given(claims_, st.frozensets(names_), st.frozensets(names_))
-def test_whatever_is_wished_can_be_made(claims: list[Claim], missing: frozenset[str], present: frozenset[str]) -> None:
-    missing = (missing & {claim.property for claim in claims}) - present
-    wishes = gather(claims, missing, present, NO_RULES)
-    assert not wishes.properties.keys() & present, "what exists is never made"
-    assert missing <= wishes.properties.keys() | wishes.impossible.keys()
-    values = generate({name: wish.rule for name, wish in wishes.properties.items()}, {})
-    assert values.keys() == wishes.properties.keys()
+@given(requests_, st.frozensets(names_), st.frozensets(names_))
+def test_whatever_is_requested_can_be_made(
+    requests: list[PropertyRequest], missing: frozenset[str], present: frozenset[str]
+) -> None:
+    missing = (missing & {request.property for request in requests}) - present
+    planned = plan(requests, missing, present, NO_RULES)
+    assert not planned.properties.keys() & present, "what exists is never made"
+    assert missing <= planned.properties.keys() | planned.impossible.keys()
+    values = generate({name: one.rule for name, one in planned.properties.items()}, {})
+    assert values.keys() == planned.properties.keys()

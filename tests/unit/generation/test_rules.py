@@ -1,4 +1,4 @@
-"""core/rules: what the annotation may say, what it means, and in which words the rest is refused."""
+"""generation/rules: what the annotation may say, what it means, and in which words the rest is refused."""
 
 import json
 from typing import Any
@@ -8,25 +8,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaultsync.generation.rule_parser import MAX_ANNOTATION_BYTES, parse_rules
+from vaultsync.generation.rule_set import NO_RULES, Rules
 from vaultsync.generation.rules import (
     DEFAULT_RULE,
-    MAX_ANNOTATION_BYTES,
     MAX_TEXT,
-    NO_RULES,
     QUOTED,
     BytesRule,
     KeyPairRule,
+    PasswordPolicyRule,
     PasswordRule,
     Piece,
-    PolicyRule,
     PublicPartRule,
     Rule,
     RuleError,
-    Rules,
     TemplateRule,
     UuidRule,
     ValueRule,
-    parse_rules,
 )
 
 FORMATS = "password, hex, base64, base64url, uuid, policy, rsa, ed25519"
@@ -55,7 +53,7 @@ LONG = "n" * 254
         ("{format: base64, bytes: 16}", BytesRule(format="base64", bytes=16)),
         ("{format: base64url, bytes: 1024}", BytesRule(format="base64url", bytes=1024)),
         ("{format: uuid}", UuidRule()),
-        ("{format: policy, name: ops.team-1_b}", PolicyRule(name="ops.team-1_b")),
+        ("{format: policy, name: ops.team-1_b}", PasswordPolicyRule(name="ops.team-1_b")),
         ("{value: postgres}", ValueRule(value="postgres")),
         ('{value: "yes"}', ValueRule(value="yes")),
         ("{format: rsa}", KeyPairRule(format="rsa", bits=3072, public="p_public", encoding="pem")),
@@ -136,7 +134,7 @@ def test_nothing_is_no_rules(text: str) -> None:
         ),
         (
             "{format: password, exclude: '0123456789'}",
-            "p.digits: 1 can't be had, since exclude leaves no digit; let one remain, or set digits: 0",
+            "p.digits: 1 is not possible, as exclude leaves no digit; leave one, or set digits: 0",
         ),
         (
             f"{{format: password, exclude: {LOWER}}}",
@@ -148,16 +146,16 @@ def test_nothing_is_no_rules(text: str) -> None:
         ),
         (
             "{format: password, exclude: 'é'}",
-            "p.exclude: must be of ASCII letters, digits and punctuation alone",
+            "p.exclude: must consist of ASCII letters, digits and punctuation",
         ),
         (
             "{format: password, symbols: '!?', exclude: '?!'}",
-            'p.symbols: exclude leaves none of them; let one remain, or set symbols: ""',
+            'p.symbols: exclude leaves none of them; leave one, or set symbols: ""',
         ),
         *(
             (
                 f"{{format: password, symbols: {json.dumps(symbols)}}}",
-                "p.symbols: must be of ASCII punctuation alone, out of !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+                "p.symbols: must consist of ASCII punctuation: !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
             )
             for symbols in ("a", "!0", "Z", " ", "é", "\n", "\x7f")
         ),
@@ -184,7 +182,7 @@ def test_nothing_is_no_rules(text: str) -> None:
         ('{format: rsa, public: ""}', "p.public: a property's name must not be empty"),
         ('{format: rsa, public: "a\\n"}', "p.public: a property's name must not hold control characters"),
         ("{format: rsa, public: 1}", "p.public: must be text, and is a number; put it in quotes"),
-        ("{format: rsa, public: p}", "p.public: p has a rule of its own already; name another property"),
+        ("{format: rsa, public: p}", "p.public: p already has a rule of its own; name another property"),
         (
             f"{{format: rsa, public: {LONG}}}",
             "p.public: a property's name of 254 characters is too long; at most 253 are allowed",
@@ -193,7 +191,7 @@ def test_nothing_is_no_rules(text: str) -> None:
         ('{template: ""}', "p.template: must not be empty"),
         (f"{{template: {'v' * 4097}}}", "p.template: has 4097 characters; at most 4096 are allowed"),
         *(
-            (f'{{template: "a{reference}b"}}', f"p.template: {reference} is not understood; {BRACES}")
+            (f'{{template: "a{reference}b"}}', f"p.template: {reference} is not supported; {BRACES}")
             for reference in (
                 "{{ name }}",
                 "{{ . }}",
@@ -207,21 +205,21 @@ def test_nothing_is_no_rules(text: str) -> None:
                 "{{ index . 'a' }}",
             )
         ),
-        ('{template: "{{ .a }}{{ .b"}', f"p.template: {{{{ .b is not understood; {BRACES}"),
-        ('{template: "{{\\n.b}}"}', f"p.template: {{{{\\n.b}}}} is not understood; {BRACES}"),
+        ('{template: "{{ .a }}{{ .b"}', f"p.template: {{{{ .b is not supported; {BRACES}"),
+        ('{template: "{{\\n.b}}"}', f"p.template: {{{{\\n.b}}}} is not supported; {BRACES}"),
         (
             f'{{template: "{{{{ .{"b" * 50} }}"}}',
-            f"p.template: {{{{ .{'b' * 35}… is not understood; {BRACES}",
+            f"p.template: {{{{ .{'b' * 35}… is not supported; {BRACES}",
         ),
         (
             "{template: plain}",
-            "p.template: has no {{ .name }} in it; write a fixed text as value (does Helm replace {{ }} here?)",
+            "p.template: has no {{ .name }}; write a fixed text as value (does Helm replace {{ }} here?)",
         ),
         (
             f'{{template: "{{{{.{LONG}}}}}"}}',
             "p.template: a property's name of 254 characters is too long; at most 253 are allowed",
         ),
-        ('{template: "{{ .p }}"}', "templates use each other in a circle: p → p; one of them must do without"),
+        ('{template: "{{ .p }}"}', "templates use each other in a circle: p → p; remove one of these references"),
         # YAML that is no JSON
         ("{value: 0x20}", "line 1: 0x20 must be a plain decimal number, or in quotes if it is text"),
         ("{value: 010}", "line 1: 010 must be a plain decimal number, or in quotes if it is text"),
@@ -235,14 +233,14 @@ def test_nothing_is_no_rules(text: str) -> None:
         ("{value: !!binary eA==}", "line 1: eA== is neither plain text nor a number to YAML; put it in quotes"),
         ("{value: !x y}", "line 1: y is neither plain text nor a number to YAML; put it in quotes"),
         ("{<<: {value: x}}", "line 1: << is neither plain text nor a number to YAML; put it in quotes"),
-        ("&a {value: x}", "line 1: anchors (&) and aliases (*) are not allowed; write it out"),
-        ("*a", "line 1: anchors (&) and aliases (*) are not allowed; write it out"),
-        ("{value: x, value: x}", 'line 1: "value" stands there twice; it must stand there once'),
+        ("&a {value: x}", "line 1: anchors (&) and aliases (*) are not allowed; repeat the text"),
+        ("*a", "line 1: anchors (&) and aliases (*) are not allowed; repeat the text"),
+        ("{value: x, value: x}", 'line 1: "value" is there twice; keep one of them'),
         ("{5: x}", "line 1: a name must be text, and is a number; put it in quotes"),
         ("{on: x}", "line 1: a name must be text, and is a boolean; put it in quotes"),
         ("{~: x}", "line 1: a name must be text, and is empty; put it in quotes"),
         ("{? [a] : x}", "line 1: a name must be text, and is a list; put it in quotes"),
-        ('{value: "\\ud800"}', "it holds half a surrogate pair, which is no character; write the character itself"),
+        ('{value: "\\ud800"}', "it contains half a surrogate pair; write the character itself"),
     ],
 )
 def test_a_rule_is_refused(rule: str, message: str) -> None:
@@ -271,9 +269,9 @@ def test_a_rule_is_refused(rule: str, message: str) -> None:
         (f"{'n' * 253}: {{format: x}}", f'{"n" * 39}….format: "x" is not a format; the formats are {FORMATS}'),
         (
             '{"a": {"format": "hex"}, "a": {"format": "hex"}}',
-            '"a" stands there twice; it must stand there once',
+            '"a" is there twice; keep one of them',
         ),
-        ("a: {format: hex}\nb: {format: hex}\na: {}", 'line 1: "a" stands there twice; it must stand there once'),
+        ("a: {format: hex}\nb: {format: hex}\na: {}", 'line 1: "a" is there twice; keep one of them'),
         ("a: b: c", f"line 1: it is not valid YAML: mapping values are not allowed here; {QUOTES}"),
         (
             "*: {format: hex}",
@@ -287,29 +285,32 @@ def test_a_rule_is_refused(rule: str, message: str) -> None:
             f"a: !{'t' * 90}!x y",
             f"line 1: it is not valid YAML: found undefined tag handle '!{'t' * 31}; {QUOTES}",
         ),
-        ("a: \x00", "it is not valid YAML: it holds a character or an escape that is not allowed"),
-        ('a: "\\UFFFFFFFF"', "it is not valid YAML: it holds a character or an escape that is not allowed"),
+        ("a: \x00", "it is not valid YAML: it contains a character or an escape that is not allowed"),
+        ('a: "\\UFFFFFFFF"', "it is not valid YAML: it contains a character or an escape that is not allowed"),
         (
             '"*": {format: rsa}',
             f'"*": a key pair needs properties of its own for its two parts; {KINDS_OF_REST}',
         ),
         (
             '"*": {template: "{{ .a }}"}',
-            f'"*": a template would be used by itself, or all properties would be the same text; {KINDS_OF_REST}',
+            f'"*": a template would use itself, or all properties would be the same text; {KINDS_OF_REST}',
         ),
-        ('"*": {value: a}', f'"*": a fixed value for all the rest makes no secret of any; {KINDS_OF_REST}'),
+        (
+            '"*": {value: a}',
+            f'"*": all remaining properties would have the same fixed value, which is not secret; {KINDS_OF_REST}',
+        ),
         ('"*": {format: md5}', f'"*".format: "md5" is not a format; the formats are {FORMATS}'),
         (
             "a: {format: rsa, public: b}\nb: {format: hex}",
-            "a.public: b has a rule of its own already; name another property",
+            "a.public: b already has a rule of its own; name another property",
         ),
         (
             "a: {format: rsa, public: c}\nb: {format: ed25519, public: c}",
-            "b.public: c has the public part of a already; name another property",
+            "b.public: c already has the public part of a; name another property",
         ),
         (
             'a: {template: "{{.b}}"}\nb: {template: "{{.c}}"}\nc: {template: "{{.a}}"}',
-            "templates use each other in a circle: a → b → c → a; one of them must do without",
+            "templates use each other in a circle: a → b → c → a; remove one of these references",
         ),
         (
             "\n".join(f'{name}: {{template: "{{{{.{used}}}}}"}}' for name, used in ("ab", "bc", "cd", "de", "ef")),
@@ -317,17 +318,17 @@ def test_a_rule_is_refused(rule: str, message: str) -> None:
         ),
         (
             "\n".join(f"a{number}: {{format: hex}}" for number in range(65)),
-            "there are 65 properties, with public parts and what templates use; at most 64 are allowed",
+            "there are 65 properties, including public parts and those that templates use; at most 64 are allowed",
         ),
         (
             "a: {template: '" + "".join(f"{{{{.a{number}}}}}" for number in range(64)) + "'}",
-            "there are 65 properties, with public parts and what templates use; at most 64 are allowed",
+            "there are 65 properties, including public parts and those that templates use; at most 64 are allowed",
         ),
         (
             "\n".join(f"a{number}: {{format: rsa}}" for number in range(9)),
             "there are 9 key pairs; at most 8 are allowed",
         ),
-        ("[" + "a," * 8000 + "]", "it has too many parts; at most 64 properties are allowed"),
+        ("[" + "a," * 8000 + "]", "it has too many elements; at most 64 properties are allowed"),
     ],
 )
 def test_an_annotation_is_refused(text: str, message: str) -> None:
@@ -435,12 +436,12 @@ def test_own_rules_come_before_the_defaults(own: str, defaults: str, expected: s
         (
             "a: {template: '{{.b}}'}",
             "b: {template: '{{.a}}'}",
-            "templates use each other in a circle: a → b → a; one of them must do without",
+            "templates use each other in a circle: a → b → a; remove one of these references",
         ),
         (
             "a_public: {value: x}",
             "a: {format: rsa}",
-            "a.public: a_public has a rule of its own already; name another property",
+            "a.public: a_public already has a rule of its own; name another property",
         ),
     ],
 )

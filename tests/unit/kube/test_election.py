@@ -6,7 +6,6 @@ real one, with real processes that are killed and frozen, is in tests/integratio
 
 import asyncio
 import copy
-import selectors
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.build import logged
+from tests.unit.build import run_ahead as run
 from vaultsync.core.errors import (
     KubeConflict,
     KubeDenied,
@@ -37,7 +37,7 @@ from vaultsync.kube.election import (
     LeadershipLost,
     Release,
     Timing,
-    awake,
+    boottime,
     parse_lease,
 )
 
@@ -47,33 +47,6 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/vaultsync/leases"
 LATER = 0.2
 """Seconds within which what needs no waiting is done."""
 AWAY = KubeUnavailable("no answer")
-
-
-class _Patience(selectors.DefaultSelector):
-    """Where the loop would wait, it leaps."""
-
-    passed = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        found = super().select(0)
-        if not found and timeout:
-            self.passed += timeout
-        return found
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._patience = _Patience()
-        super().__init__(self._patience)
-
-    def time(self) -> float:
-        return 1000.0 + self._patience.passed
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a test in a time of its own."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(coroutine)
 
 
 class Leases:
@@ -768,4 +741,4 @@ def test_timing_is_client_gos_and_leaves_a_margin() -> None:
 
 
 def test_the_clock_goes_on_while_the_machine_sleeps() -> None:
-    assert awake() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1)
+    assert boottime() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1)

@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.unit.build import Clock, eventually, logged, run
+from tests.unit.build import Clock, eventually, logged
+from tests.unit.build import run_ahead as run
 from tests.unit.servers import answer, http_server
+from vaultsync.config.kube_syntax import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.fence import Fence
 from vaultsync.kube import leader_label as module
 from vaultsync.kube.client import KubeClient
-from vaultsync.kube.leader_label import LeaderLabel, is_pod_name, pod_of
+from vaultsync.kube.leader_label import LeaderLabel, pod_of
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 

@@ -1,4 +1,4 @@
-"""ops/health: what is answered to whom, and that no client can hold it up."""
+"""runtime/health: the response to each request, and that no client can block the server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -11,19 +11,19 @@ import pytest
 from tests.unit.build import eventually, run
 from tests.unit.servers import unused_port
 from vaultsync.runtime import health
-from vaultsync.runtime.health import Health, Part
+from vaultsync.runtime.health import HealthServer, PartStatus
 
-LISTED = Part("externalsecrets", "watched", is_needed=True)
-NOT_LISTED = Part("externalsecrets", "not listed yet", is_well=False, is_needed=True)
-NO_VAULT = Part("vault", "no answer; waiting for it", is_well=False)
+LISTED = PartStatus("externalsecrets", "watched", is_required=True)
+NOT_LISTED = PartStatus("externalsecrets", "not listed yet", is_healthy=False, is_required=True)
+NO_VAULT = PartStatus("vault", "no answer; waiting for it", is_healthy=False)
 
 
 @asynccontextmanager
 async def served(
-    parts: Callable[[], Iterable[Part]] = lambda: (), metrics: Callable[[], bytes] = lambda: b"a 1\n"
+    parts: Callable[[], Iterable[PartStatus]] = lambda: (), metrics: Callable[[], bytes] = lambda: b"a 1\n"
 ) -> AsyncIterator[int]:
     """The endpoint; yields its port."""
-    made = Health(parts, metrics)
+    made = HealthServer(parts, metrics)
     port = unused_port()
     await made.start(f"127.0.0.1:{port}")
     try:
@@ -42,7 +42,7 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-def test_each_path_has_its_answer_and_no_other_path_has_one() -> None:
+def test_only_the_documented_paths_are_served() -> None:
     async def test() -> None:
         async with served() as port:
             assert await get(port, "/livez") == (200, "ok\n")
@@ -57,8 +57,8 @@ def test_each_path_has_its_answer_and_no_other_path_has_one() -> None:
     run(test())
 
 
-def test_ready_is_who_has_listed_everything_and_all_else_is_told() -> None:
-    said: list[Part] = [NOT_LISTED, NO_VAULT]
+def test_only_required_parts_decide_about_readiness_and_all_are_reported() -> None:
+    said: list[PartStatus] = [NOT_LISTED, NO_VAULT]
 
     async def test() -> None:
         async with served(lambda: said) as port:
@@ -76,7 +76,7 @@ SLOW = [b"", b"GET /livez HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\nC
 
 
 @pytest.mark.parametrize("sent", SLOW, ids=["nothing", "half a request", "no body"])
-def test_a_client_that_does_not_end_its_request_is_hung_up_on(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_end_its_request_is_disconnected(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.2)
 
     async def test() -> None:
@@ -90,11 +90,11 @@ def test_a_client_that_does_not_end_its_request_is_hung_up_on(sent: bytes, monke
     run(test())
 
 
-def test_a_client_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.3)
 
     async def test() -> None:
-        made = Health(lambda: (), lambda: b"x" * 50_000_000)
+        made = HealthServer(lambda: (), lambda: b"x" * 50_000_000)
         port = unused_port()
         await made.start(f"127.0.0.1:{port}")
         try:
@@ -113,7 +113,9 @@ def test_a_client_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPat
     run(test())
 
 
-def test_only_so_many_are_served_at_once_and_they_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_connections_is_limited_and_idle_ones_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.5)
 
     async def test() -> None:
@@ -147,6 +149,6 @@ def test_it_stops_while_a_client_is_connected_and_if_it_was_never_started() -> N
             writer.write(b"GET /livez")
             await writer.drain()
         writer.transport.abort()
-        await Health(lambda: (), bytes).stop()
+        await HealthServer(lambda: (), bytes).stop()
 
     run(test(), limit=5)

@@ -1,4 +1,4 @@
-"""lifecycle: the time that each step of a stop has, and what is said of a bug. And what a stop asks of the parts."""
+"""runtime/lifecycle: the bounds of a stop's steps, the report of an unexpected error, and the parts during a stop."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ from tests.unit.servers import http_server
 from vaultsync.controller.workqueue import WorkQueue
 from vaultsync.core.errors import KubeUnavailable, NotLeading
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.rules import RuleError, parse_rules
+from vaultsync.generation.rule_parser import parse_rules
+from vaultsync.generation.rules import RuleError
 from vaultsync.runtime.lifecycle import LEAST_SECONDS, Stop, crash, report_callback
 from vaultsync.vault.client import VaultClient
 
@@ -35,7 +36,7 @@ def handlers_kept() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_to_stop_once_and_the_next_one_changes_nothing_even_when_the_loop_is_closed(
+def test_a_signal_requests_the_stop_and_a_second_one_changes_nothing_even_when_the_loop_is_closed(
     number: signal.Signals,
 ) -> None:
     stop: Stop
@@ -59,7 +60,7 @@ def test_a_signal_asks_to_stop_once_and_the_next_one_changes_nothing_even_when_t
         os.kill(os.getpid(), number)
 
 
-def test_of_a_bug_it_says_which_task_what_and_where_and_not_the_message() -> None:
+def test_the_report_names_task_error_and_place_and_omits_the_message() -> None:
     async def careless() -> None:
         await asyncio.sleep(0)
         parse_rules({SECRET: SECRET})  # type: ignore[arg-type]
@@ -90,12 +91,12 @@ def test_of_a_bug_it_says_which_task_what_and_where_and_not_the_message() -> Non
     assert SECRET not in str(found)
 
 
-def test_a_plain_exception_is_told_of_too() -> None:
+def test_a_plain_exception_is_reported_too() -> None:
     assert crash(LookupError(SECRET)) == ("", "LookupError", "")
     assert crash(ExceptionGroup("", [KubeUnavailable("x")])).error == "KubeUnavailable"
 
 
-def test_a_callback_that_fails_is_one_line_without_values() -> None:
+def test_a_failed_callback_is_logged_in_one_line_without_values() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(report_callback)
@@ -109,12 +110,12 @@ def test_a_callback_that_fails_is_one_line_without_values() -> None:
 
     with logged() as lines:
         run(main())
-    assert [line.partition(" {")[0] for line in lines] == ["asyncio complains", "a callback failed unexpectedly"]
+    assert [line.partition(" {")[0] for line in lines] == ["asyncio reports an error", "a callback failed unexpectedly"]
     assert "LookupError" in lines[1]
     assert SECRET not in "".join(lines)
 
 
-def test_a_closed_queue_hands_out_nothing_more_and_takes_what_is_done() -> None:
+def test_a_closed_queue_starts_no_key_and_accepts_finished_ones() -> None:
     async def main() -> None:
         queue: WorkQueue[str] = WorkQueue(lambda: iter((0.01,) * 9))
         queue.add("a")
@@ -152,7 +153,7 @@ class SlowVault:
         return web.json_response({"data": {"version": 1, "created_time": "2026-01-01T00:00:00Z"}})
 
 
-def test_a_stop_waits_for_writes_that_were_sent_sends_no_further_values_and_still_marks() -> None:
+def test_a_stop_waits_for_pending_writes_sends_no_further_values_and_still_writes_ownership_metadata() -> None:
     async def main() -> None:
         vault = SlowVault()
         async with http_server(vault) as address:
@@ -182,7 +183,7 @@ def test_a_stop_waits_for_writes_that_were_sent_sends_no_further_values_and_stil
     run(main())
 
 
-def test_a_write_that_nobody_waits_for_any_more_is_still_under_way() -> None:
+def test_a_cancelled_write_is_still_pending() -> None:
     async def main() -> None:
         vault = SlowVault()
         async with http_server(vault) as address:

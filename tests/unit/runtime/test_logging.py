@@ -1,4 +1,4 @@
-"""ops/logging: what a line looks like, and what never gets into one."""
+"""runtime/logging: the format of log lines, and what they never contain."""
 
 import io
 import json
@@ -52,7 +52,7 @@ ODD = ["{x}", "{}", "{0}", "<red>r</red>", "</>", "<", "\\<b>", "%s", "{extra[pa
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_fields_are_printed_as_they_are(odd: str) -> None:
+def test_fields_are_printed_unchanged(odd: str) -> None:
     stream = logged("text")
     logger.info("seeded", path=odd, other=[odd])
     assert f"path={odd}" in stream.getvalue()
@@ -89,7 +89,7 @@ def test_an_exception_is_a_field_of_its_json_line() -> None:
     assert "RuntimeError" in found["exception"]
 
 
-def test_what_json_does_not_know_is_told_as_text() -> None:
+def test_a_value_without_a_json_type_is_logged_as_text() -> None:
     stream = logged("json")
     logger.info("x", odd={1, 2}.__class__, number=float("inf"))
     assert stream.getvalue()
@@ -106,7 +106,7 @@ def test_auto_is_text_on_a_terminal_and_json_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(("level", "shown"), [("DEBUG", 3), ("INFO", 2), ("WARNING", 1), ("ERROR", 0)])
-def test_lesser_levels_are_left_out(level: str, shown: int) -> None:
+def test_lower_levels_are_omitted(level: str, shown: int) -> None:
     stream = logged("json", level)
     logger.debug("a")
     logger.info("b")

@@ -1,18 +1,21 @@
-"""ops/metrics and what the parts count for it: each figure moves as it should, and no label grows with the cluster."""
+"""runtime/metrics: the list of all metrics, and that the controller counts each event exactly once."""
 
 import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
-from itertools import count
+from itertools import product
+from threading import Thread
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.build import eventually, external_secret, namespace, path, run, store
-from tests.unit.controller.test_reconcilers import APP, DENIED, OTHER, SEED, A, B, Engine
-from vaultsync.controller.controller import KINDS
+from tests.unit.build import eventually, external_secret, namespace, path, run, sample, store
+from tests.unit.controller.harness import APP, DENIED, OTHER, SEED, A, B, Engine
+from vaultsync import __version__
 from vaultsync.core.annotations import Refusal, Result
 from vaultsync.core.errors import (
     KubeConflict,
@@ -23,166 +26,177 @@ from vaultsync.core.errors import (
     VaultsyncError,
     VaultUnavailable,
 )
-from vaultsync.core.measure import CODES, Histogram
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.kube.informers import RESOURCES
-from vaultsync.runtime.metrics import Figures, Metrics
-from vaultsync.vault.canary import CanaryResult
-from vaultsync.vault.source_selector import Source
+from vaultsync.runtime.metrics import STATUS_CODES, Metrics, status_label
 
-NOTHING = Figures(
-    version="1.2.3",
-    passes={("path", "done"): 0},
-    queue_depth=0,
-    queue_oldest=0.0,
-    queue_failing=0,
-    seeds=0,
-    recreations=0,
-    rotations=0,
-    force_syncs=0,
-    heard_to_synced=Histogram(),
-    made_to_ready=Histogram(),
-    awaited=0.0,
-    refusals={"annotation": 0},
-    blocked={"annotation": 0},
-    new_paths=0,
-    new_paths_put_off=0,
-    resyncs=0,
-    external_secrets=0,
-    paths=0,
-    stream_connected=False,
-    stream_deaf=0,
-    audit_configured=False,
-    audit_connected=False,
-    audit_lost=0,
-    canaries={"delivered": 0},
-    sources={"events": False},
-    events={"events": 0},
-    last_events={},
-    events_not_understood=0,
-    vault_reachable=False,
-    watches_lost={"namespaces": 0},
-    vault_requests={},
-    kube_requests={},
-)
-ENUMS: dict[str, set[str]] = {
-    "kind": set(KINDS.values()),
-    "result": {*Result, *(result.value for result in CanaryResult)},
-    "reason": set(Refusal),
-    "source": {source.value for source in Source},
-    "resource": set(RESOURCES),
-    "method": {"GET", "LIST", "POST", "PATCH", "WATCH"},
-    "code": {"none", "other", *map(str, CODES)},
-    "version": {"1.2.3"},
+REASONS = [
+    "vault_denied",
+    "vault_rejected",
+    "vault_failed",
+    "seed_paths",
+    "seed_budget",
+    "annotation",
+    "impossible",
+]
+ZEROS: dict[str, tuple[str, dict[str, list[str]]]] = {
+    "build_info": ("gauge", {"version": [__version__]}),
+    "leading": ("gauge", {}),
+    "external_secrets": ("gauge", {}),
+    "paths": ("gauge", {}),
+    "reconciles": (
+        "counter",
+        {
+            "kind": ["path", "listing", "external_secret"],
+            "result": ["done", "put_off", "conflict", "unavailable", "refused", "gone", "failed"],
+        },
+    ),
+    "resyncs": ("counter", {}),
+    "queue_depth": ("gauge", {}),
+    "queue_oldest_seconds": ("gauge", {}),
+    "queue_failing": ("gauge", {}),
+    "seeds": ("counter", {}),
+    "recreations": ("counter", {}),
+    "rotations": ("counter", {}),
+    "new_paths": ("counter", {}),
+    "new_paths_put_off": ("counter", {}),
+    "force_syncs": ("counter", {}),
+    "event_to_force_sync_seconds": ("histogram", {}),
+    "seed_to_ready_seconds": ("histogram", {}),
+    "seed_to_ready_oldest_seconds": ("gauge", {}),
+    "refusals": ("counter", {"reason": REASONS}),
+    "blocked_external_secrets": ("gauge", {"reason": REASONS}),
+    "source": ("gauge", {"source": ["events", "audit", "poll"]}),
+    "events": ("counter", {"source": ["events", "audit"]}),
+    "last_event_timestamp_seconds": ("gauge", {"source": []}),
+    "events_not_understood": ("counter", {}),
+    "stream_connected": ("gauge", {}),
+    "stream_deaf": ("counter", {}),
+    "audit_configured": ("gauge", {}),
+    "audit_connected": ("gauge", {}),
+    "audit_lost": ("counter", {}),
+    "canaries": ("counter", {"result": ["delivered", "missing", "unanswered"]}),
+    "vault_reachable": ("gauge", {}),
+    "watches_lost": (
+        "gauge",
+        {"resource": ["namespaces", "clustersecretstores", "secretstores", "externalsecrets"]},
+    ),
+    "vault_requests": ("counter", {"method": [], "code": []}),
+    "kube_requests": ("counter", {"method": [], "code": []}),
 }
-"""Every label, and all that it may say; of `le` there are as many as bounds."""
+"""Every metric that is exported before anything happened: its type, and the values of its labels."""
+BOUNDS = [
+    "0.005",
+    "0.01",
+    "0.025",
+    "0.05",
+    "0.1",
+    "0.25",
+    "0.5",
+    "1.0",
+    "2.5",
+    "5.0",
+    "10.0",
+    "30.0",
+    "60.0",
+    "300.0",
+    "+Inf",
+]
+NOT_ZERO = {f'vaultsync_build_info{{version="{__version__}"}}': 1.0}
 LATER = "2030-01-01T00:00:00Z"
 """After what is written in the tests' Vault."""
 
 
-def samples(figures: Figures) -> dict[str, float]:
-    """By name and labels, such as `vaultsync_events_total{source="audit"}`, as Prometheus reads them."""
-    found = {}
-    for family in text_string_to_metric_families(Metrics(lambda: figures).text().decode()):
-        for sample in family.samples:
-            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
-            found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
-    return found
+def families(metrics: Metrics) -> dict[str, Metric]:
+    """By name, as Prometheus reads them; not those of the process."""
+    found = text_string_to_metric_families(metrics.text().decode())
+    return {family.name: family for family in found if family.name.startswith("vaultsync_")}
 
 
-def test_no_counter_goes_back_when_parts_are_replaced_and_what_stays_is_counted_once() -> None:
-    heard = Histogram((0.5, 2.0))
-    heard.observe(1.0)
-    old = replace(NOTHING, seeds=3, heard_to_synced=heard, vault_requests={("GET", "200"): 5}, queue_depth=7)
-    now = replace(old, kube_requests={("GET", "200"): 11})
-    metrics = Metrics(lambda: now)
-
-    def read() -> dict[str, float]:
-        lines = (line for line in metrics.text().decode().splitlines() if line.startswith("vaultsync_"))
-        return {sample: float(value) for sample, _, value in (line.rpartition(" ") for line in lines)}
-
-    def rising(found: dict[str, float]) -> dict[str, float]:
-        return {sample: value for sample, value in found.items() if "_total" in sample or "_seconds_" in sample}
-
-    before = read()
-    with metrics.kept():
-        now = replace(NOTHING, heard_to_synced=Histogram((0.5, 2.0)), kube_requests={("GET", "200"): 11})
-    assert rising(read()) == rising(before)
-    assert read()["vaultsync_queue_depth"] == 0.0
-    now = replace(now, seeds=1, vault_requests={("GET", "200"): 1, ("GET", "503"): 1})
-    with metrics.kept():
-        now = replace(NOTHING, heard_to_synced=Histogram((0.5, 2.0)), kube_requests={("GET", "200"): 11})
-    now = replace(now, seeds=1)
-    found = read()
-    assert found["vaultsync_seeds_total"] == 5.0
-    assert found['vaultsync_vault_requests_total{code="200",method="GET"}'] == 6.0
-    assert found['vaultsync_vault_requests_total{code="503",method="GET"}'] == 1.0
-    assert found['vaultsync_kube_requests_total{code="200",method="GET"}'] == 11.0
-    assert found['vaultsync_event_to_force_sync_seconds_bucket{le="2.0"}'] == 1.0
+def samples(metrics: Metrics) -> dict[str, float]:
+    """By name and labels, such as `vaultsync_events_total{source="audit"}`."""
+    lines = metrics.text().decode().splitlines()
+    found = (line.rpartition(" ") for line in lines if line.startswith("vaultsync_"))
+    return {sample: float(value) for sample, _, value in found}
 
 
-def test_figures_become_samples() -> None:
-    heard = Histogram((0.5, 2.0))
-    heard.observe(1.0)
-    figures = replace(
-        NOTHING,
-        passes={("listing", "done"): 7},
-        heard_to_synced=heard,
-        last_events={"audit": 12.5},
-        stream_connected=True,
-        token_ends_at=99.5,
-        kube_requests={("PATCH", "409"): 2},
-    )
+def named(name: str, kind: str, labels: dict[str, list[str]]) -> list[str]:
+    """The samples of a metric."""
+    if kind == "histogram":
+        buckets = [f'vaultsync_{name}_bucket{{le="{bound}"}}' for bound in BOUNDS]
+        return [*buckets, f"vaultsync_{name}_count", f"vaultsync_{name}_sum"]
+    full = f"vaultsync_{name}_total" if kind == "counter" else f"vaultsync_{name}"
+    if not labels:
+        return [full]
+    combinations = product(*([f'{label}="{value}"' for value in values] for label, values in labels.items()))
+    return [f"{full}{{{','.join(combination)}}}" for combination in combinations]
+
+
+def test_every_metric_is_exported_from_the_start_with_a_zero_for_each_known_label() -> None:
+    metrics = Metrics()
+    assert {name: family.type for name, family in families(metrics).items()} == {
+        f"vaultsync_{name}": kind for name, (kind, _) in ZEROS.items()
+    }
+    expected = dict.fromkeys((one for name, given in ZEROS.items() for one in named(name, *given)), 0.0)
+    assert samples(metrics) == expected | NOT_ZERO
+
+
+def test_the_labels_without_a_known_value_are_these() -> None:
+    metrics = Metrics()
+    metrics.last_event_timestamp.labels("audit").set(12.5)
+    metrics.count_vault_request("GET", 0)
+    metrics.count_kube_request("PATCH", 409)
     assert (
-        samples(figures).items()
+        samples(metrics).items()
         >= {
-            'vaultsync_build_info{version="1.2.3"}': 1.0,
-            "vaultsync_leading": 1.0,
-            'vaultsync_reconciles_total{kind="listing",result="done"}': 7.0,
-            'vaultsync_event_to_force_sync_seconds_bucket{le="0.5"}': 0.0,
-            'vaultsync_event_to_force_sync_seconds_bucket{le="2.0"}': 1.0,
-            'vaultsync_event_to_force_sync_seconds_bucket{le="+Inf"}': 1.0,
-            "vaultsync_event_to_force_sync_seconds_count": 1.0,
-            "vaultsync_event_to_force_sync_seconds_sum": 1.0,
             'vaultsync_last_event_timestamp_seconds{source="audit"}': 12.5,
-            "vaultsync_stream_connected": 1.0,
-            "vaultsync_vault_reachable": 0.0,
-            "vaultsync_vault_token_expiry_timestamp_seconds": 99.5,
-            'vaultsync_kube_requests_total{code="409",method="PATCH"}': 2.0,
+            'vaultsync_vault_requests_total{code="none",method="GET"}': 1.0,
+            'vaultsync_kube_requests_total{code="409",method="PATCH"}': 1.0,
         }.items()
     )
-    assert samples(replace(NOTHING, leading=False))["vaultsync_leading"] == 0.0
-    assert "vaultsync_vault_token_expiry_timestamp_seconds" not in samples(NOTHING)
 
 
-def test_they_are_read_at_each_scrape() -> None:
-    numbers = count()
-    metrics = Metrics(lambda: replace(NOTHING, resyncs=next(numbers)))
-    assert b"\nvaultsync_resyncs_total 0.0\n" in metrics.text()
-    assert b"\nvaultsync_resyncs_total 1.0\n" in metrics.text()
+def test_the_expiry_of_the_token_is_absent_for_one_that_does_not_expire() -> None:
+    metrics = Metrics()
+    for timestamp in (99.5, None, 100.5):
+        metrics.vault_token_expiry.timestamp = timestamp
+        assert sample(metrics, "vault_token_expiry_timestamp_seconds") == timestamp
+    assert families(metrics)["vaultsync_vault_token_expiry_timestamp_seconds"].type == "gauge"
 
 
-def test_the_process_is_told_of_too() -> None:
-    assert samples(NOTHING)["process_resident_memory_bytes"] > 1e6
+def test_the_process_is_measured_too() -> None:
+    assert (Metrics().registry.get_sample_value("process_resident_memory_bytes") or 0) > 1e6
 
 
-def test_every_metric_says_what_it_is_and_every_label_is_one_of_few() -> None:
-    engine = run(_made())
-    figures = replace(
-        NOTHING,
-        passes=engine.controller.passes,
-        refusals=engine.syncer.refusals,
-        blocked=engine.ledger.blocked(),
-    )
-    for family in text_string_to_metric_families(Metrics(lambda: figures).text().decode()):
+def test_every_metric_is_documented_and_two_of_them_do_not_share_their_values() -> None:
+    metrics, other = Metrics(), Metrics()
+    metrics.vault_token_expiry.timestamp = 1.0
+    for family in families(metrics).values():
         assert family.documentation.endswith(".")
-        for sample in family.samples:
-            for label, value in sample.labels.items():
-                assert label == "le" or value in ENUMS[label], sample
+    metrics.resyncs.inc()
+    assert (sample(metrics, "resyncs_total"), sample(other, "resyncs_total")) == (1.0, 0.0)
 
 
-async def _made() -> Engine:
-    return Engine()
+@given(st.integers(0, 10_000))
+def test_the_number_of_status_labels_is_bounded(status: int) -> None:
+    assert status_label(status) in {"none", "other", *map(str, STATUS_CODES)}
+    assert (status_label(status) == "none") == (status == 0)
+
+
+def test_requests_of_several_threads_are_all_counted() -> None:
+    metrics = Metrics()
+
+    def count() -> None:
+        for _ in range(5_000):
+            metrics.count_vault_request("GET", 200)
+
+    threads = [Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    metrics.count_vault_request("POST", 299)
+    assert sample(metrics, "vault_requests_total", method="GET", code="200") == 20_000
+    assert sample(metrics, "vault_requests_total", method="POST", code="other") == 1
 
 
 # -- passes
@@ -196,7 +210,7 @@ ERRORS: list[tuple[VaultsyncError, Result]] = [
 
 
 @pytest.mark.parametrize(("error", "result"), ERRORS, ids=lambda value: type(value).__name__)
-def test_passes_are_counted_by_how_they_end(error: VaultsyncError, result: Result) -> None:
+def test_passes_are_counted_by_result(error: VaultsyncError, result: Result) -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.errors[A] = [error]
@@ -204,9 +218,9 @@ def test_passes_are_counted_by_how_they_end(error: VaultsyncError, result: Resul
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             await eventually(engine.writer.force_syncs)
             await engine.settled()
-        assert engine.controller.passes["path", result] == 1
-        assert engine.controller.passes["path", "done"] >= 1
-        assert engine.controller.passes["external_secret", "done"] >= 1
+        assert engine.count("reconciles_total", kind="path", result=result) == 1
+        assert engine.count("reconciles_total", kind="path", result="done") >= 1
+        assert engine.count("reconciles_total", kind="external_secret", result="done") >= 1
         assert engine.controller.failing() == 0
 
     run(test())
@@ -228,27 +242,27 @@ def test_a_patch_that_fails_is_no_force_sync(error: VaultsyncError, result: Resu
         engine.writer.errors = [error]
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
-            await eventually(lambda: engine.controller.passes["external_secret", result])
+            await eventually(lambda: engine.count("reconciles_total", kind="external_secret", result=result))
             await eventually(lambda: engine.writer.force_syncs() or not error.retryable)
-        assert engine.controller.passes["external_secret", result] == 1
-        assert engine.syncer.force_syncs == len(engine.writer.force_syncs())
+        assert engine.count("reconciles_total", kind="external_secret", result=result) == 1
+        assert engine.count("force_syncs_total") == len(engine.writer.force_syncs())
 
     run(test())
 
 
-def test_a_bug_is_counted_as_one() -> None:
+def test_an_unexpected_error_is_counted_as_failed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.before_create = lambda: 1 // 0  # type: ignore[assignment]
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
             await eventually(lambda: engine.vault.values(A))
-        assert engine.controller.passes["path", Result.FAILED] == 1
+        assert engine.count("reconciles_total", kind="path", result=Result.FAILED) == 1
 
     run(test())
 
 
-def test_every_error_is_counted_as_something_that_has_a_name() -> None:
+def test_every_error_has_a_result_of_its_own() -> None:
     def below(kind: type[VaultsyncError]) -> list[type[VaultsyncError]]:
         return [kind, *(deeper for one in kind.__subclasses__() for deeper in below(one))]
 
@@ -260,12 +274,12 @@ def test_a_resync_is_counted() -> None:
         engine = Engine()
         engine.controller.vault_connected()
         engine.controller.enqueue_all()
-        assert engine.controller.resyncs == 2
+        assert engine.count("resyncs_total") == 2
 
     run(test())
 
 
-def test_the_oldest_waiting_key_tells_its_age() -> None:
+def test_the_age_of_the_oldest_waiting_key_is_known() -> None:
     async def test() -> None:
         engine = Engine()
         assert (engine.controller.backlog(), engine.controller.oldest()) == (0, 0.0)
@@ -281,19 +295,24 @@ def test_the_oldest_waiting_key_tells_its_age() -> None:
     run(test())
 
 
-# -- what is made
+# -- writes to Vault
 
 
-def test_what_is_made_is_counted_by_why() -> None:
+def made(engine: Engine) -> dict[str, float]:
+    """Writes to Vault, by why."""
+    return {name: n for name in ("seeds", "recreations", "rotations") if (n := engine.count(f"{name}_total"))}
+
+
+def test_writes_are_counted_by_reason() -> None:
     async def test() -> None:
         engine = Engine()
         asked = external_secret("a", annotations=SEED)
         await engine.passes(asked)
-        assert Counter(map(str, engine.reconciler.made.elements())) == {"Seeded": 1}
+        assert made(engine) == {"seeds": 1}
         engine.vault.delete(A)
         await engine.passes(asked)
-        assert Counter(map(str, engine.reconciler.made.elements())) == {"Seeded": 1, "Recreated": 1}
-        assert engine.syncer.force_syncs == 2
+        assert made(engine) == {"seeds": 1, "recreations": 1}
+        assert engine.count("force_syncs_total") == 2
 
     run(test())
 
@@ -301,13 +320,13 @@ def test_what_is_made_is_counted_by_why() -> None:
 def test_a_dry_run_makes_no_force_syncs() -> None:
     async def test() -> None:
         engine = Engine()
-        engine.syncer._dry_run = True
+        engine.es_reconciler._dry_run = True
         engine.vault.write(A, password="a person's")
         await engine.passes(external_secret("a", created=LATER))
         engine.vault.write(A, password="another")
         await engine.passes(external_secret("a", created=LATER))
         assert len(engine.writer.force_syncs()) == 1  # the real writer sends nothing then
-        assert engine.syncer.force_syncs == 0
+        assert engine.count("force_syncs_total") == 0
 
     run(test())
 
@@ -315,7 +334,12 @@ def test_a_dry_run_makes_no_force_syncs() -> None:
 # -- refusals
 
 
-def test_a_refusal_is_counted_when_it_is_told_and_the_blocked_as_long_as_it_stands() -> None:
+def refusals(engine: Engine) -> dict[str, float]:
+    """Those that were counted, by reason."""
+    return {str(reason): n for reason in Refusal if (n := engine.count("refusals_total", reason=reason))}
+
+
+def test_a_refusal_is_counted_when_it_is_reported_and_as_blocked_while_it_persists() -> None:
     async def test() -> None:
         engine = Engine()
         asked = external_secret("a", annotations=SEED)
@@ -323,12 +347,12 @@ def test_a_refusal_is_counted_when_it_is_told_and_the_blocked_as_long_as_it_stan
             engine.vault.errors[A] = [DENIED]
             with suppress(VaultsyncError):
                 await engine.passes(asked)
-            await engine.syncer.external_secret(APP)
-        assert +engine.syncer.refusals == {"vault_denied": 1}
-        assert +Counter(engine.ledger.blocked()) == {"vault_denied": 1}
+            await engine.es_reconciler.reconcile(APP)
+        assert refusals(engine) == {"vault_denied": 1}
+        assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         await engine.passes(asked)
-        assert +Counter(engine.ledger.blocked()) == {}
-        assert +engine.syncer.refusals == {"vault_denied": 1}
+        assert +Counter(engine.syncs.blocked()) == {}
+        assert refusals(engine) == {"vault_denied": 1}
 
     run(test())
 
@@ -351,41 +375,41 @@ def test_every_refusal_has_its_reason(
         engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
         with suppress(VaultsyncError):
             await engine.passes(external_secret(*keys, annotations=annotations))
-        await engine.syncer.external_secret(APP)
-        assert +engine.syncer.refusals == {reason: 1}
-        assert +Counter(engine.ledger.blocked()) == {reason: 1}
+        await engine.es_reconciler.reconcile(APP)
+        assert refusals(engine) == {reason: 1}
+        assert +Counter(engine.syncs.blocked()) == {reason: 1}
 
     run(test())
 
 
-def test_who_waits_for_the_budget_is_blocked_until_its_turn_comes() -> None:
+def test_an_external_secret_that_waits_for_the_budget_is_blocked_until_its_path_is_created() -> None:
     async def test() -> None:
         engine = Engine(budget=1)
         await engine.passes(external_secret("a", annotations=SEED))
         with suppress(VaultsyncError):
             await engine.passes(external_secret("b", name="other", annotations=SEED))
-        await engine.syncer.external_secret(OTHER)
-        assert +Counter(engine.ledger.blocked()) == {"seed_budget": 1}
+        await engine.es_reconciler.reconcile(OTHER)
+        assert +Counter(engine.syncs.blocked()) == {"seed_budget": 1}
         engine.clock.forward(3600)
         await engine.passes(external_secret("b", name="other", annotations=SEED))
-        assert +Counter(engine.ledger.blocked()) == {}
+        assert +Counter(engine.syncs.blocked()) == {}
 
     run(test())
 
 
-def test_of_several_refusals_the_gravest_counts_and_whoever_is_gone_is_not_counted() -> None:
+def test_the_most_severe_refusal_is_counted_and_a_deleted_external_secret_is_not() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.errors[A] = [DENIED]
         asked = external_secret("a", ("b", "a.#.b"), annotations=SEED)
         with suppress(VaultsyncError):
             await engine.passes(asked)
-        await engine.reconciler.path(B)
-        await engine.syncer.external_secret(APP)
-        assert +Counter(engine.ledger.blocked()) == {"vault_denied": 1}
+        await engine.path_reconciler.reconcile(B)
+        await engine.es_reconciler.reconcile(APP)
+        assert +Counter(engine.syncs.blocked()) == {"vault_denied": 1}
         engine.controller.external_secret_removed(asked)
-        await engine.syncer.external_secret(APP)
-        assert +Counter(engine.ledger.blocked()) == {}
+        await engine.es_reconciler.reconcile(APP)
+        assert +Counter(engine.syncs.blocked()) == {}
 
     run(test())
 
@@ -393,11 +417,11 @@ def test_of_several_refusals_the_gravest_counts_and_whoever_is_gone_is_not_count
 # -- from the event to the force-sync
 
 
-def heard(engine: Engine) -> Histogram:
-    return engine.syncer.heard_to_synced
+def heard(engine: Engine) -> float:
+    return engine.count("event_to_force_sync_seconds_count")
 
 
-def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
+def test_a_reported_write_is_timed_for_each_reader() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.write(A, password="1")
@@ -406,22 +430,22 @@ def test_a_write_that_is_told_is_timed_for_each_reader() -> None:
                 engine.controller.external_secret_changed(external_secret("a", name=name, created=LATER))
             await engine.settled()
             engine.vault.write(A, password="2")
-            assert heard(engine).count == 0
+            assert heard(engine) == 0
             engine.event()
-            await eventually(lambda: heard(engine).count == 2)
+            await eventually(lambda: heard(engine) == 2)
             await engine.settled()
-            assert heard(engine).count == engine.syncer.force_syncs == 2
-            assert 0 < heard(engine).sum < 10
+            assert heard(engine) == engine.count("force_syncs_total") == 2
+            assert 0 < engine.count("event_to_force_sync_seconds_sum") < 10
             # told, and nothing to bring: it is not held against the next one
             engine.event(kind="kv-v2/undelete")
             await engine.settled()
-            assert all(engine.ledger.synced(external_secret(name=name)).heard_at > 1e300 for name in ("app", "other"))
-            assert engine.controller._received_at == {}
+            assert all(engine.syncs.of(external_secret(name=name)).received_at > 1e300 for name in ("app", "other"))
+            assert engine.controller._events._received_at == {}
 
     run(test())
 
 
-def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None:
+def test_a_write_that_is_reported_while_its_path_waits_for_a_pass_is_timed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.write(A, password="1")
@@ -431,26 +455,26 @@ def test_a_write_that_is_told_while_its_path_waits_for_a_pass_is_timed() -> None
             engine.controller.enqueue_all()
             engine.vault.write(A, password="2")
             engine.event()
-            await eventually(lambda: engine.syncer.force_syncs == 1)
+            await eventually(lambda: engine.count("force_syncs_total") == 1)
             await engine.settled()
-        assert heard(engine).count == 1
-        assert engine.controller._received_at == {}
+        assert heard(engine) == 1
+        assert engine.controller._events._received_at == {}
 
     run(test())
 
 
-def test_a_deletion_that_is_told_is_timed_to_the_force_sync_after_its_healing() -> None:
+def test_a_reported_deletion_is_timed_to_the_force_sync_after_the_re_creation() -> None:
     async def test() -> None:
         engine = Engine()
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
-            await eventually(lambda: engine.syncer.force_syncs == 1)
+            await eventually(lambda: engine.count("force_syncs_total") == 1)
             await engine.settled()
-            assert heard(engine).count == 0  # nobody told of it
+            assert heard(engine) == 0  # nobody told of it
             engine.vault.delete(A)
             engine.event(kind="kv-v2/delete")
-            await eventually(lambda: engine.syncer.force_syncs == 2)
-        assert heard(engine).count == 1
+            await eventually(lambda: engine.count("force_syncs_total") == 2)
+        assert heard(engine) == 1
 
     run(test())
 
@@ -461,20 +485,20 @@ def test_an_outage_is_part_of_the_time_and_a_refusal_is_not(down: str) -> None:
         engine = Engine()
         async with engine.working():
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
-            await eventually(lambda: engine.syncer.force_syncs == 1)
+            await eventually(lambda: engine.count("force_syncs_total") == 1)
             await engine.settled()
             for error, timed in ((True, 1), (False, 1)):
-                before = engine.syncer.force_syncs
+                before = engine.count("force_syncs_total")
                 engine.vault.delete(A)
                 if down == "Vault":
                     engine.vault.errors[A] = [VaultUnavailable("x") if error else DENIED]
                 else:
                     engine.writer.errors = [KubeUnavailable("x") if error else KubeDenied("x")]
                 engine.event(kind="kv-v2/delete")
-                await eventually(lambda before=before: engine.syncer.force_syncs == before + 1)  # type: ignore[misc]
-                assert heard(engine).count == timed
+                await eventually(lambda before=before: engine.count("force_syncs_total") == before + 1)  # type: ignore[misc]
+                assert heard(engine) == timed
                 await engine.settled()
-        assert heard(engine).sum >= 0.05  # the first retry's wait, jittered
+        assert engine.count("event_to_force_sync_seconds_sum") >= 0.05  # the first retry's wait, jittered
 
     run(test())
 
@@ -487,18 +511,18 @@ def synced(version: str, ready: str = "True") -> dict[str, object]:
     return {"conditions": [{"type": "Ready", "status": ready}], "syncedResourceVersion": version}
 
 
-def test_a_seed_is_timed_until_external_secrets_says_that_it_has_read_it() -> None:
+def test_a_seed_is_timed_until_external_secrets_reports_ready() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(external_secret("a", annotations=SEED))
-        assert 0 <= time.monotonic() - engine.ledger.awaited_since() < 10
+        assert 0 <= engine.clock() - engine.syncs.awaited_since() < 10
         for status in ({}, synced("1-a", "False")):
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED, status=status))
-            assert engine.syncer.made_to_ready.count == 0
+            assert engine.count("seed_to_ready_seconds_count") == 0
         for _ in range(2):
             engine.controller.external_secret_changed(external_secret("a", annotations=SEED, status=synced("1-a")))
-            assert engine.syncer.made_to_ready.count == 1
-        assert engine.ledger.awaited_since() > 1e300
+            assert engine.count("seed_to_ready_seconds_count") == 1
+        assert engine.syncs.awaited_since() > 1e300
 
     run(test())
 
@@ -512,31 +536,31 @@ def test_a_re_creation_is_timed_although_it_was_ready_all_the_time() -> None:
         engine.vault.delete(A)
         await engine.passes(before)
         engine.controller.external_secret_changed(before)
-        assert engine.syncer.made_to_ready.count == 0
+        assert engine.count("seed_to_ready_seconds_count") == 0
         engine.controller.external_secret_changed(external_secret("a", annotations=SEED, status=synced("1-b")))
-        assert engine.syncer.made_to_ready.count == 1
+        assert engine.count("seed_to_ready_seconds_count") == 1
 
     run(test())
 
 
-def test_who_can_not_get_ready_or_hears_no_force_sync_is_not_waited_for() -> None:
+def test_an_external_secret_that_cannot_get_ready_or_ignores_force_syncs_is_not_timed() -> None:
     async def test() -> None:
         engine = Engine()
         engine.index.put_namespace(namespace("dev-2"))
         engine.index.put_store(store(namespace="dev-2"))
         deaf = SEED | {"vaultsync.io/force-sync": "false"}
         await engine.passes(external_secret("a", annotations=deaf))
-        assert engine.ledger.awaited_since() > 1e300
+        assert engine.syncs.awaited_since() > 1e300
         await engine.passes(external_secret("b", ("c", "a.#.b"), name="other", annotations=SEED))
         assert engine.vault.values(B) is not None
-        assert engine.ledger.awaited_since() > 1e300
+        assert engine.syncs.awaited_since() > 1e300
         await engine.passes(external_secret("d", namespace="dev-2", annotations=SEED))
-        assert engine.ledger.awaited_since() < 1e300
+        assert engine.syncs.awaited_since() < 1e300
         engine.vault.wipe(path("secret/data/d"))
         engine.vault.denied_writes[path("secret/data/d")] = DENIED
         with suppress(VaultsyncError):
             await engine.passes(external_secret("d", namespace="dev-2", annotations=SEED))
-        await engine.syncer.external_secret(external_secret(namespace="dev-2").name)
-        assert engine.ledger.awaited_since() > 1e300
+        await engine.es_reconciler.reconcile(external_secret(namespace="dev-2").name)
+        assert engine.syncs.awaited_since() > 1e300
 
     run(test())

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.unit.auditing import DELETE_A, DELETE_B, READ, Device, Receiving, close, receiving
-from tests.unit.build import Anything, audit_line, eventually, logged, run, wrote
+from tests.unit.build import Anything, audit_line, eventually, logged, run, sample, wrote
 from tests.unit.servers import unused_port
 from vaultsync.config.audit_access import AuditAccess, is_within
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import audit, canary
 from vaultsync.vault.audit import MISSED_WRITES, UNVERIFIED_BURST, Audit, Delivery
 from vaultsync.vault.audit_stream import KEEPALIVE, MAX_CONNECTIONS, MAX_LINE, Connection, StreamListener
@@ -62,7 +63,7 @@ def unlisted(*_: object) -> Anything:
 
 
 def only_started(access: AuditAccess) -> Audit:
-    return Audit(access, 300.0, unlisted, unlisted, unlisted, unlisted)
+    return Audit(access, 300.0, unlisted, unlisted, Metrics())
 
 
 # -- entries
@@ -71,15 +72,15 @@ def only_started(access: AuditAccess) -> Audit:
 def test_changes_arrive_whatever_else_is_sent(stream: str) -> None:
     async def test(made: Receiving) -> None:
         garbage, long = b"garbage\n\xff\n", b"x" * (MAX_LINE + 100_000)
-        assert made.audit.last_event is None
+        assert sample(made.metrics, "last_event_timestamp_seconds", source="audit") is None
         device = await made.device()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
         for piece in (garbage, DELETE_A, DELETE_B[:20], DELETE_B[20:], long, b"\n" + DELETE_A):
             device.send(piece)
         await eventually(lambda: made.paths() == ["a", "b", "a"])
-        assert made.audit.events == 3
-        assert abs((made.audit.last_event or 0.0) - time.time()) < 10
+        assert made.count("events_total", source="audit") == 3
+        assert abs(made.count("last_event_timestamp_seconds", source="audit") - time.time()) < 10
 
     receiving(test, listen=stream)
 
@@ -265,7 +266,8 @@ def test_a_forging_sender_causes_few_looks_and_nothing_else(listen: str) -> None
         await asyncio.sleep(0.3)
         assert len(made.events) <= UNVERIFIED_BURST + 2
         assert (made.audit.is_connected, made.connected, made.gaps) == (False, [], [])
-        assert (made.audit.events, made.audit.last_event) == (0, None)
+        assert made.count("events_total", source="audit") == 0
+        assert sample(made.metrics, "last_event_timestamp_seconds", source="audit") is None
         assert len(made.asked) <= 3
         assert len(lines) <= 4
         forger.close()
@@ -274,6 +276,7 @@ def test_a_forging_sender_causes_few_looks_and_nothing_else(listen: str) -> None
         receiving(test, listen=listen)
 
 
+@pytest.mark.usefixtures("_quick")
 def test_a_write_in_kv_v1_is_believed_of_a_verified_sender_alone(listen: str) -> None:
     """Its state does not show it; what came before the verification may have been missed, and is looked for."""
 
@@ -294,17 +297,20 @@ def test_a_write_in_kv_v1_is_believed_of_a_verified_sender_alone(listen: str) ->
     receiving(test, listen=listen)
 
 
-def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str) -> None:
+def test_a_new_sender_is_verified_by_a_canary_at_once(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "FIRST_PACE", 0.5)
+
     async def test(made: Receiving) -> None:
         await eventually(lambda: made.asked)
-        await asyncio.sleep(1.1)  # one canary was just sent
+        await asyncio.sleep(0.6)  # one canary was just sent
         device = await made.device()
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
-        assert time.monotonic() - began < 0.5
+        assert loop.time() - began < 0.4
         assert (made.connected, made.gaps) == ([True], [False])
-        assert made.audit.canary.results["delivered"] >= 0
+        assert made.count("canaries_total", result="delivered") >= 0
         assert any("audit device is connected" in line for line in lines)
 
     with logged() as lines:
@@ -343,7 +349,7 @@ def test_an_own_write_verifies_who_reports_it(listen: str, is_first: bool) -> No
             device.send(entry)
             other.close()
         await eventually(lambda: made.audit.is_connected and made.paths() == ["a"])
-        assert made.audit.lost == 0
+        assert made.count("audit_lost_total") == 0
         device.close()
 
     receiving(test, listen=listen)
@@ -426,7 +432,7 @@ def test_a_device_that_does_not_deliver_is_not_connected_until_it_does_again(lis
         made.devices.append(device)
         await eventually(lambda: made.connected == [True, False, True])
         assert made.gaps == [False, False, False]
-        assert made.audit.canary.results["missing"] >= 1
+        assert made.count("canaries_total", result="missing") >= 1
 
     with logged() as lines:
         receiving(test, listen=listen, interval=0.2)
@@ -435,7 +441,7 @@ def test_a_device_that_does_not_deliver_is_not_connected_until_it_does_again(lis
 @pytest.mark.usefixtures("_quick")
 def test_any_entry_of_a_device_that_was_given_up_is_reason_for_a_canary(listen: str) -> None:
     async def test(made: Receiving) -> None:
-        await eventually(lambda: made.audit.canary.results["missing"])
+        await eventually(lambda: made.count("canaries_total", result="missing"))
         device = await made.device()
         device.send(READ)
         await eventually(lambda: made.audit.is_connected)
@@ -449,7 +455,7 @@ def test_a_vault_that_does_not_answer_proves_nothing(listen: str) -> None:
         (await made.device()).send(READ)
         await eventually(lambda: made.audit.is_connected)
         made.is_away = True
-        await eventually(lambda: made.audit.canary.results["unanswered"] >= 2)
+        await eventually(lambda: made.count("canaries_total", result="unanswered") >= 2)
         assert made.connected == [True]
 
     receiving(test, listen=listen, interval=0.1)
@@ -459,7 +465,7 @@ def test_a_vault_that_does_not_answer_proves_nothing(listen: str) -> None:
 @pytest.mark.parametrize("is_only", [True, False])
 def test_without_another_source_everything_is_looked_at_as_long_as_nothing_is_delivered(is_only: bool) -> None:
     async def test(made: Receiving) -> None:
-        await eventually(lambda: made.audit.canary.results["missing"] >= 3)
+        await eventually(lambda: made.count("canaries_total", result="missing") >= 3)
         assert len(made.gaps) >= 2 if is_only else made.gaps == []
 
     receiving(test, interval=0.1, is_only=is_only)
@@ -471,7 +477,7 @@ def test_an_own_write_that_is_not_reported_while_canaries_are_is_a_loss(listen: 
         (await made.device()).send(READ)
         await eventually(lambda: made.audit.is_connected)
         made.audit.wrote("lost")
-        await eventually(lambda: made.audit.lost == 1)
+        await eventually(lambda: made.count("audit_lost_total") == 1)
         assert made.gaps == [False, True]
         assert made.connected == [True]
 
@@ -489,7 +495,7 @@ def test_a_device_that_never_reports_own_writes_is_not_connected_until_it_does(l
         for number in range(MISSED_WRITES):
             assert made.audit.is_connected
             made.audit.wrote(f"lost-{number}")
-            await eventually(lambda number=number: made.audit.lost == number + 1)  # type: ignore[misc]
+            await eventually(lambda number=number: made.count("audit_lost_total") == number + 1)  # type: ignore[misc]
         await eventually(lambda: made.connected == [True, False])
         assert made.audit.delivery is Delivery.SILENT
         device.send(audit_line("create", "secret/data/a", request={"id": "own"}, **wrote(1)) + b"\n")
@@ -511,7 +517,7 @@ def test_one_canary_that_is_lost_on_its_way_is_a_loss_of_one(listen: str) -> Non
         made.audit.canary.request()
         await eventually(lambda: len(made.asked) > asked)
         made.devices.append(device)
-        await eventually(lambda: made.audit.lost == 1)
+        await eventually(lambda: made.count("audit_lost_total") == 1)
         assert made.connected == [True]
 
     receiving(test, listen=listen)

@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 
 from tests.unit.build import Clock, logged, path, run_ahead
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault.audit_hints import LOG_SECONDS, Hint, HintQueue, LimitedLog, TokenBucket
+from vaultsync.core.rate_limit import TokenBucket
+from vaultsync.vault.audit_hints import Hint, HintQueue
+from vaultsync.vault.limited_log import LOG_SECONDS, LimitedLog
 
 
 def hint(name: str, kind: str = "kv-v2/data-write", version: int = 1, sender: str = "x") -> Hint:

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.unit.build import run_ahead
+from tests.unit.build import run_ahead, sample
 from vaultsync.core.errors import VaultDenied, VaultsyncError, VaultUnavailable
 from vaultsync.core.events import CANARY_PATH
+from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.canary import FIRST_PACE, LONGEST_PACE, LONGEST_RETRY, WAIT_SECONDS, Canary, CanaryResult
 
 INTERVAL = 300.0
@@ -18,7 +19,8 @@ class Scene:
     """A Canary, and a Vault that reports it unless told otherwise."""
 
     def __init__(self) -> None:
-        self.canary = Canary(self._ask, INTERVAL, self._ended)
+        self.metrics = Metrics()
+        self.canary = Canary(self._ask, INTERVAL, self._ended, self.metrics)
         self.asked: list[float] = []
         self.ended: list[tuple[CanaryResult, int]] = []
         self.error: VaultsyncError | None = None
@@ -69,7 +71,8 @@ def test_one_at_the_start_and_one_each_interval() -> None:
         await asyncio.sleep(INTERVAL * 3.5)
         assert made.pauses() == [INTERVAL] * 3
         assert made.ended == [(DELIVERED, 0)] * 4
-        assert made.canary.results == {"delivered": 4, "missing": 0, "unanswered": 0}
+        found = {result.value: sample(made.metrics, "canaries_total", result=result.value) for result in CanaryResult}
+        assert found == {"delivered": 4, "missing": 0, "unanswered": 0}
         assert len(set(made.nonces)) == 4
         assert all(len(nonce) == 32 for nonce in made.nonces)
 

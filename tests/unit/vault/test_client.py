@@ -6,17 +6,22 @@ Against a small local server that answers as real ones seldom do; the real Vault
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run
+from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
+from vaultsync.config.tls import TlsFiles
+from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     VaultDenied,
     VaultRejected,
@@ -40,20 +45,28 @@ WORKS = {"initialized": True, "sealed": False, "standby": False, "version": "1.1
 VALUE, TOKEN = "5ecret-value", "t0ken"
 
 
+class Counted(Counter[tuple[str, int]]):
+    """Requests, by method and status."""
+
+    def count(self, method: str, status: int) -> None:
+        self[method, status] += 1
+
+
 def with_client(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     test: Callable[[VaultClient], Awaitable[Any]],
     timeout: float = 5.0,
+    count_request: CountRequest = ignore,
 ) -> None:
     async def main() -> None:
         async with http_server(handler) as address:
-            client = VaultClient(login(address, timeout=timeout))
+            client = VaultClient(login(address, timeout=timeout), None, count_request)
             try:
                 await test(client)
             finally:
                 await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -74,37 +87,62 @@ def vault(respond: Callable[[web.Request], web.Response]) -> Callable[[web.Reque
     return handler
 
 
+def test_its_clock_is_the_one_of_vaults_last_response() -> None:
+    """A write whose response is lost is recognised by Vault's time of it."""
+    ahead = 0.0
+
+    def respond(request: web.Request) -> web.Response:
+        found = answer(404, {"errors": []})
+        found.headers["Date"] = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+        return found
+
+    async def test(client: VaultClient) -> None:
+        nonlocal ahead
+        for ahead in (3600.0, -90.0, 0.0):
+            await client.look(A, 2)
+            found = (client.clock() - datetime.now(UTC)).total_seconds()
+            assert abs(found - ahead) < 2
+
+    with_client(vault(respond), test)
+
+
 def test_requests_are_counted() -> None:
     said = [200, 404, 403, 503, 500]
+    counted = Counted()
 
     async def test(client: VaultClient) -> None:
         for _ in said:
             with suppress(VaultsyncError):
                 await client.look(A, 2)
-            assert client.trouble == "", "Vault itself works"
+            assert client.outage == "", "Vault itself works"
         assert (
-            client.requests.counts()
+            counted
             == {
-                ("GET", "200"): 3,  # the mount, and sys/health once for both failures
-                **{("GET", str(status)): 1 for status in said[1:]},
+                ("GET", 200): 3,  # the mount, and sys/health once for both failures
+                **{("GET", status): 1 for status in said[1:]},
             }
         )
 
     answers = [answer(status, SUBKEYS if status == 200 else {"errors": []}) for status in said]
     known = answer(200, {"data": {"ttl": 0}})
-    with_client(vault(lambda request: known if "lookup-self" in request.path else answers.pop(0)), test)
+    with_client(
+        vault(lambda request: known if "lookup-self" in request.path else answers.pop(0)),
+        test,
+        count_request=counted.count,
+    )
 
 
 def test_no_answer_is_counted_as_none() -> None:
     async def main() -> None:
-        client = VaultClient(login(f"http://127.0.0.1:{unused_port()}"))
+        counted = Counted()
+        client = VaultClient(login(f"http://127.0.0.1:{unused_port()}"), None, counted.count)
         with pytest.raises(VaultUnavailable):
             await client.look(A, 2)
-        assert client.requests.counts() == {("GET", "none"): 2}  # and sys/health
-        assert client.trouble == "no answer"
+        assert counted == {("GET", 0): 2}  # and sys/health
+        assert client.outage == "no answer"
         await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 SUBKEYS = {
@@ -329,7 +367,7 @@ def test_a_v1_path_exists_if_its_folder_lists_it() -> None:
             assert not (await client.look(path("kv1/b"), 1)).exists
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_the_names_beside_a_path_are_one_list() -> None:
@@ -344,7 +382,7 @@ def test_the_names_beside_a_path_are_one_list() -> None:
             assert await client.siblings(path("secret/data/none/b"), 2) == set()
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_read_for_the_audit_devices_is_in_the_tokens_own_namespace() -> None:
@@ -360,7 +398,7 @@ def test_a_read_for_the_audit_devices_is_in_the_tokens_own_namespace() -> None:
             await client.read_for_audit("sys/internal/ui/mounts/sys/vaultsync-canary/abc")
             await client.close()
 
-    run(main())
+    run_ahead(main())
     assert seen == [("/v1/sys/internal/ui/mounts/sys/vaultsync-canary/abc", "team-a")]
 
 
@@ -433,7 +471,7 @@ def test_after_an_old_look_it_is_asked_whether_what_was_deleted_still_is(deletio
         return answer(404 if deletion_time else 200, {"data": {"subkeys": subkeys, "metadata": metadata}})
 
     async def test(client: VaultClient) -> None:
-        state = replace(gone(3), looked=time.monotonic() - 2 * OLD_SECONDS)
+        state = replace(gone(3), read_at=time.monotonic() - 2 * OLD_SECONDS)
         with nullcontext() if deletion_time else pytest.raises(WriteConflict):
             await client.create(A, state, {"p": SecretStr(VALUE)})
         assert sent == (["GET", "POST"] if deletion_time else ["GET"])
@@ -442,7 +480,7 @@ def test_after_an_old_look_it_is_asked_whether_what_was_deleted_still_is(deletio
 
 
 def just_seen(state: SecretState) -> SecretState:
-    return replace(state, looked=time.monotonic())
+    return replace(state, read_at=time.monotonic())
 
 
 def test_a_v1_creation_is_the_plain_values() -> None:
@@ -486,7 +524,7 @@ def test_a_listing_goes_through_all_folders() -> None:
             assert await client.find(FindPrefix("", "secret/data/none/", 2)) == set()
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_listing_asks_before_each_folder_and_can_be_ended() -> None:
@@ -506,7 +544,7 @@ def test_a_listing_asks_before_each_folder_and_can_be_ended() -> None:
             assert left == -1
             await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_listing_that_is_too_long_is_told_once() -> None:
@@ -519,7 +557,7 @@ def test_a_listing_that_is_too_long_is_told_once() -> None:
             await client.close()
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
     assert len(lines) == 1
 
 
@@ -553,7 +591,7 @@ def test_a_refused_connection_holds_no_value() -> None:
         assert "refused" in held
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_silent_vault_times_out_and_holds_no_value() -> None:
@@ -568,7 +606,7 @@ def test_a_silent_vault_times_out_and_holds_no_value() -> None:
             assert VALUE not in held
             await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b""])
@@ -586,7 +624,7 @@ def test_a_broken_answer_is_no_answer(said: bytes) -> None:
                 await client.look(A, 2)
             await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 @pytest.mark.parametrize("token", ["t0ken\n", " t0ken", "t0ken\r\nX: y", "t0kenü\u2028"])
@@ -598,18 +636,18 @@ def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> Non
         assert "t0ken" not in str(caught.value)
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_a_missing_ca_file_is_an_error_of_ours() -> None:
     async def test() -> None:
-        access = VaultAccess("https://127.0.0.1:1", tls=Tls("/does/not/exist"))
+        access = VaultAccess("https://127.0.0.1:1", tls=Tls(TlsFiles("/does/not/exist")))
         client = VaultClient(Login(access, TokenMethod(Credential(SecretStr("x")))))
         with pytest.raises(VaultsyncError):
             await client.look(A, 2)
         await client.close()
 
-    run(test())
+    run_ahead(test())
 
 
 def test_the_state_of_a_v2_mount_is_of_that_mount() -> None:

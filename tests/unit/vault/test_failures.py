@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from tests.unit.build import Json, gone, login, path, run
+from tests.unit.build import Json, gone, login, path, run_ahead
 from tests.unit.servers import answer, http_server, unused_port
 from vaultsync.core.errors import (
     RequestImpossible,
@@ -87,7 +87,7 @@ def with_client(server: Server, test: Callable[[VaultClient], Awaitable[Any]], *
             finally:
                 await client.close()
 
-    run(main())
+    run_ahead(main())
 
 
 async def failed(client: VaultClient, where: VaultPath = A) -> VaultsyncError:
@@ -126,7 +126,7 @@ def test_the_scope_of_a_failure_is_what_sys_health_says(
     async def test(client: VaultClient) -> None:
         error = await failed(client)
         assert type(error) is kind
-        assert client.trouble == trouble
+        assert client.outage == trouble
 
     with_client(Server(secret=secret, health=health), test)
 
@@ -149,7 +149,7 @@ def test_a_503_in_a_vault_namespace_is_the_namespaces_if_all_of_it_answers_so(
             server.namespaces, server.secret, server.look_up = {}, (503, ERROR), (status, ERROR)
         error = await failed(client, path("secret/data/a", "team"))
         assert type(error) is kind
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server()
     with_client(server, test)
@@ -165,7 +165,7 @@ def test_while_vault_is_away_sys_health_alone_is_asked_and_one_answer_is_enough(
         server.secret, server.health = (200, THERE), (200, WORKS)
         await asyncio.sleep(0.15)
         assert (await client.look(A, 2)).exists
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server(secret=(503, ERROR), health=(503, SEALED))
     with_client(server, test)
@@ -185,11 +185,11 @@ def test_a_hundred_failures_are_few_questions(status: int) -> None:
 
 def test_sys_health_is_asked_while_all_other_requests_hang() -> None:
     async def test(client: VaultClient) -> None:
-        server.takes = 1.5
+        server.takes = 0.6
         waiting = [asyncio.ensure_future(client.look(path(f"secret/data/{number}"), 2)) for number in range(8)]
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         server.takes = 0.0
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.3):
             assert (await client.health()).initialized
         await asyncio.gather(*waiting)
 
@@ -220,7 +220,7 @@ def test_a_request_that_cannot_be_built_is_not_sent_and_says_why(where: VaultPat
             assert all(word in str(error) for word in words)
             assert len(str(error)) < 500
         assert server.asked == {}
-        assert client.trouble == ""
+        assert client.outage == ""
 
     server = Server()
     with_client(server, test)
@@ -282,7 +282,7 @@ def test_a_refused_request_is_postponed_and_those_after_it_are_not_sent() -> Non
         waits = sorted(one.wait for one in postponed)
         assert 0.9 < waits[0] < 1.5
         assert waits[-1] > 5, "each has a turn of its own"
-        assert client.trouble == ""
+        assert client.outage == ""
         with pytest.raises(VaultThrottled):
             await client.create(A, gone(), {"a": SecretStr("b")})
 
@@ -322,4 +322,4 @@ def test_no_answer_at_all_is_an_outage_with_the_systems_own_words() -> None:
         assert "Connection refused" in str(error)
         await client.close()
 
-    run(main())
+    run_ahead(main())

@@ -106,7 +106,7 @@ def test_the_rate_grows_until_vault_refuses_again_and_a_long_quiet_ends_the_limi
     with logged() as lines:
         clock.forward(QUIET_SECONDS + FIRST_PAUSE + 1)
         assert step() == 0
-    assert [line.partition(" {")[0] for line in lines] == ["Vault does not limit the rate of requests any more"]
+    assert [line.partition(" {")[0] for line in lines] == ["Vault no longer limits the rate of requests"]
 
 
 def test_scopes_know_nothing_of_each_other_and_each_is_told_once() -> None:
@@ -115,5 +115,5 @@ def test_scopes_know_nothing_of_each_other_and_each_is_told_once() -> None:
         limiter.refused(SCOPE, "k", 0)
         assert limiter.wait(OTHER, "k") == 0
     (line,) = lines
-    assert line.startswith("Vault limits the rate of requests, which are spaced out")
+    assert line.startswith("Vault limits the rate of requests: they are spaced out")
     assert '"mount": "secret"' in line

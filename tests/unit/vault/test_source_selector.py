@@ -1,4 +1,4 @@
-"""vault/sources: the best source that is there, a poll only where none is, and one line for each change of mind."""
+"""vault/source_selector: the best source that is there, the poll only where none is, and one line for each change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.unit.build import logged, login, run_ahead
+from tests.unit.build import logged, login, path, run_ahead
 from vaultsync.config.audit_access import AuditAccess
-from vaultsync.vault import silent_stream as deafness
+from vaultsync.config.change_source import ChangeSource
+from vaultsync.core.callbacks import ignore
+from vaultsync.core.events import MountChange, VaultEvent
+from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault import silent_stream
 from vaultsync.vault.audit import Audit
 from vaultsync.vault.poll import Poller
-from vaultsync.vault.source_selector import GRACE_SECONDS, Source, Sources
+from vaultsync.vault.source_selector import GRACE_SECONDS, SourceSelector
 from vaultsync.vault.stream import EventStream
+from vaultsync.vault.writes import OwnWrite
 
-AUTO, EVENTS, AUDIT, POLL = Source.AUTO, Source.EVENTS, Source.AUDIT, Source.POLL
+AUTO, EVENTS, AUDIT, POLL = ChangeSource.AUTO, ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL
 ALWAYS = 1000.0
 """Long after any grace."""
-
-
-def nothing(*_: object) -> None:
-    """Nobody wants to know."""
 
 
 class Stream(EventStream):
@@ -30,21 +31,21 @@ class Stream(EventStream):
     runs = False
 
     def __init__(self) -> None:
-        super().__init__(login(), nothing, nothing)
+        super().__init__(login(), Metrics())
 
     async def run(self) -> None:
         self.runs = True
         await asyncio.Event().wait()
 
     def comes(self) -> None:
-        self._is(connected=True)
+        self._set_state(connected=True)
 
-    def is_found_deaf(self) -> None:
-        self._deafness.is_unproven = True
-        self._is(connected=True)
+    def is_found_silent(self) -> None:
+        self._silence.is_unproven = True
+        self._set_state(connected=True)
 
     def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
-        self._is(connected=False, refused=refused, reason=reason)
+        self._set_state(connected=False, refused=refused, reason=reason)
 
 
 class Device(Audit):
@@ -53,9 +54,9 @@ class Device(Audit):
     says = False
 
     def __init__(self, *, is_configured: bool) -> None:
-        nobody: Any = nothing  # its canaries are not sent
+        nobody: Any = ignore  # its canaries are not sent
         access = AuditAccess("127.0.0.1:1" if is_configured else "")
-        super().__init__(access, 300.0, nobody, nobody, nothing, nothing)
+        super().__init__(access, 300.0, nobody, nobody, Metrics())
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -73,15 +74,35 @@ class Device(Audit):
         self.on_change()
 
 
+class Handler:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def vault_connected(self) -> None:
+        self.told.append("connected")
+
+    def vault_changed(self, event: VaultEvent) -> None:
+        self.told.append(event)
+
+    def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
+        self.told.append({"alone": alone, "settles": settles})
+
+    def mounts_changed(self, change: MountChange) -> None:
+        self.told.append(change)
+
+
 class Scene:
     """The sources, and what they have said."""
 
-    def __init__(self, wanted: Source, *, listens: bool = True) -> None:
+    def __init__(self, wanted: ChangeSource, *, listens: bool = True) -> None:
         nobody: Any = None  # its rounds are not run
         self.stream, self.device = Stream(), Device(is_configured=listens)
         self.poller = Poller(nobody, nobody, 1.0, 1.0)
         self.poller.run = self._rounds  # type: ignore[method-assign]
-        self.sources = Sources(wanted, self.stream, self.device, self.poller)
+        self.handler = Handler()
+        self.sources = SourceSelector(wanted, self.stream, self.device, self.poller, self.handler)
         self.lines: list[str] = []
 
     async def _rounds(self) -> None:
@@ -91,7 +112,7 @@ class Scene:
         """The sources that were named, in order."""
         return [line.partition('"source": "')[2].partition('"')[0] for line in self.lines]
 
-    async def after(self, seconds: float, current: Source | None) -> None:
+    async def after(self, seconds: float, current: ChangeSource | None) -> None:
         """So much later this is relied upon, and polled only if it is the poll."""
         await asyncio.sleep(seconds)
         assert self.sources.current is current
@@ -109,7 +130,7 @@ class Scene:
                 await asyncio.gather(task, return_exceptions=True)
 
 
-def scene(test: Callable[[Scene], Awaitable[None]], wanted: Source = AUTO, *, listens: bool = True) -> None:
+def scene(test: Callable[[Scene], Awaitable[None]], wanted: ChangeSource = AUTO, *, listens: bool = True) -> None:
     async def main() -> None:
         made = Scene(wanted, listens=listens)
         async with made.running():
@@ -300,7 +321,7 @@ def test_from_the_poll_up_to_the_best_and_down_again() -> None:
 
 
 @pytest.mark.parametrize("wanted", [EVENTS, AUDIT, POLL])
-def test_a_wanted_source_is_taken_whatever_is_there(wanted: Source) -> None:
+def test_a_wanted_source_is_taken_whatever_is_there(wanted: ChangeSource) -> None:
     async def test(made: Scene) -> None:
         await made.after(0.01, wanted)
         for change in (made.device.comes, made.stream.comes, made.device.goes, made.stream.goes):
@@ -322,7 +343,7 @@ def test_the_reason_tells_how_the_audit_device_is() -> None:
         made.stream.goes("Vault returned 403", refused=True)
         await made.after(0.1, AUDIT)
         assert "Vault returned 403; the audit device delivers" in made.lines[-1]
-        made.device._was_silent = True
+        made.device._is_silence_logged = True
         made.device.goes()
         await made.after(GRACE_SECONDS + 0.1, POLL)
         assert "Vault returned 403; the audit device does not deliver" in made.lines[-1]
@@ -332,7 +353,7 @@ def test_the_reason_tells_how_the_audit_device_is() -> None:
 
 @pytest.mark.parametrize(("wanted", "says"), [(AUTO, True), (EVENTS, False)])
 def test_the_reason_tells_that_no_audit_device_is_configured_where_one_could_be_taken(
-    wanted: Source, says: bool
+    wanted: ChangeSource, says: bool
 ) -> None:
     async def test(made: Scene) -> None:
         made.stream.goes("Vault returned 404", refused=True)
@@ -343,17 +364,50 @@ def test_the_reason_tells_that_no_audit_device_is_configured_where_one_could_be_
 
 
 @pytest.mark.parametrize("heard", [True, False])
-def test_a_deaf_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
+def test_a_silent_stream_is_replaced_at_once_and_taken_again_once_it_delivers(heard: bool) -> None:
     async def test(made: Scene) -> None:
         if heard:
             made.device.comes()
         made.stream.comes()
         await made.after(1.0, EVENTS)
-        made.stream.is_found_deaf()
+        made.stream.is_found_silent()
         await made.after(0.1, AUDIT if heard else POLL)
-        assert deafness.REASON in made.lines[-1]
-        made.stream._deafness.is_unproven = False
+        assert silent_stream.REASON in made.lines[-1]
+        made.stream._silence.is_unproven = False
         made.stream.comes()
         await made.after(0.1, EVENTS)
+
+    scene(test)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_while_the_stream_reports_writes_the_device_is_believed_about_deletions_alone(streams: bool) -> None:
+    write, deletion = (VaultEvent(path("secret/data/a"), f"kv-v2/{kind}", 1) for kind in ("data-write", "delete"))
+    change = MountChange(path("secret/"))
+
+    async def test(made: Scene) -> None:
+        made.device.comes()
+        if streams:
+            made.stream.comes()
+        made.stream.on_event(write)
+        for event in (write, deletion):
+            made.device.on_event(event)
+        made.device.on_mounts(change)
+        made.device.on_gap(True)
+        made.stream.on_connect()
+        gap = {"alone": not streams, "settles": True}
+        assert made.handler.told == [write, *([] if streams else [write]), deletion, change, gap, "connected"]
+
+    scene(test)
+
+
+def test_each_source_is_told_of_own_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(made: Scene) -> None:
+        told: list[object] = []
+        monkeypatch.setattr(made.stream, "wrote", told.append)
+        monkeypatch.setattr(made.device, "wrote", told.append)
+        own = OwnWrite(path("secret/data/a"), 1, "id", 0.0)
+        made.sources.wrote(own)
+        assert told == [own, "id"]
 
     scene(test)

@@ -13,11 +13,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tests.unit import enterprise
-from tests.unit.build import eventually, logged, login, path, run
+from tests.unit.build import eventually, logged, login, path, run_ahead, sample
 from tests.unit.servers import Balancer, raw_server, unused_port
 from vaultsync.core.events import VaultEvent
-from vaultsync.vault import silent_stream as deafness
-from vaultsync.vault import stream
+from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault import silent_stream, stream
 from vaultsync.vault.stream import EventStream, stream_uri
 from vaultsync.vault.writes import OwnWrite
 
@@ -39,7 +39,9 @@ class Listener:
         self.told: list[tuple[bool, bool]] = []
         self.reasons: list[str] = []
         self.login = login(address, namespace=namespace, servers=servers)
-        self.stream = EventStream(self.login, self.connected, self.events.append)
+        self.metrics = Metrics()
+        self.stream = EventStream(self.login, self.metrics)
+        self.stream.on_connect, self.stream.on_event = self.connected, self.events.append
         self.stream.on_change = self.changed
 
     def connected(self) -> None:
@@ -81,7 +83,7 @@ def against(
             async with listener.running():
                 await test(listener)
 
-    run(main())
+    run_ahead(main())
 
 
 async def stay(connection: ServerConnection) -> None:
@@ -129,7 +131,7 @@ def test_a_subscription_in_a_vault_namespace_hears_of_those_below_it() -> None:
                 assert seen[0].headers["X-Vault-Namespace"] == "team-a"
                 assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
 
-    run(main())
+    run_ahead(main())
 
 
 def test_no_event_of_a_huge_burst_is_lost_or_out_of_order() -> None:
@@ -155,9 +157,11 @@ def test_garbage_is_passed_over() -> None:
     async def test(listener: Listener) -> None:
         await eventually(lambda: listener.events)
         assert listener.connects == 1
-        assert (listener.stream.events, listener.stream.not_understood) == (1, 6)
-        assert listener.stream.last_event is not None
-        assert abs(listener.stream.last_event - time.time()) < 10
+        assert sample(listener.metrics, "events_total", source="events") == 1
+        assert sample(listener.metrics, "events_not_understood_total") == 6
+        last_event = sample(listener.metrics, "last_event_timestamp_seconds", source="events")
+        assert last_event is not None
+        assert abs(last_event - time.time()) < 10
 
     against(handler, test)
 
@@ -195,7 +199,7 @@ def test_a_stream_that_closes_at_once_is_not_hammered(monkeypatch: pytest.Monkey
     against(handler, test)
 
 
-def test_a_silent_stream_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_connection_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PING_SECONDS", 0.05)
 
     async def handler(connection: ServerConnection) -> None:
@@ -218,7 +222,7 @@ def test_a_quiet_stream_whose_pings_are_answered_is_kept(monkeypatch: pytest.Mon
     against(stay, test)
 
 
-# -- a deaf stream
+# -- a silent stream
 
 
 def own_write() -> OwnWrite:
@@ -226,13 +230,13 @@ def own_write() -> OwnWrite:
 
 
 @pytest.fixture
-def _soon_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deafness, "DEAF_SECONDS", 0.1)
-    monkeypatch.setattr(deafness, "SETTLE_SECONDS", 0.0)
+def _soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silent_stream, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(silent_stream, "SETTLE_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("_soon_deaf")
-def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
+@pytest.mark.usefixtures("_soon_silent")
+def test_a_silent_stream_is_closed_and_counts_again_once_an_event_arrives() -> None:
     release = asyncio.Event()
     subscriptions: list[ServerConnection] = []
 
@@ -251,8 +255,9 @@ def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> Non
         await eventually(lambda: len(subscriptions) == 2)
         assert subscriptions[0].close_code is not None
         await eventually(lambda: listener.connects == 2)
-        assert (found.is_connected, found.is_unproven, found.deaf) == (False, True, 1)
-        assert found.reason == deafness.REASON
+        assert (found.is_connected, found.is_unproven) == (False, True)
+        assert sample(listener.metrics, "stream_deaf_total") == 1
+        assert found.reason == silent_stream.REASON
         assert listener.events == []
         release.set()
         await eventually(lambda: listener.events)
@@ -264,7 +269,7 @@ def test_a_deaf_stream_is_closed_and_counts_again_once_an_event_arrives() -> Non
         against(handler, test)
 
 
-@pytest.mark.usefixtures("_soon_deaf")
+@pytest.mark.usefixtures("_soon_silent")
 def test_a_stream_that_reports_the_own_write_is_kept() -> None:
     async def handler(connection: ServerConnection) -> None:
         await asyncio.sleep(0.05)
@@ -275,7 +280,8 @@ def test_a_stream_that_reports_the_own_write_is_kept() -> None:
         await eventually(lambda: listener.connects == 1)
         listener.stream.wrote(own_write())
         await asyncio.sleep(0.3)
-        assert (listener.connects, listener.stream.deaf) == (1, 0)
+        assert listener.connects == 1
+        assert sample(listener.metrics, "stream_deaf_total") == 0
 
     against(handler, test)
 
@@ -298,7 +304,7 @@ def behind(balancer: Balancer, test: Callable[[Listener], Awaitable[None]]) -> N
                 async with listener.running():
                     await test(listener)
 
-    run(main())
+    run_ahead(main())
 
 
 def last_heard(listener: Listener) -> str:
@@ -407,8 +413,8 @@ def test_a_peer_can_not_fill_the_log_with_reasons(monkeypatch: pytest.MonkeyPatc
         await connection.close(1011, f"reason {len(closed)}")
 
     async def test(listener: Listener) -> None:
-        await eventually(lambda: listener.connects > 3 * stream.MAX_TOLD)
-        assert len(lines) == stream.MAX_TOLD
+        await eventually(lambda: listener.connects > 3 * stream.MAX_REASONS)
+        assert len(lines) == stream.MAX_REASONS
 
     with logged("WARNING") as lines:
         against(handler, test)
@@ -571,7 +577,7 @@ def test_a_standby_that_redirects_does_not_end_the_stream(scheme: str) -> None:
         assert seen[0].path == "/v1/sys/events/subscribe/kv*?json=true&namespaces=*"
         assert seen[0].headers["X-Vault-Token"] == "t0ken"
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_server_that_is_not_known_gets_no_subscription_and_is_told_once() -> None:
@@ -597,7 +603,7 @@ def test_a_server_that_is_not_known_gets_no_subscription_and_is_told_once() -> N
         assert connected == []
 
     with logged("WARNING") as lines:
-        run(main())
+        run_ahead(main())
 
 
 @pytest.mark.parametrize("locations", [[], [""], ["http://[::1"], ["http://a:1", "http://b:1"], ["ws://a:99999/"]])
@@ -615,12 +621,13 @@ def test_a_vault_that_comes_later_is_found() -> None:
         listener = Listener(f"http://127.0.0.1:{port}")
         async with listener.running():
             await eventually(lambda: listener.stream.is_unanswered)
-            assert (listener.connects, listener.stream.last_event) == (0, None)
+            assert listener.connects == 0
+            assert sample(listener.metrics, "last_event_timestamp_seconds", source="events") is None
             async with serve(stay, "127.0.0.1", port, close_timeout=0.1):
                 await eventually(lambda: listener.connects == 1)
                 assert not listener.stream.is_unanswered
 
-    run(main())
+    run_ahead(main())
 
 
 def test_it_stops_at_once_when_cancelled() -> None:
@@ -635,7 +642,7 @@ def test_it_stops_at_once_when_cancelled() -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await task
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1:x"])
@@ -644,7 +651,7 @@ def test_an_impossible_address_does_not_end_the_process(address: str) -> None:
         async with Listener(address).running():
             await asyncio.sleep(0.05)
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize(

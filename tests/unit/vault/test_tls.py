@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.testbed.certificates import Authority, MountedFolder
 from tests.unit.build import logged
+from vaultsync.config.tls import TlsFiles
 from vaultsync.vault.tls import Tls
 
 ONE, OTHER = Authority("one"), Authority("other")
@@ -19,7 +20,7 @@ def files(authority: Authority) -> dict[str, str]:
 
 
 def of(folder: MountedFolder) -> Tls:
-    return Tls(str(folder / "ca.crt"), str(folder / "tls.crt"), str(folder / "tls.key"))
+    return Tls(TlsFiles(str(folder / "ca.crt"), str(folder / "tls.crt"), str(folder / "tls.key")))
 
 
 def trusts(context: ssl.SSLContext) -> list[str]:
@@ -65,7 +66,7 @@ def test_files_that_do_not_fit_leave_the_last_good_ones_and_are_told_once(tmp_pa
 def test_a_file_that_is_written_in_place_counts_too(tmp_path: Path) -> None:
     file = tmp_path / "ca.crt"
     file.write_text(ONE.pem)
-    tls = Tls(str(file))
+    tls = Tls(TlsFiles(str(file)))
     tls.context()
     file.write_text(ONE.pem + OTHER.pem)
     assert trusts(tls.context()) == [ONE.pem, OTHER.pem]
@@ -73,7 +74,7 @@ def test_a_file_that_is_written_in_place_counts_too(tmp_path: Path) -> None:
 
 def test_without_good_files_from_the_start_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        Tls(str(tmp_path / "missing")).context()
+        Tls(TlsFiles(str(tmp_path / "missing"))).context()
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.unit.build import run
+from tests.unit.build import run_ahead
 from tests.unit.servers import Handler, all_that_an_error_holds, answer, http_server, raw_server
 from vaultsync.core.errors import RedirectRefused
-from vaultsync.vault import transport
-from vaultsync.vault.transport import MAX_RETRY_AFTER, Answer, VaultAccess
+from vaultsync.vault import replication, transport
+from vaultsync.vault.transport import MAX_RETRY_AFTER, Response, VaultAccess
 
 TOKEN, VALUE = "t0ken", "5ecret-value"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY")
@@ -29,10 +29,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def request(
     address: str, method: str = "get", path: str = "/v1/x", servers: tuple[str, ...] = (), **arguments: object
-) -> Answer:
+) -> Response:
     adapter = transport.client(VaultAccess(address, timeout=2.0, servers=servers), 1, TOKEN).adapter
     try:
-        answered: Answer = await asyncio.to_thread(adapter.request, method, path, **arguments)
+        answered: Response = await asyncio.to_thread(adapter.request, method, path, **arguments)
     finally:
         adapter.close()
     return answered
@@ -43,7 +43,7 @@ def served(handler: Handler, test: Callable[[str], Awaitable[None]]) -> None:
         async with http_server(handler) as address:
             await test(address)
 
-    run(main())
+    run_ahead(main())
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -52,7 +52,7 @@ async def echo(request: web.Request) -> web.Response:
     return answer(200, {"data": {"method": request.method, "path": request.path, "body": body, "headers": headers}})
 
 
-def data_of(answered: Answer) -> dict[str, Any]:
+def data_of(answered: Response) -> dict[str, Any]:
     assert answered.status == 200
     assert isinstance(answered.document, dict)
     found = answered.document["data"]
@@ -101,7 +101,7 @@ def from_a_standby(
             async with http_server(handler) as standby:
                 await test(standby, active)
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("announces", [False, True])
@@ -136,7 +136,7 @@ def test_a_server_that_is_not_known_is_not_even_connected_to() -> None:
                     assert TOKEN not in held
         assert connected == []
 
-    run(main())
+    run_ahead(main())
 
 
 def test_a_redirect_that_a_leader_answer_redirects_too_is_not_followed() -> None:
@@ -157,7 +157,7 @@ def test_a_redirect_that_a_leader_answer_redirects_too_is_not_followed() -> None
                     await request(standby)
         assert asked == []
 
-    run(main())
+    run_ahead(main())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
@@ -231,7 +231,7 @@ def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- nodes that are behind: Vault Enterprise's can't be run here, OpenBao's are in tests/integration/test_cluster.py
 
 
-Ask = Callable[[str], Awaitable[Answer]]
+Ask = Callable[[str], Awaitable[Response]]
 
 
 @dataclass
@@ -276,8 +276,8 @@ def asking(handler: Handler, test: Callable[[Ask], Awaitable[None]]) -> None:
     async def main(address: str) -> None:
         adapter = transport.client(VaultAccess(address, timeout=2.0), 1, TOKEN).adapter
 
-        async def ask(method: str) -> Answer:
-            answered: Answer = await asyncio.to_thread(adapter.request, method, "/v1/x")
+        async def ask(method: str) -> Response:
+            answered: Response = await asyncio.to_thread(adapter.request, method, "/v1/x")
             return answered
 
         await test(ask)
@@ -322,7 +322,7 @@ def test_a_node_that_stays_behind_is_told_and_its_index_forgotten_in_the_end(mon
         node.asked.clear()
         assert (await ask("get")).status == 412
         assert node.asked == [("GET", "index-2")] * (1 + transport.TRIES_BEHIND)
-        monkeypatch.setattr(transport, "BEHIND_SECONDS", 0.0)
+        monkeypatch.setattr(replication, "BEHIND_SECONDS", 0.0)
         assert (await ask("get")).status == 412
         assert (await ask("get")).status == 200
         assert node.asked[-1] == ("GET", "")
@@ -342,7 +342,7 @@ def test_a_node_that_is_behind_and_answers_429_is_asked_again_by_whoever_has_ask
     asking(node, test)
 
 
-@pytest.mark.parametrize("named", ["", "x" * (transport.MAX_INDEX + 1), "a b", "ä", "index\t"])
+@pytest.mark.parametrize("named", ["", "x" * (replication.MAX_INDEX + 1), "a b", "ä", "index\t"])
 def test_an_index_that_could_not_be_one_is_not_sent_back(named: str) -> None:
     asked: list[str | None] = []
 
@@ -401,7 +401,7 @@ def test_an_answer_that_says_when_to_come_back_is_an_answer(status: int) -> None
         return web.Response(status=status, headers={"Retry-After": "3600"}, text='{"errors": ["too many"]}')
 
     async def test(address: str) -> None:
-        assert await request(address) == Answer(status, {"errors": ["too many"]}, retry_after=MAX_RETRY_AFTER)
+        assert await request(address) == Response(status, {"errors": ["too many"]}, retry_after=MAX_RETRY_AFTER)
         assert len(asked) == 1
 
     served(handler, test)
@@ -449,7 +449,7 @@ def test_a_body_that_is_no_json_is_none(body: bytes) -> None:
         return web.Response(status=503, body=body)
 
     async def test(address: str) -> None:
-        assert await request(address) == Answer(503, None)
+        assert await request(address) == Response(503, None)
 
     served(handler, test)
 

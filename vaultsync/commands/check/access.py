@@ -1,79 +1,50 @@
-"""Who vaultsync is to the API server and what that lets it do, asked without doing it: for `vaultsync check`."""
+"""Requests of `vaultsync check` to the API server: who the credentials belong to, what they allow."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from vaultsync.commands.check.rbac import Question
-from vaultsync.core import annotations
+from vaultsync.commands.check.rbac import AccessReview
 from vaultsync.core.errors import KubeDenied, KubeNotFound
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
 
 
 async def version(client: KubeClient) -> str:
-    """The API server's, such as v1.34.3; the request needs valid credentials and no right.
+    """The API server's version, such as v1.34.3. Requires valid credentials, but no permission.
 
     Raises:
-        KubeDenied: the credentials are not valid.
-        KubeUnavailable: it does not answer.
+        KubeDenied: the credentials are invalid.
+        KubeUnavailable: the API server does not answer.
     """
     return str((await client.get("/version")).get("gitVersion", "unknown"))[:40]
 
 
 async def user(client: KubeClient) -> str:
-    """Who the credentials are of, "" where the API server does not tell (from 1.28 it does).
+    """The user of the credentials, "" if the API server does not support SelfSubjectReview (1.28 and later do).
 
     (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review.)
     """
     try:
-        told = await client.review("authentication.k8s.io/v1", "SelfSubjectReview", {})
+        review = await client.review("authentication.k8s.io/v1", "SelfSubjectReview", {})
     except (KubeNotFound, KubeDenied):
         return ""
-    return str(_mapping(_mapping(told.get("status")).get("userInfo")).get("username", ""))
+    return text(mapping(mapping(review.get("status")).get("userInfo")).get("username"))
 
 
-async def may(client: KubeClient, question: Question) -> bool:
-    """Whether it would be allowed (https://kubernetes.io/docs/reference/access-authn-authz/authorization/)."""
-    resource, _, subresource = question.resource.partition("/")
+async def is_allowed(client: KubeClient, access: AccessReview) -> bool:
+    """Whether RBAC allows the access (https://kubernetes.io/docs/reference/access-authn-authz/authorization/)."""
+    resource, _, subresource = access.resource.partition("/")
     attributes = {
-        "group": question.group,
+        "group": access.group,
         "resource": resource,
         "subresource": subresource,
-        "verb": question.verb,
-        "namespace": question.namespace,
-        "name": question.name,
+        "verb": access.verb,
+        "namespace": access.namespace,
+        "name": access.name,
     }
-    told = await client.review(
-        "authorization.k8s.io/v1", "SelfSubjectAccessReview", {"spec": {"resourceAttributes": attributes}}
-    )
-    return _mapping(told.get("status")).get("allowed") is True
+    spec = {"spec": {"resourceAttributes": attributes}}
+    review = await client.review("authorization.k8s.io/v1", "SelfSubjectAccessReview", spec)
+    return mapping(review.get("status")).get("allowed") is True
 
 
 async def namespaces(client: KubeClient, labels: str) -> tuple[str, ...]:
-    """The names of the Namespaces that a label selector selects."""
+    """Names of the Namespaces that a label selector selects."""
     items = (await client.get("/api/v1/namespaces", {"labelSelector": labels})).get("items") or ()
-    return tuple(str(_mapping(_mapping(item).get("metadata")).get("name", "")) for item in items)
-
-
-async def resources(client: KubeClient, versions: Sequence[str]) -> dict[str, frozenset[str]]:
-    """The resources of external-secrets.io by served version; names only of the first of the given ones that is there.
-
-    Args:
-        client: of anybody.
-        versions: those that are of use, best first.
-    """
-    try:
-        group = await client.get(f"/apis/{annotations.GROUP}")
-    except KubeNotFound:
-        return {}
-    served = [str(version.get("version")) for version in group.get("versions") or () if isinstance(version, dict)]
-    best = next((version for version in versions if version in served), None)
-    return {version: await _resources(client, version) if version == best else frozenset() for version in served}
-
-
-async def _resources(client: KubeClient, version: str) -> frozenset[str]:
-    listed = (await client.get(f"/apis/{annotations.GROUP}/{version}")).get("resources") or ()
-    return frozenset(str(one.get("name")) for one in listed if isinstance(one, dict))
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return tuple(text(mapping(mapping(item).get("metadata")).get("name")) for item in items)

@@ -1,6 +1,6 @@
-"""What vaultsync may do in Kubernetes: the one list that `vaultsync check` asks for and `--print-setup` grants.
+"""The Kubernetes permissions of vaultsync: `vaultsync check` reviews them, `--print-setup` grants them. No I/O.
 
-Pure. deploy/base/clusterrole.yaml and role.yaml grant the same; a test holds them together.
+deploy/base/clusterrole.yaml and role.yaml grant the same; a test compares them.
 """
 
 from collections.abc import Sequence
@@ -11,34 +11,58 @@ from vaultsync.core.annotations import GROUP
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class ServiceAccount:
+    """A ServiceAccount."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, user: str) -> "ServiceAccount | None":
+        """From the name of a Kubernetes user; None for any other user."""
+        kind, _, rest = user.partition("system:serviceaccount:")
+        namespace, colon, name = rest.partition(":")
+        return cls(namespace, name) if colon and not kind else None
+
+    @property
+    def user(self) -> str:
+        """Its name as a Kubernetes user."""
+        return f"system:serviceaccount:{self.namespace}:{self.name}"
+
+
+DEFAULT_ACCOUNT: Final = ServiceAccount("vaultsync", "vaultsync")
+"""The ServiceAccount of deploy/base."""
+DEFAULT_LEASE: Final = "vaultsync/vaultsync"
+"""VAULTSYNC_LEASE of deploy/base."""
+
+
+@dataclass(frozen=True, slots=True)
+class RbacRule:
     """Verbs on one resource.
 
     Attributes:
         resource: with its subresource, such as `externalsecrets/status`.
-        in_namespaces: whether its objects are in namespaces.
-        why: what it is for.
-        namespace: the only one in which it is used, whatever is watched; "" for all others.
-        name: the only object on which it is used, "" for any.
+        in_namespaces: whether the resource is namespaced.
+        namespace: the only namespace in which it is needed, "" for all watched ones.
+        name: the only object on which it is needed, "" for all.
     """
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     in_namespaces: bool
-    why: str
     namespace: str = ""
     name: str = ""
 
     @property
     def label(self) -> str:
-        """What it is on, such as `leases/vaultsync`."""
+        """The resource with the name, such as `leases/vaultsync`."""
         return f"{self.resource}/{self.name}" if self.name else self.resource
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Question:
-    """One verb on one resource, as RBAC is asked: in a namespace ("": in all of them), on an object ("": on any)."""
+class AccessReview:
+    """Attributes of a SelfSubjectAccessReview; an empty namespace or name stands for all."""
 
     group: str
     resource: str
@@ -52,68 +76,60 @@ NAMESPACES: Final = "namespaces"
 STATUS: Final = f"{EXTERNAL_SECRETS}/status"
 
 _READ: Final = ("list", "watch")
-_INFORMERS: Final = "what the informers read"
 _PATCH: Final = "patch"
 
-RIGHTS: Final = (
-    Right(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True, "force-sync and vaultsync's own annotations"),
-    Right(GROUP, STATUS, (_PATCH,), True, "the condition Created, where the served CRD takes it"),
-    Right(GROUP, "secretstores", _READ, True, _INFORMERS),
-    Right(GROUP, "clustersecretstores", _READ, False, _INFORMERS),
-    Right("", NAMESPACES, _READ, False, _INFORMERS),
-    Right("", "events", ("create", _PATCH), True, "what `kubectl describe externalsecret` shows"),
+RBAC_RULES: Final = (
+    RbacRule(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True),  # patch: force-sync and vaultsync's annotations
+    RbacRule(GROUP, STATUS, (_PATCH,), True),  # the condition Created, where the served CRD allows it
+    RbacRule(GROUP, "secretstores", _READ, True),
+    RbacRule(GROUP, "clustersecretstores", _READ, False),
+    RbacRule("", NAMESPACES, _READ, False),
+    RbacRule("", "events", ("create", _PATCH), True),
 )
-"""All that are ever used on what is watched, as the ClusterRole of deploy/base grants them."""
-
-LEASE: Final = "vaultsync/vaultsync"
-"""VAULTSYNC_LEASE of deploy/base."""
+"""The rules of the ClusterRole of deploy/base."""
 
 
-def rights(*, writes: bool, takes_condition: bool) -> tuple[Right, ...]:
-    """Those that are used.
+def required_rules(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ...]:
+    """The rules of RBAC_RULES that the settings and the cluster require.
 
     Args:
-        writes: not in a dry run.
+        writes: whether vaultsync writes to Kubernetes: not in a dry run.
         takes_condition: whether the served CRD allows the condition `Created`.
     """
-    left = RIGHTS if takes_condition else tuple(right for right in RIGHTS if right.resource != STATUS)
+    rules = RBAC_RULES if takes_condition else tuple(rule for rule in RBAC_RULES if rule.resource != STATUS)
     if writes:
-        return left
-    reads = ((right, tuple(verb for verb in right.verbs if verb in _READ)) for right in left)
-    return tuple(replace(right, verbs=verbs, why=_INFORMERS) for right, verbs in reads if verbs)
+        return rules
+    reads = ((rule, tuple(verb for verb in rule.verbs if verb in _READ)) for rule in rules)
+    return tuple(replace(rule, verbs=verbs) for rule, verbs in reads if verbs)
 
 
-def leading(lease: str, *, labels: bool) -> tuple[Right, ...]:
-    """Those by which one of several replicas leads, as the Role of deploy/base grants them.
+def leader_rules(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
+    """The rules for the leader election, as in the Role of deploy/base.
 
     Args:
-        lease: VAULTSYNC_LEASE; "" where nobody is elected.
-        labels: whether the leader labels its pod, for the Service of the audit port.
+        lease: VAULTSYNC_LEASE, "" if there is no election.
+        labels: whether the leader labels its pod.
     """
     if not lease:
         return ()
     namespace, _, name = lease.partition("/")
-    elects = "by which Lease one of the replicas leads"
-    found = (
-        Right("coordination.k8s.io", "leases", ("create",), True, elects, namespace),  # no name can limit that
-        Right("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, elects, namespace, name),
+    rules = (
+        RbacRule("coordination.k8s.io", "leases", ("create",), True, namespace),  # RBAC can't limit `create` to a name
+        RbacRule("coordination.k8s.io", "leases", ("get", *_READ, _PATCH), True, namespace, name),
     )
-    label = Right(
-        "", "pods", (_PATCH,), True, "the leader's label, which the Service of the audit port selects", namespace
-    )
-    return (*found, label) if labels else found
+    return (*rules, RbacRule("", "pods", (_PATCH,), True, namespace)) if labels else rules
 
 
-def questions(right: Right, namespaces: Sequence[str]) -> list[Question]:
-    """What is to be asked about a right.
+def access_reviews(rule: RbacRule, namespaces: Sequence[str]) -> list[AccessReview]:
+    """The reviews that check a rule.
 
     Args:
-        right: any.
-        namespaces: the only ones that are watched, by name; none: all are.
+        rule: any rule.
+        namespaces: the watched ones, by name; none if all are watched.
     """
-    places = [(right.namespace, right.name)]
-    if namespaces and right.in_namespaces and not right.namespace:
+    places = [(rule.namespace, rule.name)]
+    if namespaces and rule.in_namespaces and not rule.namespace:
         places = [(name, "") for name in namespaces]
-    elif namespaces and right.resource == NAMESPACES:  # each is listed and watched by its name alone
+    elif namespaces and rule.resource == NAMESPACES:  # the informers watch each Namespace by its name
         places = [("", name) for name in namespaces]
-    return [Question(right.group, right.resource, verb, *place) for verb in right.verbs for place in places]
+    return [AccessReview(rule.group, rule.resource, verb, *place) for verb in rule.verbs for place in places]

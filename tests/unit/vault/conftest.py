@@ -1,0 +1,10 @@
+"""What the tests of vault/ have in common."""
+
+import pytest
+
+from vaultsync.vault import datagrams
+
+
+@pytest.fixture(autouse=True)
+def _udp_receivers_stop_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "WAIT_SECONDS", 0.01)

@@ -1,0 +1,126 @@
+"""Parses the annotations by which an ExternalSecret asks for seeding and rotation. Pure.
+
+The rules for values (annotations.GENERATE) have a parser of their own: generation.rule_parser.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from typing import Final
+
+from vaultsync.core import annotations
+from vaultsync.core.durations import parse_duration
+from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
+from vaultsync.core.ownership import ROTATION_ID_LENGTH
+
+SHORTEST: Final = 3600.0
+LONGEST: Final = 3650 * 86400.0
+"""Seconds; bounds of annotations.ROTATE_AFTER. Each rotation is a new version, and restarts many workloads."""
+AGES: Final = "from 1h to 3650d, such as 30d"
+"""These bounds in words."""
+NEVER: Final = "never"
+
+
+class SeedMode(Enum):
+    """VAULTSYNC_SEED."""
+
+    ANNOTATED = "annotated"
+    ALL = "all"
+    OFF = "off"
+
+
+class SeedChoice(Enum):
+    """Whether values may be created for an ExternalSecret."""
+
+    WANTED = "wanted"
+    NOT_ASKED = "not asked"
+    """It does not ask; its properties are created together with those of an ExternalSecret that does."""
+    REFUSED = "refused"
+    """It opted out, or its annotation is invalid."""
+
+
+class RotationError(ValueError):
+    """An annotation is not valid; the message says what is wrong and what is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class RotationSpec:
+    """The rotation that an ExternalSecret asks for.
+
+    Attributes:
+        max_age: in seconds, 0 for never, None if it does not say.
+        request_id: identifies the request for a rotation now; it changes with the annotation. "": no request.
+    """
+
+    max_age: float | None = None
+    request_id: str = ""
+
+
+NO_ROTATION: Final = RotationSpec()
+
+
+def seed_choice(external_secret: ExternalSecret, namespace: Namespace | None, mode: SeedMode) -> tuple[SeedChoice, str]:
+    """Whether the ExternalSecret is seeded, and what is wrong with its annotations ("" if nothing is).
+
+    Args:
+        external_secret: its own annotations take precedence.
+        namespace: None if it is not known yet: it may opt out, so nothing is seeded.
+        mode: for ExternalSecrets without an annotation.
+    """
+    if namespace is None:
+        return SeedChoice.REFUSED, ""
+    names = (annotations.SEED, annotations.CREATE)
+    given = external_secret.annotations
+    own, problem = _parse_booleans([(name, given.get(name), "this ExternalSecret") for name in names])
+    if own is None and not problem:
+        own, problem = _parse_booleans([(annotations.SEED, namespace.seed, f"Namespace {namespace.name}")])
+    if problem:
+        return SeedChoice.REFUSED, problem
+    if own is False or mode is SeedMode.OFF:
+        return SeedChoice.REFUSED, ""
+    if own or mode is SeedMode.ALL:
+        return SeedChoice.WANTED, ""
+    return SeedChoice.NOT_ASKED, ""
+
+
+def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationSpec:
+    """Read annotations.ROTATE_AFTER and annotations.ROTATE.
+
+    Args:
+        name: of the ExternalSecret; part of the request ID, so that two ExternalSecrets may use the same text.
+        given: its annotations, untrusted.
+
+    Raises:
+        RotationError: the age is not a duration, or out of bounds.
+    """
+    age, request = given.get(annotations.ROTATE_AFTER), given.get(annotations.ROTATE, "")
+    request_id = sha256(f"{name} {request}".encode()).hexdigest()[:ROTATION_ID_LENGTH] if request else ""
+    return RotationSpec(None if age is None else _parse_max_age(age), request_id)
+
+
+def is_age(seconds: float) -> bool:
+    """Whether it is a valid rotation age, 0 for never included."""
+    return seconds == 0 or SHORTEST <= seconds <= LONGEST
+
+
+def _parse_booleans(given: Sequence[tuple[str, str | None, str]]) -> tuple[bool | None, str]:
+    """Combine annotations (name, value, place): False if one is, True if one is, else None; and what is wrong."""
+    present = [(name, value, place) for name, value, place in given if value is not None]
+    for name, value, place in present:
+        if value not in ("true", "false"):
+            return None, f'annotation {name} on {place} is {value[:40]!r}; it must be "true" or "false"'
+    return (all(value == "true" for _, value, _ in present) if present else None), ""
+
+
+def _parse_max_age(text: str) -> float:
+    if text.strip() == NEVER:
+        return 0.0
+    wrong = f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"'
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise RotationError(wrong) from error
+    if not seconds or not is_age(seconds):
+        raise RotationError(wrong)
+    return seconds

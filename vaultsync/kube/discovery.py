@@ -1,0 +1,92 @@
+"""Discovery: the versions and resources of external-secrets.io that the API server serves. Only reads."""
+
+import asyncio
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vaultsync.core.annotations import CONDITION_TYPE, GROUP
+from vaultsync.core.errors import KubeDenied, KubeNotFound
+from vaultsync.core.untrusted import mapping, text
+from vaultsync.kube.client import KubeClient
+
+SUPPORTED_VERSIONS: Final = ("v1", "v1beta1")
+"""In order of preference."""
+NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SUPPORTED_VERSIONS)}: install external-secrets' CRDs"
+SCHEMA_WAITS: Final = (0.2, 0.5, 1.0, 2.0)
+"""Seconds between attempts to read the schema, which the API server publishes a moment after the CRD."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A served version of external-secrets.io.
+
+    Attributes:
+        takes_condition: its ExternalSecret allows the condition `Created`; since external-secrets 0.17 v1 does not.
+    """
+
+    version: str
+    takes_condition: bool
+
+
+async def discover(client: KubeClient, waits: Sequence[float] = SCHEMA_WAITS) -> ServedVersion | None:
+    """The preferred version among those that are served, None if no supported version is.
+
+    Args:
+        client: for the requests.
+        waits: seconds between attempts to read the schema.
+    """
+    version = preferred(await served_versions(client))
+    return ServedVersion(version, await takes_condition(client, version, waits)) if version else None
+
+
+async def served_versions(client: KubeClient) -> tuple[str, ...]:
+    """The versions of external-secrets.io that are served, supported or not; none if its CRDs are not installed."""
+    try:
+        group = await client.get(f"/apis/{GROUP}")
+    except KubeNotFound:
+        return ()
+    return tuple(text(mapping(version).get("version")) for version in group.get("versions") or ())
+
+
+def preferred(versions: Container[str]) -> str:
+    """The best supported version among the given ones, "" if there is none."""
+    return next((version for version in SUPPORTED_VERSIONS if version in versions), "")
+
+
+async def served_resources(client: KubeClient) -> dict[str, frozenset[str]]:
+    """The resource names, such as externalsecrets, by served version; empty for all versions but the preferred one."""
+    versions = await served_versions(client)
+    best = preferred(versions)
+    listed = (await client.get(f"/apis/{GROUP}/{best}")).get("resources") or () if best else ()
+    names = frozenset(text(mapping(resource).get("name")) for resource in listed)
+    return {version: names if version == best else frozenset() for version in versions}
+
+
+async def takes_condition(client: KubeClient, version: str, waits: Sequence[float] = SCHEMA_WAITS) -> bool:
+    """Whether a served version's ExternalSecret allows the condition `Created`; False if its schema is not published.
+
+    Args:
+        client: for the requests.
+        version: of external-secrets.io.
+        waits: seconds between attempts to read the schema.
+    """
+    for wait in (*waits, None):
+        takes = await _schema_takes_condition(client, version)
+        if takes is not None or wait is None:
+            return bool(takes)
+        await asyncio.sleep(wait)
+    raise AssertionError("the last attempt returns")
+
+
+async def _schema_takes_condition(client: KubeClient, version: str) -> bool | None:
+    """None: not published (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
+    try:
+        document = await client.get(f"/openapi/v3/apis/{GROUP}/{version}")
+        schema: Any = document["components"]["schemas"][f"io.{GROUP.split('.')[0]}.{version}.ExternalSecret"]
+        condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
+        return CONDITION_TYPE in condition["type"].get("enum", (CONDITION_TYPE,))
+    except KubeDenied:
+        return False
+    except (KeyError, TypeError, AttributeError, KubeNotFound):
+        return None

@@ -163,14 +163,14 @@ class AuditDevice:
         Args:
             listen: as for `enable`.
         """
-        if _is_beside_vault(listen) or not self._unknown_name:
+        if (listen is not None and listen.is_loopback) or not self._unknown_name:
             return ""
         name = shlex.quote(cut(self._unknown_name))  # a shell may take a comment for words, as zsh does
         return f"IP is the IP address of {name if name.isprintable() else f'the name that {LIST} shows'}"
 
     def _receiver(self, listen: AuditAddress | None) -> list[str]:
         """The options that tell where to send, quoted for a shell; the address comes first."""
-        if listen is not None and _is_beside_vault(listen):
+        if listen is not None and listen.is_loopback:
             address = listen.path or str(listen).partition(":")[2]
             return [shlex.quote(f"address={address}"), f"socket_type={listen.transport.value}"]
         return [self._address_elsewhere(), "socket_type=udp", f"write_timeout={WRITE_TIMEOUT}"]
@@ -189,11 +189,6 @@ class AuditDevice:
     def _unknown_name(self) -> str:
         """Its DNS name if only a person can tell the address: it may be known to Vault's machine alone."""
         return "" if _SERVICE_NAME.fullmatch(self.options.get("address", "")) else self.dns_name
-
-
-def _is_beside_vault(listen: AuditAddress | None) -> bool:
-    """Whether vaultsync listens where only its own machine reaches it."""
-    return listen is not None and listen.is_loopback
 
 
 def parse_devices(listed: Mapping[str, Any]) -> tuple[AuditDevice, ...]:
@@ -236,7 +231,7 @@ def enable(hearing: Hearing) -> str:
     listen = listener(hearing)
     if listen is None and hearing.file:
         return f"vault audit enable -path=vaultsync file file_path={shlex.quote(hearing.file)}"
-    if _is_beside_vault(listen):
+    if listen is not None and listen.is_loopback:
         return AuditDevice("vaultsync", "socket").enable(listen)
     if listen is not None and listen.transport is Transport.TCP and hearing.has_tls:
         return _TO_TUNNEL

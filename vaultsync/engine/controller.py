@@ -148,8 +148,8 @@ class Controller:
         keys = self._index.put_store(store)
         if self._works:  # else it is one that there was before, as far as anybody knows
             self._tell_moved(keys)
-        if self._works and keys and old is not None:
-            asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self._refresh_again, keys)
+            if keys and old is not None:
+                asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self._refresh_again, keys)
         self._add(keys)
 
     def _refresh_again(self, keys: set[Key]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -17,10 +17,7 @@ from websockets.http11 import Request, Response
 
 from tests.testbed.looped import Looped
 
-T = TypeVar("T")
-
 CHUNK = 64 * 1024
-STOP_SECONDS = 10.0
 STREAM = b"GET /v1/sys/events/"
 PASSED_ON = ("X-Vault-Token", "X-Vault-Namespace")
 

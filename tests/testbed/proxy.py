@@ -7,15 +7,11 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tests.testbed.looped import Looped
 
-T = TypeVar("T")
-
 CHUNK = 64 * 1024
 CHUNKS_UNDER_WAY = 16
-STOP_SECONDS = 10.0
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no time: closing sends a reset."""
 

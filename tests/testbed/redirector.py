@@ -6,13 +6,8 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 from tests.testbed.looped import Looped
-
-T = TypeVar("T")
-
-STOP_SECONDS = 10.0
 
 Rule = Callable[[str, str], str | None]
 """From method and path to the `Location` of a redirect; None passes the request on."""

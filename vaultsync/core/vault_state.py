@@ -126,7 +126,7 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
         return Presence.UNKNOWN
     node: Any = subkeys
     for part in name.split("."):
-        if is_expression(part) or not isinstance(node, Mapping):
+        if _is_pattern(part) or not isinstance(node, Mapping):
             return Presence.UNKNOWN  # a leaf may be a list, and gjson paths can index it
         if part not in node:
             return Presence.MISSING
@@ -136,7 +136,12 @@ def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
 
 def is_expression(name: str) -> bool:
     """Whether it is a gjson path of more than names (https://github.com/tidwall/gjson/blob/master/SYNTAX.md)."""
-    return _is_piped(name) or any(char in name for char in "*?#\\")
+    return _is_piped(name) or _is_pattern(name)
+
+
+def _is_pattern(name: str) -> bool:
+    """Whether gjson matches keys by it, or reads its characters as something else than they are."""
+    return any(char in name for char in "*?#\\")
 
 
 def _is_piped(name: str) -> bool:

@@ -49,10 +49,7 @@ class Reference:
         if self.refusal:
             return f"is missing and can't be created: {self.refusal}"
         if state.mount.kv != self.kv:
-            return (
-                f"is in a KV v{state.mount.kv} mount, but the store says version v{self.kv}; "
-                f"set the store's spec.provider.vault.version to v{state.mount.kv}"
-            )
+            return self._mismatch(state)
         if self.whole and self.property:
             return (
                 "is missing, and an extract's property holds a JSON object, which can't be generated: write it in Vault"
@@ -60,6 +57,19 @@ class Reference:
         if self.property and is_expression(self.property):
             return f"has no key {self.property!r}, and as a gjson expression it can't be created; use a plain name"
         return ""
+
+    def misreading(self, state: SecretState) -> str:
+        """Why external-secrets can't read what exists, "" if it can.
+
+        In a KV v1 mount a request of KV v2 reads and writes a secret of another name.
+        """
+        return self._mismatch(state) if state.mount.kv < self.kv else ""
+
+    def _mismatch(self, state: SecretState) -> str:
+        return (
+            f"is in a KV v{state.mount.kv} mount, but the store says version v{self.kv}; "
+            f"set the store's spec.provider.vault.version to v{state.mount.kv}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,15 +82,15 @@ def plan_seed(
 
 
 def _obstacles(given: PathInput) -> Iterable[Problem]:
-    """Missing entries that can't or may not be created."""
+    """Missing entries that can't or may not be created, and entries that external-secrets can't read."""
     for reader in given.wanting:
         for reference in reader.references:
-            if not reference.is_missing(given.state):
-                continue
-            if obstacle := reference.obstacle(given.state):
+            missing = reference.is_missing(given.state)
+            obstacle = reference.obstacle(given.state) if missing else reference.misreading(given.state)
+            if obstacle:
                 message = f"{reference.field}: {given.where} {obstacle}"
                 yield Problem(reader.name, message, field=reference.field)
-            elif refusal := given.forbidden.get(reader.name.namespace):
+            elif missing and (refusal := given.forbidden.get(reader.name.namespace)):
                 message = f"{reference.field}: {refusal}"
                 yield Problem(reader.name, message, field=reference.field, refusal=Refusal.SEED_PATHS)
 

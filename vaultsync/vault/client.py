@@ -194,7 +194,7 @@ class VaultClient:
         """Soft-delete one version (KV v2), which can be undeleted. The controller may not, and never calls it."""
 
         def send() -> None:
-            mount = self._mounts.find_fresh(path, 2)  # in a KV v1 mount this request would create a secret
+            mount = self._mounts.find_before_write(path, 2)  # in a KV v1 mount this request would create a secret
             where = kv_api.v2_api_path(mount, "delete", path)
             self._requester.request("post", where, path.namespace, {"versions": [version]})
 
@@ -303,7 +303,7 @@ class VaultClient:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
                 raise WriteConflict(f"{path} was undeleted, or otherwise changed, by somebody else")
-        if state.version == 0 and self._mounts.find_fresh(path, state.mount.kv) != state.mount:
+        if state.version == 0 and self._mounts.find_before_write(path, state.mount.kv) != state.mount:
             raise WriteConflict(f"{path} is in another mount now, or in one of another version")
 
     def _send_write(

@@ -1,10 +1,12 @@
 """A KV mount in use that is upgraded, moved, or disabled and enabled anew, with each source of changes."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
 from tests.integration.test_healing import SEED, another
 from tests.testbed.api import ApiError
@@ -13,6 +15,12 @@ from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.place import Place
 from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.core.errors import WriteConflict
+from vaultsync.core.paths import VaultPath
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
+from vaultsync.vault.methods import Credential, TokenMethod
+from vaultsync.vault.transport import VaultAccess
 
 RIGHTS = """
 path "MOUNT/*" { capabilities = ["create", "list", "subscribe"] subscribe_event_types = ["*"] }
@@ -183,3 +191,37 @@ def test_in_a_mount_that_is_enabled_anew_as_v1_nothing_is_created_by_the_ways_of
     engine.disable()
     engine.enable("2")
     place.wait_for(lambda: place.version("app", engine.name) == 1, FOUND)
+
+
+def test_a_mount_that_becomes_v1_between_a_look_and_the_write_gets_nothing(engine: Engine) -> None:
+    """A Vault administrator's script does so in 10 ms, and KV v1 accepts the write, as a secret of another name."""
+    token = engine.place.vault.token([engine.name])
+    path = VaultPath("", f"{engine.name}/data/{engine.place.path('app')}")
+
+    async def write() -> None:
+        login = Login(VaultAccess(engine.place.testbed.vault.address), TokenMethod(Credential(SecretStr(token))))
+        client = VaultClient(login)
+        try:
+            engine.enable("2")
+            state = await client.look(path, 2)
+            engine.disable()
+            engine.enable("1")
+            with pytest.raises(WriteConflict, match="another mount now, or in one of another version"):
+                await client.create(path, state, {"p": SecretStr("new")})
+        finally:
+            await client.close()
+            await login.close()
+
+    asyncio.run(write())
+    assert engine.keys("") == []
+
+
+def test_what_a_v1_mount_has_at_a_path_of_v2_is_told(
+    place: Place, source: str, engine: Engine, process: VaultsyncProcess
+) -> None:
+    """A client that took the mount for one of KV v2 wrote there. The developer's store is wrong, whatever is there."""
+    engine.enable("1")
+    engine.store("v2")
+    engine.api.request("POST", f"/v1/{engine.name}/data/{place.path('app')}", {"data": {"p": "0"}})
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    place.wait_until_told("app", "the store says version v2", "set the store's spec.provider.vault.version to v1")

@@ -113,6 +113,7 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
     ("an expression at a missing path", gone(), [reader(reference("x|y"))], ["gjson expression"]),
     ("a pinned version", gone(), [reader(reference(refusal="pinned"))], ["secret/a is missing", "pinned"]),
     ("the wrong KV version", gone(mount=V1), [reader()], ["KV v1 mount", "spec.provider.vault.version to v1"]),
+    ("what KV v1 has there", SecretState(V1, exists=True), [reader()], ["KV v1 mount", "provider.vault.version to v1"]),
     ("a missing path read as a whole", gone(), [reader(reference(""))], ["no entry names a property"]),
     ("a missing path read as a whole, with others that name keys", gone(), [reader(reference("")), reader()], []),
     ("a live path read as a whole", live("a"), [reader(reference(""))], []),

@@ -239,6 +239,7 @@ def against(vault: Vault, test: Callable[[VaultClient], object]) -> None:
 def always_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if more than FRESH_SECONDS had gone by since any answer, but not MAX_AGE."""
     monkeypatch.setattr(client_module, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(client_module, "WRITE_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("always_old")
@@ -328,7 +329,7 @@ def test_nothing_is_created_in_a_mount_of_another_version_than_was_seen(seen: Mo
 def test_a_creation_after_a_fresh_answer_asks_no_more_and_one_after_a_version_never(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(client_module, "WRITE_SECONDS", 60.0)
     vault = Vault(2)
 
     async def test(client: VaultClient) -> None:

@@ -352,16 +352,15 @@ def _not_own(state: SecretState) -> str:
 
 
 def _obstacles(path: VaultPath, state: SecretState, reader: Reader, forbidden: Mapping[str, str]) -> Iterable[Problem]:
-    """What a reader misses and can't be given."""
+    """What a reader misses and can't be given, or can't read."""
     for reference in reader.references:
-        if not _is_missing(state, reference):
-            continue
+        missing = _is_missing(state, reference)
         refusal = forbidden.get(reader.name.namespace)
-        obstacle = _obstacle(state, reference)
+        obstacle = _obstacle(state, reference) if missing else _misreading(state, reference)
         if obstacle:
             message = f"{reference.field}: {logical(state.mount, path.path)} {obstacle}"
             yield Problem(reader.name, message, field=reference.field)
-        elif refusal:
+        elif missing and refusal:
             message = f"{reference.field}: {refusal}"
             yield Problem(reader.name, message, field=reference.field, refusal=Refusal.SEED_PATHS)
 
@@ -401,15 +400,24 @@ def _obstacle(state: SecretState, reference: Reference) -> str:
     if reference.refusal:
         return f"is missing and can't be created: {reference.refusal}"
     if state.mount.kv != reference.kv:
-        return (
-            f"is in a KV v{state.mount.kv} mount, but the store says version v{reference.kv}; "
-            f"set the store's spec.provider.vault.version to v{state.mount.kv}"
-        )
+        return _mismatch(state, reference)
     if reference.whole and reference.property:
         return "is missing, and an extract's property holds a JSON object, which can't be generated: write it in Vault"
     if reference.property and is_expression(reference.property):
         return f"has no key {reference.property!r}, and as a gjson expression it can't be created; use a plain name"
     return ""
+
+
+def _misreading(state: SecretState, reference: Reference) -> str:
+    """Why external-secrets can't read what there is: a v2 request in a KV v1 mount reads another secret."""
+    return _mismatch(state, reference) if state.mount.kv < reference.kv else ""
+
+
+def _mismatch(state: SecretState, reference: Reference) -> str:
+    return (
+        f"is in a KV v{state.mount.kv} mount, but the store says version v{reference.kv}; "
+        f"set the store's spec.provider.vault.version to v{state.mount.kv}"
+    )
 
 
 def _keyless(

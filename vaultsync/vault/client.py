@@ -45,7 +45,7 @@ from vaultsync.vault.answers import content, counted
 from vaultsync.vault.clock import ServerClock
 from vaultsync.vault.failures import Failures
 from vaultsync.vault.login import Login
-from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, MountCache
+from vaultsync.vault.mounts import FRESH_SECONDS, MAX_AGE, WRITE_SECONDS, MountCache
 from vaultsync.vault.rate_limiter import RateLimiter, Scope
 from vaultsync.vault.transport import Answer
 
@@ -382,7 +382,7 @@ class VaultClient:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
                 raise WriteConflict(f"{path} was undeleted, or otherwise changed, by somebody else")
-        if state.version == 0 and self._mount(path, state.mount.kv, FRESH_SECONDS) != state.mount:
+        if state.version == 0 and self._mount(path, state.mount.kv, WRITE_SECONDS) != state.mount:
             raise WriteConflict(f"{path} is in another mount now, or in one of another version")
 
     def _create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> tuple[SecretState, str]:
@@ -451,7 +451,7 @@ class VaultClient:
 
     def _delete_version(self, path: VaultPath, version: int) -> None:
         # in a v1 mount this would create a secret
-        where = _v2_path(self._mount(path, 2, FRESH_SECONDS), "delete", path)
+        where = _v2_path(self._mount(path, 2, WRITE_SECONDS), "delete", path)
         self._request("post", where, path.namespace, {"versions": [version]})
 
     def _siblings(self, path: VaultPath, mount: Mount) -> list[str]:

@@ -13,8 +13,11 @@ MAX_AGE: Final = 60.0
 """Seconds after which Vault is asked for a mount again, at its next use: no event tells that a mount was upgraded,
 moved, or disabled and enabled anew."""
 FRESH_SECONDS: Final = 0.25
-"""The age that is allowed before a write that could create something at the wrong place, and after Vault has refused
-a request. So many such requests in a row ask for their mount four times a second at most."""
+"""The age that is allowed after Vault has refused a request, and where it says nothing about the mount. So many such
+requests in a row ask for their mount four times a second at most."""
+WRITE_SECONDS: Final = 0.005
+"""The age that is allowed before a write that could create something at the wrong place: less time than it takes to
+disable a mount and to enable another one there (10 ms). Writes at the same time still share an answer."""
 SLOW_SECONDS: Final = 1.0
 """An answer's age counts from its arrival: a Vault that is far away would never give a fresh one otherwise. That of a
 slower answer counts from its request, as this process may have been frozen meanwhile."""

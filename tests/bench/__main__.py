@@ -13,10 +13,10 @@ from urllib3.exceptions import HTTPError
 
 from tests.bench.document import DOCS, about, merge, write
 from tests.bench.figures import VAULTSYNC, Run, load, machine, save, show
+from tests.bench.fixture import FULL, QUICK, NotArrivedError, Stage
 from tests.bench.measures import BESIDE, NAMES, Bench, columns
 from tests.bench.peers import PEERS
 from tests.bench.scale import ACCOUNT
-from tests.bench.stage import FULL, QUICK, NotArrivedError, Stage
 from tests.bench.watching import watch_ready, watch_secrets
 from tests.testbed.api import ApiError
 from tests.testbed.errors import TestbedError

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from tests.bench import running
 from tests.bench.breakdown import Span
 from tests.bench.figures import Sample
+from tests.bench.fixture import KEY, SETTLE_SECONDS, Spot, Stage, write
 from tests.bench.idle import wait_for_rest
-from tests.bench.stage import KEY, SETTLE_SECONDS, Spot, Stage, write
 from tests.testbed.place import STORE
 
 HOPELESS = 2

@@ -11,15 +11,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.bench import latency, mass, running, states
+from tests.bench import latency, load, running, states
 from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
 from tests.bench.entries import Taken, measure, recorded
 from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
+from tests.bench.fixture import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
-from tests.bench.mass import Burst, Rotations
+from tests.bench.load import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
-from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.testbed.two_machines import TwoMachines
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.config.audit_address import Transport
@@ -181,7 +181,7 @@ class Bench:
     def _vaultsync_at_many(self, process: VaultsyncProcess, spots: Sequence[Spot]) -> None:
         if "rotations" in self.wanted:
             self._say(f"vaultsync: {self.scale.burst} rotations at once")
-            found = mass.rotations(self.stage, spots[: self.scale.burst])
+            found = load.rotations(self.stage, spots[: self.scale.burst])
             self._figures["rotations"].samples[VAULTSYNC] = _rotations_sample(found)
         if "idle" in self.wanted:
             self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
@@ -219,10 +219,10 @@ class Bench:
         found: list[Burst] = []
         for round_ in range(1, self.scale.burst_rounds + 1):
             self._say(f"external-secrets alone: {number} paths that exist (round {round_})")
-            alone.append(mass.burst(self.stage, number, EVENT_DRIVEN, exist=True))
+            alone.append(load.burst(self.stage, number, EVENT_DRIVEN, exist=True))
             with running.vaultsync(self.stage.testbed):
                 self._say(f"vaultsync: {number} missing paths at once (round {round_})")
-                found.append(mass.burst(self.stage, number, EVENT_DRIVEN))
+                found.append(load.burst(self.stage, number, EVENT_DRIVEN))
         exist, ready = _burst_samples(found, self.scale.mass_patience)
         reference = [burst.ready for burst in alone if burst.ready is not None]
         if reference and ready.seconds:
@@ -240,7 +240,7 @@ class Bench:
     def _entries(self) -> None:
         """Of what Vault has recorded while vaultsync and people worked on it."""
         with self._filled("entries", self.scale.some, EVENT_DRIVEN) as spots, running.vaultsync(self.stage.testbed):
-            mass.rotations(self.stage, spots)
+            load.rotations(self.stage, spots)
             found = recorded(running.audit_log(self.stage.testbed))
         for transport in (Transport.UDP, Transport.TCP):
             self._say(f"vaultsync: audit entries over {transport.value}")
@@ -309,7 +309,7 @@ class Bench:
     def _rotations_by_audit(self, spots: Sequence[Spot]) -> None:
         with self._at_rest("audit"):
             self._say(f"vaultsync, by audit: {self.scale.burst} rotations at once")
-            found = mass.rotations(self.stage, spots[: self.scale.burst])
+            found = load.rotations(self.stage, spots[: self.scale.burst])
             self._figures["rotations-audit"].samples[VAULTSYNC] = _rotations_sample(found)
 
     def _poll(self, spots: Sequence[Spot]) -> None:
@@ -319,7 +319,7 @@ class Bench:
             self._say(f"vaultsync, by poll: {1 + polls} intervals of {interval} s")
             time.sleep(interval)
             observer = Observer(self.stage.testbed, process.pid)
-            arrived = mass.rotations(self.stage, latency.spread(spots, FEW))
+            arrived = load.rotations(self.stage, latency.spread(spots, FEW))
             self._figures["poll"].samples[VAULTSYNC] = _poll_sample(observer.look_until(polls * interval), arrived)
 
     @contextlib.contextmanager
@@ -345,7 +345,7 @@ class Bench:
             if "burst" in wanted:
                 for number in stage.scale.bursts:
                     self._say(f"{peer.title}: {number} missing paths at once")
-                    found = [mass.burst(stage, number, POLLED)]
+                    found = [load.burst(stage, number, POLLED)]
                     self._note_burst(number, peer.key, *_burst_samples(found, stage.scale.mass_patience))
             if peer.many and {"write", "rotations"} & wanted:
                 with self._filled("many", stage.scale.many, POLLED, stage=stage) as spots:
@@ -368,7 +368,7 @@ class Bench:
             self._figures["write-many"].samples[peer.key] = found
         if "rotations" in self.wanted:
             self._say(f"{peer.title}: {stage.scale.burst} rotations at once")
-            arrived = mass.rotations(stage, spots[: stage.scale.burst])
+            arrived = load.rotations(stage, spots[: stage.scale.burst])
             self._figures["rotations"].samples[peer.key] = _rotations_sample(arrived)
 
     @contextlib.contextmanager

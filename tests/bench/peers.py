@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.bench import running
-from tests.bench.stage import KEY, PLAIN, Recipe, Spot, Stage, create
+from tests.bench.fixture import KEY, PLAIN, Recipe, Spot, Stage, create
 from tests.testbed.place import Place
 from tests.testbed.processes import Process
 from tests.testbed.testbed import Testbed

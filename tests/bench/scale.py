@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.bench import latency, running
 from tests.bench.figures import Figure, Sample
+from tests.bench.fixture import KEY, Spot, Stage, together, write
 from tests.bench.idle import Observer, memory, peak_memory, processor_time, requests_of
-from tests.bench.stage import KEY, Spot, Stage, together, write
 from tests.bench.watching import Name, Watch
 from tests.testbed.api import Json
 from tests.testbed.identity import NAMESPACE, POLICY, SERVICE_ACCOUNT

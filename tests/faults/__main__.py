@@ -8,8 +8,8 @@ import re
 import sys
 import time
 
+from tests.faults.environment import world
 from tests.faults.episode import Broken, Episode
-from tests.faults.world import world
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 

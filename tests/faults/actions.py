@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from tests.faults.environment import MOUNTS, STORES, World
 from tests.faults.model import DENIED, GENERATE, SEED, Item, Name, Spot
-from tests.faults.world import MOUNTS, STORES, World
 from tests.testbed.api import Api
 from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.processes import Process

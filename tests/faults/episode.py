@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib3.exceptions import HTTPError
 
 from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
+from tests.faults.environment import MODES, Away, World
 from tests.faults.history import Request, busiest
 from tests.faults.invariants import (
     Usage,
@@ -23,7 +24,6 @@ from tests.faults.invariants import (
     unforeseen,
     usage,
 )
-from tests.faults.world import MODES, Away, World
 from tests.testbed.api import ApiError
 
 STEPS = 60

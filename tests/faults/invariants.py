@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.idle import connections, memory
+from tests.faults.environment import MOUNTS, Picture, World
 from tests.faults.history import Request, busiest, forbidden, overwritten
 from tests.faults.model import Name, Spot, asks, expected, gathered, is_denied, missing
-from tests.faults.world import MOUNTS, Picture, World
 from tests.testbed.vaultsync import VaultsyncProcess
 
 # -- I1: what is missing and may be made is there, and brought

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.environment import World, world
 from tests.faults.episode import Episode
-from tests.faults.world import World, world
 
 SEEDS = range(14)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.bench.stage import AT_ONCE, KEY, Spot, Stage, is_true, together, write
+from tests.bench.fixture import AT_ONCE, KEY, Spot, Stage, is_true, together, write
 from tests.bench.watching import Name
 
 LIST_SECONDS = 0.05

@@ -20,5 +20,5 @@ def environment() -> Iterator[Environment]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_once_all_is_whole_again_the_invariants_hold(environment: Environment, seed: int) -> None:
+def test_invariants_hold_after_recovery(environment: Environment, seed: int) -> None:
     print(Episode(environment, seed, print).run())

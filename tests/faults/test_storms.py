@@ -21,7 +21,7 @@ REQUESTS = 4
 HEALTHY = 10
 
 
-def test_failing_keys_keep_to_their_backoff_and_delay_nobody(
+def test_failing_keys_keep_their_backoff_and_delay_no_other_key(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     place.vault.policy("storm", testbed.vault_policy + denial(place.name))

@@ -75,7 +75,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("page", MANIFESTS)
-def test_the_objects_are_taken(page: str, testbed: Testbed, tmp_path: Path) -> None:
+def test_the_objects_are_accepted(page: str, testbed: Testbed, tmp_path: Path) -> None:
     assert testbed.identity  # the namespace vaultsync exists
     shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
     for text in MANIFESTS[page]:

@@ -52,7 +52,7 @@ def at_rest(place: Place, process: VaultsyncProcess, source: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["live", "missing"])
-def test_a_forged_frame_is_at_most_one_look(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
+def test_a_forged_frame_causes_at_most_one_read(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
     vault = place.testbed.vault
     with FrameProxy(vault.port) as proxy:
         env = {"VAULT_ADDR": proxy.address, "VAULTSYNC_STORE_SERVERS": vault.address}
@@ -73,7 +73,7 @@ def test_a_forged_frame_is_at_most_one_look(place: Place, vaultsync: VaultsyncFa
 
 
 @pytest.mark.parametrize("name", ["live", "missing"])
-def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
+def test_a_forged_audit_entry_causes_at_most_one_read(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     at_rest(place, process, "audit")
     with forger(process) as sender:

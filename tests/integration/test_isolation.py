@@ -80,7 +80,7 @@ def assert_vault_counts_as_well(process: VaultsyncProcess) -> None:
 
 @STATES
 @pytest.mark.parametrize("namespace", ["€", "team\nX-Other: 1", "é", "x" * 70_000], ids=["euro", "lines", "e", "long"])
-def test_a_vault_namespace_that_no_header_can_hold_concerns_its_readers_alone(
+def test_a_vault_namespace_that_no_header_can_hold_affects_only_its_readers(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, state: str, namespace: str
 ) -> None:
     place.store("odd", namespace=namespace)
@@ -112,7 +112,7 @@ def test_a_vault_namespace_that_no_header_can_hold_concerns_its_readers_alone(
     ],
     ids=lambda reply: f"{reply.status} {reply.content_type}",
 )
-def test_what_a_server_or_a_proxy_fails_on_concerns_its_readers_alone(
+def test_a_path_that_a_server_or_a_proxy_rejects_affects_only_its_readers(
     place: Place,
     elsewhere: Place,
     vaultsync: VaultsyncFactory,
@@ -139,7 +139,7 @@ def test_what_a_server_or_a_proxy_fails_on_concerns_its_readers_alone(
     process.wait_until(lambda: process.output().count("pass succeeds again") == failed, PATIENCE)
 
 
-def test_a_path_too_long_for_vault_concerns_its_reader_alone(
+def test_a_path_too_long_for_vault_affects_only_its_reader(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory
 ) -> None:
     """Vault resets the connection, as it does when it dies."""
@@ -152,7 +152,7 @@ def test_a_path_too_long_for_vault_concerns_its_reader_alone(
     assert len(process.output()) < 200_000
 
 
-def test_vault_itself_is_asked_as_seldom_as_before_while_it_is_sealed(
+def test_a_sealed_vault_receives_as_few_requests_as_before(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, proxy: HttpProxy
 ) -> None:
     """The proxy answers as a sealed Vault does, for every path."""
@@ -179,7 +179,7 @@ def test_vault_itself_is_asked_as_seldom_as_before_while_it_is_sealed(
     assert process.output().count("Vault answers again") == 1
 
 
-def test_the_poll_goes_on_past_a_folder_that_fails(
+def test_the_poll_continues_past_a_folder_that_fails(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, testbed: Testbed, proxy: HttpProxy
 ) -> None:
     settings = {**over(proxy, testbed), "VAULTSYNC_SOURCE": "poll", "VAULTSYNC_POLL_INTERVAL": "2s"}

@@ -85,7 +85,7 @@ def env(testbed: Testbed, team: Team, other_team: Team) -> Iterator[dict[str, st
 
 
 @STATES
-def test_a_vault_namespace_that_is_shut_concerns_its_readers_alone(
+def test_a_sealed_vault_namespace_affects_only_its_readers(
     place: Place,
     elsewhere: Place,
     vaultsync: VaultsyncFactory,

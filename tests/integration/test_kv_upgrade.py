@@ -16,7 +16,7 @@ READERS = 6
 THREADS = 8
 
 
-def test_external_secrets_are_fine_after_a_mount_was_upgraded(
+def test_external_secrets_stay_ready_after_a_mount_was_upgraded(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     root, mount = testbed.vault_root, f"old-{secrets.token_hex(3)}"

@@ -283,7 +283,7 @@ def test_each_way_to_log_in(place: Place, vaultsync: VaultsyncFactory, ways: Way
     assert "WARNING" not in process.output()
 
 
-def test_openbao_takes_the_same_logins(openbao: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_openbao_accepts_the_same_logins(openbao: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     ways = Ways(openbao, tmp_path / "credentials")
     ways.enable()
     started = VaultsyncFactory(openbao)
@@ -301,7 +301,7 @@ def test_openbao_takes_the_same_logins(openbao: Testbed, tmp_path: Path, request
 
 
 @pytest.mark.parametrize("way", ISSUING)
-def test_commands_log_in_too_and_out_again(place: Place, ways: Ways, way: str) -> None:
+def test_commands_log_in_and_revoke_their_token(place: Place, ways: Ways, way: str) -> None:
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     env = {**ways.env(way), "VAULTSYNC_NAMESPACES": place.namespace}
     explained = command(place.testbed, env, "explain", f"{place.namespace}/app")
@@ -319,14 +319,12 @@ def test_a_command_that_may_not_log_in_says_so_on_one_line(place: Place, ways: W
     ways.assert_nothing_secret_in(ended.stderr)
 
 
-def test_the_policy_is_printed_however_one_logs_in(place: Place, ways: Ways) -> None:
+def test_the_policy_is_printed_with_every_auth_method(place: Place, ways: Ways) -> None:
     for way in ISSUING:
         assert command(place.testbed, ways.env(way), "policy").returncode == 0
 
 
-def test_a_login_that_is_refused_is_told_once_and_tried_again(
-    place: Place, vaultsync: VaultsyncFactory, ways: Ways
-) -> None:
+def test_a_refused_login_is_logged_once_and_retried(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     process = vaultsync({**ways.env("kubernetes"), "VAULTSYNC_VAULT_ROLE": "late"})
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     wait_until_said(place, process, "not logged in to Vault", "on auth/kubernetes/login")
@@ -339,7 +337,7 @@ def test_a_login_that_is_refused_is_told_once_and_tried_again(
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_file_that_is_not_there_yet_is_waited_for(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_missing_file_is_waited_for(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     env = ways.env("kubernetes")
     file = Path(env["VAULTSYNC_VAULT_JWT_FILE"])
     jwt = file.read_text()
@@ -363,7 +361,7 @@ def test_a_file_that_is_not_there_yet_is_waited_for(place: Place, vaultsync: Vau
     ],
     ids=lambda life: " ".join(f"{name}={value}" for name, value in life.items()),
 )
-def test_work_goes_on_over_many_short_lives(
+def test_work_continues_over_many_short_token_lifetimes(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, life: dict[str, str]
 ) -> None:
     ways.role("kubernetes", place.name, **life)
@@ -383,7 +381,7 @@ def test_work_goes_on_over_many_short_lives(
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     process = vaultsync({**ways.env("approle"), "VAULTSYNC_SEED_BUDGET": "0"})
     seed(place, "first")
     wait_until_streaming(place, process)
@@ -405,7 +403,9 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_revoked_at_rest_is_detected_at_the_renewal(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     """Nothing refuses the token before: there is nothing to make, and so nothing to mark a while later.
 
     The renewal comes before login.TRUST_SECONDS, after which the canary's refusal would have the token replaced, too.
@@ -424,7 +424,7 @@ def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: Vaul
     place.wait_for_secret("app", SOON, p="a person's")
 
 
-def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_token_that_expires_while_vault_is_down_is_replaced(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On a Vault that keeps its data when it is killed; the kill comes while values are created."""
     with Testbed(Options(vault_storage="file")) as testbed, Place(testbed) as place:
         ways = Ways(testbed, tmp_path / "credentials")
@@ -453,7 +453,9 @@ def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.F
         ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_refusals_of_a_policy_do_not_question_the_token_forever(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     """Vault is asked once in a while whether it knows the token, not for each refusal; and no token is replaced."""
     ways.root.policy("none-of-it", 'path "auth/token/lookup-self" { capabilities = ["read"] }')
     ways.role("approle", "none-of-it", token_policies=["none-of-it"])
@@ -474,7 +476,7 @@ def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: Vault
     assert process.output().count("logged in to Vault") == 1
 
 
-def test_a_policy_without_lookup_does_not_end_in_a_circle(
+def test_a_policy_without_lookup_does_not_cause_a_login_loop(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways
 ) -> None:
     ways.root.policy("blind", 'path "secret/subkeys/*" { capabilities = ["read"] }')
@@ -489,7 +491,7 @@ def test_a_policy_without_lookup_does_not_end_in_a_circle(
 # -- a token that others get
 
 
-def test_a_token_file_is_taken_up_when_it_changes(
+def test_a_changed_token_file_is_read_again(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     """As a mounted Secret changes; the old token is revoked after vaultsync has taken the new one, or before."""
@@ -515,7 +517,7 @@ def test_a_token_file_is_taken_up_when_it_changes(
     assert not any(token in process.output() for token in tokens)
 
 
-def test_a_wrong_token_in_the_file_leaves_the_good_one(
+def test_a_wrong_token_in_the_file_does_not_replace_the_valid_one(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     token = ways.root.token([POLICY])
@@ -530,7 +532,7 @@ def test_a_wrong_token_in_the_file_leaves_the_good_one(
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_revoked_token_of_a_file_waits_for_the_next(
+def test_a_revoked_token_of_a_file_is_replaced_by_the_next(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     tokens = [ways.root.token([POLICY]) for _ in range(2)]
@@ -548,7 +550,9 @@ def test_a_revoked_token_of_a_file_waits_for_the_next(
     wait_until_streaming(place, process, 2)
 
 
-def test_a_token_that_will_end_says_when_and_what_to_do(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_that_will_expire_is_logged_with_the_time_and_the_fix(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     body = {"policies": [POLICY], "no_default_policy": True, "ttl": "15s", "renewable": False}
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
@@ -594,7 +598,7 @@ def without(env: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in names}
 
 
-def test_with_a_clients_certificate_all_goes_by_tls(
+def test_with_a_client_certificate_all_traffic_is_tls(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, client: Client
 ) -> None:
     process = vaultsync({**ways.env("kubernetes"), **client.env(place.testbed)}, audit=False)
@@ -614,7 +618,7 @@ def test_with_a_clients_certificate_all_goes_by_tls(
     ],
     ids=str,
 )
-def test_without_a_part_of_it_nothing_is_sent_and_the_log_says_why(
+def test_without_a_part_of_the_certificate_nothing_is_sent_and_the_log_says_why(
     place: Place, vaultsync: VaultsyncFactory, client: Client, left_out: tuple[str, ...], said: str
 ) -> None:
     process = vaultsync(without(client.env(place.testbed), *left_out), audit=False)

@@ -64,7 +64,7 @@ def written(access: VaultAccess, place: Place, name: str) -> int:
     return asyncio.run(main())
 
 
-def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_goes_on(
+def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory, redirector: Redirector, trap: Trap
 ) -> None:
     """The redirects are a tenant's or an attacker's; other paths of the same Vault are healed meanwhile."""

@@ -75,7 +75,9 @@ def test_key_pairs_have_two_halves(place: Place, vaultsync: VaultsyncFactory) ->
 
 
 @pytest.mark.parametrize("strategy", ["Base64", "Base64URL", "Auto"])
-def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: VaultsyncFactory, strategy: str) -> None:
+def test_values_that_external_secrets_decodes_are_encoded(
+    place: Place, vaultsync: VaultsyncFactory, strategy: str
+) -> None:
     vaultsync()
     entry = {
         "secretKey": "user",
@@ -86,7 +88,7 @@ def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: Vault
     assert place.read("app") != {"user": "subjects?>~"}
 
 
-def test_the_whole_of_a_path_needs_names_and_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_whole_path_needs_property_names_and_the_message_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", annotations=SEED, dataFrom=[{"extract": {"key": place.path("app")}}])
     place.wait_until_told("app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
@@ -96,7 +98,7 @@ def test_the_whole_of_a_path_needs_names_and_says_so(place: Place, vaultsync: Va
     place.wait_until_fine("app")
 
 
-def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
+def test_wrong_rules_are_reported_and_nothing_is_written_until_they_are_fixed(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     vaultsync()
@@ -109,7 +111,7 @@ def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
     place.wait_until_fine("app")
 
 
-def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
+def test_of_two_rules_the_older_objects_wins_and_the_younger_is_reported(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     place.external_secret("a-old", {"u": ("app", "user")}, annotations=ruled("user: {value: old}"))
@@ -121,7 +123,7 @@ def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
     place.wait_until_fine("b-young")
 
 
-def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_pinned_version_and_an_empty_find_are_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     pinned = {"key": place.path("app"), "property": "p", "version": "7"}
     place.external_secret("pinned", annotations=SEED, entries=[{"secretKey": "p", "remoteRef": pinned}])
@@ -131,7 +133,7 @@ def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: Va
     place.wait_until_told("find", "dataFrom.find")
 
 
-def test_the_cluster_wide_rules_are_for_who_has_none(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_the_cluster_wide_rules_apply_without_own_rules(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync({"VAULTSYNC_GENERATE": '{user: {value: cluster}, "*": {format: uuid}}'})
     data = {"u": ("app", "user"), "p": ("app", "password")}
     place.external_secret("app", data, annotations=ruled("password: {format: hex, bytes: 16}"))
@@ -172,7 +174,7 @@ def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: Vault
 # -- where it may go
 
 
-def test_another_namespaces_path_is_refused_by_name_and_the_rest_goes_on(
+def test_a_path_of_another_namespace_is_refused_by_name_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     vaultsync()
@@ -187,7 +189,7 @@ ESCAPES = ("{}/../else-{}/a", "{}/%2e%2e/else-{}/a", "else-{}//a", "{}/а", "{}/
 
 
 @pytest.mark.parametrize("key", ESCAPES, ids=range(len(ESCAPES)))
-def test_no_spelling_leads_elsewhere(place: Place, vaultsync: VaultsyncFactory, key: str) -> None:
+def test_no_spelling_escapes_the_namespace(place: Place, vaultsync: VaultsyncFactory, key: str) -> None:
     vaultsync()
     before = place.vault.names("")
     written = key.format(place.name, place.name)
@@ -196,7 +198,7 @@ def test_no_spelling_leads_elsewhere(place: Place, vaultsync: VaultsyncFactory, 
     assert place.vault.names("") == before
 
 
-def test_a_store_of_the_authors_own_making_leads_nowhere_either(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_store_created_by_the_author_does_not_escape_either(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.store("sly", path=f"secret/data/else-{place.name}", version="v1")
     place.external_secret("app", {"p": ("a", "p")}, annotations=SEED, store="sly", absolute=True)
@@ -204,7 +206,7 @@ def test_a_store_of_the_authors_own_making_leads_nowhere_either(place: Place, va
     assert place.vault.version(f"else-{place.name}/a") == 0
 
 
-def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_label_of_the_namespace_allows_a_path(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync({"VAULTSYNC_SEED_PATHS": "*/{label:example.com/team}/**"})
     team = f"team-{place.name}"
     place.external_secret("app", {"p": (f"{team}/a", "p")}, annotations=SEED, absolute=True)
@@ -214,7 +216,7 @@ def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: Vaultsyn
     assert HEX.fullmatch(place.wait_for_secret("app")["p"])
 
 
-def test_a_spent_budget_is_told_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_used_up_budget_is_reported_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync({"VAULTSYNC_SEED_BUDGET": "2"})
     for name in ("a", "b"):
         place.external_secret(name, {"p": (name, "p")}, annotations=SEED)

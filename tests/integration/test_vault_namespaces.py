@@ -65,7 +65,7 @@ def test_a_store_of_a_vault_namespace_is_seeded_and_healed(
     place.wait_for_secret("app", p="a person's")
 
 
-def test_a_vault_namespace_in_the_path_is_told_and_nothing_is_created(
+def test_a_vault_namespace_in_the_path_is_reported_and_nothing_is_created(
     testbed: Testbed, team: str, place: Place, process: VaultsyncProcess
 ) -> None:
     """Changes there are told by namespace, and what a team may have created there is not what the root's globs say."""

@@ -86,7 +86,7 @@ class Bench:
             "write-crowded": Figure("write", f"the same, all {many:,} in one namespace", "as ESO alone"),
             **self._burst_figures(),
             "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
-            "rotations-audit": Figure("rotations", "the same, told by an audit device", "all arrive"),
+            "rotations-audit": Figure("rotations", "the same, reported by an audit device", "all arrive"),
             "idle": Figure(
                 "idle",
                 f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets",
@@ -117,11 +117,11 @@ class Bench:
         found = {}
         for number in (FEW, self.scale.many, self.scale.most):
             hurried = f" (ESO with {' '.join(HURRY)})" if number == self.scale.most else ""
-            text = f"value written in Vault → in the Secret, {number:,} ExternalSecrets{hurried}, told by"
+            text = f"value written in Vault → in the Secret, {number:,} ExternalSecrets{hurried}, reported by"
             found[f"events-{number}"] = Figure("sources", f"{text} the event stream", "–")
             found[f"audit-{number}"] = Figure("sources", f"{text} an audit device", "≤ 1.3 × the event stream")
         return found | {
-            "keys": Figure("keys", f"values written, told by an audit device, keys {keys}", "all arrive"),
+            "keys": Figure("keys", f"values written, reported by an audit device, keys {keys}", "all arrive"),
             "poll": Figure("poll", polled, "≤ 200 requests in any second"),
             "entries-udp": Figure(
                 "entries", "recorded audit entries taken in a second of processor time, UDP", "≥ 50,000"
@@ -235,7 +235,7 @@ class Bench:
         self._figures[f"burst-exist-{number}"].samples[contender] = exist
         self._figures[f"burst-ready-{number}"].samples[contender] = ready
 
-    # -- what vaultsync is told by
+    # -- the sources of changes
 
     def _entries(self) -> None:
         """Of what Vault has recorded while vaultsync and people worked on it."""

@@ -107,6 +107,6 @@ def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
 def _is_listening(process: VaultsyncProcess, source: str) -> bool:
     output = process.output()
     if source == "auto":
-        heard = ("subscribed to Vault's event stream", "no event stream from Vault")
-        return LISTENS["audit"] in output and any(words in output for words in heard)
+        connected = ("subscribed to Vault's event stream", "no event stream from Vault")
+        return LISTENS["audit"] in output and any(words in output for words in connected)
     return LISTENS[source] in output

@@ -41,21 +41,21 @@ Profile = Callable[[VaultsyncProcess, str], AbstractContextManager[object]]
 """Records where the processor time goes meanwhile, under a name."""
 
 ROWS = {
-    "start": ("started → everything looked at, nothing left to do", "–"),
+    "start": ("started → everything scanned, nothing left to do", "–"),
     "memory": ("memory at rest after the start", "< 150 MB at 10,000"),
     "each": ("memory for each ExternalSecret more", "< 15 kB"),
     "force-sync": ("Vault's answer to a write → force-sync seen by a watch", "p99 < 50 ms, flat"),
     "cpu": ("processor time for 1,000 writes at once", "–"),
-    "event-vault": ("requests to Vault for each write told", "≤ 2"),
-    "event-kube": ("requests to the API server for each write told", "1 patch, 1 Event"),
+    "event-vault": ("requests to Vault for each reported write", "≤ 2"),
+    "event-kube": ("requests to the API server for each reported write", "1 patch, 1 Event"),
     "healed-vault": ("many deletions at once → all values are in Vault again", "–"),
     "healed-secrets": ("many deletions at once → all Secrets are new", "–"),
     "heal-cpu": ("processor time for 1,000 deletions at once", "–"),
     "heal-vault": ("requests to Vault for each deletion healed", "≤ 2"),
     "heal-kube": ("requests to the API server for each deletion healed", "1 patch, 1 Event"),
     "idle": ("requests at rest, in an hour", "none but renewals, watches and canaries"),
-    "resync": ("a look at everything", "< 20 s at 10,000"),
-    "meanwhile": ("the force-sync of a write during a look at everything", "≤ 100 ms more than at rest"),
+    "resync": ("a full scan", "< 20 s at 10,000"),
+    "meanwhile": ("the force-sync of a write during a full scan", "≤ 100 ms more than at rest"),
     "after": ("memory after all that, and the most it ever had", "–"),
 }
 
@@ -159,11 +159,11 @@ class AtSize:
             found |= self._events(process)
             self._say(f"{len(self._at_once):,} values are deleted at once")
             found |= self._deletions(process)
-            self._say("a look at everything")
+            self._say("a full scan")
             found["resync"], _ = self._resync(process)
             self._say(f"at rest for {self._stage.scale.idle_seconds:g} s")
             found["idle"] = self._idle(process)
-            self._say("a look at everything, and values are written meanwhile")
+            self._say("a full scan, and values are written meanwhile")
             busy, meanwhile = self._resync(process, writes=True)
             found["meanwhile"] = _compared(meanwhile, rest, busy)
             found["after"] = _memory(process, f"; {peak_memory(process.pid):.0f} MB")
@@ -382,5 +382,5 @@ def _compared(meanwhile: Sample, rest: Sample, look: Sample) -> Sample:
         f"{name} {(meanwhile.quantile(share) - rest.quantile(share)) * 1000:+.0f} ms"
         for name, share in (("median", 0.5), ("p95", 0.95))
     )
-    note = f"({more} against at rest; the look took {look.seconds[0]:.1f} s)"
+    note = f"({more} against at rest; the scan took {look.seconds[0]:.1f} s)"
     return Sample(meanwhile.seconds, meanwhile.lost, meanwhile.patience, note=note)

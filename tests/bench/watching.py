@@ -57,7 +57,7 @@ class Watch(Generic[T]):
 
     Args:
         parse: reduces an object.
-        told: called, in the watch's thread, of each state that differs from the one before.
+        on_change: called, in the watch's thread, of each state that differs from the one before.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Watch(Generic[T]):
         testbed: Testbed,
         path: str,
         parse: Callable[[Json], T],
-        told: Callable[[Name, Seen[T]], None] = lambda name, seen: None,
+        on_change: Callable[[Name, Seen[T]], None] = lambda name, seen: None,
     ) -> None:
         self._url = testbed.kube_apiserver.address + path
         self._headers = testbed.kube_apiserver.api.headers
         self._pool = urllib3.PoolManager(ca_certs=str(testbed.kube_apiserver.ca), retries=urllib3.Retry(False))
         self._parse = parse
-        self._told = told
+        self._on_change = on_change
         self._history: defaultdict[Name, list[Seen[T]]] = defaultdict(list)
         self._stop = threading.Event()
         self._listed = threading.Event()
@@ -158,19 +158,19 @@ class Watch(Generic[T]):
             return
         seen = Seen(time.time() if at is None else at, state)
         history.append(seen)
-        self._told(name, seen)
+        self._on_change(name, seen)
 
 
 def watch_secrets(
-    testbed: Testbed, told: Callable[[Name, Seen[dict[str, str]]], None] = lambda name, seen: None
+    testbed: Testbed, on_change: Callable[[Name, Seen[dict[str, str]]], None] = lambda name, seen: None
 ) -> Watch[dict[str, str]]:
     """Watches Secrets: by key, the digest of its value. The values themselves are not kept."""
-    return Watch(testbed, path_of("v1", "Secret"), _digests, told)
+    return Watch(testbed, path_of("v1", "Secret"), _digests, on_change)
 
 
-def watch_ready(testbed: Testbed, told: Callable[[Name, Seen[str]], None] = lambda name, seen: None) -> Watch[str]:
+def watch_ready(testbed: Testbed, on_change: Callable[[Name, Seen[str]], None] = lambda name, seen: None) -> Watch[str]:
     """Watches ExternalSecrets: the status of the condition Ready, or "" as long as it has none."""
-    return Watch(testbed, path_of(EXTERNAL_SECRETS, "ExternalSecret"), _ready, told)
+    return Watch(testbed, path_of(EXTERNAL_SECRETS, "ExternalSecret"), _ready, on_change)
 
 
 def digest(value: str | bytes) -> str:

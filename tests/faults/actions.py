@@ -48,15 +48,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that breaks, until it is mended.
+    """Something that breaks, until it is fixed.
 
     Attributes:
         what: a sentence.
         on: what it befalls; only one thing befalls this at a time.
         stops: the servers that do not answer people meanwhile.
-        mended: the sentence for the end.
+        fixed: the sentence for the end.
         replica: it needs more replicas than this.
-        after: what must be whole before this can be mended.
+        after: what must be whole before this can be fixed.
     """
 
     what: str
@@ -64,7 +64,7 @@ class Trouble:
     start: Callable[[Environment], object]
     end: Callable[[Environment], object]
     stops: frozenset[str] = frozenset()
-    mended: str = ""
+    fixed: str = ""
     replica: int = 0
     after: str = ""
 
@@ -382,15 +382,15 @@ FAULTS = {
 def _killed(
     name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
 ) -> Trouble:
-    mended = f"{name} starts"
-    return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, mended)
+    fixed = f"{name} starts"
+    return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, fixed)
 
 
 def _frozen(
     name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
 ) -> Trouble:
-    mended = f"{name} is thawed"
-    return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, mended)
+    fixed = f"{name} is thawed"
+    return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, fixed)
 
 
 def _server(name: str, on: str, find: Callable[[Environment], Server], stops: frozenset[str]) -> list[Trouble]:
@@ -404,7 +404,7 @@ def _vaultsync(number: int) -> list[Trouble]:
         return environment.replicas[number]
 
     stopped = Trouble(
-        f"{name} is told to stop", name, lambda w: find(w).stop(), lambda w: find(w).start(), mended=f"{name} starts"
+        f"{name} is told to stop", name, lambda w: find(w).stop(), lambda w: find(w).start(), fixed=f"{name} starts"
     )
     found = (_killed(name, name, find), _frozen(name, name, find), stopped)
     return [replace(trouble, replica=number) for trouble in found]
@@ -422,7 +422,7 @@ def _line(name: str) -> list[Trouble]:
         if fault.refused:
             find(environment).reset()
 
-    def mend(fault: Fault, environment: Environment) -> None:
+    def fix(fault: Fault, environment: Environment) -> None:
         find(environment).heal()
         if fault.silent:  # a host that is back answers what it does not know with a reset
             find(environment).reset()
@@ -432,7 +432,7 @@ def _line(name: str) -> list[Trouble]:
         faults["loses the answers to writes"] = Fault(lost=b"POST /v1/")
         faults["loses the answers to patches"] = Fault(lost=b"PATCH /v1/")
     return [
-        Trouble(f"{where} {how}", where, partial(break_it, fault), partial(mend, fault), mended=f"{where} is good")
+        Trouble(f"{where} {how}", where, partial(break_it, fault), partial(fix, fault), fixed=f"{where} is good")
         for how, fault in faults.items()
     ]
 
@@ -457,7 +457,7 @@ TROUBLES: tuple[Trouble, ...] = (
         "Vault",
         lambda environment: environment.allow(NO_TEAM),
         lambda environment: environment.allow(),
-        mended="Vault's policy is as before",
+        fixed="Vault's policy is as before",
     ),
     *(trouble for name in LINES for trouble in _line(name)),
 )

@@ -113,7 +113,7 @@ class Episode:
         """
         environment = self._environment
         mode = MODES[self._seed % len(MODES)]
-        self._tell(f"seed {self._seed}: {mode}")
+        self._record(f"seed {self._seed}: {mode}")
         self._first = len(environment.requests())
         environment.start_vaultsync(mode)
         while len(environment.namespaces) < FEWEST_NAMESPACES:
@@ -144,7 +144,7 @@ class Episode:
             except Away as error:
                 sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
             if sentence:
-                self._tell(sentence)
+                self._record(sentence)
                 return
 
     def _break(self, step: int) -> None:
@@ -153,7 +153,7 @@ class Episode:
         on = self._rng.choice(sorted({one.on for one in free}))
         trouble = self._rng.choice([one for one in free if one.on == on])
         until = step + self._rng.randint(*LASTS)
-        self._tell(trouble.what)
+        self._record(trouble.what)
         trouble.start(self._environment)
         self._troubles[trouble.on] = (until, trouble)
 
@@ -162,7 +162,7 @@ class Episode:
             if until <= step and trouble.after not in self._troubles:
                 trouble.end(self._environment)
                 del self._troubles[on]
-                self._tell(trouble.mended)
+                self._record(trouble.fixed)
 
     # -- the end
 
@@ -174,7 +174,7 @@ class Episode:
         ):  # it gives up for less than vaultsync does, and Kubernetes starts it again
             environment.eso.start()
         self._wait("what people ask for again", self._made_sure)
-        self._tell("everything is whole again")
+        self._record("everything is whole again")
         self._check_writes()
         seeded = self._wait("I1, in Vault", lambda: lacking(environment, environment.picture()))
         brought = seeded + self._wait_until_brought()
@@ -188,10 +188,10 @@ class Episode:
         self._check("I5", storms(new))
         rested = brought + self._wait("I6", lambda: self._left_behind(before), REST_PATIENCE)
         outcome = Outcome(seeded, brought, rested, busiest([one for one in new if one.own], 1.0))
-        self._tell(str(outcome))
+        self._record(str(outcome))
         for leads, now in self._usages().items():
             who = "the leader" if leads else "a standby"
-            self._tell(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
+            self._record(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
         return outcome
 
     def _wait_until_brought(self) -> float:
@@ -203,7 +203,7 @@ class Episode:
         try:
             return self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()), 3 * SOON)
         except Broken as error:
-            self._tell(f"external-secrets starts anew: {str(error).splitlines()[1].strip()}")
+            self._record(f"external-secrets starts anew: {str(error).splitlines()[1].strip()}")
         environment.eso.restart()
         self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()))
         return time.monotonic() - started
@@ -244,7 +244,7 @@ class Episode:
             took = time.monotonic() - started
             if not found:
                 if took > SOON:
-                    self._tell(f"{what}: {took:.0f} s until this was well too: {', '.join(last)}")
+                    self._record(f"{what}: {took:.0f} s until this was well too: {', '.join(last)}")
                 return took
             last = found
             if took > patience:
@@ -255,6 +255,6 @@ class Episode:
         if wrong:
             raise Broken(f"{what}:\n" + "\n".join(f"  {words}" for words in wrong[:20]) + f"\n\n{self._story}")
 
-    def _tell(self, sentence: str) -> None:
+    def _record(self, sentence: str) -> None:
         self._story.tell(sentence)
         self._say(sentence)

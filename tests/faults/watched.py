@@ -17,11 +17,11 @@ from tests.testbed import fast_lease
 
 def main() -> int:
     """As vaultsync's own."""
-    signal.signal(signal.SIGUSR2, _tell)
+    signal.signal(signal.SIGUSR2, _write_tasks)
     return fast_lease.main()
 
 
-def _tell(number: int, frame: FrameType | None) -> None:
+def _write_tasks(number: int, frame: FrameType | None) -> None:
     """Runs between two steps of the loop, in its thread."""
     with suppress(RuntimeError):  # there is no loop yet, or no more
         _write(asyncio.get_running_loop())

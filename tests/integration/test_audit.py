@@ -287,14 +287,14 @@ def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vault
     time.sleep(4)  # its mark is written, and what follows is done
     (port,) = re.findall(r"audit device is connected.*127\.0\.0\.1 port (\d+)", process.output())
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")
-    read, told = looks(place), Metrics(process)("events_total", source="audit")
+    read, events = looks(place), Metrics(process)("events_total", source="audit")
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for entry in forged_entries(place) * 2000:
             udp = struct.pack("!HHHH", int(port), process.audit_port, 8 + len(entry), 0) + entry
             home = socket.inet_aton("127.0.0.1")
             ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0, home, home)
             sock.sendto(ip + udp, ("127.0.0.1", 0))
-    process.wait_until(lambda: Metrics(process)("events_total", source="audit") - told > 1000, PATIENCE)
+    process.wait_until(lambda: Metrics(process)("events_total", source="audit") - events > 1000, PATIENCE)
     time.sleep(8)  # the looks that follow on one that does not show what was reported
     assert (force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")) == before
     assert looks(place) - read <= 200  # of one path, one at a time

@@ -308,9 +308,9 @@ def test_each_missing_right_is_reported(place: Place) -> None:
             for verb in right.verbs:
                 made.rules(less(shipped_rules(), verb, right))
                 red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED)
-                told = [(line.check, line.subject, line.found) for line in red if line.check is Check.PERMISSION]
+                reported = [(line.check, line.subject, line.found) for line in red if line.check is Check.PERMISSION]
                 is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
-                assert told == ([(Check.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
+                assert reported == ([(Check.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
         made.rules(shipped_rules())
         assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED) == []
 
@@ -738,7 +738,7 @@ def test_without_the_right_to_list_devices_the_line_says_what_to_check(place: Pl
 
 
 @pytest.mark.parametrize(
-    ("listen", "is_told"),
+    ("listen", "is_reported"),
     [
         ("0.0.0.0:8220", True),
         ("tcp:0.0.0.0:8220", True),
@@ -749,9 +749,9 @@ def test_without_the_right_to_list_devices_the_line_says_what_to_check(place: Pl
         ("unix:/run/vaultsync/audit", False),
     ],
 )
-def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_told: bool) -> None:
+def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_reported: bool) -> None:
     lines = [line for line in ask(place, VAULTSYNC_AUDIT_LISTEN=listen) if line.subject == "VAULTSYNC_AUDIT_LISTEN"]
-    assert [line.status for line in lines] == [Status.WARNING] * is_told
+    assert [line.status for line in lines] == [Status.WARNING] * is_reported
     assert all("VAULTSYNC_AUDIT_LISTEN=udp:" in line.fix and "socket_type=udp" in line.fix for line in lines)
 
 
@@ -774,8 +774,8 @@ def test_a_store_with_another_address_of_this_vault_is_reported_and_fixed(place:
     )
     name, _, value = line["fix"].split()[-1].partition("=")
     assert (name, value) == ("VAULTSYNC_STORE_SERVERS", address)
-    mended = check(place, code=0, env={name: value})["stores", None]
-    assert mended["found"] == f"2 in this Vault, 1 in another: SecretStore {place.name}/foreign"
+    fixed = check(place, code=0, env={name: value})["stores", None]
+    assert fixed["found"] == f"2 in this Vault, 1 in another: SecretStore {place.name}/foreign"
 
 
 def test_the_check_fails_if_no_store_uses_this_vault(place: Place, elsewhere: Place) -> None:

@@ -13,7 +13,7 @@ from tests.testbed.place import Place
 from tests.testbed.servers import ROOT_TOKEN, OpenBao, Vault
 from tests.testbed.testbed import Testbed
 
-DEAF = {"VAULTSYNC_AUDIT_LISTEN": ""}
+NO_LISTENER = {"VAULTSYNC_AUDIT_LISTEN": ""}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def testbed(openbao: Testbed) -> Testbed:
     ("source", "env", "code", "mark", "words"),
     [
         ("auto", {}, 0, "ok", "an audit device that writes to 127.0.0.1:1"),
-        ("auto", DEAF, 0, "warning", "has no event stream; and there is no audit device"),
-        ("poll", DEAF, 0, "ok", "the poll, every 1m"),
+        ("auto", NO_LISTENER, 0, "warning", "has no event stream; and there is no audit device"),
+        ("poll", NO_LISTENER, 0, "ok", "the poll, every 1m"),
         ("events", {}, 1, "failed", "and as VAULTSYNC_SOURCE is events"),
     ],
 )

@@ -354,8 +354,8 @@ class TestValues:
     def test_an_unknown_name_is_refused_everywhere(self, helm: Helm) -> None:
         folders = {path[:-1] for path in KNOWN}
         refusal = helm.refusal(at([(*folder, "typo") for folder in folders], "x"))
-        told = "at '{}': additional properties 'typo' not allowed"
-        assert [folder for folder in folders if told.format(pointer(folder)) not in refusal] == []
+        expected = "at '{}': additional properties 'typo' not allowed"
+        assert [folder for folder in folders if expected.format(pointer(folder)) not in refusal] == []
 
     def test_a_default_cannot_be_removed(self, helm: Helm) -> None:
         """Helm takes null for that; without its peers, a NetworkPolicy would let in everybody."""
@@ -719,8 +719,8 @@ class Release:
 
     def install(self, **values: object) -> VaultsyncProcess:
         """`helm install`, and what its notes have an operator do for the login; the policy is there."""
-        told = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
-        for line in map(str.strip, told.splitlines()):
+        notes = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
+        for line in map(str.strip, notes.splitlines()):
             if line.startswith(("vault write auth/", "vault token create ")):
                 run(self.testbed, line)
         if self.method == "approle":
@@ -870,24 +870,24 @@ class TestRelease:
     def test_the_notes_print_no_device_that_sends_by_tcp_to_another_machine(self, release: Release) -> None:
         """It would block Vault while vaultsync is down; nor one that sends to a Service which leads nowhere."""
 
-        def told(listen: str, tls: str = "") -> str:
+        def notes_of(listen: str, tls: str = "") -> str:
             return " ".join(release("upgrade", audit={"listen": listen, "tlsSecret": tls}).split())
 
         release("install")
         for listen in ("tcp:0.0.0.0:9220", "0.0.0.0:9220", "tcp:[::]:9220", "tcp:192.0.2.1:9220"):
-            notes = told(listen)
+            notes = notes_of(listen)
             assert "vault audit enable" not in notes
             assert f"WARNING: audit.listen={listen} takes entries by TCP" in notes
             assert "audit.listen=udp:0.0.0.0:9220" in notes
-            notes = told(listen, "audit-tls")
+            notes = notes_of(listen, "audit-tls")
             assert AUDIT_ENABLE.findall(notes) == ["vaultsync socket address=127.0.0.1:PORT socket_type=tcp"]
             assert "port 9220 of the Service vaultsync-audit" in notes
         for listen in ("udp:127.0.0.1:9220", "tcp:127.0.0.1:9220", "127.8.8.8:9220", "udp:[::1]:9220"):
-            notes = told(listen)
+            notes = notes_of(listen)
             assert "vault audit enable" not in notes
             assert "Set audit.listen=udp:0.0.0.0:9220" in notes
-        assert "audit device" not in told("unix:/run/audit")
-        [device] = AUDIT_ENABLE.findall(told("udp:0.0.0.0:9220"))
+        assert "audit device" not in notes_of("unix:/run/audit")
+        [device] = AUDIT_ENABLE.findall(notes_of("udp:0.0.0.0:9220"))
         assert device.startswith("vaultsync socket socket_type=udp ")
 
 

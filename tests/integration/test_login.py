@@ -195,13 +195,13 @@ class Ways:
         found = []
         for accessor in self.root.api.request("GET", "/v1/auth/token/accessors?list=true")["data"]["keys"]:
             try:
-                told = self.root.api.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})
+                found_token = self.root.api.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})
             except ApiError as error:
                 if error.status not in (403, 404):  # it has ended meanwhile
                     raise
                 continue
-            if told["data"]["path"] == f"auth/{way}/login":
-                found.append(told["data"])
+            if found_token["data"]["path"] == f"auth/{way}/login":
+                found.append(found_token["data"])
         return found
 
     def revoke_all(self, way: str) -> int:
@@ -244,7 +244,7 @@ def wait_until_streaming(place: Place, process: VaultsyncProcess, times: int = 1
     place.wait_for(lambda: process.output().count(STREAMS) >= times, timeout, f"subscribed {times} times")
 
 
-def wait_until_said(place: Place, process: VaultsyncProcess, *words: str, timeout: float = PATIENCE) -> str:
+def wait_until_logged(place: Place, process: VaultsyncProcess, *words: str, timeout: float = PATIENCE) -> str:
     """Waits for a line of the log with all these words."""
 
     def probe() -> str:
@@ -327,7 +327,7 @@ def test_the_policy_is_printed_with_every_auth_method(place: Place, ways: Ways) 
 def test_a_refused_login_is_logged_once_and_retried(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     process = vaultsync({**ways.env("kubernetes"), "VAULTSYNC_VAULT_ROLE": "late"})
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "not logged in to Vault", "on auth/kubernetes/login")
+    wait_until_logged(place, process, "not logged in to Vault", "on auth/kubernetes/login")
     time.sleep(2)
     lines = process.output().splitlines()
     assert sum("on auth/kubernetes/login" in line for line in lines) == 1
@@ -343,7 +343,7 @@ def test_a_missing_file_is_waited_for(place: Place, vaultsync: VaultsyncFactory,
     jwt = file.read_text()
     file.unlink()
     process = vaultsync(env)
-    wait_until_said(place, process, "not logged in to Vault", str(file))
+    wait_until_logged(place, process, "not logged in to Vault", str(file))
     ways.file("jwt", jwt)
     seed(place, "app")
 
@@ -393,7 +393,7 @@ def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: Vaults
     for number in range(200):
         place.wait_for_secret(f"app{number}", PATIENCE)
         assert place.version(f"app{number}") == 1
-    wait_until_said(place, process, "Vault no longer accepts the token")
+    wait_until_logged(place, process, "Vault no longer accepts the token")
     wait_until_streaming(place, process, 2)  # the stream hears again
     place.put("first", password="a person's")
     place.wait_for_secret("first", SOON, p="a person's")
@@ -418,7 +418,7 @@ def test_a_token_revoked_at_rest_is_detected_at_the_renewal(
     process = vaultsync(ways.env("kubernetes", place.name), audit=False)
     wait_until_streaming(place, process)
     assert ways.revoke_all("kubernetes") == 1
-    wait_until_said(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)
+    wait_until_logged(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)
     wait_until_streaming(place, process, 2, timeout=SOON)
     place.put("app", password="a person's")
     place.wait_for_secret("app", SOON, p="a person's")
@@ -465,7 +465,7 @@ def test_refusals_of_a_policy_do_not_question_the_token_forever(
     try:
         for number in range(30):
             place.external_secret(f"app{number}", {"p": (f"app{number}", "password")}, annotations=SEED)
-        place.wait_until_told("app29", "Vault returned 403", "permission denied")
+        place.wait_until_reported("app29", "Vault returned 403", "permission denied")
         time.sleep(3)
     finally:
         ways.root.unaudit("counted")
@@ -483,7 +483,7 @@ def test_a_policy_without_lookup_does_not_cause_a_login_loop(
     ways.role("approle", "blind", token_policies=["blind"])
     process = vaultsync(ways.env("approle", "blind"))
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "the policy lacks read on auth/token/lookup-self")
+    wait_until_logged(place, process, "the policy lacks read on auth/token/lookup-self")
     time.sleep(8)
     assert process.output().count("logged in to Vault") == 2
 
@@ -501,7 +501,7 @@ def test_a_changed_token_file_is_read_again(
     seed(place, "first")
     wait_until_streaming(place, process)
     folder.replace({"token": tokens[1] + "\n"})
-    wait_until_said(place, process, "the token in VAULT_TOKEN_FILE is used")
+    wait_until_logged(place, process, "the token in VAULT_TOKEN_FILE is used")
     wait_until_streaming(place, process, 2)
     ways.root.revoke(tokens[0])
     seed(place, "second")
@@ -525,7 +525,7 @@ def test_a_wrong_token_in_the_file_does_not_replace_the_valid_one(
     process = vaultsync({"VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(folder / "token")})
     seed(place, "first")
     folder.replace({"token": "hvs.none-of-vaults"})
-    wait_until_said(place, process, "no new token from Vault", "403")
+    wait_until_logged(place, process, "no new token from Vault", "403")
     folder.replace({"token": ""})
     seed(place, "second")
     assert process.output().count("no new token from Vault") == 1
@@ -542,11 +542,11 @@ def test_a_revoked_token_of_a_file_is_replaced_by_the_next(
     wait_until_streaming(place, process)
     ways.root.revoke(tokens[0])
     place.external_secret("second", {"p": ("second", "password")}, annotations=SEED)
-    wait_until_said(place, process, "not logged in to Vault", "write a new one into its file")
-    place.wait_until_told("second", "Vault returned 403")
+    wait_until_logged(place, process, "not logged in to Vault", "write a new one into its file")
+    place.wait_until_reported("second", "Vault returned 403")
     folder.replace({"token": tokens[1]})
     place.wait_for_secret("second", 5 + SOON)
-    place.wait_until_fine("second")
+    place.wait_until_healthy("second")
     wait_until_streaming(place, process, 2)
 
 
@@ -556,9 +556,9 @@ def test_a_token_that_will_expire_is_logged_with_the_time_and_the_fix(
     body = {"policies": [POLICY], "no_default_policy": True, "ttl": "15s", "renewable": False}
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
-    said = wait_until_said(place, process, "the Vault token expires")
+    said = wait_until_logged(place, process, "the Vault token expires")
     assert "set VAULT_TOKEN anew and restart vaultsync" in said
-    wait_until_said(place, process, "not logged in to Vault", "the token is revoked or expired")
+    wait_until_logged(place, process, "not logged in to Vault", "the token is revoked or expired")
     assert token not in process.output()
 
 
@@ -623,8 +623,8 @@ def test_without_a_part_of_the_certificate_nothing_is_sent_and_the_log_says_why(
 ) -> None:
     process = vaultsync(without(client.env(place.testbed), *left_out), audit=False)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "Vault is unavailable", said)
-    wait_until_said(place, process, "no event stream from Vault")
+    wait_until_logged(place, process, "Vault is unavailable", said)
+    wait_until_logged(place, process, "no event stream from Vault")
     assert place.read("app") is None
 
 
@@ -652,7 +652,7 @@ def test_certificates_change_under_a_running_vaultsync(
         assert serials() == {old.serial}
         client.folder.replace({**Client.files(secure.authority, old), "tls.crt": new.certificate})
         seed(place, "third")
-        wait_until_said(place, process, "the TLS files for Vault are unusable", "KEY_VALUES_MISMATCH")
+        wait_until_logged(place, process, "the TLS files for Vault are unusable", "KEY_VALUES_MISMATCH")
         assert serials() == {old.serial}
         client.folder.replace(Client.files(secure.authority, new))
         seed(place, "fourth")
@@ -676,7 +676,7 @@ def test_vaults_own_authority_changes(
     try:
         testbed.vault.process.hang_up()
         testbed.restart_vault_empty()
-        wait_until_said(place, process, "no event stream from Vault", "CERTIFICATE_VERIFY_FAILED")
+        wait_until_logged(place, process, "no event stream from Vault", "CERTIFICATE_VERIFY_FAILED")
         client.folder.replace(Client.files(other, secure.clients.issue("vaultsync")))
         wait_until_streaming(place, process, 2)
         seed(place, "second")

@@ -142,7 +142,9 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
         arrives_quickly(engine, "app", "1", v1=True)
     engine.upgrade()
     if source != "events":
-        place.wait_until_told("app", "the store says version v1", "set the store's spec.provider.vault.version to v2")
+        place.wait_until_reported(
+            "app", "the store says version v1", "set the store's spec.provider.vault.version to v2"
+        )
     engine.store_says("v2")
     # external-secrets learns of the store only by a force-sync
     arrives_quickly(engine, "app", "2")
@@ -224,4 +226,4 @@ def test_a_v1_value_at_a_v2_path_is_reported(
     engine.store("v2")
     engine.api.request("POST", f"/v1/{engine.name}/data/{place.path('app')}", {"data": {"p": "0"}})
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
-    place.wait_until_told("app", "the store says version v2", "set the store's spec.provider.vault.version to v1")
+    place.wait_until_reported("app", "the store says version v2", "set the store's spec.provider.vault.version to v1")

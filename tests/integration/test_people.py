@@ -110,9 +110,9 @@ def test_the_report_says_what_was_seeded(place: Place, vaultsync: VaultsyncFacto
     assert report(place, "other") == ("", "")
 
 
-@pytest.mark.parametrize("mended", ["by itself", "at a signal"])
+@pytest.mark.parametrize("fixed", ["by itself", "at a signal"])
 def test_a_refusal_is_reported_with_vaults_message_and_recovers_once_it_is_fixed(
-    place: Place, vaultsync: VaultsyncFactory, mended: str
+    place: Place, vaultsync: VaultsyncFactory, fixed: str
 ) -> None:
     vaultsync()
     with denied(place, f"secret/data/{place.path('app')}"):
@@ -124,7 +124,7 @@ def test_a_refusal_is_reported_with_vaults_message_and_recovers_once_it_is_fixed
         assert (event["type"], event["message"]) == ("Warning", said)
         assert report(place, "app") == ("False ErrorCreating", said)
         assert list(place.read("fine") or {}) == ["password"]
-    if mended == "at a signal":
+    if fixed == "at a signal":
         place.annotate("app", create="true")
     found = place.wait_for_secret("app", timeout=HEALS_BY_ITSELF)
     assert (place.read("app"), place.read("fine")) == ({"password": found["p"]}, {"password": found["q"]})
@@ -336,13 +336,13 @@ def test_each_reason_why_nothing_can_be_created_is_reported(place: Place, vaults
         )
     for name in cases:
         wait_for_report(place, name, "False ErrorCreating", "")
-    told = {name: report(place, name) for name in cases}
+    reports = {name: report(place, name) for name in cases}
     # what they should say, where it is not what they say
-    expected = {name: f"…{said}" for name, (_, said) in cases.items() if said not in told[name][1]}
-    assert {name: told[name][1] for name in expected} == expected
-    assert {status for status, _ in told.values()} == {"False ErrorCreating"}
+    expected = {name: f"…{said}" for name, (_, said) in cases.items() if said not in reports[name][1]}
+    assert {name: reports[name][1] for name in expected} == expected
+    assert {status for status, _ in reports.values()} == {"False ErrorCreating"}
     for name in cases:
-        assert wait_for_event(place, name, "SeedFailed")["message"] == told[name][1]
+        assert wait_for_event(place, name, "SeedFailed")["message"] == reports[name][1]
     assert [place.read("missing", mount) for mount in ("secret", "kv1")] == [None, None]
 
 

@@ -190,7 +190,7 @@ def test_a_rotation_is_reported(place: Place, vaultsync: VaultsyncFactory) -> No
     changed(place, "app", first)
     said = f"rotated secret/{place.path('app')} version 2 with password (requested by {place.name}/app)"
     assert wait_for_event(place, "app", "Rotated")["message"] == said
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
     assert (place.get("app") or {})["metadata"]["annotations"]["vaultsync.io/message"] == said
 
 
@@ -222,14 +222,14 @@ def test_an_operators_value_is_never_rotated_until_it_is_deleted(place: Place, v
     make_old(place, "app", datetime.now(UTC) - timedelta(days=1))
     for name in ("app", "theirs"):
         annotate(place, name, rotate="now", rotate_after="1h")
-    place.wait_until_told(
+    place.wait_until_reported(
         "app", ROTATE, f"secret/{place.path('app')} was written by somebody else since", "delete it in Vault"
     )
-    place.wait_until_told("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
+    place.wait_until_reported("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
     for name in ("app", "theirs"):
         place.vault.delete(place.path(name))
         changed(place, name, {"p": "a person's"})
-        place.wait_until_fine(name)
+        place.wait_until_healthy(name)
     assert (place.version("app"), place.version("theirs")) == (3, 2), "the healing was the first write after theirs"
     before = place.secret("app") or {}
     annotate(place, "app", rotate="again")
@@ -263,11 +263,11 @@ def test_a_value_of_the_maximum_age_is_rotated_once_when_it_is_due(
 def test_a_wrong_age_is_reported_until_it_is_fixed(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED | {AFTER: "soon"})
-    place.wait_until_told("app", AFTER, "'soon'", "30d", "never")
+    place.wait_until_reported("app", AFTER, "'soon'", "30d", "never")
     assert place.version("app") == 0, "no guess at what was meant"
     annotate(place, "app", rotate_after="30d")
     place.wait_for_secret("app")
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
 
 
 def test_a_dry_run_rotates_nothing_and_logs_what_it_would_rotate(place: Place, vaultsync: VaultsyncFactory) -> None:

@@ -74,9 +74,9 @@ def test_the_next_source_takes_over_until_events_arrive_again(
     assert process.output().count(SILENT) == 1
     assert proxy.subscriptions == 2
     proxy.drops = False
-    place.put("other", password="told")
+    place.put("other", password="reported")
     place.wait_for(lambda: sources(process) == ["events", next_source, "events"], SLACK, "the event stream again")
-    place.wait_for_secret("other", p="told")
+    place.wait_for_secret("other", p="reported")
     assert Metrics(process)("stream_connected") == 1
     first = place.wait_for_secret("app")
     place.vault.delete(place.path("app"))
@@ -94,8 +94,8 @@ def test_a_silent_stream_as_the_only_source_is_logged_and_everything_is_read(
     assert "[-] source: events, not connected\n" in process.health.text("/readyz")
     assert sources(process) == ["events"]
     proxy.drops = False
-    place.put("other", password="told")
-    place.wait_for_secret("other", p="told")
+    place.put("other", password="reported")
+    place.wait_for_secret("other", p="reported")
     assert "[+] source: events\n" in process.health.text("/readyz")
 
 

@@ -37,7 +37,7 @@ def test_a_better_source_is_used_while_available_and_the_poll_otherwise(
     heals(place, "polled")
     place.testbed.audit_to(process.audit_name, process.audit_address)
     place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
-    heals(place, "heard")
+    heals(place, "connected")
     place.testbed.no_audit_to(process.audit_name)  # which leaves the connection open: its silence is what tells
     place.external_secret("asked", {"p": ("asked", "password")}, annotations=SEED)
     place.wait_for(lambda: sources(process) == ["poll", "audit", "poll"], 20, "the poll again")

@@ -71,5 +71,5 @@ def test_a_vault_namespace_in_the_path_is_reported_and_nothing_is_created(
     """Changes there are told by namespace, and what a team may have created there is not what the root's globs say."""
     place.store("sly", path=f"{team}/secret")
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="sly")
-    place.wait_until_told("app", f"is in the Vault namespace {team}", "spec.provider.vault.namespace")
+    place.wait_until_reported("app", f"is in the Vault namespace {team}", "spec.provider.vault.namespace")
     assert inside(testbed, team).get(place.path("app")) is None

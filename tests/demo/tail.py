@@ -12,7 +12,7 @@ LOOK_SECONDS = 0.01
 
 
 class Tail:
-    """Hands on each JSON line that is written to a file; `with` starts and ends it.
+    """Passes each JSON line that is written to a file to a callback; `with` starts and ends it.
 
     Args:
         on_line: called in the tail's thread.

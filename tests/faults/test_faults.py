@@ -1,4 +1,4 @@
-"""A bounded portion of the fault suite, by fixed seeds; `make soak DURATION=10min` goes on with others."""
+"""A part of the fault suite with fixed seeds; `make soak DURATION=10min` runs others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A bounded run of every fuzz target, the same each time: a find here is a find for everybody.
+"""A bounded, reproducible run of every fuzz target.
 
-Other seeds, and longer, by hand: see tests/fuzz/__init__.py.
+For other seeds and longer runs see tests/fuzz/__init__.py.
 """
 
 import subprocess

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
@@ -26,7 +27,6 @@ from vaultsync.core.errors import (
 from vaultsync.core.retry import Retry
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
-from vaultsync.vault.auth_methods import Credential, Method, TokenMethod
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.token_api import TokenApi, TokenLease
 from vaultsync.vault.transport import VaultAccess
@@ -58,7 +58,7 @@ class Login:
 
     Args:
         access: where to log in.
-        method: how to log in.
+        config: how to log in.
 
     Attributes:
         access: as given.
@@ -72,13 +72,11 @@ class Login:
         on_change: called on the loop for each new token.
     """
 
-    def __init__(self, access: VaultAccess, method: Method) -> None:
+    def __init__(self, access: VaultAccess, config: AuthConfig) -> None:
         self.access = access
-        self._method = method
-        given = method.token if isinstance(method, TokenMethod) else None
-        self.issues = given is None
-        self._file = given.file if given else ""
-        self.token = given.text if given else None
+        self._config = config
+        self.issues = config.issues
+        self._file, self.token = ("", None) if config.issues else (config.token_file, config.token)
         self.ends_at: float | None = None
         self.tried = asyncio.Event()
         self.on_change: Callable[[], None] = ignore
@@ -144,10 +142,10 @@ class Login:
             VaultsyncError: that failed.
         """
         async with self._lock:
-            if isinstance(self._method, TokenMethod):
-                self._take(await self.api.read(self._method.token))
-            else:
+            if self.issues:
                 await self._obtain()
+            else:
+                self._take(await self._given())
 
     async def run(self) -> None:
         """Keep a token that Vault knows, until cancelled."""
@@ -189,7 +187,7 @@ class Login:
         if not self._file:
             return False
         try:
-            return await self.api.read(Credential(file=self._file)) != self._last_read
+            return await self.api.read_file(self._file) != self._last_read
         except NoCredential:  # while the file is replaced
             return False
 
@@ -200,16 +198,21 @@ class Login:
             VaultsyncError: that failed; a valid token stays.
         """
         lease: _Lease
-        if isinstance(self._method, TokenMethod):
-            token, lease = await self._read_and_look_up(self._method.token)
+        if self.issues:
+            token, lease = await self.api.log_in(self._config)
+            logger.info("logged in to Vault", method=self._config.auth.value, ttl_s=lease.ttl)
         else:
-            token, lease = await self.api.log_in(self._method)
-            logger.info("logged in to Vault", method=self._method.auth.value, ttl_s=lease.ttl)
+            token, lease = await self._read_and_look_up()
         self._take(token)
         self._confirmed(lease)
 
-    async def _read_and_look_up(self, given: Credential) -> tuple[SecretStr, _Lease]:
-        token = self._last_read = await self.api.read(given)
+    async def _given(self) -> SecretStr:
+        """The token of the settings; its file is read each time."""
+        token = self._config.token
+        return token if token is not None else await self.api.read_file(self._file)
+
+    async def _read_and_look_up(self) -> tuple[SecretStr, _Lease]:
+        token = self._last_read = await self._given()
         try:
             return token, await self.api.look_up(token)
         except VaultDenied as error:

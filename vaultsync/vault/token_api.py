@@ -13,11 +13,12 @@ from typing import Any, Final, TypeVar
 import hvac
 from pydantic import SecretStr
 
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
-from vaultsync.vault.auth_methods import Credential, Issuer
+from vaultsync.vault.auth_methods import read_credential, request_token
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import content, execute
 from vaultsync.vault.transport import Response, VaultAccess
@@ -57,18 +58,14 @@ class TokenApi:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._hvac.adapter.close()
 
-    async def read(self, credential: Credential) -> SecretStr:
-        """Read a credential, which may be in a file.
+    async def read_file(self, file: str) -> SecretStr:
+        """Read a token that is in a file; see read_credential."""
+        return await self._in_thread(lambda: read_credential(None, file))
 
-        Raises:
-            NoCredential: the file holds none.
-        """
-        return await self._in_thread(credential.read)
-
-    async def log_in(self, issuer: Issuer) -> tuple[SecretStr, TokenLease]:
-        """Obtain a token from an auth method."""
-        path = f"auth/{issuer.mount}/login"
-        auth = mapping((await self._request(issuer.log_in, path, None)).get("auth"))
+    async def log_in(self, config: AuthConfig) -> tuple[SecretStr, TokenLease]:
+        """Obtain a token from an auth method; see request_token."""
+        path = f"{config.at}/login"
+        auth = mapping((await self._request(lambda vault: request_token(vault, config), path, None)).get("auth"))
         token = text(auth.get("client_token"))
         if not token:
             raise VaultUnavailable(f"an answer without a token on {path}")

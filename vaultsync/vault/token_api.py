@@ -1,6 +1,6 @@
 """Requests about Vault tokens, in a thread of their own, so that none waits for requests to KV.
 
-https://developer.hashicorp.com/vault/api-docs/auth/token. Tokens and credentials never leave in a message.
+https://developer.hashicorp.com/vault/api-docs/auth/token. No message contains a token or a credential.
 """
 
 import asyncio
@@ -31,12 +31,7 @@ LONGEST_TTL: Final = 1e11
 
 @dataclass(frozen=True, slots=True)
 class TokenLease:
-    """The remaining life of a token, as Vault returns it with a new token or a renewal.
-
-    Attributes:
-        ttl: seconds, 0 for an endless token.
-        renewable: whether it can be renewed.
-    """
+    """The remaining life of a new or renewed token: `ttl` in seconds, 0 for an endless one."""
 
     ttl: float
     renewable: bool
@@ -45,7 +40,7 @@ class TokenLease:
 class TokenApi:
     """Logs in, and looks up, renews and revokes tokens.
 
-    Every method raises a VaultsyncError if Vault refuses the request or does not answer.
+    Every method raises a VaultsyncError if Vault refuses the request or does not respond.
     """
 
     def __init__(self, access: VaultAccess, redirects: Redirects) -> None:
@@ -106,21 +101,13 @@ class TokenApi:
 
 
 def parse_lease(value: object) -> TokenLease:
-    """Read the field `auth` of a response.
-
-    Raises:
-        VaultUnavailable: the response is not Vault's.
-    """
+    """Read the field `auth` of a response; raises VaultUnavailable if it is not Vault's."""
     auth = mapping(value)
     return TokenLease(_seconds(auth, "lease_duration"), bool(auth.get("renewable")))
 
 
 def parse_token(value: object) -> Token:
-    """Read the field `data` of a response, without the token's id and accessor.
-
-    Raises:
-        VaultUnavailable: the response is not Vault's.
-    """
+    """Read the field `data` of a response, without the token's id and accessor; raises as `parse_lease` does."""
     data = mapping(value)
     lists = [data.get(name) for name in ("policies", "identity_policies")]
     policies = [policy for listed in lists if isinstance(listed, list) for policy in listed]

@@ -15,7 +15,7 @@ from loguru import logger
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import LOGGED_CHARACTERS, FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.rescans import AuditRescans, MountRescans

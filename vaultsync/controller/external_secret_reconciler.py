@@ -11,7 +11,7 @@ from typing import Protocol
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations

@@ -12,7 +12,7 @@ from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
 from vaultsync.controller.index import Entry, Index, Key
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, VaultWriter, log_fields

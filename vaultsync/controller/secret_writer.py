@@ -13,7 +13,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.controller.evaluate import VaultReader
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason

@@ -22,7 +22,7 @@ from tests.bench.load import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
 from tests.testbed.two_machines import TwoMachines
 from tests.testbed.vaultsync import VaultsyncProcess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import Transport
 from vaultsync.config.settings import Settings
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for

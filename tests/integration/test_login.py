@@ -557,7 +557,7 @@ def test_a_token_that_will_expire_is_logged_with_the_time_and_the_fix(
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
     said = wait_until_logged(place, process, "the Vault token expires")
-    assert "set VAULT_TOKEN anew and restart vaultsync" in said
+    assert "set a new VAULT_TOKEN and restart vaultsync" in said
     wait_until_logged(place, process, "not logged in to Vault", "the token is revoked or expired")
     assert token not in process.output()
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import AuditAccess, Transport
 from vaultsync.vault.limited_log import LimitedLog
 
 CHUNK: Final = 64 * 1024

@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
+from vaultsync.core.decide import Seed
 from vaultsync.core.reader import Reader
 from vaultsync.core.rotate import Rotation
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
 
 CLOCK_SKEW: Final = timedelta(seconds=1.5)

@@ -3,6 +3,7 @@
 All randomness is the operating system's. Rules arrive checked; only their combination in one write is checked here.
 """
 
+import base64
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
-from vaultsync.generation.encoding import to_base64
+from vaultsync.generation.plan import Encoding
 from vaultsync.generation.rule_set import template_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
@@ -76,6 +77,13 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
     return {name: made[name] for name in wanted}
 
 
+def encode(value: SecretStr, encoding: Encoding) -> SecretStr:
+    """Encode a value, as UTF-8."""
+    if encoding is Encoding.NONE:
+        return value
+    return SecretStr(_base64(value.get_secret_value().encode(), url=encoding is Encoding.BASE64URL))
+
+
 def _check_partner(name: str, there: bool, partner: str) -> None:
     if not there:
         raise RuleError(
@@ -100,7 +108,12 @@ def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
             return rule.value
     if rule.format == "hex":
         return secrets.token_hex(rule.bytes)
-    return to_base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+    return _base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+
+
+def _base64(raw: bytes, *, url: bool) -> str:
+    """Base64 or base64url (RFC 4648 sections 4 and 5), with padding."""
+    return (base64.urlsafe_b64encode(raw) if url else base64.b64encode(raw)).decode()
 
 
 def _password(rule: PasswordRule) -> str:

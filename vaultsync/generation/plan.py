@@ -5,20 +5,23 @@ Which ExternalSecrets may have something generated is decided in core.decide.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
-from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.rule_set import NO_RULES, Rules, template_order
 from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
 
 
+class Encoding(Enum):
+    """The encoding of a value in Vault, which the readers' decodingStrategy removes."""
+
+    NONE = "none"
+    BASE64 = "base64"
+    BASE64URL = "base64url"
+
+
 @dataclass(frozen=True, slots=True)
 class PropertyPlan:
-    """How one property is generated.
-
-    Attributes:
-        rule: for its value.
-        encoding: which its readers decode.
-    """
+    """How one property is generated."""
 
     rule: Rule = DEFAULT_RULE
     encoding: Encoding = Encoding.NONE

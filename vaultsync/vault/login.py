@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
     NoCredential,
@@ -23,7 +22,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.auth_methods import Credential, Method, TokenMethod

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
 from vaultsync.generation.plan import Encoding
-from vaultsync.generation.rule_set import template_order
+from vaultsync.generation.rule_set import templates_in_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
     BytesRule,
@@ -67,7 +67,7 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
                 pass  # below, after the values that they use
             case _:
                 made[name] = SecretStr(_simple(rule))
-    for name, template in _templates(wanted):
+    for name, template in templates_in_order(wanted).items():
         if missing := template.uses - made.keys():
             raise RuleError(
                 f"{shortened(name)}.template: {shortened(min(missing))} is not generated in the same write, "
@@ -90,12 +90,6 @@ def _check_partner(name: str, there: bool, partner: str) -> None:
             f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(partner)}, is not generated "
             "in the same write"
         )
-
-
-def _templates(wanted: Mapping[str, Rule]) -> list[tuple[str, TemplateRule]]:
-    """The templates, each after those that it uses."""
-    ordered = ((name, wanted[name]) for name in template_order(wanted))
-    return [(name, rule) for name, rule in ordered if isinstance(rule, TemplateRule)]
 
 
 def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:

@@ -227,7 +227,7 @@ def test_what_a_person_wrote_is_never_rotated_until_it_is_deleted(place: Place, 
     for name in ("app", "theirs"):
         annotate(place, name, rotate="now", rotate_after="1h")
     place.wait_until_told(
-        "app", ROTATE, f"secret/{place.path('app')} was written by somebody else since", "delete it in Vault"
+        "app", ROTATE, f"secret/{place.path('app')} was written by another client since", "delete it in Vault"
     )
     place.wait_until_told("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
     for name in ("app", "theirs"):

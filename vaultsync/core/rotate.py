@@ -152,5 +152,5 @@ def _not_owned(state: SecretState) -> str:
     if state.mount.kv == 1:
         return "is in KV v1, which can't record who made a value"
     if state.ownership is not None:
-        return "was written by somebody else since vaultsync made it"
+        return "was written by another client since vaultsync made it"
     return "is not marked as made by vaultsync"

@@ -6,7 +6,7 @@ from typing import Final
 from vaultsync.commands.check.audit_commands import enable_to_service
 from vaultsync.commands.check.audit_devices import LIST, AuditDevice, enable_device, listener, parse_devices
 from vaultsync.commands.check.report import Check, CheckResult, cut, some
-from vaultsync.config.audit_address import AuditAddress, Transport
+from vaultsync.config.change_source import AuditAddress, Transport
 from vaultsync.config.settings import Settings
 from vaultsync.core.errors import VaultsyncError
 from vaultsync.core.paths import clean_namespace

@@ -12,7 +12,7 @@ from typing import Final
 
 from vaultsync.commands.check.audit_commands import PORT, SERVICE_IP, WRITE_TIMEOUT, enable_to_service
 from vaultsync.commands.check.report import cut
-from vaultsync.config.audit_address import (
+from vaultsync.config.change_source import (
     AuditAddress,
     Transport,
     parse_audit_address,

@@ -14,8 +14,7 @@ from vaultsync.commands.check.report import CheckReport, has_failures, invalid_s
 from vaultsync.commands.check.setup_plan import setup_plan
 from vaultsync.commands.check.setup_script import script
 from vaultsync.config.auth import ROLE
-from vaultsync.config.settings import PREFIX, Settings
-from vaultsync.config.variables import removed_variables
+from vaultsync.config.settings import PREFIX, Settings, removed_variables
 from vaultsync.kube.client import connect
 from vaultsync.runtime import logging
 

@@ -105,26 +105,26 @@ class PathReconciler:
 
     async def reconcile_listing(self, prefix: FindPrefix) -> set[Key]:
         """One pass over a listing; returns the paths under it, and the ExternalSecrets that read it."""
-        if not self._index.prefix_reader_names(prefix):
+        if not self._index.reader_names(prefix):
             self._paths.forget_listing(prefix)
             return set()
         paths = self._paths.record_listing(prefix, await self._vault.find(prefix))
         self._report_listing(prefix)
-        return {*paths, *self._index.prefix_reader_names(prefix)}
+        return {*paths, *self._index.reader_names(prefix)}
 
     def report(self, key: VaultPath | FindPrefix, error: VaultsyncError) -> set[ObjectName]:
         """Report to the readers of a path or listing that Vault fails on it; returns their names."""
         refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
-        text = str(error) if not error.retryable else f"{error}; vaultsync tries again by itself"
+        text = f"{error}; vaultsync tries again by itself" if error.retryable else str(error)
+        names = self._index.reader_names(key)
         if isinstance(key, VaultPath):
             if isinstance(error, VaultRequestFailed):
                 self._paths.record_unreadable(key)
             self._record_problems(key, _same_for_all(self._index.readers(key), text, refusal))
-            return self._index.reader_names(key)
-        names = self._index.prefix_reader_names(key)
-        failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
-        for entry in filter(self._is_wanting, self._index.entries(names)):
-            self._syncs.of(entry.object).record_failures(key, [failure])
+        else:
+            failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
+            for entry in filter(self._is_wanting, self._index.entries(names)):
+                self._syncs.of(entry.object).record_failures(key, [failure])
         return names
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
@@ -207,7 +207,7 @@ class PathReconciler:
         failures = []
         if self._paths.is_empty(prefix):
             failures = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
-        for entry in self._index.entries(self._index.prefix_reader_names(prefix)):
+        for entry in self._index.entries(self._index.reader_names(prefix)):
             self._syncs.of(entry.object).record_failures(prefix, failures if self._is_wanting(entry) else [])
 
     def _record_problems(self, path: VaultPath, problems: Iterable[Problem]) -> None:

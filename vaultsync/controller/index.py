@@ -118,9 +118,9 @@ class Index:
         readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
         return [(path, entry.references[path][0].kv) for path, entry in readers]
 
-    def prefixes(self) -> Collection[FindPrefix]:
+    def prefixes(self) -> list[FindPrefix]:
         """Every prefix that an ExternalSecret lists."""
-        return self._by_prefix.keys()
+        return list(self._by_prefix)
 
     def prefixes_of(self, path: VaultPath) -> list[FindPrefix]:
         """The listings that contain the path: one look-up per folder above it."""

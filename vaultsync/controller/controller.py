@@ -105,11 +105,8 @@ class Controller:
             self._add(set(entry.references))
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """An ExternalSecret is gone. Its paths get a pass, too, as perhaps no other one reads them."""
-        entry = self._index.entry(external_secret.name)
-        self._index.remove(external_secret.name)
-        if entry is not None:
-            self._add({external_secret.name, *entry.references, *entry.prefixes}, Priority.RESYNC)
+        """An ExternalSecret is gone."""
+        self._add(self._index.remove(external_secret.name), Priority.RESYNC)
 
     def store_changed(self, store: Store) -> None:
         """A store is new or changed. external-secrets does not refresh for it, so its readers count as unsynced."""

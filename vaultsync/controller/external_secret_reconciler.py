@@ -55,10 +55,7 @@ class ExternalSecretReconciler:
             self._metrics.seed_to_ready.observe(self._clock() - since)
 
     async def reconcile(self, name: ObjectName) -> float:
-        """One pass over an ExternalSecret, while no pass over its paths runs.
-
-        Returns:
-            Seconds until it needs another pass, 0 for none.
+        """One pass over an ExternalSecret; returns the seconds until it needs another pass, 0 for none.
 
         Raises:
             VaultsyncError: as its `retryable` says.
@@ -73,7 +70,14 @@ class ExternalSecretReconciler:
         wait = state.debounce(changes, self._clock()) if changes else 0.0
         is_due = bool(changes) and wait == 0
         is_forced = is_due and accepts_force_sync(entry.object)
-        report = self._report(entry, state)
+        choice, problem = self._index.choice(entry)
+        report = state.compose_report(
+            entry.object,
+            {*entry.references, *entry.prefixes},
+            problem,
+            all_exist=self._paths.all_exist(entry),
+            wanted=choice is SeedChoice.WANTED,
+        )
         if not changes or (is_due and not is_forced):
             state.stop_timing()
         unreported: ConditionNotWritten | None = None
@@ -84,16 +88,6 @@ class ExternalSecretReconciler:
         if unreported is not None:
             raise unreported
         return wait
-
-    def _report(self, entry: Entry, state: SyncState) -> CreatedCondition | None:
-        choice, problem = self._index.choice(entry)
-        return state.compose_report(
-            entry.object,
-            {*entry.references, *entry.prefixes},
-            problem,
-            all_exist=self._paths.all_exist(entry),
-            wanted=choice is SeedChoice.WANTED,
-        )
 
     async def _write(
         self,

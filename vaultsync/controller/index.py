@@ -210,11 +210,12 @@ class Index:
             entry.rules, entry.rotation, entry.problem = _parse_annotations(external_secret, self.defaults.rules)
         return _changed_keys(old, entry)
 
-    def remove(self, name: ObjectName) -> None:
-        """Remove an ExternalSecret."""
-        entry = self._entries.get(name)
-        if entry is not None:
-            self._unlink(entry)
+    def remove(self, name: ObjectName) -> set[Key]:
+        """Remove an ExternalSecret; returns its references too, as perhaps no other one reads them."""
+        if (entry := self._entries.get(name)) is None:
+            return set()
+        self._unlink(entry)
+        return {name, *entry.references, *entry.prefixes}
 
     def put_store(self, store: Store) -> set[Key]:
         """Add or update a store, and resolve its ExternalSecrets again."""

@@ -73,10 +73,7 @@ class PathReconciler:
         self._metrics = metrics
 
     async def reconcile(self, path: VaultPath) -> tuple[set[ObjectName], float]:
-        """One pass over a path.
-
-        Returns:
-            The ExternalSecrets whose pass is due now; and the seconds until the path needs another pass, 0 for none.
+        """One pass over a path; returns the ExternalSecrets to reconcile now, and the seconds to its next pass, or 0.
 
         Raises:
             VaultsyncError: as its `retryable` says; the reports to the readers are recorded.
@@ -166,11 +163,7 @@ class PathReconciler:
         return applied.after
 
     def _take_budget(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
-        """Count a new path against the budget of the oldest reader's namespace.
-
-        Raises:
-            BudgetSpent: the namespace has used up its budget.
-        """
+        """Count a new path against the budget of the oldest reader's namespace, or raise BudgetSpent."""
         if state.exists or state.version > 0 or self._paths.existed(path):
             return
         namespace = readers[0].name.namespace

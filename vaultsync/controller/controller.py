@@ -24,7 +24,7 @@ from vaultsync.controller.vault_events import VaultEvents
 from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.callbacks import ignore
+from vaultsync.core.callbacks import Clock, ignore
 from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
 from vaultsync.core.events import MountChange
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
@@ -47,7 +47,6 @@ class Controller:
 
     Args:
         resync: seconds between two rescans, jittered.
-        clock: seconds, monotonic.
 
     Attributes:
         on_rescan: is called before paths are read because anything may have changed, for example their mounts.
@@ -67,7 +66,7 @@ class Controller:
         external_secret_reconciler: ExternalSecretReconciler,
         resync: float,
         metrics: ControllerMetrics,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._index = index
         self._paths = paths

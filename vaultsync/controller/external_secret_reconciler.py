@@ -4,7 +4,6 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -16,6 +15,7 @@ from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStat
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal
+from vaultsync.core.callbacks import Clock
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 
@@ -24,7 +24,6 @@ class ExternalSecretReconciler:
     """Has external-secrets read what has changed in Vault.
 
     Args:
-        clock: seconds, monotonic.
         dry_run: patcher and recorder send nothing; the log says so.
     """
 
@@ -35,7 +34,7 @@ class ExternalSecretReconciler:
         syncs: SyncStates,
         patcher: ExternalSecretPatcher,
         recorder: EventSink,
-        clock: Callable[[], float],
+        clock: Clock,
         metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:

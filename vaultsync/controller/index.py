@@ -265,14 +265,12 @@ class Index:
             store = self._usable_store(ref.store, external_secret)
             if store is not None and (path := _path(store, ref)) is not None:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
-        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
+        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
+        stores = map(self._stores.get, _stores_of(external_secret))
+        changed = max((store.changed for store in stores if store and store.changed), default=None)
         annotated = _parse_annotations(external_secret, self.defaults.rules)
-        return Entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret), *annotated)
-
-    def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
-        stores = (self._stores.get(name) for name in _stores_of(external_secret))
-        return max((store.changed for store in stores if store and store.changed), default=None)
+        return Entry(external_secret, resolved, frozenset(prefixes), changed, *annotated)
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""

@@ -5,7 +5,7 @@ The force-sync of these ExternalSecrets is external_secret_reconciler's.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -19,6 +19,7 @@ from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_f
 from vaultsync.controller.sync_state import Failure, SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
+from vaultsync.core.callbacks import Clock
 from vaultsync.core.decide import Decision
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
@@ -43,7 +44,6 @@ class PathReconciler:
         budget: of new paths, from `create_budget`.
         cluster: the name of this cluster, for the ownership metadata.
         dry_run: log the writes in place of sending them.
-        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PathReconciler:
         metrics: ControllerMetrics,
         cluster: str = "",
         dry_run: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._index = index
         self._paths = paths
@@ -67,7 +67,7 @@ class PathReconciler:
         self._evaluator = PathEvaluator(index, paths, vault, seed_paths)
         self._budget = budget
         self._ownership = ownership
-        self._writer = SecretWriter(vault, ownership, metrics, cluster, clock)
+        self._writer = SecretWriter(vault, ownership, metrics, cluster)
         self._dry_run = dry_run
         self._clock = clock
         self._metrics = metrics
@@ -217,13 +217,8 @@ class PathReconciler:
         return self._index.choice(entry)[0] is SeedChoice.WANTED
 
 
-def create_budget(per_hour: int, clock: Callable[[], float]) -> TokenBuckets[str] | None:
-    """The new paths of each Kubernetes namespace, so that no author fills Vault: an hour's worth at once, then a rate.
-
-    Args:
-        per_hour: 0 for no limit.
-        clock: seconds, monotonic.
-    """
+def create_budget(per_hour: int, clock: Clock) -> TokenBuckets[str] | None:
+    """The new paths of each Kubernetes namespace: an hour's worth at once, then a rate; `per_hour` 0 is no limit."""
     return TokenBuckets(per_hour / HOUR_SECONDS, per_hour, clock) if per_hour else None
 
 

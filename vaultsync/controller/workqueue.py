@@ -13,6 +13,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from vaultsync.core.callbacks import Clock
+
 K = TypeVar("K", bound=Hashable)
 
 FAIR = 16
@@ -34,14 +36,14 @@ class WorkQueue(Generic[K]):
     Args:
         delays: makes the seconds of back-off after one key's consecutive failures.
         at_once: the most keys of a priority that workers may have at a time; unlimited by default.
-        clock: seconds, monotonic; the loop's by default.
+        clock: the loop's by default.
     """
 
     def __init__(
         self,
         delays: Callable[[], Iterator[float]],
         at_once: Mapping[Priority, int] = MappingProxyType({}),
-        clock: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._delays = delays
         self._at_once = at_once

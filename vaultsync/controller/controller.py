@@ -266,7 +266,7 @@ class Controller:
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._scopes.succeeded(key, asked_vault=bool(followers))
+            self._scopes.succeeded(key, reached_vault=bool(followers))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for busy paths
             self._scopes.end(key)

@@ -40,7 +40,6 @@ class PathReconciler:
     """Makes Vault hold what seedable ExternalSecrets read, and records what Vault holds.
 
     Args:
-        seed_paths: the paths that each namespace may create.
         budget: of new paths, from `create_budget`.
         cluster: the name of this cluster, for the ownership metadata.
         dry_run: log the writes in place of sending them.

@@ -22,11 +22,7 @@ MAX_MOUNTS: Final = 16
 
 
 class AuditRescans:
-    """After audit entries may have been missed.
-
-    Args:
-        rescan: is called with whether the audit device was the only source of writes at one of the gaps.
-    """
+    """After gaps in the audit entries. `rescan` receives whether the device was the only source of writes at one."""
 
     def __init__(self, rescan: Callable[[bool], None]) -> None:
         self._rescan = rescan
@@ -71,7 +67,7 @@ class AuditRescans:
 
 
 class MountRescans:
-    """After changes of mounts, with which `rescan` is called."""
+    """After changes of mounts, which `rescan` receives."""
 
     def __init__(self, rescan: Callable[[set[MountChange]], None]) -> None:
         self._rescan = rescan

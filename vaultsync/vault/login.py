@@ -13,11 +13,7 @@ from typing import Final, TypeAlias
 from loguru import logger
 from pydantic import SecretStr
 
-<<<<<<< HEAD
-=======
 from vaultsync.config.auth import AuthConfig
-from vaultsync.core.backoff import jittered
->>>>>>> restructure
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
     NoCredential,

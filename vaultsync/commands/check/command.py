@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from vaultsync.commands import console, exit_codes, output
 from vaultsync.commands.check.preflight import run_checks
 from vaultsync.commands.check.report import CheckReport, has_failures, invalid_settings, valid_settings
-from vaultsync.commands.check.setup_plan import setup_plan
 from vaultsync.commands.check.setup import script
+from vaultsync.commands.check.setup_plan import setup_plan
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings
 from vaultsync.config.variables import removed_variables

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from vaultsync.commands.check.report import Check, CheckResult, cut
-from vaultsync.commands.vault_policy import PLACEHOLDER, parse_mounts
+from vaultsync.commands.policy import PLACEHOLDER, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
 from vaultsync.core.annotation_parser import SeedChoice

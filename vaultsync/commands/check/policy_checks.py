@@ -11,7 +11,7 @@ from typing import Final
 from vaultsync.commands.check.login_commands import obtain_token
 from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
-from vaultsync.commands.vault_policy import (
+from vaultsync.commands.policy import (
     DEFAULT_MOUNTS,
     PathCapabilities,
     command,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from vaultsync.commands.check.audit_checks import check_audit
+from vaultsync.commands.check.audit_devices import check_audit
 from vaultsync.commands.check.kubernetes_checks import KubernetesChecks
 from vaultsync.commands.check.login_checks import check_vault_and_login
 from vaultsync.commands.check.mounts_in_use import MountsInUse

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import yaml
 
-from vaultsync.commands.check.audit_checks import FILE
+from vaultsync.commands.check.audit_devices import FILE
 from vaultsync.commands.check.login_commands import create_token, grant_policy
 from vaultsync.commands.check.rbac import NAMESPACES, RbacRule, ServiceAccount
 from vaultsync.commands.check.setup_plan import SetupPlan

@@ -14,7 +14,7 @@ from vaultsync.commands.check.rbac import (
     required_rules,
 )
 from vaultsync.commands.check.report import Check, CheckReport, Status
-from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, policy
+from vaultsync.commands.policy import DEFAULT_MOUNTS, policy
 from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.core.paths import clean_namespace

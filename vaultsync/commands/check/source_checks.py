@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync.commands.check.audit_commands import PORT, enable_to_service
+from vaultsync.commands.check.audit_devices import PORT, enable_to_service
 from vaultsync.commands.check.report import Check, CheckResult, Status, cut
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings

@@ -17,8 +17,12 @@ from vaultsync.core.external_secret import FindRef, RemoteRef
 NO_STORE: Final = "none of the selected stores is a store of Vault"
 
 
-def count_stores(settings: Settings, index: Index) -> CheckResult:
+def count_stores(settings: Settings, index: Index, report: CheckReport) -> CheckResult:
     """Whether the listed stores are in this Vault."""
+    if report.listing_error:
+        return Check.STORES.failed(cut(report.listing_error), RETRY)
+    if report.listing_needs:
+        return Check.STORES.not_asked(report.listing_needs)
     own, others = 0, {}
     for store in index.stores():
         if index.is_ours(store):
@@ -74,6 +78,8 @@ def _labels(address: str) -> list[str]:
 
 async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, report: CheckReport) -> CheckResult:
     """Plan every ExternalSecret as `vaultsync plan` does, and fill the report's `unseeded_namespace`."""
+    if report.listing_needs or report.token is None:
+        return Check.EXTERNAL_SECRETS.not_asked(report.listing_needs or Check.LOGIN)
     explained: list[Explanation] = []
     failure = ""
     try:

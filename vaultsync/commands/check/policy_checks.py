@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync.commands.check.login_commands import obtain_token
+from vaultsync.commands.check.login_checks import obtain_token
 from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
 from vaultsync.commands.policy import (

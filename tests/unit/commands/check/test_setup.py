@@ -11,8 +11,7 @@ import yaml
 from tests.unit.commands.check.manifests import LEADING, by_name, granted, shipped, used
 from vaultsync.commands.check.audit_devices import AuditDevice
 from vaultsync.commands.check.rbac import RBAC_RULES, ServiceAccount
-from vaultsync.commands.check.setup import script
-from vaultsync.commands.check.setup_plan import SetupPlan
+from vaultsync.commands.check.setup import SetupPlan, script
 from vaultsync.commands.policy import policy
 from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.paths import Mount

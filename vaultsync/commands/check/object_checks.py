@@ -80,14 +80,12 @@ async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, 
     """Plan every ExternalSecret as `vaultsync plan` does, and fill the report's `unseeded_namespace`."""
     if report.listing_needs or report.token is None:
         return Check.EXTERNAL_SECRETS.not_asked(report.listing_needs or Check.LOGIN)
-    explained: list[Explanation] = []
-    failure = ""
     try:
         explained = await planner.explain()
-    except* VaultsyncError as errors:
-        failure = cut(first_reason(errors))
-    if failure:
-        return Check.EXTERNAL_SECRETS.failed(failure, RETRY)
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        return Check.EXTERNAL_SECRETS.failed(cut(first_reason(errors)), RETRY)
     reading = [one for one in explained if _reads(index, one)]
     wanted = [one for one in reading if one.choice is SeedChoice.WANTED]
     blocked = [(str(one.name), problem) for one in explained if (problem := _problem(index, one))]
@@ -107,10 +105,8 @@ def check_external_secrets(
         blocked: names and reasons.
         unseeded_namespace: as in CheckReport.
     """
-    check, count = (
-        Check.EXTERNAL_SECRETS,
-        f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded",
-    )
+    check = Check.EXTERNAL_SECRETS
+    count = f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded"
     if blocked:
         name, reason = blocked[0]
         rest = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""

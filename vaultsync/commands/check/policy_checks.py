@@ -49,8 +49,6 @@ class PolicyChecks:
     """What the token may do outside of mounts, and in each mount in use.
 
     Attributes:
-        mounts: in use.
-        report: gets the results; has the token.
         has_capabilities: whether Vault has answered which capabilities the token has.
     """
 

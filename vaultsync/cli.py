@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
         """With the settings and annotations at the end, if wanted."""
         if self.lists_settings:
             from vaultsync.commands.help_text import vocabulary
-            from vaultsync.config.variables import describe_variables
+            from vaultsync.config.settings import describe_variables
 
             self.epilog = f"settings, all from the environment:\n{describe_variables()}\n\n{vocabulary()}"
         return super().format_help()

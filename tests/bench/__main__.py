@@ -13,10 +13,10 @@ from urllib3.exceptions import HTTPError
 
 from tests.bench.document import DOCS, about, merge, write
 from tests.bench.figures import VAULTSYNC, Run, load, machine, save, show
+from tests.bench.fixture import FULL, QUICK, Fixture, NotArrivedError
 from tests.bench.measures import BESIDE, NAMES, Bench, columns
 from tests.bench.peers import PEERS
 from tests.bench.scale import ACCOUNT
-from tests.bench.stage import FULL, QUICK, NotArrivedError, Stage
 from tests.bench.watching import watch_ready, watch_secrets
 from tests.testbed.api import ApiError
 from tests.testbed.errors import TestbedError
@@ -111,9 +111,9 @@ def _measure(options: argparse.Namespace) -> Run:
     extent = {"extent": "quick: fewer repeats and ExternalSecrets"} if options.quick else {}
     before = machine()
     with Testbed(OPTIONS) as testbed, watch_secrets(testbed) as secrets, watch_ready(testbed) as ready:
-        stage = Stage(testbed, secrets, ready, QUICK if options.quick else FULL)
+        fixture = Fixture(testbed, secrets, ready, QUICK if options.quick else FULL)
         peers = () if options.no_peers else PEERS
-        bench = Bench(stage, options.only or NAMES, peers, options.profile)
+        bench = Bench(fixture, options.only or NAMES, peers, options.profile)
         try:
             bench.run()
         finally:  # an hour's figures are kept, whatever ends it

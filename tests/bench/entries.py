@@ -19,8 +19,7 @@ from typing import IO
 
 from tests.testbed.identity import PROJECT
 from tests.testbed.processes import free_port
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport, parse_audit_address
+from vaultsync.config.change_source import AuditAccess, Transport, parse_audit_address
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit
 

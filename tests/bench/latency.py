@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from tests.bench import running
 from tests.bench.breakdown import Span
 from tests.bench.figures import Sample
+from tests.bench.fixture import KEY, SETTLE_SECONDS, Fixture, Spot, write
 from tests.bench.idle import wait_for_rest
-from tests.bench.stage import KEY, SETTLE_SECONDS, Spot, Stage, write
 from tests.testbed.place import STORE
 
 HOPELESS = 2
@@ -26,20 +26,20 @@ SPELLINGS = (
 """Store and key: each way in which external-secrets finds a path in the mount `secret`."""
 
 
-def seed(stage: Stage, refresh: str, repeats: int) -> tuple[Sample, list[Span]]:
+def seed(fixture: Fixture, refresh: str, repeats: int) -> tuple[Sample, list[Span]]:
     """An ExternalSecret is created whose path is missing → there is a value in the Kubernetes Secret."""
 
     def one(spot: Spot) -> float:
         started = time.time()
-        stage.recipe.create(spot, refresh)
+        fixture.recipe.create(spot, refresh)
         return started
 
-    with stage.crowd("seed", repeats, repeats) as spots:
-        return _repeat(stage, spots, one, keep=False)
+    with fixture.crowd("seed", repeats, repeats) as spots:
+        return _repeat(fixture, spots, one, keep=False)
 
 
 def heal(
-    stage: Stage, spots: Sequence[Spot], repeats: int, pause: Callable[[], float] = lambda: 0.0
+    fixture: Fixture, spots: Sequence[Spot], repeats: int, pause: Callable[[], float] = lambda: 0.0
 ) -> tuple[Sample, list[Span]]:
     """A path is deleted in Vault → there is a new value in the Kubernetes Secret.
 
@@ -52,11 +52,11 @@ def heal(
         spot.place.vault.delete(spot.place.path(spot.name))
         return started
 
-    return _repeat(stage, spread(spots, repeats), one)
+    return _repeat(fixture, spread(spots, repeats), one)
 
 
 def rotate(
-    stage: Stage, spots: Sequence[Spot], repeats: int, pause: Callable[[], float] = lambda: 0.0
+    fixture: Fixture, spots: Sequence[Spot], repeats: int, pause: Callable[[], float] = lambda: 0.0
 ) -> tuple[Sample, list[Span]]:
     """A value is written in Vault → it is in the Kubernetes Secret.
 
@@ -69,10 +69,10 @@ def rotate(
         write(spot)
         return started
 
-    return _repeat(stage, spread(spots, repeats), one)
+    return _repeat(fixture, spread(spots, repeats), one)
 
 
-def by_hand(stage: Stage, spots: Sequence[Spot], repeats: int) -> Sample:
+def by_hand(fixture: Fixture, spots: Sequence[Spot], repeats: int) -> Sample:
     """An admin annotates the ExternalSecret right after a write: the share of external-secrets alone."""
 
     def one(spot: Spot) -> float:
@@ -81,10 +81,10 @@ def by_hand(stage: Stage, spots: Sequence[Spot], repeats: int) -> Sample:
         spot.place.annotate(spot.name, force_sync=str(started))
         return started
 
-    return _repeat(stage, spread(spots, repeats), one)[0]
+    return _repeat(fixture, spread(spots, repeats), one)[0]
 
 
-def spelled(stage: Stage, refresh: str, source: str, rounds: int) -> Sample:
+def spelled(fixture: Fixture, refresh: str, source: str, rounds: int) -> Sample:
     """A value is written whose path the ExternalSecret spells in any way → it is in the Kubernetes Secret."""
     spelling: dict[Spot, tuple[str, str]] = {}
 
@@ -93,13 +93,13 @@ def spelled(stage: Stage, refresh: str, source: str, rounds: int) -> Sample:
         data = {KEY: (key.format(spot.place.path(spot.name)), KEY)}
         spot.place.external_secret(spot.name, data, store=store, refresh=refresh, absolute=True)
 
-    with stage.crowd("spelled", len(SPELLINGS), len(SPELLINGS)) as spots:
+    with fixture.crowd("spelled", len(SPELLINGS), len(SPELLINGS)) as spots:
         spelling.update(zip(spots, SPELLINGS, strict=True))
         spots[0].place.store(WITHOUT_PATH, path=None)
-        stage.fill(spots, refresh, make)
-        with running.vaultsync(stage.testbed, source) as process:
-            wait_for_rest(process, stage.scale.mass_patience)
-            return rotate(stage, spots, rounds * len(SPELLINGS))[0]
+        fixture.fill(spots, refresh, make)
+        with running.vaultsync(fixture.testbed, source) as process:
+            wait_for_rest(process, fixture.scale.load_patience)
+            return rotate(fixture, spots, rounds * len(SPELLINGS))[0]
 
 
 def within(seconds: float) -> Callable[[], float]:
@@ -114,7 +114,7 @@ def spread(spots: Sequence[Spot], number: int) -> list[Spot]:
 
 
 def _repeat(
-    stage: Stage, spots: Sequence[Spot], send: Callable[[Spot], float], *, keep: bool = True
+    fixture: Fixture, spots: Sequence[Spot], send: Callable[[Spot], float], *, keep: bool = True
 ) -> tuple[Sample, list[Span]]:
     spans: list[Span] = []
     lost = 0
@@ -122,13 +122,13 @@ def _repeat(
         if lost == HOPELESS and not spans:
             break
         time.sleep(SETTLE_SECONDS)
-        before = stage.current(spot)
+        before = fixture.current(spot)
         sent = send(spot)
-        arrived = stage.arrival(spot, before, sent)
+        arrived = fixture.arrival(spot, before, sent)
         if arrived is None:
             lost += 1
         else:
             spans.append(Span(spot.key, sent, arrived))
         if not keep:  # so that the number of ExternalSecrets stays the same
             spot.place.delete(spot.name)
-    return Sample([span.arrived - span.sent for span in spans], lost, stage.scale.patience), spans
+    return Sample([span.arrived - span.sent for span in spans], lost, fixture.scale.patience), spans

@@ -11,18 +11,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.bench import latency, mass, running, states
+from tests.bench import latency, load, running, states
 from tests.bench import scale as sizes
 from tests.bench.breakdown import Span, explain
 from tests.bench.entries import Taken, measure, recorded
 from tests.bench.figures import VAULTSYNC, Columns, Figure, Sample
+from tests.bench.fixture import HURRY, PER_NAMESPACE, Fixture, Spot
 from tests.bench.idle import Idle, Observer, Rest, rest, wait_for_rest
-from tests.bench.mass import Burst, Rotations
+from tests.bench.load import Burst, Rotations
 from tests.bench.peers import PEERS, POLLED, Peer
-from tests.bench.stage import HURRY, PER_NAMESPACE, Spot, Stage
 from tests.testbed.two_machines import TwoMachines
 from tests.testbed.vaultsync import VaultsyncProcess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import Transport
 from vaultsync.config.settings import Settings
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
@@ -63,13 +63,13 @@ class Bench:
 
     def __init__(
         self,
-        stage: Stage,
+        fixture: Fixture,
         wanted: Collection[str] = NAMES,
         peers: Sequence[Peer] = PEERS,
         profiles: Path | None = None,
     ) -> None:
-        self.stage = stage
-        self.scale = stage.scale
+        self.fixture = fixture
+        self.scale = fixture.scale
         self.wanted = wanted
         self.peers = peers
         self.profiles = profiles
@@ -158,18 +158,18 @@ class Bench:
         repeats = self.scale.repeats
         if not {"seed", "heal", "rotations", "idle", "rest", "write"} & set(self.wanted):
             return
-        with running.vaultsync(self.stage.testbed) as process:
+        with running.vaultsync(self.fixture.testbed) as process:
             if "seed" in self.wanted:
                 self._say("vaultsync: ExternalSecrets are created")
-                sample, spans = latency.seed(self.stage, EVENT_DRIVEN, repeats)
+                sample, spans = latency.seed(self.fixture, EVENT_DRIVEN, repeats)
                 self._note("seed", sample, spans, process.output())
             if "heal" in self.wanted:
                 with self._filled("few", FEW, EVENT_DRIVEN) as spots:
                     self._say("vaultsync: paths are deleted")
-                    sample, spans = latency.heal(self.stage, spots, repeats)
+                    sample, spans = latency.heal(self.fixture, spots, repeats)
                     self._note("heal", sample, spans, process.output())
             if "rest" in self.wanted:
-                self._rest(VAULTSYNC, self.stage, EVENT_DRIVEN, process.pid)
+                self._rest(VAULTSYNC, self.fixture, EVENT_DRIVEN, process.pid)
             if {"rotations", "idle"} & set(self.wanted):
                 with self._filled("many", self.scale.many, EVENT_DRIVEN) as spots:
                     self._vaultsync_at_many(process, spots)
@@ -181,18 +181,18 @@ class Bench:
     def _vaultsync_at_many(self, process: VaultsyncProcess, spots: Sequence[Spot]) -> None:
         if "rotations" in self.wanted:
             self._say(f"vaultsync: {self.scale.burst} rotations at once")
-            found = mass.rotations(self.stage, spots[: self.scale.burst])
+            found = load.rotations(self.fixture, spots[: self.scale.burst])
             self._figures["rotations"].samples[VAULTSYNC] = _rotations_sample(found)
         if "idle" in self.wanted:
             self._say(f"vaultsync: idle for {self.scale.idle_seconds:g} s")
-            found_idle = Observer(self.stage.testbed, process.pid).look_until(self.scale.idle_seconds)
+            found_idle = Observer(self.fixture.testbed, process.pid).look_until(self.scale.idle_seconds)
             self._figures["idle"].samples[VAULTSYNC] = _idle_sample(found_idle)
 
-    def _rest(self, contender: str, stage: Stage, refresh: str, pid: int | None) -> None:
-        with self._filled("rest", self.scale.some, refresh, stage=stage):
+    def _rest(self, contender: str, fixture: Fixture, refresh: str, pid: int | None) -> None:
+        with self._filled("rest", self.scale.some, refresh, fixture=fixture):
             time.sleep(sizes.QUIET_SECONDS)
             self._say(f"{CONTENDERS[contender]}: at rest for {self.scale.idle_seconds:g} s")
-            found = rest(self.stage.testbed, self.scale.idle_seconds, pid)
+            found = rest(self.fixture.testbed, self.scale.idle_seconds, pid)
         canaries = sizes.HOUR / Settings.model_fields["canary_interval"].default if contender == VAULTSYNC else 0.0
         self._figures["rest"].samples[contender] = _rest_sample(found, canaries)
 
@@ -201,11 +201,11 @@ class Bench:
         repeats = self.scale.repeats
         with self._filled("write", number, EVENT_DRIVEN, per_namespace) as spots:
             self._say("external-secrets alone: values are written, and annotated by hand")
-            by_hand = latency.by_hand(self.stage, spots, repeats)
-            with running.vaultsync(self.stage.testbed) as process:
-                self.stage.settle()  # it looks at everything first
+            by_hand = latency.by_hand(self.fixture, spots, repeats)
+            with running.vaultsync(self.fixture.testbed) as process:
+                self.fixture.settle()  # it looks at everything first
                 self._say("vaultsync: values are written")
-                sample, spans = latency.rotate(self.stage, spots, repeats)
+                sample, spans = latency.rotate(self.fixture, spots, repeats)
                 note = f"(ESO alone, annotated by hand: {by_hand})".replace("\n", ", ")
                 self._note(figure, replace(sample, note=note), spans, process.output())
 
@@ -219,11 +219,11 @@ class Bench:
         found: list[Burst] = []
         for round_ in range(1, self.scale.burst_rounds + 1):
             self._say(f"external-secrets alone: {number} paths that exist (round {round_})")
-            alone.append(mass.burst(self.stage, number, EVENT_DRIVEN, exist=True))
-            with running.vaultsync(self.stage.testbed):
+            alone.append(load.burst(self.fixture, number, EVENT_DRIVEN, exist=True))
+            with running.vaultsync(self.fixture.testbed):
                 self._say(f"vaultsync: {number} missing paths at once (round {round_})")
-                found.append(mass.burst(self.stage, number, EVENT_DRIVEN))
-        exist, ready = _burst_samples(found, self.scale.mass_patience)
+                found.append(load.burst(self.fixture, number, EVENT_DRIVEN))
+        exist, ready = _burst_samples(found, self.scale.load_patience)
         reference = [burst.ready for burst in alone if burst.ready is not None]
         if reference and ready.seconds:
             base = statistics.median(reference)
@@ -239,9 +239,9 @@ class Bench:
 
     def _entries(self) -> None:
         """Of what Vault has recorded while vaultsync and people worked on it."""
-        with self._filled("entries", self.scale.some, EVENT_DRIVEN) as spots, running.vaultsync(self.stage.testbed):
-            mass.rotations(self.stage, spots)
-            found = recorded(running.audit_log(self.stage.testbed))
+        with self._filled("entries", self.scale.some, EVENT_DRIVEN) as spots, running.vaultsync(self.fixture.testbed):
+            load.rotations(self.fixture, spots)
+            found = recorded(running.audit_log(self.fixture.testbed))
         for transport in (Transport.UDP, Transport.TCP):
             self._say(f"vaultsync: audit entries over {transport.value}")
             taken = measure(transport, found, self.scale.entries)
@@ -253,7 +253,7 @@ class Bench:
             self._entries()
         if "keys" in wanted:
             self._say("vaultsync, by an audit device: keys in every spelling")
-            sample = latency.spelled(self.stage, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
+            sample = latency.spelled(self.fixture, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
             self._figures["keys"].samples[VAULTSYNC] = _keys_sample(sample)
         if "sources" in wanted:
             with self._filled("told", FEW, EVENT_DRIVEN) as spots:
@@ -271,7 +271,7 @@ class Bench:
                     self._at_size(spots)
         if {"sources", "poll", "scale"} & wanted:
             most = self._filled("told", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE, clean=False)
-            with self.stage.hurry(), most as spots:
+            with self.fixture.hurry(), most as spots:
                 if "scale" in wanted:
                     self._at_size(spots)
                 if "sources" in wanted:
@@ -282,9 +282,9 @@ class Bench:
     def _at_size(self, spots: Sequence[Spot]) -> None:
         size = len(spots)
         profile = partial(_profiled, self.profiles, size)
-        with sizes.watch_marks(self.stage.testbed) as marks:
+        with sizes.watch_marks(self.fixture.testbed) as marks:
             say = partial(self._say_at, size)
-            found = sizes.AtSize(self.stage, spots, marks, say, profile).run()
+            found = sizes.AtSize(self.fixture, spots, marks, say, profile).run()
         for name, sample in found.items():
             self._at_sizes[name].samples[str(size)] = sample
         memory = {int(key): sample for key, sample in self._at_sizes["memory"].samples.items()}
@@ -298,7 +298,7 @@ class Bench:
             for source, samples in found.items():
                 with self._at_rest(source):
                     self._say(f"vaultsync, by {source}: values are written (round {number})")
-                    samples.append(latency.rotate(self.stage, spots, self.scale.repeats)[0])
+                    samples.append(latency.rotate(self.fixture, spots, self.scale.repeats)[0])
         events, audit = (_sum(samples) for samples in found.values())
         if events.seconds and audit.seconds:
             ratio = statistics.median(audit.seconds) / statistics.median(events.seconds)
@@ -309,66 +309,66 @@ class Bench:
     def _rotations_by_audit(self, spots: Sequence[Spot]) -> None:
         with self._at_rest("audit"):
             self._say(f"vaultsync, by audit: {self.scale.burst} rotations at once")
-            found = mass.rotations(self.stage, spots[: self.scale.burst])
+            found = load.rotations(self.fixture, spots[: self.scale.burst])
             self._figures["rotations-audit"].samples[VAULTSYNC] = _rotations_sample(found)
 
     def _poll(self, spots: Sequence[Spot]) -> None:
         """After a first interval, in which vaultsync looks at everything as it does whatever its source."""
         interval, polls = self.scale.poll_interval, self.scale.polls
-        with running.vaultsync(self.stage.testbed, "poll", {"VAULTSYNC_POLL_INTERVAL": f"{interval}s"}) as process:
+        with running.vaultsync(self.fixture.testbed, "poll", {"VAULTSYNC_POLL_INTERVAL": f"{interval}s"}) as process:
             self._say(f"vaultsync, by poll: {1 + polls} intervals of {interval} s")
             time.sleep(interval)
-            observer = Observer(self.stage.testbed, process.pid)
-            arrived = mass.rotations(self.stage, latency.spread(spots, FEW))
+            observer = Observer(self.fixture.testbed, process.pid)
+            arrived = load.rotations(self.fixture, latency.spread(spots, FEW))
             self._figures["poll"].samples[VAULTSYNC] = _poll_sample(observer.look_until(polls * interval), arrived)
 
     @contextlib.contextmanager
     def _at_rest(self, source: str) -> Iterator[VaultsyncProcess]:
-        with running.vaultsync(self.stage.testbed, source) as process:
-            wait_for_rest(process, self.scale.mass_patience)
-            self.stage.settle()
+        with running.vaultsync(self.fixture.testbed, source) as process:
+            wait_for_rest(process, self.scale.load_patience)
+            self.fixture.settle()
             yield process
 
     # -- the others
 
     def _peer(self, peer: Peer) -> None:
-        stage, wanted = peer.on(self.stage), set(self.wanted)
-        with peer.start(stage.testbed) as started:
+        fixture, wanted = peer.on(self.fixture), set(self.wanted)
+        with peer.start(fixture.testbed) as started:
             if "rest" in wanted:
-                self._rest(peer.key, stage, POLLED, started.pid if started else None)
+                self._rest(peer.key, fixture, POLLED, started.pid if started else None)
             if "seed" in wanted:
                 self._say(f"{peer.title}: ExternalSecrets are created")
-                self._figures["seed"].samples[peer.key], _ = latency.seed(stage, POLLED, stage.scale.repeats)
+                self._figures["seed"].samples[peer.key], _ = latency.seed(fixture, POLLED, fixture.scale.repeats)
             if {"heal", "write"} & wanted:
-                with self._filled("few", FEW, POLLED, stage=stage) as spots:
-                    self._peer_at_few(peer, stage, spots)
+                with self._filled("few", FEW, POLLED, fixture=fixture) as spots:
+                    self._peer_at_few(peer, fixture, spots)
             if "burst" in wanted:
-                for number in stage.scale.bursts:
+                for number in fixture.scale.bursts:
                     self._say(f"{peer.title}: {number} missing paths at once")
-                    found = [mass.burst(stage, number, POLLED)]
-                    self._note_burst(number, peer.key, *_burst_samples(found, stage.scale.mass_patience))
+                    found = [load.burst(fixture, number, POLLED)]
+                    self._note_burst(number, peer.key, *_burst_samples(found, fixture.scale.load_patience))
             if peer.many and {"write", "rotations"} & wanted:
-                with self._filled("many", stage.scale.many, POLLED, stage=stage) as spots:
-                    self._peer_at_many(peer, stage, spots)
+                with self._filled("many", fixture.scale.many, POLLED, fixture=fixture) as spots:
+                    self._peer_at_many(peer, fixture, spots)
 
-    def _peer_at_few(self, peer: Peer, stage: Stage, spots: Sequence[Spot]) -> None:
+    def _peer_at_few(self, peer: Peer, fixture: Fixture, spots: Sequence[Spot]) -> None:
         if "write" in self.wanted:
             self._say(f"{peer.title}: values are written")
-            found, _ = latency.rotate(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            found, _ = latency.rotate(fixture, spots, fixture.scale.slow_repeats, ANY_MOMENT)
             self._figures["write"].samples[peer.key] = found
         if "heal" in self.wanted:  # last: what nobody heals stays away
             self._say(f"{peer.title}: paths are deleted")
-            found, _ = latency.heal(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            found, _ = latency.heal(fixture, spots, fixture.scale.slow_repeats, ANY_MOMENT)
             self._figures["heal"].samples[peer.key] = found
 
-    def _peer_at_many(self, peer: Peer, stage: Stage, spots: Sequence[Spot]) -> None:
+    def _peer_at_many(self, peer: Peer, fixture: Fixture, spots: Sequence[Spot]) -> None:
         if "write" in self.wanted:
             self._say(f"{peer.title}: values are written")
-            found, _ = latency.rotate(stage, spots, stage.scale.slow_repeats, ANY_MOMENT)
+            found, _ = latency.rotate(fixture, spots, fixture.scale.slow_repeats, ANY_MOMENT)
             self._figures["write-many"].samples[peer.key] = found
         if "rotations" in self.wanted:
-            self._say(f"{peer.title}: {stage.scale.burst} rotations at once")
-            arrived = mass.rotations(stage, spots[: stage.scale.burst])
+            self._say(f"{peer.title}: {fixture.scale.burst} rotations at once")
+            arrived = load.rotations(fixture, spots[: fixture.scale.burst])
             self._figures["rotations"].samples[peer.key] = _rotations_sample(arrived)
 
     @contextlib.contextmanager
@@ -379,13 +379,13 @@ class Bench:
         refresh: str,
         per_namespace: int = PER_NAMESPACE,
         *,
-        stage: Stage | None = None,
+        fixture: Fixture | None = None,
         clean: bool = True,
     ) -> Iterator[Sequence[Spot]]:
-        stage = stage or self.stage
-        with stage.crowd(name, number, per_namespace, clean=clean) as spots:
+        fixture = fixture or self.fixture
+        with fixture.crowd(name, number, per_namespace, clean=clean) as spots:
             self._say(f"{number:,} ExternalSecrets are created, {min(number, per_namespace):,} in a namespace")
-            stage.fill(spots, refresh)
+            fixture.fill(spots, refresh)
             yield spots
 
     def _say_at(self, size: int, text: str) -> None:

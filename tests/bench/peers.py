@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.bench import running
-from tests.bench.stage import KEY, PLAIN, Recipe, Spot, Stage, create
+from tests.bench.fixture import KEY, PLAIN, Fixture, Recipe, Spot, create
 from tests.testbed.place import Place
 from tests.testbed.processes import Process
 from tests.testbed.testbed import Testbed
@@ -46,10 +46,10 @@ class Peer:
     many: bool = False
     scale: dict[str, Any] = field(default_factory=dict)
 
-    def on(self, stage: Stage) -> Stage:
-        """The stage as this one needs it."""
-        shorter = {name: min(value, getattr(stage.scale, name)) for name, value in self.scale.items()}
-        return replace(stage, recipe=self.recipe, scale=replace(stage.scale, **shorter))
+    def on(self, fixture: Fixture) -> Fixture:
+        """The fixture as this one needs it."""
+        shorter = {name: min(value, getattr(fixture.scale, name)) for name, value in self.scale.items()}
+        return replace(fixture, recipe=self.recipe, scale=replace(fixture.scale, **shorter))
 
 
 def _store_to_push(place: Place) -> None:
@@ -89,7 +89,7 @@ def _push_rights(testbed: Testbed) -> Iterator[None]:
     yield
 
 
-SOON = {"patience": 15.0, "mass_patience": 60.0}
+SOON = {"patience": 15.0, "load_patience": 60.0}
 """Three times its interval is enough to see that nothing arrives."""
 PEERS = (
     Peer("talk", "the talk's bash, ESO at 5 s", running.talk, many=True),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.bench import latency, running
 from tests.bench.figures import Figure, Sample
+from tests.bench.fixture import KEY, Fixture, Spot, together, write
 from tests.bench.idle import Observer, memory, peak_memory, processor_time, requests_of
-from tests.bench.stage import KEY, Spot, Stage, together, write
 from tests.bench.watching import Name, Watch
 from tests.testbed.api import Json
 from tests.testbed.identity import NAMESPACE, POLICY, SERVICE_ACCOUNT
@@ -129,16 +129,16 @@ class AtSize:
 
     def __init__(
         self,
-        stage: Stage,
+        fixture: Fixture,
         spots: Sequence[Spot],
         marks: Watch[str],
         say: Callable[[str], None],
         profile: Profile = lambda process, name: nullcontext(),
     ) -> None:
-        self._stage = stage
-        self._testbed = stage.testbed
+        self._stage = fixture
+        self._testbed = fixture.testbed
         self._spots = spots
-        self._at_once = spots[: stage.scale.at_once]
+        self._at_once = spots[: fixture.scale.at_once]
         self._marks = marks
         self._say = say
         self._profile = profile
@@ -212,25 +212,25 @@ class AtSize:
         with self._profile(process, "events"):
             together(write, self._at_once)
             wanted = {name: _differs(old) for name, old in before.items()}
-            found = self._marks.wait_for_all(wanted, self._stage.scale.mass_patience, since)
+            found = self._marks.wait_for_all(wanted, self._stage.scale.load_patience, since)
         self._wait_until_quiet(process)
         costs = meter.read()
         cpu = costs.cpu_for(number)
         lost = number - len(found)
         return {
-            "cpu": Sample((), lost, self._stage.scale.mass_patience, cpu.value, cpu.text, cpu.note),
+            "cpu": Sample((), lost, self._stage.scale.load_patience, cpu.value, cpu.text, cpu.note),
             "event-vault": costs.vault_for(number),
             "event-kube": costs.kube_for(number),
         }
 
     def _deletions(self, process: VaultsyncProcess) -> dict[str, Sample]:
-        stage, number, patience = self._stage, len(self._at_once), self._stage.scale.mass_patience
-        stage.settle()
+        fixture, number, patience = self._stage, len(self._at_once), self._stage.scale.load_patience
+        fixture.settle()
         meter, since = Meter(self._testbed, process), time.time()
-        before = {spot.key: stage.current(spot) for spot in self._at_once}
+        before = {spot.key: fixture.current(spot) for spot in self._at_once}
         sent = together(lambda spot: spot.place.vault.delete(spot.place.path(spot.name)), self._at_once)
         wanted = {name: (lambda keys, old=old: keys.get(KEY, old) != old) for name, old in before.items()}
-        found = stage.secrets.wait_for_all(wanted, patience, since)
+        found = fixture.secrets.wait_for_all(wanted, patience, since)
         self._wait_until_quiet(process)
         costs = meter.read()
         written = _writes(meter.vault_requests(), self._at_once)
@@ -292,7 +292,7 @@ class AtSize:
                 last, since = total, time.monotonic()
             return time.monotonic() - since > QUIET_SECONDS
 
-        wait_for(is_quiet, self._stage.scale.mass_patience + QUIET_SECONDS, "vaultsync has nothing left to do", 1.0)
+        wait_for(is_quiet, self._stage.scale.load_patience + QUIET_SECONDS, "vaultsync has nothing left to do", 1.0)
 
 
 def watch_marks(testbed: Testbed) -> Watch[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tests.bench.figures import Figure, Sample
-from tests.bench.stage import Scale
+from tests.bench.fixture import Scale
 from tests.manual import audit_devices
 from tests.testbed.load import Written
 from tests.testbed.netns import dropped

@@ -8,8 +8,8 @@ import re
 import sys
 import time
 
+from tests.faults.environment import start_environment
 from tests.faults.episode import Broken, Episode
-from tests.faults.world import world
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -30,13 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=10**9, help="at most so many")
     options = parser.parse_args(arguments)
     ends = time.monotonic() + options.seconds
-    with world() as made:
+    with start_environment() as environment:
         for number in range(options.episodes):
             if time.monotonic() > ends:
                 break
             try:
                 print(f"== seed {options.seed + number}", flush=True)
-                Episode(made, options.seed + number, lambda words: print(f"   {words}", flush=True)).run()
+                Episode(environment, options.seed + number, lambda words: print(f"   {words}", flush=True)).run()
             except Broken as error:
                 print(f"seed {options.seed + number}: {error}", file=sys.stderr)
                 return 1

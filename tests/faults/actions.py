@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from tests.faults.environment import MOUNTS, STORES, Environment
 from tests.faults.model import DENIED, GENERATE, SEED, Item, Name, Spot
-from tests.faults.world import MOUNTS, STORES, World
 from tests.testbed.api import Api
 from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.processes import Process
@@ -43,7 +43,7 @@ class Action:
 
     weight: float
     needs: frozenset[str]
-    do: Callable[[World, Rng], str | None]
+    do: Callable[[Environment, Rng], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Trouble:
 
     what: str
     on: str
-    start: Callable[[World], object]
-    end: Callable[[World], object]
+    start: Callable[[Environment], object]
+    end: Callable[[Environment], object]
     stops: frozenset[str] = frozenset()
     mended: str = ""
     replica: int = 0
@@ -85,62 +85,62 @@ def _data(*entries: tuple[str, str]) -> list[dict[str, object]]:
     ]
 
 
-def _new_name(world: World, rng: Rng) -> Name | None:
-    if not world.namespaces or len(world.items) >= MOST_ITEMS:
+def _new_name(environment: Environment, rng: Rng) -> Name | None:
+    if not environment.namespaces or len(environment.items) >= MOST_ITEMS:
         return None
-    return Name(rng.choice(sorted(world.namespaces)), f"es{world.number('item')}")
+    return Name(rng.choice(sorted(environment.namespaces)), f"es{environment.number('item')}")
 
 
 def _asking(rng: Rng) -> dict[str, str]:
     return {SEED: "true"} if rng.random() < 0.7 else {}
 
 
-def create_one(world: World, rng: Rng) -> str | None:
-    name = _new_name(world, rng)
+def create_one(environment: Environment, rng: Rng) -> str | None:
+    name = _new_name(environment, rng)
     if name is None:
         return None
     store = rng.choice(sorted(STORES))
     data = _data((f"{name.namespace}/{name.name}", rng.choice(PROPERTIES)))
-    world.send(_item(name, store, {SEED: "true"}, data=data))
+    environment.send(_item(name, store, {SEED: "true"}, data=data))
     return f"{name} asks for one property, by the store {store}"
 
 
-def create_several(world: World, rng: Rng) -> str | None:
+def create_several(environment: Environment, rng: Rng) -> str | None:
     """Paths that others read too."""
-    name = _new_name(world, rng)
+    name = _new_name(environment, rng)
     if name is None:
         return None
     paths = [f"{name.namespace}/shared{rng.randrange(4)}" for _ in range(rng.randint(1, 3))]
     entries = [(path, wanted) for path in dict.fromkeys(paths) for wanted in rng.sample(PROPERTIES, 2)]
     annotations = _asking(rng)
-    world.send(_item(name, rng.choice(("vault", "team")), annotations, data=_data(*entries)))
+    environment.send(_item(name, rng.choice(("vault", "team")), annotations, data=_data(*entries)))
     return f"{name} reads {len(entries)} shared properties{'' if annotations else ', without asking'}"
 
 
-def create_whole(world: World, rng: Rng) -> str | None:
-    name = _new_name(world, rng)
+def create_whole(environment: Environment, rng: Rng) -> str | None:
+    name = _new_name(environment, rng)
     if name is None:
         return None
     annotations = {SEED: "true", GENERATE: json.dumps(RULES)}
     extract = [{"extract": {"key": f"{name.namespace}/whole{rng.randrange(3)}"}}]
-    world.send(_item(name, rng.choice(("vault", "team")), annotations, dataFrom=extract))
+    environment.send(_item(name, rng.choice(("vault", "team")), annotations, dataFrom=extract))
     return f"{name} asks for the whole of {extract[0]['extract']['key']}, by rules"
 
 
-def create_finding(world: World, rng: Rng) -> str | None:
+def create_finding(environment: Environment, rng: Rng) -> str | None:
     """Which reads whatever others have made."""
-    name = _new_name(world, rng)
+    name = _new_name(environment, rng)
     if name is None:
         return None
     find = [{"find": {"path": name.namespace, "name": {"regexp": ".*"}}}]
     store = rng.choice(("vault", "team"))
-    world.send(_item(name, store, {}, dataFrom=find))
+    environment.send(_item(name, store, {}, dataFrom=find))
     return f"{name} takes all that there is for its namespace, by the store {store}"
 
 
-def create_refused(world: World, rng: Rng) -> str | None:
+def create_refused(environment: Environment, rng: Rng) -> str | None:
     """What is never made: another namespace's, by a bad annotation, or what Vault denies."""
-    name = _new_name(world, rng)
+    name = _new_name(environment, rng)
     if name is None:
         return None
     own = f"{name.namespace}/refused-{name.name}"
@@ -152,174 +152,179 @@ def create_refused(world: World, rng: Rng) -> str | None:
             (f"{name.namespace}/{DENIED}/{name.name}", "true", "that Vault denies"),
         ]
     )
-    world.send(_item(name, "vault", {SEED: annotation}, data=_data((path, "password"))))
+    environment.send(_item(name, "vault", {SEED: annotation}, data=_data((path, "password"))))
     return f"{name} reads a path {why}"
 
 
-def change(world: World, rng: Rng) -> str | None:
-    if not world.items:
+def change(environment: Environment, rng: Rng) -> str | None:
+    if not environment.items:
         return None
-    name = rng.choice(sorted(world.items))
-    old = world.items[name]
+    name = rng.choice(sorted(environment.items))
+    old = environment.items[name]
     path = rng.choice((f"{name.namespace}/{name.name}", f"{name.namespace}/shared{rng.randrange(4)}"))
     metadata = old["metadata"] | {"annotations": _asking(rng)}
     store = {"secretStoreRef": {"name": rng.choice(("vault", "team")), "kind": "SecretStore"}}
     spec = {"refreshInterval": "1h", **store, "data": _data((path, rng.choice(PROPERTIES)))}
-    world.send({**old, "metadata": metadata, "spec": spec})
+    environment.send({**old, "metadata": metadata, "spec": spec})
     return f"{name} now reads {path}{'' if metadata['annotations'] else ', without asking'}"
 
 
-def delete(world: World, rng: Rng) -> str | None:
-    if len(world.items) < 5:
+def delete(environment: Environment, rng: Rng) -> str | None:
+    if len(environment.items) < 5:
         return None
-    name = rng.choice(sorted(world.items))
-    world.remove(name)
+    name = rng.choice(sorted(environment.items))
+    environment.remove(name)
     return f"{name} is deleted"
 
 
 # -- namespaces and stores
 
 
-def add_namespace(world: World, rng: Rng) -> str | None:
-    if len(world.namespaces) >= MOST_NAMESPACES:
+def add_namespace(environment: Environment, rng: Rng) -> str | None:
+    if len(environment.namespaces) >= MOST_NAMESPACES:
         return None
-    name, seeds = f"f-{world.number('namespace')}", rng.random() < 0.5
-    world.add_namespace(name, seeds=seeds)
+    name, seeds = f"f-{environment.number('namespace')}", rng.random() < 0.5
+    environment.add_namespace(name, seeds=seeds)
     return f"namespace {name} is made{', and asks for values' if seeds else ''}"
 
 
-def remove_namespace(world: World, rng: Rng) -> str | None:
-    if len(world.namespaces) < MOST_NAMESPACES:
+def remove_namespace(environment: Environment, rng: Rng) -> str | None:
+    if len(environment.namespaces) < MOST_NAMESPACES:
         return None
-    name = rng.choice(sorted(world.namespaces))
-    world.remove_namespace(name)
+    name = rng.choice(sorted(environment.namespaces))
+    environment.remove_namespace(name)
     return f"namespace {name} is deleted, with all in it"
 
 
-def change_store(world: World, rng: Rng) -> str | None:
-    stores = sorted(name for name, mount in world.mounts.items() if mount not in MOUNTS.v1)
+def change_store(environment: Environment, rng: Rng) -> str | None:
+    stores = sorted(name for name, mount in environment.mounts.items() if mount not in MOUNTS.v1)
     if not stores:
         return None
     name = rng.choice(stores)
     mount = rng.choice(sorted(MOUNTS.v2))
-    world.set_store(name, mount)
+    environment.set_store(name, mount)
     return f"store {name} is for the mount {mount} now"
 
 
-def delete_store(world: World, rng: Rng) -> str | None:
-    if not world.mounts:
+def delete_store(environment: Environment, rng: Rng) -> str | None:
+    if not environment.mounts:
         return None
-    name = rng.choice(sorted(world.mounts))
-    world.set_store(name, None)
+    name = rng.choice(sorted(environment.mounts))
+    environment.set_store(name, None)
     return f"store {name} is deleted"
 
 
-def create_store(world: World, rng: Rng) -> str | None:
+def create_store(environment: Environment, rng: Rng) -> str | None:
     """One that was deleted before, for what it was for at first."""
-    missing = world.missing_stores()
+    missing = environment.missing_stores()
     if not missing:
         return None
     name = rng.choice(missing)
-    world.set_store(name, STORES[name.name])
+    environment.set_store(name, STORES[name.name])
     return f"store {name} is made again, for the mount {STORES[name.name]}"
 
 
 # -- Vault
 
 
-def _spot(world: World, rng: Rng, *mounts: str) -> Spot | None:
-    spots = [spot for spot in world.spots() if spot.mount in (mounts or (*MOUNTS.v2, *MOUNTS.v1))]
+def _spot(environment: Environment, rng: Rng, *mounts: str) -> Spot | None:
+    spots = [spot for spot in environment.spots() if spot.mount in (mounts or (*MOUNTS.v2, *MOUNTS.v1))]
     return rng.choice(spots) if spots else None
 
 
-def _values(world: World, rng: Rng, most: int) -> dict[str, str]:
-    return {key: f"a-persons-{world.number('value')}-{rng.randrange(10**12)}" for key in rng.sample(PROPERTIES, most)}
+def _values(environment: Environment, rng: Rng, most: int) -> dict[str, str]:
+    return {
+        key: f"a-persons-{environment.number('value')}-{rng.randrange(10**12)}" for key in rng.sample(PROPERTIES, most)
+    }
 
 
-def write(world: World, rng: Rng) -> str | None:
-    spot = _spot(world, rng)
+def write(environment: Environment, rng: Rng) -> str | None:
+    spot = _spot(environment, rng)
     if spot is None:
         return None
-    values = _values(world, rng, rng.randint(1, 4))
-    world.write(spot, values)
+    values = _values(environment, rng, rng.randint(1, 4))
+    environment.write(spot, values)
     return f"a person writes {', '.join(values)} at {spot}"
 
 
-def patch(world: World, rng: Rng) -> str | None:
-    spot = _spot(world, rng, *MOUNTS.v2)
+def patch(environment: Environment, rng: Rng) -> str | None:
+    spot = _spot(environment, rng, *MOUNTS.v2)
     if spot is None:
         return None
-    values = _values(world, rng, 1)
-    world.patch(spot, values)
+    values = _values(environment, rng, 1)
+    environment.patch(spot, values)
     return f"a person patches {', '.join(values)} at {spot}"
 
 
-def delete_value(world: World, rng: Rng) -> str | None:
-    spot = _spot(world, rng)
+def delete_value(environment: Environment, rng: Rng) -> str | None:
+    spot = _spot(environment, rng)
     if spot is None:
         return None
-    world.try_to(lambda: world.vault.delete(spot.path, spot.mount))
+    environment.try_to(lambda: environment.vault.delete(spot.path, spot.mount))
     return f"a person deletes {spot}"
 
 
-def undelete(world: World, rng: Rng) -> str | None:
-    return _on_versions(world, rng, "undelete")
+def undelete(environment: Environment, rng: Rng) -> str | None:
+    return _on_versions(environment, rng, "undelete")
 
 
-def destroy(world: World, rng: Rng) -> str | None:
-    return _on_versions(world, rng, "destroy")
+def destroy(environment: Environment, rng: Rng) -> str | None:
+    return _on_versions(environment, rng, "destroy")
 
 
-def _on_versions(world: World, rng: Rng, how: str) -> str | None:
-    spot, back = _spot(world, rng, *MOUNTS.v2), rng.randrange(2)
+def _on_versions(environment: Environment, rng: Rng, how: str) -> str | None:
+    spot, back = _spot(environment, rng, *MOUNTS.v2), rng.randrange(2)
     if spot is None:
         return None
 
     def do() -> int:
-        version = max(1, world.vault.version(spot.path, spot.mount) - back)
+        version = max(1, environment.vault.version(spot.path, spot.mount) - back)
         body = {"versions": [version]}
-        world.vault.api.request("PUT", f"/v1/{spot.mount}/{how}/{spot.path}", body)
+        environment.vault.api.request("PUT", f"/v1/{spot.mount}/{how}/{spot.path}", body)
         return version
 
-    return f"a person has version {world.try_to(do)} of {spot} {how}{'d' if how.endswith('e') else 'ed'}"
+    return f"a person has version {environment.try_to(do)} of {spot} {how}{'d' if how.endswith('e') else 'ed'}"
 
 
-def purge(world: World, rng: Rng) -> str | None:
-    spot = _spot(world, rng, *MOUNTS.v2)
+def purge(environment: Environment, rng: Rng) -> str | None:
+    spot = _spot(environment, rng, *MOUNTS.v2)
     if spot is None:
         return None
-    world.try_to(lambda: world.vault.delete_metadata(spot.path, spot.mount))
+    environment.try_to(lambda: environment.vault.delete_metadata(spot.path, spot.mount))
     return f"a person removes {spot} with all its versions"
 
 
-def revoke(world: World, rng: Rng) -> str:
+def revoke(environment: Environment, rng: Rng) -> str:
     def do() -> int:
         path = "/v1/auth/token/lookup-accessor"
-        found = world.vault.api.find("/v1/auth/token/accessors?list=true") or {"data": {"keys": []}}
+        found = environment.vault.api.find("/v1/auth/token/accessors?list=true") or {"data": {"keys": []}}
         own = [
             accessor
             for accessor in found["data"]["keys"]
-            if world.vault.api.request("POST", path, {"accessor": accessor})["data"]["path"] == "auth/approle/login"
+            if environment.vault.api.request("POST", path, {"accessor": accessor})["data"]["path"]
+            == "auth/approle/login"
         ]
         for accessor in own:
-            world.vault.api.request("POST", "/v1/auth/token/revoke-accessor", {"accessor": accessor})
+            environment.vault.api.request("POST", "/v1/auth/token/revoke-accessor", {"accessor": accessor})
         return len(own)
 
-    return f"every token of vaultsync's is revoked ({world.try_to(do)})"
+    return f"every token of vaultsync's is revoked ({environment.try_to(do)})"
 
 
-def compact(world: World, rng: Rng) -> str:
+def compact(environment: Environment, rng: Rng) -> str:
     """So that a watch that starts again is told 410."""
-    etcd = Api(world.testbed.etcd.address)
+    etcd = Api(environment.testbed.etcd.address)
     revision = etcd.request("POST", "/v3/kv/range", {"key": "AA=="})["header"]["revision"]
-    world.try_to(lambda: etcd.request("POST", "/v3/kv/compaction", {"revision": revision}))  # not the same one twice
+    environment.try_to(
+        lambda: etcd.request("POST", "/v3/kv/compaction", {"revision": revision})
+    )  # not the same one twice
     return f"etcd forgets everything before revision {revision}"
 
 
-def cut(world: World, rng: Rng) -> str:
+def cut(environment: Environment, rng: Rng) -> str:
     names = ("vault", "kube", "eso", "audit")
     name = rng.choice(names)
-    line: Proxy = getattr(world.lines, name)
+    line: Proxy = getattr(environment.lines, name)
     line.reset()
     return f"every connection of the line {LINES[name]} is reset"
 
@@ -374,25 +379,29 @@ FAULTS = {
 }
 
 
-def _killed(name: str, on: str, find: Callable[[World], Server | Process], stops: frozenset[str] = NONE) -> Trouble:
+def _killed(
+    name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
+) -> Trouble:
     mended = f"{name} starts"
     return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, mended)
 
 
-def _frozen(name: str, on: str, find: Callable[[World], Server | Process], stops: frozenset[str] = NONE) -> Trouble:
+def _frozen(
+    name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
+) -> Trouble:
     mended = f"{name} is thawed"
     return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, mended)
 
 
-def _server(name: str, on: str, find: Callable[[World], Server], stops: frozenset[str]) -> list[Trouble]:
+def _server(name: str, on: str, find: Callable[[Environment], Server], stops: frozenset[str]) -> list[Trouble]:
     return [_killed(name, on, find, stops), _frozen(name, on, find, stops)]
 
 
 def _vaultsync(number: int) -> list[Trouble]:
     name = f"vaultsync {number}"
 
-    def find(world: World) -> Process:
-        return world.replicas[number]
+    def find(environment: Environment) -> Process:
+        return environment.replicas[number]
 
     stopped = Trouble(
         f"{name} is told to stop", name, lambda w: find(w).stop(), lambda w: find(w).start(), mended=f"{name} starts"
@@ -404,19 +413,19 @@ def _vaultsync(number: int) -> list[Trouble]:
 def _line(name: str) -> list[Trouble]:
     where = f"the line {LINES[name]}"
 
-    def find(world: World) -> Proxy:
-        line: Proxy = getattr(world.lines, name)
+    def find(environment: Environment) -> Proxy:
+        line: Proxy = getattr(environment.lines, name)
         return line
 
-    def break_it(fault: Fault, world: World) -> None:
-        find(world).set(fault)
+    def break_it(fault: Fault, environment: Environment) -> None:
+        find(environment).set(fault)
         if fault.refused:
-            find(world).reset()
+            find(environment).reset()
 
-    def mend(fault: Fault, world: World) -> None:
-        find(world).heal()
+    def mend(fault: Fault, environment: Environment) -> None:
+        find(environment).heal()
         if fault.silent:  # a host that is back answers what it does not know with a reset
-            find(world).reset()
+            find(environment).reset()
 
     faults = dict(FAULTS)
     if name == "vault":
@@ -429,25 +438,25 @@ def _line(name: str) -> list[Trouble]:
 
 
 TROUBLES: tuple[Trouble, ...] = (
-    *_server("Vault", "Vault", lambda world: world.testbed.vault, VAULT),
+    *_server("Vault", "Vault", lambda environment: environment.testbed.vault, VAULT),
     Trouble(
         "Vault is sealed",
         "Vault",
-        lambda world: world.testbed.vault.seal(),
-        lambda world: world.testbed.vault.unseal(),
+        lambda environment: environment.testbed.vault.seal(),
+        lambda environment: environment.testbed.vault.unseal(),
         VAULT,
         "Vault is unsealed",
     ),
-    *_server("the API server", API_SERVER, lambda world: world.testbed.kube_apiserver, KUBE),
-    *_server("etcd", API_SERVER, lambda world: world.testbed.etcd, KUBE),
+    *_server("the API server", API_SERVER, lambda environment: environment.testbed.kube_apiserver, KUBE),
+    *_server("etcd", API_SERVER, lambda environment: environment.testbed.etcd, KUBE),
     *(replace(one, after=API_SERVER) for one in _server("external-secrets", "external-secrets", lambda w: w.eso, NONE)),
     *_vaultsync(0),
     *_vaultsync(1),
     Trouble(
         "Vault's policy lets vaultsync write nothing in team/kv",
         "Vault",
-        lambda world: world.allow(NO_TEAM),
-        lambda world: world.allow(),
+        lambda environment: environment.allow(NO_TEAM),
+        lambda environment: environment.allow(),
         mended="Vault's policy is as before",
     ),
     *(trouble for name in LINES for trouble in _line(name)),

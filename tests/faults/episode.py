@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib3.exceptions import HTTPError
 
 from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
+from tests.faults.environment import MODES, Away, Environment
 from tests.faults.history import Request, busiest
 from tests.faults.invariants import (
     Usage,
@@ -23,7 +24,6 @@ from tests.faults.invariants import (
     unforeseen,
     usage,
 )
-from tests.faults.world import MODES, Away, World
 from tests.testbed.api import ApiError
 
 STEPS = 60
@@ -88,14 +88,14 @@ class Outcome:
 
 
 class Episode:
-    """One episode in a world, by a seed.
+    """One episode in a environment, by a seed.
 
     Args:
         say: is given each sentence as it happens.
     """
 
-    def __init__(self, world: World, seed: int, say: Callable[[str], None] = lambda _: None) -> None:
-        self._world = world
+    def __init__(self, environment: Environment, seed: int, say: Callable[[str], None] = lambda _: None) -> None:
+        self._environment = environment
         self._seed = seed
         self._rng = random.Random(seed)
         self._say = say
@@ -111,16 +111,16 @@ class Episode:
         Raises:
             Broken: an invariant does not hold.
         """
-        world = self._world
+        environment = self._environment
         mode = MODES[self._seed % len(MODES)]
         self._tell(f"seed {self._seed}: {mode}")
-        self._first = len(world.requests())
-        world.start_vaultsync(mode)
-        while len(world.namespaces) < FEWEST_NAMESPACES:
+        self._first = len(environment.requests())
+        environment.start_vaultsync(mode)
+        while len(environment.namespaces) < FEWEST_NAMESPACES:
             self._act([NEW_NAMESPACE])
         for _ in range(BEGINNING):
             self._act(CREATIONS)
-        self._wait("before anything breaks", lambda: lacking(world, world.picture()))
+        self._wait("before anything breaks", lambda: lacking(environment, environment.picture()))
         self._wait_until_brought()
         before = self._usages()
         for step in range(steps):
@@ -140,7 +140,7 @@ class Episode:
         for _ in range(TRIES if possible else 0):
             action = self._rng.choices(possible, [action.weight for action in possible])[0]
             try:
-                sentence = action.do(self._world, self._rng)
+                sentence = action.do(self._environment, self._rng)
             except Away as error:
                 sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
             if sentence:
@@ -148,40 +148,42 @@ class Episode:
                 return
 
     def _break(self, step: int) -> None:
-        replicas = self._world.mode.replicas
+        replicas = self._environment.mode.replicas
         free = [one for one in TROUBLES if one.on not in self._troubles and one.replica < replicas]
         on = self._rng.choice(sorted({one.on for one in free}))
         trouble = self._rng.choice([one for one in free if one.on == on])
         until = step + self._rng.randint(*LASTS)
         self._tell(trouble.what)
-        trouble.start(self._world)
+        trouble.start(self._environment)
         self._troubles[trouble.on] = (until, trouble)
 
     def _mend(self, step: float) -> None:
         for on, (until, trouble) in sorted(self._troubles.items(), key=lambda item: item[1][1].after):
             if until <= step and trouble.after not in self._troubles:
-                trouble.end(self._world)
+                trouble.end(self._environment)
                 del self._troubles[on]
                 self._tell(trouble.mended)
 
     # -- the end
 
     def _end(self, before: dict[bool, Usage]) -> Outcome:
-        world = self._world
+        environment = self._environment
         self._mend(float("inf"))
-        if not world.eso.process.alive:  # it gives up for less than vaultsync does, and Kubernetes starts it again
-            world.eso.start()
+        if (
+            not environment.eso.process.alive
+        ):  # it gives up for less than vaultsync does, and Kubernetes starts it again
+            environment.eso.start()
         self._wait("what people ask for again", self._made_sure)
         self._tell("everything is whole again")
         self._check_writes()
-        seeded = self._wait("I1, in Vault", lambda: lacking(world, world.picture()))
+        seeded = self._wait("I1, in Vault", lambda: lacking(environment, environment.picture()))
         brought = seeded + self._wait_until_brought()
-        world.wait_until_ready()  # one that was just started as well
-        picture = world.picture()
+        environment.wait_until_ready()  # one that was just started as well
+        picture = environment.picture()
         requests = self._check_writes()
-        log = world.news()
-        self._check("I4", shown(world, picture, log))
-        self._check("errors that nobody has foreseen", unforeseen(world, log))
+        log = environment.news()
+        self._check("I4", shown(environment, picture, log))
+        self._check("errors that nobody has foreseen", unforeseen(environment, log))
         new = requests[self._first :]
         self._check("I5", storms(new))
         rested = brought + self._wait("I6", lambda: self._left_behind(before), REST_PATIENCE)
@@ -197,30 +199,30 @@ class Episode:
 
         That brings nothing that no force-sync has asked for: what was read once is read again after an hour.
         """
-        world, started = self._world, time.monotonic()
+        environment, started = self._environment, time.monotonic()
         try:
-            return self._wait("I1, in the Secrets", lambda: stale(world, world.picture()), 3 * SOON)
+            return self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()), 3 * SOON)
         except Broken as error:
             self._tell(f"external-secrets starts anew: {str(error).splitlines()[1].strip()}")
-        world.eso.restart()
-        self._wait("I1, in the Secrets", lambda: stale(world, world.picture()))
+        environment.eso.restart()
+        self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()))
         return time.monotonic() - started
 
     def _made_sure(self) -> list[str]:
-        self._world.make_sure()
+        self._environment.make_sure()
         return []
 
     def _check_writes(self) -> list[Request]:
         """These hold at any time. Returns all requests to Vault so far."""
-        requests = self._world.requests()
-        self._check("I2", replaced(self._world, requests))
-        self._check("I3", trespasses(self._world, requests))
+        requests = self._environment.requests()
+        self._check("I2", replaced(self._environment, requests))
+        self._check("I3", trespasses(self._environment, requests))
         return requests
 
     def _usages(self) -> dict[bool, Usage]:
         """By whether it leads."""
-        leader = self._world.leader()
-        return {process is leader: usage(self._world, process) for process in self._world.replicas}
+        leader = self._environment.leader()
+        return {process is leader: usage(self._environment, process) for process in self._environment.replicas}
 
     def _left_behind(self, before: dict[bool, Usage]) -> list[str]:
         return [

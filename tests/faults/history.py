@@ -1,8 +1,8 @@
-"""What Vault's audit log proves: who wrote which version over what, and how often who asked. Pure.
+"""What Vault's audit log proves: which client wrote which version over which, and how often each sent requests. Pure.
 
-A line at the request, one at the answer. Values are hashed in it; names are not, nor are versions and check-and-set, as
-World sees to. A request takes effect between its two lines, and one without an answer perhaps never: what is called a
-fault here is one in whatever order things have happened.
+The log has one line for the request and one for the response. Values are hashed; names are not, nor are versions and
+check-and-set, because Environment configures it so. A request takes effect between its two lines, and one without a
+response may have no effect: a violation is reported only if it is one in every possible order.
 """
 
 from __future__ import annotations

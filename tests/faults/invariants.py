@@ -9,35 +9,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.idle import connections, memory
+from tests.faults.environment import MOUNTS, Environment, Picture
 from tests.faults.history import Request, busiest, forbidden, overwritten
 from tests.faults.model import Name, Spot, asks, expected, gathered, is_denied, missing
-from tests.faults.world import MOUNTS, Picture, World
 from tests.testbed.vaultsync import VaultsyncProcess
 
 # -- I1: what is missing and may be made is there, and brought
 
 
-def lacking(world: World, picture: Picture) -> list[str]:
+def lacking(environment: Environment, picture: Picture) -> list[str]:
     """What should be in Vault, and is not."""
     return [
         words
-        for name, item in sorted(world.items.items())
-        if asks(item, seeds=world.namespaces[name.namespace])
-        for words in missing(item, world.references(item), picture.vault)
+        for name, item in sorted(environment.items.items())
+        if asks(item, seeds=environment.namespaces[name.namespace])
+        for words in missing(item, environment.references(item), picture.vault)
     ]
 
 
-def stale(world: World, picture: Picture) -> list[str]:
+def stale(environment: Environment, picture: Picture) -> list[str]:
     """Whose Secret is not what Vault has, or who is not Ready."""
-    return [words for name in sorted(world.items) for words in _stale(world, picture, name)]
+    return [words for name in sorted(environment.items) for words in _stale(environment, picture, name)]
 
 
-def _stale(world: World, picture: Picture, name: Name) -> Iterator[str]:
-    found, taken = world.references(world.items[name]), world.folders(world.items[name])
+def _stale(environment: Environment, picture: Picture, name: Name) -> Iterator[str]:
+    found, taken = environment.references(environment.items[name]), environment.folders(environment.items[name])
     wanted = gathered(taken, picture.vault) if taken else expected(found, picture.vault)
     if wanted is None:
         return
-    if world.mode.source == "poll" and any(one.spot.mount in MOUNTS.v1 for one in found):
+    if environment.mode.source == "poll" and any(one.spot.mount in MOUNTS.v1 for one in found):
         return  # the manual: the poll can't see new values in KV v1
     if picture.secrets.get(name) != wanted:
         yield f"{name}: the Secret is not what Vault has"
@@ -53,7 +53,7 @@ def _is_ready(picture: Picture, name: Name) -> bool:
 # -- I2 and I3: nothing is overwritten, nothing is written elsewhere
 
 
-def replaced(world: World, requests: Sequence[Request]) -> list[str]:
+def replaced(environment: Environment, requests: Sequence[Request]) -> list[str]:
     """What vaultsync has overwritten or removed, and what people wrote that Vault's log does not have as theirs."""
     theirs = {
         (split[1], request.version)
@@ -62,16 +62,16 @@ def replaced(world: World, requests: Sequence[Request]) -> list[str]:
     }
     lost = [
         f"{spot}: version {version} is a person's, and not in the log"
-        for spot, versions in world.model.versions.items()
+        for spot, versions in environment.model.versions.items()
         for version in sorted(versions)
         if (spot, version) not in theirs
     ]
     return overwritten(requests, MOUNTS) + lost
 
 
-def trespasses(world: World, requests: Sequence[Request]) -> list[str]:
+def trespasses(environment: Environment, requests: Sequence[Request]) -> list[str]:
     """What vaultsync has asked of Vault that it may not."""
-    return forbidden(requests, MOUNTS, world.model.may_be_written())
+    return forbidden(requests, MOUNTS, environment.model.may_be_written())
 
 
 # -- I4: no value is shown
@@ -81,23 +81,25 @@ NOT_SECRET = {"name"}
 """What a rule gives as it stands."""
 
 
-def shown(world: World, picture: Picture, log: str) -> list[str]:
+def shown(environment: Environment, picture: Picture, log: str) -> list[str]:
     """Where a secret can be read; which one is not said."""
     made = {values[key] for values in picture.vault.values() if values for key in values.keys() - NOT_SECRET}
-    secrets = world.model.secrets | made
+    secrets = environment.model.secrets | made
     places = {
         "the log": log,
         "annotations, conditions or specs": json.dumps(list(picture.items.values())),
-        "Events": json.dumps([world.kube.items("v1", "Event", name) for name in world.namespaces]),
-        "/metrics": "".join(process.health.text("/metrics") for process in world.replicas),
-        "/readyz": "".join(process.health.text("/readyz") for process in world.replicas),
+        "Events": json.dumps([environment.kube.items("v1", "Event", name) for name in environment.namespaces]),
+        "/metrics": "".join(process.health.text("/metrics") for process in environment.replicas),
+        "/readyz": "".join(process.health.text("/readyz") for process in environment.replicas),
     }
     return [f"a secret is in {where}" for where, text in places.items() if any(secret in text for secret in secrets)]
 
 
-def unforeseen(world: World, log: str) -> list[str]:
+def unforeseen(environment: Environment, log: str) -> list[str]:
     """Errors that nobody has thought of."""
-    ended = [f"{process.name} has ended with {process.returncode}" for process in world.replicas if not process.alive]
+    ended = [
+        f"{process.name} has ended with {process.returncode}" for process in environment.replicas if not process.alive
+    ]
     return ended + [f"the log has {words!r}" for words in ("Traceback", "failed unexpectedly") if words in log]
 
 
@@ -164,16 +166,16 @@ MORE_TASKS = 4
 """Of passes that happen to run."""
 
 
-def usage(world: World, process: VaultsyncProcess) -> Usage:
+def usage(environment: Environment, process: VaultsyncProcess) -> Usage:
     """As it is now."""
     folder = Path(f"/proc/{process.pid}")
-    ports = (world.lines.vault.port, world.lines.kube.port)
+    ports = (environment.lines.vault.port, environment.lines.kube.port)
     return Usage(
         memory=memory(process.pid),
         files=len(list((folder / "fd").iterdir())),
         threads=len(list((folder / "task").iterdir())),
         connections=sum(len(connections(process.pid, port)) for port in ports),
-        tasks=world.tasks(process),
+        tasks=environment.tasks(process),
     )
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.environment import Environment, start_environment
 from tests.faults.episode import Episode
-from tests.faults.world import World, world
 
 SEEDS = range(14)
 
 
 @pytest.fixture(scope="module")
-def one_world() -> Iterator[World]:
-    """All episodes happen to the same servers, one after another."""
-    with world() as made:
-        yield made
+def environment() -> Iterator[Environment]:
+    """All episodes run on the same servers, one after another."""
+    with start_environment() as started:
+        yield started
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_once_all_is_whole_again_the_invariants_hold(one_world: World, seed: int) -> None:
-    print(Episode(one_world, seed, print).run())
+def test_once_all_is_whole_again_the_invariants_hold(environment: Environment, seed: int) -> None:
+    print(Episode(environment, seed, print).run())

@@ -5,7 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults import history
-from tests.faults.world import MOUNTS, denial
+from tests.faults.environment import MOUNTS, denial
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed

@@ -11,8 +11,7 @@ from typing import Final
 
 from tests.unit.build import Anything, audit_line, canary_line, run, run_ahead, sample
 from tests.unit.servers import unused_port
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import AuditAccess, Transport
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath

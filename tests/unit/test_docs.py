@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vaultsync.config.settings import Settings, variable
-from vaultsync.config.variables import REMOVED
+from vaultsync.config.settings import REMOVED, Settings, variable
 from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason
 

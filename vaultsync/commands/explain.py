@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from vaultsync.commands import console, exit_codes, output, planner
 from vaultsync.commands.snapshot import run_once
-from vaultsync.config.kube_syntax import is_namespace
+from vaultsync.config.formats import is_namespace
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.runtime import logging
 

@@ -13,9 +13,10 @@ from functools import partial
 from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, vault_session
 from vaultsync.config.settings import Settings
-from vaultsync.controller.evaluate import Evaluation, PathEvaluator, VaultReader, empty_listing
+from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import SyncState
 from vaultsync.core import annotations

@@ -6,21 +6,58 @@ No message holds the value, which may be a secret in the wrong variable.
 import re
 from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, InstanceOf, SecretStr
 from pydantic_settings import NoDecode
 
-from vaultsync.config.audit_access import Network
-from vaultsync.config.audit_address import parse_audit_address
-from vaultsync.config.kube_syntax import is_label_selector, is_lease, is_namespace, is_pod_name
+from vaultsync.config.change_source import Network, parse_audit_address
 from vaultsync.core.annotation_parser import AGES, is_age
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.paths import unsafe_reason
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.generation.rule_set import Rules
+
+_GAP: Final = r"[ \t\r\n]*"
+_NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_DNS_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_KEY: Final = rf"(?:(?=[^/]{{1,253}}/){_DNS_LABEL}(?:\.{_DNS_LABEL})*/)?{_NAME}"
+_VALUE: Final = rf"{_GAP}(?:{_NAME})?{_GAP}"
+_REQUIREMENT: Final = (
+    rf"{_GAP}(?:!{_GAP}{_KEY}"
+    rf"|{_KEY}{_GAP}(?:==?|!=){_VALUE}"
+    rf"|{_KEY}[ \t\r\n]+(?:in|notin){_GAP}\({_VALUE}(?:,{_VALUE})*\)"
+    rf"|{_KEY}){_GAP}"
+)
+_DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
+_LEASE: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
+_SELECTOR: Final = re.compile(rf"{_REQUIREMENT}(?:,{_REQUIREMENT})*")
+
+
+def is_label_selector(text: str) -> bool:
+    """Whether it is a label selector, equality-based, set-based or mixed.
+
+    As https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ describes it.
+    """
+    return _SELECTOR.fullmatch(text) is not None
+
+
+def is_namespace(name: str) -> bool:
+    """Whether a namespace can have this name: a DNS label (RFC 1123)."""
+    return len(name) <= 63 and re.fullmatch(_DNS_LABEL, name) is not None
+
+
+def is_pod_name(text: str) -> bool:
+    """Whether a pod can have this name: a DNS subdomain (RFC 1123), which is safe in a URL's path."""
+    return len(text) <= 253 and _DNS_SUBDOMAIN.fullmatch(text) is not None
+
+
+def is_lease(text: str) -> bool:
+    """Whether it is NAMESPACE/NAME of a Lease, at most 200 characters of name."""
+    namespace, _, name = text.partition("/")
+    return is_namespace(namespace) and len(name) <= 200 and _LEASE.fullmatch(name) is not None
 
 
 def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
@@ -65,12 +102,7 @@ def _is_listen_address(text: str) -> bool:
 
 
 def _checked(is_valid: Callable[[str], bool], right: str) -> AfterValidator:
-    """Reject a text that is not valid; "" is the default.
-
-    Args:
-        is_valid: of a text that is not empty.
-        right: the valid form, as in `must be …`.
-    """
+    """Reject a text that is not valid, with the message `must be …`; "" is the default."""
 
     def check(text: str) -> str:
         if text and not is_valid(text):
@@ -84,10 +116,6 @@ def _age(seconds: float) -> float:
     if not is_age(seconds):
         raise ValueError(f"must be {AGES}, or 0 for never")
     return seconds
-
-
-def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_address, addresses))
 
 
 def _address(address: str) -> str:
@@ -124,7 +152,7 @@ def _printable(secret: SecretStr | None) -> SecretStr | None:
 
 
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
-Addresses: TypeAlias = Annotated[tuple[str, ...], NoDecode, _parsed(_split), AfterValidator(_addresses)]
+Addresses: TypeAlias = Annotated[tuple[str, ...], NoDecode, _parsed(lambda text: tuple(map(_address, _split(text))))]
 Secret: TypeAlias = Annotated[SecretStr | None, AfterValidator(_printable)]
 AuthMount: TypeAlias = Annotated[str, AfterValidator(_auth_mount)]
 GenerationRules: TypeAlias = Annotated[InstanceOf[Rules], NoDecode, _parsed(parse_rules)]

@@ -6,28 +6,9 @@ from typing import Final, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport, parse_audit_address
+from vaultsync.config import formats
 from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
-from vaultsync.config.change_source import ChangeSource
-from vaultsync.config.formats import (
-    Address,
-    Addresses,
-    AuditListen,
-    AuthMount,
-    ClusterName,
-    GenerationRules,
-    Globs,
-    LabelSelector,
-    LeaseName,
-    ListenAddress,
-    NamespaceNames,
-    Networks,
-    PodName,
-    RotationAge,
-    Seconds,
-    Secret,
-)
+from vaultsync.config.change_source import AuditAccess, ChangeSource, Transport
 from vaultsync.config.selection import Selection
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core import annotations
@@ -49,6 +30,11 @@ LOGIN: Final[Mapping[str, tuple[Auth, ...]]] = {
     "vault_secret_id": (Auth.APPROLE,),
 }
 """The auth methods that use a setting."""
+REMOVED: Final[Mapping[str, str]] = {
+    "VAULTSYNC_POD_IP": "set VAULTSYNC_POD_NAME to metadata.name, and grant `patch` on pods, as deploy/base does: the "
+    "leader labels its pod, and the Service of the audit port selects that label",
+}
+"""Variables of earlier versions, and their replacements."""
 _NEEDED: Final[Mapping[Auth, tuple[str, ...]]] = {
     Auth.TOKEN: ("vault_token",),
     Auth.KUBERNETES: ("vault_role",),
@@ -70,7 +56,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
 
-    vault_addr: Address = Field(
+    vault_addr: formats.Address = Field(
         validation_alias="VAULT_ADDR", description="Vault's address, such as https://vault.vault:8200 (required)"
     )
     vault_auth: Auth = Field(
@@ -83,13 +69,13 @@ class Settings(BaseSettings):
         description="file with the Vault token in place of VAULT_TOKEN, such as Vault agent's sink or a mounted "
         "Secret; read again when it changes",
     )
-    vault_token: Secret = Field(
+    vault_token: formats.Secret = Field(
         None,
         validation_alias="VAULT_TOKEN",
         validate_default=True,
         description="Vault token with the policy of deploy/vault/policy.hcl (this or the file is required with token)",
     )
-    vault_auth_mount: AuthMount = Field(
+    vault_auth_mount: formats.AuthMount = Field(
         "", description="where the auth method is mounted, without auth/; default: its name, such as kubernetes"
     )
     vault_role: str = Field(
@@ -102,13 +88,13 @@ class Settings(BaseSettings):
         "kubernetes: " + SERVICE_ACCOUNT_TOKEN,
     )
     vault_role_id_file: str = Field("", description="file with the role ID, in place of VAULTSYNC_VAULT_ROLE_ID")
-    vault_role_id: Secret = Field(
+    vault_role_id: formats.Secret = Field(
         None, validate_default=True, description="role ID (this or the file is required with approle)"
     )
     vault_secret_id_file: str = Field(
         "", description="file with the secret ID, in place of VAULTSYNC_VAULT_SECRET_ID, read at each login"
     )
-    vault_secret_id: Secret = Field(None, description="secret ID, where the role binds one")
+    vault_secret_id: formats.Secret = Field(None, description="secret ID, where the role binds one")
     vault_cacert: str | None = Field(
         None,
         validation_alias="VAULT_CACERT",
@@ -150,20 +136,20 @@ class Settings(BaseSettings):
         description="true: log what would be done (`would seed`, `would force-sync`), and write nothing to Kubernetes "
         "or Vault, except that the token is renewed",
     )
-    generate: GenerationRules = Field(
+    generate: formats.GenerationRules = Field(
         NO_RULES,
         description="rules for values of ExternalSecrets without their own, as in the annotation "
         'vaultsync.io/generate: {password: {format: password, length: 40}}, with "*" for the rest; '
         "default: 32 random bytes in hex",
     )
-    seed_paths: Globs = Field(
+    seed_paths: formats.Globs = Field(
         DEFAULT_SEED_PATHS,
         description="where values may be created: comma-separated globs of paths without the API's data/. A first * is "
         "the whole mount, another * one segment or a part of one, ** any number of segments; {namespace} is the name "
         "of the Kubernetes namespace, {label:team} the value of its label; team-a:*/{namespace}/** is for the Vault "
         "namespace team-a, a glob without a colon for VAULT_NAMESPACE",
     )
-    rotate_after: RotationAge = Field(
+    rotate_after: formats.RotationAge = Field(
         0.0,
         description="the age at which vaultsync rotates the values that it created, such as 30d (up to a tenth later, "
         f"so that not all change at once); the annotation {annotations.ROTATE_AFTER} takes precedence; 0: never",
@@ -174,46 +160,46 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="maximum new paths per hour and Kubernetes namespace, also all at once; 0: no limit",
     )
-    cluster: ClusterName = Field(
+    cluster: formats.ClusterName = Field(
         "",
         description="this cluster's name in the ownership metadata of created paths, if several clusters share a "
         "Vault; default: none",
     )
-    store_servers: Addresses = Field(
+    store_servers: formats.Addresses = Field(
         (),
         description="other addresses of this same Vault, comma-separated, that SecretStores may have and that Vault "
         "may redirect to",
     )
-    namespaces: NamespaceNames = Field(
+    namespaces: formats.NamespaceNames = Field(
         (), description="the only namespaces that are watched, comma-separated, such as shop,shop-test; default: all"
     )
-    namespace_selector: LabelSelector = Field(
+    namespace_selector: formats.LabelSelector = Field(
         "",
         description="label selector of the watched namespaces, such as vaultsync=on,env!=prod (with "
         "VAULTSYNC_NAMESPACES both must match); default: all",
     )
-    selector: LabelSelector = Field(
+    selector: formats.LabelSelector = Field(
         "", description="label selector of the watched ExternalSecrets, such as tier in (web,api); default: all"
     )
-    resync: Seconds = Field(
+    resync: formats.Seconds = Field(
         3600.0, ge=10, le=30 * 86400, description="interval of the full resync (jittered by 10 %), such as 30m"
     )
-    vault_timeout: Seconds = Field(10.0, gt=0, le=120, description="timeout of a request to Vault")
-    kube_timeout: Seconds = Field(20.0, gt=0, le=120, description="timeout of a request to the API server")
+    vault_timeout: formats.Seconds = Field(10.0, gt=0, le=120, description="timeout of a request to Vault")
+    kube_timeout: formats.Seconds = Field(20.0, gt=0, le=120, description="timeout of a request to the API server")
     source: ChangeSource = Field(
         ChangeSource.AUTO,
         description="what reports changes in Vault: events (its event stream), audit (an audit device), poll, or auto: "
         "the first of these that works at the time. With any but auto no other source takes over; if the audit "
         "device then does not deliver, vaultsync reports it and resyncs each VAULTSYNC_CANARY_INTERVAL",
     )
-    audit_listen: AuditListen = Field(
+    audit_listen: formats.AuditListen = Field(
         "",
         description="address to listen on for a socket audit device of Vault, such as udp:0.0.0.0:8220, "
         "unix:/run/vaultsync/audit, or on one machine tcp:127.0.0.1:8220: it reports all changes, also the deletions "
         "that the event stream sends to root tokens alone. From another machine use udp, as Vault waits for an "
         "unreachable TCP receiver; default: none",
     )
-    audit_allow: Networks = Field(
+    audit_allow: formats.Networks = Field(
         (), description="addresses that may send audit entries, comma-separated, such as 10.0.0.0/8; default: all"
     )
     audit_tls_cert: str = Field(
@@ -223,29 +209,29 @@ class Settings(BaseSettings):
     audit_file: str = Field(
         "", description="the file of a file audit device of Vault, used as a socket audit device; default: none"
     )
-    canary_interval: Seconds = Field(
+    canary_interval: formats.Seconds = Field(
         300.0,
         ge=1,
         le=86400,
         description="interval of a request whose audit entry must arrive through the audit device, if there is one; if "
         "it does not, the next source takes over",
     )
-    poll_interval: Seconds = Field(
+    poll_interval: formats.Seconds = Field(
         60.0, ge=1, le=86400, description="interval at which each path is read if no other source works"
     )
     poll_rate: int = Field(200, ge=1, le=10_000, description="maximum requests per second of the poll to Vault")
-    lease: LeaseName = Field(
+    lease: formats.LeaseName = Field(
         "",
         description="NAMESPACE/NAME of the Lease by which one of several replicas is elected leader, such as "
         "vaultsync/vaultsync; default: no election. With VAULTSYNC_DRY_RUN there is none either",
     )
-    pod_name: PodName = Field(
+    pod_name: formats.PodName = Field(
         "",
         description="this pod's name (metadata.name, by the downward API): the leader sets the label "
         f'{annotations.LEADER_LABEL}: "true" on its pod, in the namespace of VAULTSYNC_LEASE, for the Service of the '
         "audit port; default: no label",
     )
-    health_listen: ListenAddress = Field(
+    health_listen: formats.ListenAddress = Field(
         "", description="address to listen on for /livez, /readyz and /metrics, such as 0.0.0.0:8080; default: none"
     )
     log_format: str = Field(
@@ -259,11 +245,8 @@ class Settings(BaseSettings):
             raise ValueError("VAULTSYNC_SOURCE=audit needs VAULTSYNC_AUDIT_LISTEN or VAULTSYNC_AUDIT_FILE")
         if self.audit_tls_key and not self.audit_tls_cert:
             raise ValueError("VAULTSYNC_AUDIT_TLS_KEY needs VAULTSYNC_AUDIT_TLS_CERT")
-        if (
-            self.audit_tls_cert
-            and self.audit_listen
-            and parse_audit_address(self.audit_listen).transport is Transport.UDP
-        ):
+        address = self.audit.address
+        if self.audit_tls_cert and address is not None and address.transport is Transport.UDP:
             raise ValueError("VAULTSYNC_AUDIT_TLS_CERT is for TCP, but VAULTSYNC_AUDIT_LISTEN is a UDP address")
         return self
 
@@ -372,3 +355,30 @@ def variable(name: str) -> str:
     """The environment variable of a field."""
     alias = Settings.model_fields[name].validation_alias
     return alias if isinstance(alias, str) else PREFIX + name.upper()
+
+
+def removed_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The removed variables that are set, with what to do. Other unknown variables are ignored."""
+    return {name: fix for name, fix in REMOVED.items() if environment.get(name)}
+
+
+def describe_variables() -> str:
+    """A paragraph for each setting: variable, description, default."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        has_default = not field.is_required() and field.default not in (None, "", (), NO_RULES)
+        default = f" [default: {_shown(field.default)}]" if has_default else ""
+        lines.append(f"  {variable(name)}\n      {field.description}{default}")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value == 0:
+        return "0"
+    if isinstance(value, float):
+        return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(getattr(value, "value", value))

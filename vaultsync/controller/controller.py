@@ -15,7 +15,7 @@ from loguru import logger
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import LOGGED_CHARACTERS, FailureScopes
 from vaultsync.controller.index import Index, Key
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.rescans import AuditRescans, MountRescans
@@ -301,7 +301,7 @@ class Controller:
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._scopes.succeeded(key, asked=bool(followers))
+            self._scopes.succeeded(key, asked_vault=bool(followers))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for busy paths
             self._scopes.end(key)

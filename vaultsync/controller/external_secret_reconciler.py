@@ -4,14 +4,13 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
 
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics, EventSink, ExternalSecretPatcher
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
@@ -19,20 +18,6 @@ from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
-
-
-class ExternalSecretPatcher(Protocol):
-    """Patches ExternalSecrets; kube.external_secrets.ExternalSecretWriter implements it."""
-
-    async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
-    ) -> None: ...
-
-
-class EventSink(Protocol):
-    """Records Kubernetes Events; kube.events.EventRecorder implements it."""
-
-    def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
 
 class ExternalSecretReconciler:

@@ -12,11 +12,10 @@ from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
 from vaultsync.controller.index import Entry, Index, Key
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, VaultWriter, log_fields
-from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_fields
 from vaultsync.controller.sync_state import Failure, SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
@@ -24,6 +23,7 @@ from vaultsync.core.decide import Decision
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
 from vaultsync.core.rotate import Rotation
 from vaultsync.core.seed import Seed
@@ -32,6 +32,7 @@ from vaultsync.core.vault_state import SecretState
 
 AT_ONCE_SECONDS = 0.01
 """Delay of the next pass where there is something to do already."""
+HOUR_SECONDS = 3600.0
 
 
 class PathReconciler:
@@ -39,8 +40,7 @@ class PathReconciler:
 
     Args:
         seed_paths: the paths that each namespace may create.
-        budget: limits the new paths of each namespace.
-        ownership: records in Vault what vaultsync wrote.
+        budget: of new paths, from `create_budget`.
         cluster: the name of this cluster, for the ownership metadata.
         dry_run: log the writes in place of sending them.
         clock: seconds, monotonic.
@@ -51,9 +51,9 @@ class PathReconciler:
         index: Index,
         paths: PathStates,
         syncs: SyncStates,
-        vault: VaultWriter,
+        vault: Vault,
         seed_paths: SeedPaths,
-        budget: SeedBudget,
+        budget: TokenBuckets[str] | None,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
         cluster: str = "",
@@ -174,7 +174,7 @@ class PathReconciler:
         if state.exists or state.version > 0 or self._paths.existed(path):
             return
         namespace = readers[0].name.namespace
-        wait = self._budget.take(namespace)
+        wait = self._budget.take(namespace) if self._budget is not None else 0.0
         if wait > 0:
             self._metrics.new_paths_put_off.inc()
             self._paths.observe(path, state)
@@ -194,7 +194,7 @@ class PathReconciler:
     # -- reports
 
     def _report_write(self, path: VaultPath, applied: AppliedWrite) -> None:
-        """Report a write to the ExternalSecrets that asked for it, and force-sync all that read the path."""
+        """Report a write to the ExternalSecrets that requested it, and force-sync all that read the path."""
         message = applied.message(path)
         for entry in self._index.entries(reader.name for reader in applied.readers):
             self._syncs.of(entry.object).record_success(path, applied.work.reason, message)
@@ -222,6 +222,16 @@ class PathReconciler:
 
     def _is_wanting(self, entry: Entry) -> bool:
         return self._index.choice(entry)[0] is SeedChoice.WANTED
+
+
+def create_budget(per_hour: int, clock: Callable[[], float]) -> TokenBuckets[str] | None:
+    """The new paths of each Kubernetes namespace, so that no author fills Vault: an hour's worth at once, then a rate.
+
+    Args:
+        per_hour: 0 for no limit.
+        clock: seconds, monotonic.
+    """
+    return TokenBuckets(per_hour / HOUR_SECONDS, per_hour, clock) if per_hour else None
 
 
 def _same_for_all(readers: Iterable[Reader], message: str, refusal: Refusal) -> list[Problem]:

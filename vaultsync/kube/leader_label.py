@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from loguru import logger
 
-from vaultsync.config.kube_syntax import is_pod_name
+from vaultsync.config.formats import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.errors import KubeDenied, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence

@@ -14,8 +14,7 @@ from typing import Final
 from loguru import logger
 
 from vaultsync import __version__
-from vaultsync.config.settings import Settings
-from vaultsync.config.variables import removed_variables
+from vaultsync.config.settings import Settings, removed_variables
 from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.fence import Fence

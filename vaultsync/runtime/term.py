@@ -20,9 +20,8 @@ from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
-from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
@@ -79,7 +78,7 @@ class Term:
         self._index, self._syncs = index, SyncStates()
         paths = PathStates()
         loop = asyncio.get_running_loop()
-        budget = SeedBudget(settings.seed_budget, loop.time)
+        budget = create_budget(settings.seed_budget, loop.time)
         self._ownership = OwnershipWriter(paths, self._vault)
         path_reconciler = PathReconciler(
             index,

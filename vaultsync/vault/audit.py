@@ -18,8 +18,7 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import AuditAccess, Transport
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath

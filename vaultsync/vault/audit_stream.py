@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.audit_address import Transport
+from vaultsync.config.change_source import AuditAccess, Transport
 from vaultsync.vault.limited_log import LimitedLog
 
 CHUNK: Final = 64 * 1024

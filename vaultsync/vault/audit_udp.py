@@ -17,7 +17,7 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.config.audit_address import AuditAddress
+from vaultsync.config.change_source import AuditAddress
 from vaultsync.core.events import may_matter
 from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
 from vaultsync.vault.limited_log import LimitedLog

@@ -18,8 +18,7 @@ from vaultsync.commands import help_text
 from vaultsync.commands.console import one_line
 from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN
 from vaultsync.config.change_source import ChangeSource
-from vaultsync.config.settings import Settings, variable
-from vaultsync.config.variables import describe_variables
+from vaultsync.config.settings import Settings, describe_variables, variable
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration

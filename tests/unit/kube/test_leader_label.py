@@ -15,7 +15,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from tests.unit.build import Clock, eventually, logged
 from tests.unit.build import run_ahead as run
 from tests.unit.servers import answer, http_server
-from vaultsync.config.kube_syntax import is_pod_name
+from vaultsync.config.formats import is_pod_name
 from vaultsync.core.annotations import LEADER_LABEL
 from vaultsync.core.fence import Fence
 from vaultsync.kube import leader_label as module

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from tests.unit.auditing import DELETE_A, DELETE_B, READ, Device, Receiving, close, receiving
 from tests.unit.build import Anything, audit_line, eventually, logged, run, sample, wrote
 from tests.unit.servers import unused_port
-from vaultsync.config.audit_access import AuditAccess, is_within
+from vaultsync.config.change_source import AuditAccess, is_within
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault import audit, canary
 from vaultsync.vault.audit import MISSED_WRITES, UNVERIFIED_BURST, Audit, Delivery

@@ -12,8 +12,7 @@ import pytest
 from tests.unit.auditing import DELETE_A, READ, Receiving, receiving
 from tests.unit.build import audit_line, eventually, logged, run
 from tests.unit.servers import unused_port
-from vaultsync.config.audit_access import is_within
-from vaultsync.config.audit_address import AuditAddress, Transport
+from vaultsync.config.change_source import AuditAddress, Transport, is_within
 from vaultsync.vault import audit_udp
 from vaultsync.vault.audit_udp import KEPT, KEPT_UNVERIFIED, Batch, Peer, UdpReceiver
 from vaultsync.vault.limited_log import LimitedLog

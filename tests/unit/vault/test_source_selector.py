@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import logged, login, path, run_ahead
-from vaultsync.config.audit_access import AuditAccess
-from vaultsync.config.change_source import ChangeSource
+from vaultsync.config.change_source import AuditAccess, ChangeSource
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.runtime.metrics import Metrics

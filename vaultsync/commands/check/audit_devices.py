@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from vaultsync.commands.check.report import Check, CheckResult, cut, some
-from vaultsync.config.audit_address import AuditAddress, Transport, parse_audit_address
+from vaultsync.config.change_source import AuditAddress, Transport, parse_audit_address
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.errors import VaultsyncError

@@ -23,8 +23,7 @@ from vaultsync.commands.check.setup import script, setup_plan
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
 from vaultsync.config.auth import ROLE
-from vaultsync.config.settings import PREFIX, Settings
-from vaultsync.config.variables import removed_variables
+from vaultsync.config.settings import PREFIX, Settings, removed_variables
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.runtime import factory, logging
 from vaultsync.vault.client import VaultClient

@@ -17,7 +17,7 @@ from vaultsync.commands.check.audit_devices import (
     parse_devices,
 )
 from vaultsync.commands.check.report import Status
-from vaultsync.config.audit_address import parse_audit_address
+from vaultsync.config.change_source import parse_audit_address
 from vaultsync.config.settings import Settings
 
 UDP = "udp:0.0.0.0:8220"

@@ -60,7 +60,7 @@ class Scale:
     state_patience: float = 60.0  # the Vault CLI's own
     tcp_seconds: float = 8.0
     patience: float = 30.0  # seconds until a single value counts as not arrived
-    mass_patience: float = 240.0
+    load_patience: float = 240.0
 
     @property
     def burst(self) -> int:
@@ -91,7 +91,7 @@ QUICK = Scale(
     state_patience=12.0,
     tcp_seconds=5.0,
     patience=20.0,
-    mass_patience=60.0,
+    load_patience=60.0,
 )
 
 
@@ -123,7 +123,7 @@ PLAIN = Recipe(lambda place: None, create)
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Fixture:
     """The testbed with its watches."""
 
     testbed: Testbed
@@ -153,7 +153,7 @@ class Stage:
         """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than the recipe does."""
         together(write, spots)
         together(lambda spot: (make or self.recipe.create)(spot, refresh), spots)
-        patience = self.scale.mass_patience * max(1.0, len(spots) / self.scale.many)
+        patience = self.scale.load_patience * max(1.0, len(spots) / self.scale.many)
         found = self.ready.wait_for_all({spot.key: is_true for spot in spots}, patience)
         if len(found) < len(spots):
             raise NotArrivedError(f"only {len(found)} of {len(spots)} ExternalSecrets became Ready")
@@ -182,7 +182,7 @@ class Stage:
         """
         eso = self.testbed.eso
         assert eso is not None
-        wait_for(lambda: _depth(eso.address) == 0, self.scale.mass_patience, "external-secrets has an empty queue", 1.0)
+        wait_for(lambda: _depth(eso.address) == 0, self.scale.load_patience, "external-secrets has an empty queue", 1.0)
         time.sleep(REFILL_SECONDS)
 
     def arrival(self, spot: Spot, differs_from: str, since: float) -> float | None:

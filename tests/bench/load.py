@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.bench.stage import AT_ONCE, KEY, Spot, Stage, is_true, together, write
+from tests.bench.fixture import AT_ONCE, KEY, Fixture, Spot, is_true, together, write
 from tests.bench.watching import Name
 
 LIST_SECONDS = 0.05
@@ -70,17 +70,17 @@ class Existence:
         self.at = time.time()
 
 
-def burst(stage: Stage, number: int, refresh: str, *, exist: bool = False) -> Burst:
+def burst(fixture: Fixture, number: int, refresh: str, *, exist: bool = False) -> Burst:
     """Many ExternalSecrets are created whose paths are missing, or (`exist`) were there before."""
-    with stage.crowd("burst", number) as spots:
-        stage.settle()
+    with fixture.crowd("burst", number) as spots:
+        fixture.settle()
         if exist:
             together(write, spots)
         wanted = {spot.key: is_true for spot in spots}
         with Existence(spots) as existence:
             started = time.time()
-            sent = together(lambda spot: stage.recipe.create(spot, refresh), spots, AT_ONCE)
-            ready = stage.ready.wait_for_all(wanted, stage.scale.mass_patience, started)
+            sent = together(lambda spot: fixture.recipe.create(spot, refresh), spots, AT_ONCE)
+            ready = fixture.ready.wait_for_all(wanted, fixture.scale.load_patience, started)
         return Burst(
             sent=sent,
             exist=existence.at - started if existence.at else None,
@@ -88,7 +88,7 @@ def burst(stage: Stage, number: int, refresh: str, *, exist: bool = False) -> Bu
         )
 
 
-def rotations(stage: Stage, spots: Sequence[Spot]) -> Rotations:
+def rotations(fixture: Fixture, spots: Sequence[Spot]) -> Rotations:
     """Many values are written within a second → how many arrive, and when."""
     written: dict[Name, float] = {}
     digests: dict[Name, str] = {}
@@ -100,7 +100,7 @@ def rotations(stage: Stage, spots: Sequence[Spot]) -> Rotations:
     started = time.time()
     sent = together(one, spots)
     wanted = {name: (lambda keys, new=new: keys.get(KEY) == new) for name, new in digests.items()}
-    found = stage.secrets.wait_for_all(wanted, stage.scale.mass_patience / 2, started)
+    found = fixture.secrets.wait_for_all(wanted, fixture.scale.load_patience / 2, started)
     return Rotations(
         number=len(spots),
         sent=sent,

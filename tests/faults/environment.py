@@ -95,8 +95,8 @@ class Picture:
     secrets: Mapping[Name, Values]
 
 
-class World:
-    """All of it; made by `world()`.
+class Environment:
+    """All of it; made by `start_environment()`.
 
     Attributes:
         model: what people have ever sent.
@@ -441,14 +441,14 @@ def leads(process: VaultsyncProcess) -> bool:
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def start_environment() -> Iterator[Environment]:
     """The servers started, the lines whole, nobody there yet."""
     with ExitStack() as stack:
         options = Options(vault_storage="file", eso_concurrent=4, eso_store_requeue="1s", eso_extra=HURRY)
         testbed = stack.enter_context(Testbed(options))
         audit_port = free_port()
         ports = (testbed.vault.port, testbed.kube_apiserver.port, testbed.vault.port, audit_port)
-        made = World(testbed, Lines(*(stack.enter_context(Proxy(port)) for port in ports)), audit_port)
+        made = Environment(testbed, Lines(*(stack.enter_context(Proxy(port)) for port in ports)), audit_port)
         stack.callback(made.stop_vaultsync)
         yield made
 

@@ -1,8 +1,8 @@
-"""core/audit_address: VAULTSYNC_AUDIT_LISTEN."""
+"""config/change_source: VAULTSYNC_AUDIT_LISTEN."""
 
 import pytest
 
-from vaultsync.config.audit_address import AuditAddress, Transport, parse_audit_address
+from vaultsync.config.change_source import AuditAddress, Transport, parse_audit_address
 
 UDP, TCP, UNIX = Transport.UDP, Transport.TCP, Transport.UNIX
 

@@ -1,8 +1,8 @@
-"""config/kube_syntax: valid and invalid label selectors and names."""
+"""config/formats: valid and invalid label selectors and names."""
 
 import pytest
 
-from vaultsync.config.kube_syntax import is_label_selector, is_namespace
+from vaultsync.config.formats import is_label_selector, is_namespace
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from contextlib import suppress
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.events import BadFrame, parse_audit_entry, parse_event
 from vaultsync.core.external_secret import parse_external_secret, parse_namespace, parse_store
-from vaultsync.core.redirects import Address, choose, target
 from vaultsync.generation.rule_parser import MAX_PROPERTIES, parse_rules
 from vaultsync.generation.rules import RuleError
+from vaultsync.vault.redirects import Address, choose, target
 
 MESSAGE_LENGTH = 600
 """Of a refusal: it is shown on the object, and quotes little."""

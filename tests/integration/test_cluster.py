@@ -12,9 +12,9 @@ from tests.testbed.place import Place
 from tests.testbed.servers import ROOT_TOKEN, Server, Vault
 from tests.testbed.testbed import Options, Testbed
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.paths import VaultPath
 from vaultsync.vault import transport
-from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import Response, VaultAccess
@@ -67,7 +67,7 @@ def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbe
 
     async def versions(number: int) -> tuple[int, int]:
         node = testbed.standbys[number % len(testbed.standbys)]
-        client = VaultClient(Login(VaultAccess(node.address), TokenMethod(Credential(SecretStr(ROOT_TOKEN)))))
+        client = VaultClient(Login(VaultAccess(node.address), AuthConfig(token=SecretStr(ROOT_TOKEN))))
         path = VaultPath("", f"secret/data/{place.path(str(number))}")
         try:
             made = await client.create(path, await client.look(path, 2), {"p": SecretStr("x")})

@@ -553,7 +553,7 @@ def test_a_token_that_will_end_says_when_and_what_to_do(place: Place, vaultsync:
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
     said = wait_until_said(place, process, "the Vault token expires")
-    assert "set VAULT_TOKEN anew and restart vaultsync" in said
+    assert "set a new VAULT_TOKEN and restart vaultsync" in said
     wait_until_said(place, process, "not logged in to Vault", "the token is revoked or expired")
     assert token not in process.output()
 

@@ -15,9 +15,9 @@ from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.place import Place
 from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import WriteConflict
 from vaultsync.core.paths import VaultPath
-from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
@@ -199,7 +199,7 @@ def test_a_mount_that_becomes_v1_between_a_look_and_the_write_gets_nothing(engin
     path = VaultPath("", f"{engine.name}/data/{engine.place.path('app')}")
 
     async def write() -> None:
-        login = Login(VaultAccess(engine.place.testbed.vault.address), TokenMethod(Credential(SecretStr(token))))
+        login = Login(VaultAccess(engine.place.testbed.vault.address), AuthConfig(token=SecretStr(token)))
         client = VaultClient(login)
         try:
             engine.enable("2")

@@ -18,18 +18,18 @@ from tests.testbed.place import Place
 from tests.testbed.redirector import Redirector, Rule, Trap
 from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.vault.auth_methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess
 
-BY_TOKEN = TokenMethod(Credential(SecretStr(ROOT_TOKEN)))
+BY_TOKEN = AuthConfig(token=SecretStr(ROOT_TOKEN))
 
 
 @pytest.fixture
@@ -94,7 +94,9 @@ def test_no_credential_goes_to_an_unknown_server(testbed: Testbed, redirector: R
         root.api.request("POST", role, {"token_policies": "default"})
         role_id = root.api.request("GET", f"{role}/role-id")["data"]["role_id"]
         secret_id = root.api.request("POST", f"{role}/secret-id", {})["data"]["secret_id"]
-        method = AppRoleMethod(Credential(SecretStr(role_id)), Credential(SecretStr(secret_id)), mount="redirected")
+        method = AuthConfig(
+            Auth.APPROLE, mount="redirected", role_id=SecretStr(role_id), secret_id=SecretStr(secret_id)
+        )
         redirector.rule = to(trap.address, "/v1/auth/redirected/login")
         with pytest.raises(RedirectRefused):
             asyncio.run(logged_in(redirector, method))
@@ -108,7 +110,7 @@ def test_no_credential_goes_to_an_unknown_server(testbed: Testbed, redirector: R
         root.api.request("DELETE", "/v1/sys/auth/redirected")
 
 
-async def logged_in(redirector: Redirector, method: Method) -> None:
+async def logged_in(redirector: Redirector, method: AuthConfig) -> None:
     login = Login(VaultAccess(redirector.address), method)
     try:
         await login.log_in()

@@ -49,8 +49,8 @@ class VaultClient:
 
     Args:
         login: has the token.
-        fence: is checked before each write.
-        count_request: counts each request; any thread may call it.
+        fence: is checked before each write; None where there is no other replica.
+        count_request: counts each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
@@ -76,12 +76,12 @@ class VaultClient:
         return self._requester.failures.outage
 
     async def close(self) -> None:
-        """Release threads and connections; requests under way end by their own timeout."""
+        """See Requester.close."""
         await self._requester.close()
 
     @property
     def is_writing(self) -> bool:
-        """Whether a write was sent that has no response yet, also one that no pass waits for."""
+        """See PendingWrites.is_sending."""
         return self._writes.is_sending
 
     async def finish_writes(self, seconds: float) -> int:
@@ -105,13 +105,7 @@ class VaultClient:
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         """Write the first values at the path, or add keys to the live version; never replaces a value.
 
-        Args:
-            path: the secret.
-            state: of `look`; its version is the check-and-set parameter.
-            values: the new keys.
-
-        Returns:
-            The state after the write.
+        The version of `state`, which `look` returns, is the check-and-set parameter. Returns the state after the write.
 
         Raises:
             WriteConflict: another writer has changed the secret.
@@ -135,29 +129,21 @@ class VaultClient:
     async def find(
         self, prefix: FindPrefix, limit: int = MAX_LISTED, may_list: Callable[[], Awaitable[bool]] | None = None
     ) -> set[VaultPath]:
-        """The secrets below a prefix, folder by folder, until the limit is reached.
-
-        Args:
-            prefix: where.
-            limit: secrets.
-            may_list: awaited before each folder; False ends the listing.
-        """
+        """The secrets below a prefix, folder by folder, until `limit` are found or `may_list` returns False."""
         below = VaultPath(prefix.namespace, prefix.prefix + "x")
         mount = await self._requester.run(lambda: self._mounts.find(below, prefix.kv), _scope(below), prefix)
-        found: set[VaultPath] = set()
         refused: VaultDenied | VaultRejected | None = None
         try:
-            found = await self._find_in(mount, prefix, limit, may_list)
+            if found := await self._find_in(mount, prefix, limit, may_list):
+                return found
         except (VaultDenied, VaultRejected) as error:
             refused = error
-        if found:
-            return found
         fresh = await self._requester.run(lambda: self._mounts.find_fresh(below, prefix.kv), _scope(below), prefix)
         if fresh != mount:
             return await self._find_in(fresh, prefix, limit, may_list)
         if refused is not None:
             raise refused
-        return found
+        return set()
 
     async def _find_in(
         self, mount: Mount, prefix: FindPrefix, limit: int, may_list: Callable[[], Awaitable[bool]] | None
@@ -254,12 +240,8 @@ class VaultClient:
         self, method: str, path: str, namespace: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """The field `data` of the response."""
-        scope = namespace, path.partition("/")[0]
-        return mapping(
-            (await self._requester.run(lambda: self._requester.request(method, path, namespace, body), scope)).get(
-                "data"
-            )
-        )
+        call = partial(self._requester.request, method, path, namespace, body)
+        return mapping((await self._requester.run(call, (namespace, path.partition("/")[0]))).get("data"))
 
     # -- in a thread
 
@@ -302,7 +284,7 @@ class VaultClient:
         if state.version > 0 and not state.exists and is_old:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
-                raise WriteConflict(f"{path} was undeleted, or otherwise changed, by somebody else")
+                raise WriteConflict(f"{path} was undeleted, or otherwise changed, by another client")
         if state.version == 0 and self._mounts.find_before_write(path, state.mount.kv) != state.mount:
             raise WriteConflict(f"{path} is in another mount now, or in one of another version")
 

@@ -128,14 +128,7 @@ class Requester:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
-        """Send one request with the token.
-
-        Args:
-            method: of HTTP, or `list`.
-            path: of Vault's API, without /v1/.
-            namespace: Vault's.
-            body: JSON.
-            missing_ok: return the body of a 404.
+        """Send one request with the token; `method` may be `list`, and `path` has no /v1/.
 
         Raises:
             VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: see responses.content.
@@ -183,7 +176,6 @@ class Requester:
             raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", wait)
 
     async def _attempt(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
-        failure: VaultUnavailable
         try:
             return await self._with_current_token(call, scope, key)
         except RedirectRefused:

@@ -27,13 +27,7 @@ LONGEST_PATH: Final = 500
 def execute(
     send: Callable[[], Response], address: str, method: str = "GET", count_request: CountRequest = ignore
 ) -> Response:
-    """Send a request, and return the response whatever its status.
-
-    Args:
-        send: sends one request through hvac.
-        address: of Vault, for messages.
-        method: of HTTP, in capitals.
-        count_request: counts it by its status, 0 without a response.
+    """Send a request to an address through hvac, count it, and return the response whatever its status.
 
     Raises:
         VaultUnavailable: there is no response.
@@ -63,17 +57,12 @@ def _translated(send: Callable[[], Response], address: str) -> Response:
     except ValueError as error:  # of http.client, before it sends: a header that Latin-1 has no characters for
         failure = RequestImpossible(f"the request can't be built: {type(error).__name__}")
     except OSError as error:  # such as a CA file that is gone
-        failure = VaultUnavailable(f"can't ask Vault at {address}: {type(error).__name__}: {error}")
+        failure = VaultUnavailable(f"can't send a request to Vault at {address}: {type(error).__name__}: {error}")
     raise failure  # outside the except block: the original error may hold values and the token
 
 
 def content(response: Response, path: str, *, missing_ok: bool = False) -> dict[str, Any]:
-    """The JSON of a success, {} if it has none.
-
-    Args:
-        response: to a request.
-        path: without /v1/, for messages.
-        missing_ok: return the JSON of a 404 that is Vault's own.
+    """The JSON of a success, {} if it has none; with `missing_ok` also that of Vault's own 404 about a secret.
 
     Raises:
         VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: it is no success, or not Vault's; with Vault's own

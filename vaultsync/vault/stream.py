@@ -18,12 +18,12 @@ from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
-from vaultsync.core.redirects import STATUSES
 from vaultsync.core.retry import Retry
 from vaultsync.vault import silent_stream
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.metrics import SourceMetrics
+from vaultsync.vault.redirects import STATUSES
 from vaultsync.vault.silent_stream import SilenceDetector
 from vaultsync.vault.writes import OwnWrite
 

@@ -15,7 +15,7 @@ from vaultsync.commands import console, exit_codes
 from vaultsync.config.auth import Auth
 from vaultsync.config.settings import LOGIN, Settings
 from vaultsync.core.paths import Mount, unsafe_reason
-from vaultsync.core.seed_paths import VARIABLE, Pattern, Pieces, SeedPaths, Shape
+from vaultsync.core.seed_paths import VARIABLE, Glob, Pattern, Pieces, SeedPaths
 from vaultsync.vault.api import CAPABILITIES
 
 DEFAULT_MOUNTS: Final = (Mount("secret/", 2),)
@@ -142,15 +142,15 @@ def policy(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, strea
     Raises:
         ValueError: the policy can't express a glob; with the fix, on one line.
     """
-    shapes, own = seed_paths.shapes(), seed_paths.own_namespace
+    globs, own = seed_paths.globs, seed_paths.own_namespace
     if seeds:
-        for shape in shapes:
-            _check(shape, mounts, own)
-    areas = {"": own} | {area: shape.vault_namespace for shape in shapes if (area := _area(shape, own)) is not None}
+        for glob in globs:
+            _check(glob, mounts, own)
+    areas = {"": own} | {area: glob.vault_namespace for glob in globs if (area := _area(glob, own)) is not None}
     groups = [[_block("sys/events/subscribe/*", "read", why=(_STREAM,))]] if streams else []
     passwords = []
     for area, namespace in areas.items():
-        here = [shape for shape in shapes if seeds and shape.vault_namespace == namespace]
+        here = [glob for glob in globs if seeds and glob.vault_namespace == namespace]
         groups += [_kv(area, mount, _seeded(here, mount)) for mount in mounts]
         passwords += [_block(f"{area}sys/policies/password/+/generate", "read", why=(_PASSWORDS,))] if here else []
     lease = [
@@ -198,10 +198,10 @@ def needed_capabilities(
 
 def placeholder_paths(seed_paths: SeedPaths, mount: Mount, vault_namespace: str) -> dict[str, bool]:
     """Paths within a mount in place of unknown ones, and whether vaultsync may create each."""
-    shapes = [shape for shape in seed_paths.shapes() if shape.vault_namespace == vault_namespace]
+    globs = [glob for glob in seed_paths.globs if glob.vault_namespace == vault_namespace]
     seeded = [
         "/".join(PLACEHOLDER if segment == "+" else segment.replace("*", PLACEHOLDER) for segment in inner)
-        for inner in _seeded(shapes, mount)
+        for inner in _seeded(globs, mount)
     ]
     return dict.fromkeys(seeded, True) or {PLACEHOLDER: False}
 
@@ -224,31 +224,31 @@ def _mount(text: str) -> Mount:
 # -- where it may seed
 
 
-def _area(shape: Shape, own: str) -> str | None:
+def _area(glob: Glob, own: str) -> str | None:
     """The prefix of a glob's paths in a policy of the own Vault namespace, None if they are outside of it."""
-    if shape.vault_namespace == own:
+    if glob.vault_namespace == own:
         return ""
-    within = shape.vault_namespace.startswith(f"{own}/" if own else "")
-    return shape.vault_namespace.removeprefix(f"{own}/") + "/" if within else None
+    within = glob.vault_namespace.startswith(f"{own}/" if own else "")
+    return glob.vault_namespace.removeprefix(f"{own}/") + "/" if within else None
 
 
-def _check(shape: Shape, mounts: Sequence[Mount], own: str) -> None:
-    where = f"{VARIABLE}: {shape.text}"
-    area = _area(shape, own)
+def _check(glob: Glob, mounts: Sequence[Mount], own: str) -> None:
+    where = f"{VARIABLE}: {glob.text}"
+    area = _area(glob, own)
     if area is None:
         raise ValueError(
             f"{where} is for a Vault namespace outside VAULT_NAMESPACE {own}, where no policy of it reaches"
         )
     if "+" in area:
         raise ValueError(f"{where} is for a Vault namespace with +, which is a wildcard in policies")
-    if not any(shape.inside(mount.path) for mount in mounts):
+    if not any(glob.inside(mount.path) for mount in mounts):
         named = ", ".join(mount.path[:-1] for mount in mounts)
         raise ValueError(f"{where} is for none of the mounts {named}; name its mount with --mount")
 
 
-def _seeded(shapes: Iterable[Shape], mount: Mount) -> list[_Inner]:
+def _seeded(globs: Iterable[Glob], mount: Mount) -> list[_Inner]:
     """The paths within the mount that cover all paths that may be created; none covers another."""
-    found = {_inner(pattern) for shape in shapes for pattern in shape.inside(mount.path)}
+    found = {_inner(pattern) for glob in globs for pattern in glob.inside(mount.path)}
     return sorted(one for one in found if not any(other != one and _covers(other, one) for other in found))
 
 

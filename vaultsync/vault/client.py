@@ -206,7 +206,7 @@ class VaultClient:
         def send() -> SecretStr:
             password = mapping(self._requester.request("get", path, namespace).get("data")).get("password")
             if not isinstance(password, str):
-                raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+                raise VaultUnavailable(f"a response that is not Vault's on {path}")
             return SecretStr(password)
 
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
@@ -315,7 +315,9 @@ class VaultClient:
     def _read_ha_enabled(self) -> bool:
         enabled = mapping(self._requester.send("get", LEADER).document).get("ha_enabled")
         if not isinstance(enabled, bool):
-            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+            raise VaultUnavailable(
+                f"Vault at {self._login.access.address} does not report whether it has standby nodes"
+            )
         return enabled
 
     # -- on the loop

@@ -20,7 +20,7 @@ MAX_AGE: Final = 60.0
 """Seconds after which a mount is requested again, at its next use: no event reports that a mount was upgraded, moved,
 or disabled and enabled again."""
 FRESH_SECONDS: Final = 0.25
-"""The age that is allowed after Vault has refused a request, and where its response says nothing about the mount: many
+"""The age that is allowed after Vault has refused a request, and where its response does not report the mount: many
 such requests in a row request their mount at most four times a second."""
 WRITE_SECONDS: Final = 0.005
 """The age that is allowed before a write that could create something at the wrong place: less time than it takes to

@@ -30,11 +30,7 @@ class Evaluation:
 
 
 class PathEvaluator:
-    """Reads paths and decides about them.
-
-    Args:
-        seed_paths: the paths that each namespace may create.
-    """
+    """Reads paths and decides about them."""
 
     def __init__(self, index: Index, paths: PathStates, vault: VaultReader, seed_paths: SeedPaths) -> None:
         self._index = index

@@ -38,11 +38,7 @@ class Mounts:
         self.cache = MountCache()
 
     def find(self, path: VaultPath, kv: int) -> Mount:
-        """The mount of a path; the likely one if the token may not read it, as the next request brings Vault's reason.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names.
+        """The mount of a path; a guess by `kv` if the token may not read it: the next request returns Vault's reason.
 
         Raises:
             VaultRejected: the path is in no KV mount.
@@ -130,11 +126,7 @@ class _Entry(NamedTuple):
 
 
 class MountCache:
-    """Mounts by Vault namespace and path. For any thread; it sends no request itself.
-
-    Args:
-        clock: seconds, monotonic.
-    """
+    """Mounts by Vault namespace and path. For any thread; it sends no request itself."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -144,17 +136,9 @@ class MountCache:
         self._forgotten = 0
 
     def resolve(self, path: VaultPath, max_age: float, request: Callable[[], Mount | None]) -> Mount | None:
-        """The mount of a path; None if the token may not read it.
+        """The mount of a path, at most `max_age` seconds old; None if the token may not read it.
 
         Threads that need the same mount at the same time send one request; if that fails, each sends its own.
-
-        Args:
-            path: the secret.
-            max_age: seconds; an older entry is requested again.
-            request: requests the mount.
-
-        Raises:
-            VaultsyncError: of `request`.
         """
         if (found := self._find(path, max_age)) is not None:
             return found

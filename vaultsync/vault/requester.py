@@ -44,7 +44,7 @@ class Requester:
 
     Args:
         login: has the token, and replaces it when Vault refuses it.
-        count_request: counts each request.
+        count_request: is called for each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:

@@ -11,8 +11,8 @@ from typing import Any
 from vaultsync.core import ownership
 from vaultsync.core.errors import VaultRejected, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.untrusted import mapping, texts
-from vaultsync.core.vault_state import SecretState, parse_time
+from vaultsync.core.untrusted import mapping, parse_time, texts
+from vaultsync.core.vault_state import SecretState
 
 
 def v2_api_path(mount: Mount, folder: str, path: VaultPath) -> str:

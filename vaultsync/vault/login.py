@@ -14,7 +14,6 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.config.auth import AuthConfig
-from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
     NoCredential,
@@ -24,7 +23,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.clock import loop_time

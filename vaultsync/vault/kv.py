@@ -56,7 +56,7 @@ def parse_state(mount: Mount, response: Mapping[str, Any]) -> SecretState:
     metadata = mapping(data.get("metadata"))
     subkeys, version = data.get("subkeys"), metadata.get("version") or 0
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's: a version in {mount.path} is no number", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: a version in {mount.path} is no number", 200)
     return _state(mount, metadata, version, mapping(subkeys), exists=isinstance(subkeys, dict))
 
 
@@ -71,7 +71,7 @@ def parse_written(
     metadata = mapping(response.get("data"))
     version = metadata.get("version")
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        raise VaultUnavailable(f"a response that is not Vault's on {path}")
     known = dict(before.subkeys or {}) if before.exists else {}
     return _state(before.mount, metadata, version, known | dict.fromkeys(names), exists=True)
 

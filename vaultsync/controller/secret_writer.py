@@ -15,7 +15,8 @@ that reason: no unconfirmed write outlives the process or a term of leadership.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -27,15 +28,14 @@ from pydantic import SecretStr
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.reader import Reader
 from vaultsync.core.rotate import Rotation, next_ownership
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.encoding import encode
-from vaultsync.generation.generate import generate
+from vaultsync.generation.generate import encode, generate
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
@@ -75,12 +75,7 @@ class UnconfirmedWrite:
     until: datetime
 
     def verdict(self, state: SecretState, now: datetime) -> Verdict:
-        """What a read shows.
-
-        Args:
-            state: as read from Vault.
-            now: by Vault's clock.
-        """
+        """What a read shows, `now` by Vault's clock."""
         before = self.before
         if (state.version, state.written, state.exists) == (before.version, before.written, before.exists):
             return Verdict.PENDING if now <= self.until + CLOCK_SKEW else Verdict.NOT_OWN
@@ -125,22 +120,13 @@ class SecretWriter:
 
     Args:
         cluster: the name of this cluster, for the ownership metadata.
-        clock: seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        vault: Vault,
-        ownership: OwnershipWriter,
-        metrics: ControllerMetrics,
-        cluster: str,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, vault: Vault, ownership: OwnershipWriter, metrics: ControllerMetrics, cluster: str) -> None:
         self._vault = vault
         self._ownership = ownership
         self._metrics = metrics
         self._cluster = cluster
-        self._clock = clock
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
 
     async def write(
@@ -152,7 +138,7 @@ class SecretWriter:
             WriteConflict: the path has changed since it was read.
             VaultsyncError: Vault did not answer, or refused.
         """
-        started = self._clock()
+        started = time.monotonic()
         values = await self._values(path, work.plan)
         write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
         try:
@@ -164,7 +150,7 @@ class SecretWriter:
             await self._raise_conflict(path, before, error)
             raise
         self._unconfirmed.pop(path, None)
-        duration = round((self._clock() - started) * 1000, 1)
+        duration = round((time.monotonic() - started) * 1000, 1)
         return self._finish(path, before, AppliedWrite(after, work, readers), duration_ms=duration)
 
     def confirm(self, path: VaultPath, state: SecretState) -> AppliedWrite | None:

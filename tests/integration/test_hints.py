@@ -1,4 +1,4 @@
-"""An event only says which path to read: five of five values arrive after `kv metadata delete`, which repeats versions."""
+"""An event only says which path to read: all values arrive after `kv metadata delete`, which repeats versions."""
 
 import time
 from collections.abc import Iterator

@@ -24,14 +24,14 @@ from tests.testbed.identity import DEPLOY, POLICY, PROJECT
 from tests.testbed.testbed import Testbed
 from tests.testbed.vault import VaultRoot
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync.commands.vault_policy import policy
+from vaultsync.commands.policy import policy
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.api import CAPABILITIES
-from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
@@ -308,7 +308,7 @@ class Vault:
         return self.root.token([name])
 
     def login(self, token: str) -> Login:
-        return Login(VaultAccess(self.address), TokenMethod(Credential(SecretStr(token))))
+        return Login(VaultAccess(self.address), AuthConfig(token=SecretStr(token)))
 
     @asynccontextmanager
     async def probes(self, case: Case, token: str) -> AsyncIterator[Probes]:

@@ -18,18 +18,18 @@ from tests.testbed.place import Place
 from tests.testbed.redirector import Redirector, Rule, Trap
 from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.vault.auth_methods import AppRoleMethod, Credential, Method, TokenMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess
 
-BY_TOKEN = TokenMethod(Credential(SecretStr(ROOT_TOKEN)))
+BY_TOKEN = AuthConfig(token=SecretStr(ROOT_TOKEN))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def redirector(testbed: Testbed) -> Iterator[Redirector]:
 def trap() -> Iterator[Trap]:
     with Trap() as made:
         yield made
-        assert (made.connections, made.heard) == (0, b"")
+        assert (made.connections, made.received) == (0, b"")
 
 
 def to(address: str, paths: str) -> Rule:
@@ -64,7 +64,7 @@ def written(access: VaultAccess, place: Place, name: str) -> int:
     return asyncio.run(main())
 
 
-def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_goes_on(
+def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory, redirector: Redirector, trap: Trap
 ) -> None:
     """The redirects are a tenant's or an attacker's; other paths of the same Vault are healed meanwhile."""
@@ -73,7 +73,7 @@ def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_goes_on(
     process = vaultsync(env)
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED)
     refused = f"the redirect (307) from {redirector.address} to {trap.address} is not followed"
-    place.wait_until_told("app", refused, "VAULTSYNC_STORE_SERVERS", "api_addr")
+    place.wait_until_reported("app", refused, "VAULTSYNC_STORE_SERVERS", "api_addr")
     place.store("team", path="team/kv")
     started = time.monotonic()
     place.external_secret("other", {"p": ("other", "p")}, annotations=SEED, store="team")
@@ -94,7 +94,9 @@ def test_no_credential_goes_to_an_unknown_server(testbed: Testbed, redirector: R
         root.api.request("POST", role, {"token_policies": "default"})
         role_id = root.api.request("GET", f"{role}/role-id")["data"]["role_id"]
         secret_id = root.api.request("POST", f"{role}/secret-id", {})["data"]["secret_id"]
-        method = AppRoleMethod(Credential(SecretStr(role_id)), Credential(SecretStr(secret_id)), mount="redirected")
+        method = AuthConfig(
+            Auth.APPROLE, mount="redirected", role_id=SecretStr(role_id), secret_id=SecretStr(secret_id)
+        )
         redirector.rule = to(trap.address, "/v1/auth/redirected/login")
         with pytest.raises(RedirectRefused):
             asyncio.run(logged_in(redirector, method))
@@ -108,7 +110,7 @@ def test_no_credential_goes_to_an_unknown_server(testbed: Testbed, redirector: R
         root.api.request("DELETE", "/v1/sys/auth/redirected")
 
 
-async def logged_in(redirector: Redirector, method: Method) -> None:
+async def logged_in(redirector: Redirector, method: AuthConfig) -> None:
     login = Login(VaultAccess(redirector.address), method)
     try:
         await login.log_in()

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from loguru import logger
 from pydantic import SecretStr
 
+from vaultsync.config.auth import AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.external_secret import (
@@ -30,7 +31,6 @@ from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.reader import Reader, Reference
 from vaultsync.core.vault_state import SecretState
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
 
@@ -55,7 +55,7 @@ def login(
 ) -> Login:
     """One that has a token already."""
     access = VaultAccess(address, namespace, timeout, servers=servers)
-    return Login(access, TokenMethod(Credential(SecretStr(token))))
+    return Login(access, AuthConfig(token=SecretStr(token)))
 
 
 def settings(**fields: Anything) -> Settings:

@@ -1,32 +1,18 @@
-"""Reads a Vault path and asks core.decide what to do about it.
-
-The controller's passes and the commands `explain` and `plan` share it, so that they decide alike. Writes nothing.
-"""
+"""Reads a Vault path and decides about it by core.decide: the same in passes, `explain` and `plan`. Writes nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 from vaultsync.controller.index import Index
+from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.decide import Decision, decide
+from vaultsync.core.decide import NEW, Decision, decide
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader
-from vaultsync.core.seed import NEW
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import ABSENT, SecretState
-
-
-class VaultReader(Protocol):
-    """Requests that change nothing; vault.client.VaultClient implements it."""
-
-    async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """Read the path's metadata and key names."""
-
-    async def find(self, prefix: FindPrefix) -> set[VaultPath]:
-        """List every secret under the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +20,7 @@ class Evaluation:
     """The decision about one path in one state.
 
     Attributes:
-        allowed: the readers that want it seeded, and whose namespaces may create it.
+        allowed: the readers that request seeding, and whose namespaces may create the path.
     """
 
     state: SecretState
@@ -43,11 +29,7 @@ class Evaluation:
 
 
 class PathEvaluator:
-    """Reads paths and decides about them.
-
-    Args:
-        seed_paths: the paths that each namespace may create.
-    """
+    """Reads paths and decides about them."""
 
     def __init__(self, index: Index, paths: PathStates, vault: VaultReader, seed_paths: SeedPaths) -> None:
         self._index = index
@@ -56,11 +38,7 @@ class PathEvaluator:
         self._seed_paths = seed_paths
 
     async def read(self, path: VaultPath, readers: Iterable[Reader]) -> SecretState:
-        """Read the path from Vault.
-
-        Args:
-            path: the secret.
-            readers: as the index has them; the first one's store says which KV version to expect.
+        """Read the path from Vault; the store of the first reader names the KV version to expect.
 
         Raises:
             VaultsyncError: Vault did not answer, or refused.
@@ -88,7 +66,7 @@ class PathEvaluator:
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:
-    """The readers that ask for seeding."""
+    """The readers that request seeding."""
     return [reader for reader in readers if reader.choice is SeedChoice.WANTED]
 
 

@@ -4,42 +4,26 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
 
 from loguru import logger
 
 from vaultsync.controller.index import Entry, Index
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics, EventSink, ExternalSecretPatcher
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal
+from vaultsync.core.callbacks import Clock
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
-
-
-class ExternalSecretPatcher(Protocol):
-    """Patches ExternalSecrets; kube.external_secrets.ExternalSecretWriter implements it."""
-
-    async def write(
-        self, external_secret: ExternalSecret, annotations: Mapping[str, str], report: CreatedCondition | None
-    ) -> None: ...
-
-
-class EventSink(Protocol):
-    """Records Kubernetes Events; kube.events.EventRecorder implements it."""
-
-    def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None: ...
 
 
 class ExternalSecretReconciler:
     """Has external-secrets read what has changed in Vault.
 
     Args:
-        clock: seconds, monotonic.
         dry_run: patcher and recorder send nothing; the log says so.
     """
 
@@ -50,7 +34,7 @@ class ExternalSecretReconciler:
         syncs: SyncStates,
         patcher: ExternalSecretPatcher,
         recorder: EventSink,
-        clock: Callable[[], float],
+        clock: Clock,
         metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:
@@ -70,10 +54,7 @@ class ExternalSecretReconciler:
             self._metrics.seed_to_ready.observe(self._clock() - since)
 
     async def reconcile(self, name: ObjectName) -> float:
-        """One pass over an ExternalSecret, while no pass over its paths runs.
-
-        Returns:
-            Seconds until it needs another pass, 0 for none.
+        """One pass over an ExternalSecret; returns the seconds until it needs another pass, 0 for none.
 
         Raises:
             VaultsyncError: as its `retryable` says.
@@ -88,7 +69,14 @@ class ExternalSecretReconciler:
         wait = state.debounce(changes, self._clock()) if changes else 0.0
         is_due = bool(changes) and wait == 0
         is_forced = is_due and accepts_force_sync(entry.object)
-        report = self._report(entry, state)
+        choice, problem = self._index.choice(entry)
+        report = state.compose_report(
+            entry.object,
+            {*entry.references, *entry.prefixes},
+            problem,
+            all_exist=self._paths.all_exist(entry),
+            wanted=choice is SeedChoice.WANTED,
+        )
         if not changes or (is_due and not is_forced):
             state.stop_timing()
         unreported: ConditionNotWritten | None = None
@@ -99,16 +87,6 @@ class ExternalSecretReconciler:
         if unreported is not None:
             raise unreported
         return wait
-
-    def _report(self, entry: Entry, state: SyncState) -> CreatedCondition | None:
-        choice, problem = self._index.choice(entry)
-        return state.compose_report(
-            entry.object,
-            {*entry.references, *entry.prefixes},
-            problem,
-            all_exist=self._paths.all_exist(entry),
-            wanted=choice is SeedChoice.WANTED,
-        )
 
     async def _write(
         self,

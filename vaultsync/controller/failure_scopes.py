@@ -6,16 +6,14 @@ fails, and one when it works again. Requests and passes are not made here.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic
 
 from loguru import logger
 
-from vaultsync.controller.circuit_breaker import CircuitBreaker
 from vaultsync.controller.index import Key
-from vaultsync.controller.workqueue import Priority
-from vaultsync.core.backoff import backoff
+from vaultsync.controller.workqueue import K, Priority
 from vaultsync.core.errors import (
     KubeDenied,
     KubeRejected,
@@ -30,6 +28,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff
 
 FIRST_ATTEMPT: Final = 0.1
 LONGEST_ABSENCE: Final = 5.0
@@ -42,6 +41,75 @@ REPORTED_WAIT: Final = 0.8
 """vaultsync reports a failing request on ExternalSecrets once its back-off is so many seconds."""
 REPORTED_SECONDS: Final = 1.0
 """vaultsync does not report a shorter outage of a Vault namespace on ExternalSecrets."""
+
+
+class CircuitBreaker(Generic[K]):
+    """Holds keys back while their server is unavailable: one key tries from time to time, the others wait for it.
+
+    A sealed or overloaded server gets as few requests for ten thousand keys as for one.
+
+    Args:
+        delays: makes the seconds between the attempts of one outage.
+        release: queues a key with its priority.
+    """
+
+    def __init__(self, delays: Callable[[], Iterator[float]], release: Callable[[K, Priority], None]) -> None:
+        self._delays = delays
+        self._release = release
+        self._waits: Iterator[float] | None = None  # seconds until the next attempts; None while closed
+        self._held: dict[K, Priority] = {}
+        self._trying: K | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit holds keys back."""
+        return self._waits is not None
+
+    @property
+    def held(self) -> Collection[K]:
+        """The keys that wait."""
+        return self._held.keys()
+
+    def admit(self, key: K, priority: Priority) -> bool:
+        """Whether a pass over the key may begin now; if not, the circuit holds the key and releases it later."""
+        if self._waits is None or key == self._trying:
+            return True
+        self._held[key] = min(priority, self._held.get(key, priority))
+        return False
+
+    def record_failure(self, key: K) -> None:
+        """A pass over the key has found the server unavailable; the caller schedules the next one."""
+        if self._waits is None:
+            self._waits = self._delays()
+        elif key != self._trying:  # its request was sent before the circuit opened
+            return
+        self._trying = None
+        self._timer = asyncio.get_running_loop().call_later(next(self._waits), self._try_next)
+
+    def record_inconclusive(self, key: K) -> None:
+        """A pass over the key has ended without a request to the server: another key tries in its place."""
+        if key == self._trying:
+            self._try_next()
+
+    def close(self) -> None:
+        """Close the circuit, as the server answers, and release the held keys."""
+        if self._waits is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waits = self._trying = self._timer = None
+        held, self._held = self._held, {}
+        for key, priority in held.items():
+            self._release(key, priority)
+
+    def _try_next(self) -> None:
+        key = next(iter(self._held), None)
+        if key is None:
+            self.close()
+            return
+        self._trying = key
+        self._release(key, self._held.pop(key))
 
 
 @dataclass(slots=True)
@@ -59,11 +127,7 @@ class _Outage:
 
 
 class FailureScopes:
-    """Decides which passes may begin, and logs failures.
-
-    Args:
-        release: queues a key with its priority.
-    """
+    """Decides which passes may begin, and logs failures."""
 
     def __init__(self, release: Callable[[Key, Priority], None]) -> None:
         self._release = release
@@ -76,7 +140,7 @@ class FailureScopes:
 
     def __len__(self) -> int:
         """The number of keys that the circuits hold back."""
-        return sum(map(len, self._breakers()))
+        return sum(len(breaker.held) for breaker in self._breakers())
 
     @property
     def is_vault_unavailable(self) -> bool:
@@ -100,28 +164,18 @@ class FailureScopes:
         for breaker in list(self._breakers()):
             breaker.close()
 
-    def succeeded(self, key: Key, *, asked: bool) -> None:
-        """A pass over the key has succeeded.
-
-        Args:
-            key: of any kind.
-            asked: whether it sent requests to Vault.
-        """
+    def succeeded(self, key: Key, *, reached_vault: bool) -> None:
+        """A pass over the key has succeeded; `reached_vault` says whether it sent requests to Vault."""
         self._refused_keys.discard(key)
         has_failed = key in self._failed_keys
         self._failed_keys.discard(key)
-        if asked:
+        if reached_vault:
             self._answered(key)
-        if asked and has_failed:
-            logger.info("pass succeeds again", key=_short(key))
+            if has_failed:
+                logger.info("pass succeeds again", key=_short(key))
 
     def failed(self, key: Key, error: VaultsyncError, wait: float | None) -> list[VaultPath | FindPrefix]:
-        """A pass over the key has failed.
-
-        Args:
-            key: of any kind.
-            error: the reason.
-            wait: seconds until the next pass, None if none follows by itself.
+        """A pass over the key has failed; the next one is in `wait` seconds, None if none follows by itself.
 
         Returns:
             The keys on whose readers the failure is to be reported, as it lasts.
@@ -129,16 +183,14 @@ class FailureScopes:
         was_unanswered = _folder(key) in self._folders
         level = "WARNING" if self._is_new(key, error) else "DEBUG"
         self._record(key, error)
-        retry = wait and round(wait, 2)
-        if isinstance(error, VaultUnavailable):
-            logger.log(level, "Vault is unavailable", reason=str(error), retry_s=retry)
-        elif isinstance(error, VaultNamespaceUnavailable):
-            namespace = error.namespace
-            logger.log(level, "a Vault namespace is unavailable", vault_namespace=namespace, reason=str(error))
-        else:
-            logger.log(level, "pass failed", key=_short(key), reason=str(error), retry_s=retry)
+        reason, retry = str(error), wait and round(wait, 2)
         if isinstance(error, VaultNamespaceUnavailable):
+            logger.log(level, "a Vault namespace is unavailable", vault_namespace=error.namespace, reason=reason)
             return self._unreported(key, self._namespaces[error.namespace])
+        if isinstance(error, VaultUnavailable):
+            logger.log(level, "Vault is unavailable", reason=reason, retry_s=retry)
+        else:
+            logger.log(level, "pass failed", key=_short(key), reason=reason, retry_s=retry)
         lasts = (wait or 0.0) >= REPORTED_WAIT or was_unanswered
         if isinstance(error, RequestImpossible) or (isinstance(error, VaultRequestFailed) and lasts):
             return [] if isinstance(key, ObjectName) else [key]
@@ -149,7 +201,7 @@ class FailureScopes:
         """The keys that an outage affects and that are not reported yet."""
         if asyncio.get_running_loop().time() - outage.since < REPORTED_SECONDS:
             return []
-        found = [one for one in (key, *outage.breaker.held()) if one not in outage.reported]
+        found = [one for one in (key, *outage.breaker.held) if one not in outage.reported]
         outage.reported.update(found)
         return [one for one in found if not isinstance(one, ObjectName)]
 

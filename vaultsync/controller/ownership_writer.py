@@ -1,19 +1,19 @@
 """Writes the ownership metadata of what vaultsync wrote to Vault, some seconds after the values, which come first.
 
-Ownership that can't be written is lost with the process; vaultsync then treats the values as somebody else's.
+Ownership that can't be written is lost with the process; vaultsync then treats the values as another client's.
 """
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from loguru import logger
 
+from vaultsync.controller.interfaces import Vault
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.workqueue import WorkQueue
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -25,6 +25,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.retry import backoff
 from vaultsync.core.vault_state import SecretState
 
 BEHIND_SECONDS: Final = 3.0
@@ -41,16 +42,9 @@ FLUSH_SECONDS: Final = 1.0
 """The longest that the end of a term waits for Vault; the next leader waits as well."""
 FLUSHED_AT_ONCE: Final = 4
 """Concurrent requests of a flush, as many as vault.client has THREADS."""
-FIRST_RETRY: Final = 1.0
-LONGEST_RETRY: Final = 60.0
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 _ABOUT_VAULT: Final = (VaultUnavailable, NotLeading, RedirectRefused)
 """Errors that requests for other paths meet as well."""
-
-
-class MetadataVault(Protocol):
-    """The request of this module; vault.client.VaultClient implements it."""
-
-    async def mark(self, path: VaultPath, custom_metadata: Mapping[str, str | None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +58,21 @@ class PendingOwnership:
     ownership: Ownership
     custom_metadata: Mapping[str, str | None]
 
+    def is_of(self, state: SecretState) -> bool:
+        """Whether the state has the version that the ownership is about."""
+        return self.ownership.version == state.fingerprint(metadata=False)
+
 
 class OwnershipWriter:
-    """Keeps pending ownership, and writes it path by path.
+    """Keeps pending ownership, and writes it path by path."""
 
-    Args:
-        paths: a path without a state there has no further pass.
-        vault: takes the metadata.
-    """
-
-    def __init__(self, paths: PathStates, vault: MetadataVault) -> None:
+    def __init__(self, paths: PathStates, vault: Vault) -> None:
         self._paths = paths
         self._vault = vault
         self._queue: WorkQueue[VaultPath] = WorkQueue(lambda: backoff(FIRST_RETRY, LONGEST_RETRY))
         self._pending: dict[VaultPath, PendingOwnership] = {}
-        self._denied: set[VaultPath] = set()
-        """Paths with one denial: another one is final."""
-        self._rejected: set[VaultPath] = set()
-        """Paths with one answer 400: another one is final."""
+        self._denied: set[VaultPath] = set()  # paths with one denial: another one is final
+        self._rejected: set[VaultPath] = set()  # paths with one answer UPGRADING: another one is final
         self._is_denial_logged = False
 
     def __len__(self) -> int:
@@ -89,12 +80,9 @@ class OwnershipWriter:
         return len(self._pending)
 
     def add(self, path: VaultPath, pending: PendingOwnership, *, at_once: bool) -> None:
-        """Vaultsync has written the path.
+        """Vaultsync has written the path. With `at_once`, as after a rotation, the ownership is written now.
 
-        Args:
-            path: the secret.
-            pending: of the version that vaultsync wrote.
-            at_once: write it now, as after a rotation: a restart would treat the new version as somebody else's.
+        Otherwise, a restart would treat the new version as another client's.
         """
         self._pending[path] = pending
         if at_once:
@@ -103,17 +91,15 @@ class OwnershipWriter:
     def apply(self, path: VaultPath, state: SecretState) -> SecretState:
         """The state as it will be with its pending ownership."""
         pending = self._pending.get(path)
-        if pending is None or pending.ownership.version != state.fingerprint(metadata=False):
-            return state
-        return replace(state, ownership=pending.ownership)
+        return replace(state, ownership=pending.ownership) if pending and pending.is_of(state) else state
 
     def schedule(self, path: VaultPath, state: SecretState) -> None:
         """A pass over the path ended in this state: write its pending ownership, or drop that of an older version."""
         pending = self._pending.get(path)
-        if pending is not None and pending.ownership.version == state.fingerprint(metadata=False):
+        if pending is not None and pending.is_of(state):
             self._queue.add_after(path, BEHIND_SECONDS)
-        elif pending is not None:
-            del self._pending[path]
+        else:
+            self._pending.pop(path, None)
 
     def schedule_last(self, path: VaultPath) -> None:
         """The path has no further pass: write its pending ownership now."""
@@ -137,11 +123,7 @@ class OwnershipWriter:
             await asyncio.sleep(wait)
 
     async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Write all pending ownership for which Vault answers in time: the process ends.
-
-        Args:
-            seconds: the longest wait.
-        """
+        """Write all pending ownership for which Vault answers within these seconds: the term ends."""
         paths, reasons, failures = iter(list(self._pending)), list[str](), list[str]()
 
         async def write_next() -> None:
@@ -192,7 +174,7 @@ class OwnershipWriter:
             self._queue.add_after(path, DENIED_AGAIN_SECONDS)
             return
         self._denied.clear()
-        if self._paths.get(path) is None:  # the path has no further pass
+        if self._paths.get(path) is None:  # no ExternalSecret reads the path: it has no further pass
             self._drop(path, pending)
         if not self._is_denial_logged:
             logger.warning(

@@ -5,45 +5,43 @@ The force-sync of these ExternalSecrets is external_secret_reconciler's.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
 from vaultsync.controller.index import Entry, Index, Key
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, VaultWriter, log_fields
-from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_fields
 from vaultsync.controller.sync_state import Failure, SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
-from vaultsync.core.decide import Decision
+from vaultsync.core.callbacks import Clock
+from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
+from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
 from vaultsync.core.rotate import Rotation
-from vaultsync.core.seed import Seed
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 
 AT_ONCE_SECONDS = 0.01
 """Delay of the next pass where there is something to do already."""
+HOUR_SECONDS = 3600.0
 
 
 class PathReconciler:
     """Makes Vault hold what seedable ExternalSecrets read, and records what Vault holds.
 
     Args:
-        seed_paths: the paths that each namespace may create.
-        budget: limits the new paths of each namespace.
-        ownership: records in Vault what vaultsync wrote.
+        budget: of new paths, from `create_budget`.
         cluster: the name of this cluster, for the ownership metadata.
         dry_run: log the writes in place of sending them.
-        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -51,14 +49,14 @@ class PathReconciler:
         index: Index,
         paths: PathStates,
         syncs: SyncStates,
-        vault: VaultWriter,
+        vault: Vault,
         seed_paths: SeedPaths,
-        budget: SeedBudget,
+        budget: TokenBuckets[str] | None,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
         cluster: str = "",
         dry_run: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._index = index
         self._paths = paths
@@ -67,16 +65,13 @@ class PathReconciler:
         self._evaluator = PathEvaluator(index, paths, vault, seed_paths)
         self._budget = budget
         self._ownership = ownership
-        self._writer = SecretWriter(vault, ownership, metrics, cluster, clock)
+        self._writer = SecretWriter(vault, ownership, metrics, cluster)
         self._dry_run = dry_run
         self._clock = clock
         self._metrics = metrics
 
     async def reconcile(self, path: VaultPath) -> tuple[set[ObjectName], float]:
-        """One pass over a path.
-
-        Returns:
-            The ExternalSecrets whose pass is due now; and the seconds until the path needs another pass, 0 for none.
+        """One pass over a path; returns the ExternalSecrets to reconcile now, and the seconds to its next pass, or 0.
 
         Raises:
             VaultsyncError: as its `retryable` says; the reports to the readers are recorded.
@@ -105,26 +100,26 @@ class PathReconciler:
 
     async def reconcile_listing(self, prefix: FindPrefix) -> set[Key]:
         """One pass over a listing; returns the paths under it, and the ExternalSecrets that read it."""
-        if not self._index.prefix_reader_names(prefix):
+        if not self._index.reader_names(prefix):
             self._paths.forget_listing(prefix)
             return set()
         paths = self._paths.record_listing(prefix, await self._vault.find(prefix))
         self._report_listing(prefix)
-        return {*paths, *self._index.prefix_reader_names(prefix)}
+        return {*paths, *self._index.reader_names(prefix)}
 
     def report(self, key: VaultPath | FindPrefix, error: VaultsyncError) -> set[ObjectName]:
         """Report to the readers of a path or listing that Vault fails on it; returns their names."""
         refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
-        text = str(error) if not error.retryable else f"{error}; vaultsync tries again by itself"
+        text = f"{error}; vaultsync tries again by itself" if error.retryable else str(error)
+        names = self._index.reader_names(key)
         if isinstance(key, VaultPath):
             if isinstance(error, VaultRequestFailed):
                 self._paths.record_unreadable(key)
             self._record_problems(key, _same_for_all(self._index.readers(key), text, refusal))
-            return self._index.reader_names(key)
-        names = self._index.prefix_reader_names(key)
-        failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
-        for entry in filter(self._is_wanting, self._index.entries(names)):
-            self._syncs.of(entry.object).record_failures(key, [failure])
+        else:
+            failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
+            for entry in filter(self._is_wanting, self._index.entries(names)):
+                self._syncs.of(entry.object).record_failures(key, [failure])
         return names
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
@@ -166,15 +161,11 @@ class PathReconciler:
         return applied.after
 
     def _take_budget(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
-        """Count a new path against the budget of the oldest reader's namespace.
-
-        Raises:
-            BudgetSpent: the namespace has used up its budget.
-        """
+        """Count a new path against the budget of the oldest reader's namespace, or raise BudgetSpent."""
         if state.exists or state.version > 0 or self._paths.existed(path):
             return
         namespace = readers[0].name.namespace
-        wait = self._budget.take(namespace)
+        wait = self._budget.take(namespace) if self._budget is not None else 0.0
         if wait > 0:
             self._metrics.new_paths_put_off.inc()
             self._paths.observe(path, state)
@@ -194,7 +185,7 @@ class PathReconciler:
     # -- reports
 
     def _report_write(self, path: VaultPath, applied: AppliedWrite) -> None:
-        """Report a write to the ExternalSecrets that asked for it, and force-sync all that read the path."""
+        """Report a write to the ExternalSecrets that requested it, and force-sync all that read the path."""
         message = applied.message(path)
         for entry in self._index.entries(reader.name for reader in applied.readers):
             self._syncs.of(entry.object).record_success(path, applied.work.reason, message)
@@ -207,7 +198,7 @@ class PathReconciler:
         failures = []
         if self._paths.is_empty(prefix):
             failures = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
-        for entry in self._index.entries(self._index.prefix_reader_names(prefix)):
+        for entry in self._index.entries(self._index.reader_names(prefix)):
             self._syncs.of(entry.object).record_failures(prefix, failures if self._is_wanting(entry) else [])
 
     def _record_problems(self, path: VaultPath, problems: Iterable[Problem]) -> None:
@@ -222,6 +213,11 @@ class PathReconciler:
 
     def _is_wanting(self, entry: Entry) -> bool:
         return self._index.choice(entry)[0] is SeedChoice.WANTED
+
+
+def create_budget(per_hour: int, clock: Clock) -> TokenBuckets[str] | None:
+    """The new paths of each Kubernetes namespace: an hour's worth at once, then a rate; `per_hour` 0 is no limit."""
+    return TokenBuckets(per_hour / HOUR_SECONDS, per_hour, clock) if per_hour else None
 
 
 def _same_for_all(readers: Iterable[Reader], message: str, refusal: Refusal) -> list[Problem]:

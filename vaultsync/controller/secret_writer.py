@@ -1,49 +1,98 @@
 """Generates values, writes them to Vault, and confirms writes whose response was lost.
 
 Nothing about ExternalSecrets or their reports enters; path_reconciler has that.
+
+Vault may have applied a request without a response. The policy does not let vaultsync read values, so it compares what
+it has in memory: check-and-set lets a write succeed only on the version that it was based on, so the write can only be
+the next version, with the key names that it would leave, at a time at which the request was under way. A version that
+differs in any of this, and any later version, is another client's, and vaultsync never overwrites it.
+
+One case remains: a person writes the same path with the same key names on the same version, while Vault does not
+respond, and before the request of vaultsync arrives, which Vault then rejects. Vaultsync takes that value for its own,
+and replaces it when a rotation is due; KV v2 keeps the former version. Vault 1.15 and OpenBao name the writer of a
+version only to an audit device, so vaultsync can't rule this out without reading values. It keeps the window short for
+that reason: no unconfirmed write outlives the process or a term of leadership.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Protocol
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Final
 
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.controller.evaluate import VaultReader
-from vaultsync.controller.metrics import ControllerMetrics
+from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
-from vaultsync.controller.unconfirmed_write import LATE, UnconfirmedWrite, Verdict
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.reader import Reader
 from vaultsync.core.rotate import Rotation, next_ownership
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.encoding import encode
-from vaultsync.generation.generate import generate
+from vaultsync.generation.generate import encode, generate
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
+CLOCK_SKEW: Final = timedelta(seconds=1.5)
+"""Between Vault's clock and what vaultsync knows of it."""
+LATE: Final = timedelta(seconds=15)
+"""Vault applies a request within this time after vaultsync has given up, for example a Vault that was frozen."""
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
 
 
-class VaultWriter(VaultReader, Protocol):
-    """Requests of one pass; vault.client.VaultClient implements it."""
+class Verdict(Enum):
+    """What a read shows about an unconfirmed write."""
 
-    async def create(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
+    OWN = "Vault has applied it, and it is the latest version"
+    PENDING = "Vault has not applied it yet, and may do so"
+    NOT_OWN = "Vault never applied it, or another client has written since"
 
-    async def rotate(self, path: VaultPath, state: SecretState, values: dict[str, SecretStr]) -> SecretState: ...
 
-    async def password(self, policy: str, namespace: str) -> SecretStr: ...
+@dataclass(frozen=True, slots=True)
+class UnconfirmedWrite:
+    """A write in KV v2 that Vault may have applied.
 
-    def clock(self) -> datetime: ...
+    Attributes:
+        before: the state that it was based on; its version is the check-and-set parameter.
+        work: the decision that it carries out.
+        readers: the ExternalSecrets that requested it.
+        subkeys: the key names that the path has after it.
+        sent: when vaultsync sent the request, by Vault's clock.
+        until: when Vault applies it at the latest, by Vault's clock.
+    """
 
-    async def is_clustered(self) -> bool: ...
+    before: SecretState
+    work: Seed | Rotation
+    readers: tuple[Reader, ...]
+    subkeys: Mapping[str, Any]
+    sent: datetime
+    until: datetime
+
+    def verdict(self, state: SecretState, now: datetime) -> Verdict:
+        """What a read shows, `now` by Vault's clock."""
+        before = self.before
+        if (state.version, state.written, state.exists) == (before.version, before.written, before.exists):
+            return Verdict.PENDING if now <= self.until + CLOCK_SKEW else Verdict.NOT_OWN
+        is_own = (
+            state.exists
+            and state.version == before.version + 1
+            and state.subkeys == self.subkeys
+            and state.written is not None
+            and self.sent - CLOCK_SKEW <= state.written <= self.until + CLOCK_SKEW
+        )
+        return Verdict.OWN if is_own else Verdict.NOT_OWN
+
+    def after(self, earlier: "UnconfirmedWrite | None") -> "UnconfirmedWrite":
+        """The write as a repetition of an earlier one: check-and-set lets Vault apply only one of them."""
+        if earlier is None or (earlier.before.version, earlier.subkeys) != (self.before.version, self.subkeys):
+            return self
+        return replace(self, sent=min(earlier.sent, self.sent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +101,6 @@ class AppliedWrite:
 
     Attributes:
         after: the state that it created.
-        work: the decision that it carries out.
-        readers: the ExternalSecrets that asked for it.
     """
 
     after: SecretState
@@ -72,42 +119,26 @@ class SecretWriter:
     """Carries out seeds and rotations.
 
     Args:
-        ownership: records in Vault what vaultsync wrote.
         cluster: the name of this cluster, for the ownership metadata.
-        clock: seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        vault: VaultWriter,
-        ownership: OwnershipWriter,
-        metrics: ControllerMetrics,
-        cluster: str,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, vault: Vault, ownership: OwnershipWriter, metrics: ControllerMetrics, cluster: str) -> None:
         self._vault = vault
         self._ownership = ownership
         self._metrics = metrics
         self._cluster = cluster
-        self._clock = clock
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
 
     async def write(
         self, path: VaultPath, before: SecretState, work: Seed | Rotation, readers: tuple[Reader, ...]
     ) -> AppliedWrite:
-        """Write a seed or a rotation.
-
-        Args:
-            path: the secret.
-            before: the state that `work` was decided on.
-            work: the decision.
-            readers: the ExternalSecrets that asked for it.
+        """Carry out a decision about the state `before`, which the readers have requested.
 
         Raises:
             WriteConflict: the path has changed since it was read.
             VaultsyncError: Vault did not answer, or refused.
         """
-        started = self._clock()
+        started = time.monotonic()
         values = await self._values(path, work.plan)
         write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
         try:
@@ -119,7 +150,7 @@ class SecretWriter:
             await self._raise_conflict(path, before, error)
             raise
         self._unconfirmed.pop(path, None)
-        duration = round((self._clock() - started) * 1000, 1)
+        duration = round((time.monotonic() - started) * 1000, 1)
         return self._finish(path, before, AppliedWrite(after, work, readers), duration_ms=duration)
 
     def confirm(self, path: VaultPath, state: SecretState) -> AppliedWrite | None:
@@ -169,14 +200,10 @@ class SecretWriter:
         self._unconfirmed[path] = write.after(self._unconfirmed.get(path))
 
     async def _raise_conflict(self, path: VaultPath, before: SecretState, error: VaultDenied | VaultRejected) -> None:
-        """Vault has refused a write: that is a conflict if the path has changed. The state tells, not the message.
-
-        Raises:
-            WriteConflict: it has.
-        """
+        """A refused write is a conflict if the path has changed. The state shows it, not the message."""
         now = await self._vault.look(path, before.mount.kv)
         if (now.version, now.exists) != (before.version, before.exists):
-            raise WriteConflict(f"{path} was written by somebody else") from error
+            raise WriteConflict(f"{path} was written by another client") from error
 
     def _finish(self, path: VaultPath, before: SecretState, applied: AppliedWrite, **how: object) -> AppliedWrite:
         """Count the write, log it, and have its ownership recorded in Vault."""

@@ -1,7 +1,6 @@
 """What each ExternalSecret was last force-synced for, and what is to be reported on it. Memory only; no I/O, no clock.
 
-Kubernetes holds the truth: all of this can be lost, and is rebuilt from the objects and the annotation names.VERSIONS.
-Nothing of Vault's own state enters; path_state has that.
+All of this can be lost, and is rebuilt from the objects and annotations.VERSIONS. path_state has the state of Vault.
 """
 
 from collections import Counter
@@ -25,8 +24,6 @@ UNSYNCED: Final = "not synced"
 """A fingerprint that no state has."""
 NEVER: Final = float("inf")
 """The time of an event that has not happened."""
-_GRAVEST: Final = tuple(Refusal)
-"""The order in which one refusal stands for several."""
 
 
 class Failure(NamedTuple):
@@ -38,16 +35,10 @@ class Failure(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What one patch delivers, taken out of the SyncState before the request.
-
-    Attributes:
-        events: Kubernetes Events to record after the patch.
-        is_seed: vaultsync has written a path, so the patch was not debounced.
-        received_at: when vaultsync received the first event that the force-sync is for.
-    """
+    """What one patch delivers, taken out of the fields of the same names of SyncState before the request."""
 
     events: list[tuple[EventReason, str]]
-    is_seed: bool
+    is_seeded: bool
     received_at: float
 
 
@@ -56,7 +47,7 @@ class SyncState:
     """One ExternalSecret. All times are seconds of one monotonic clock. Other modules read the fields, and set none.
 
     Attributes:
-        uid: of the object; another object of the same name starts anew.
+        uid: of the object; another object of the same name gets a new state.
         fingerprints: by reading name, the state that the object was last force-synced for, or created with.
         failures: by path or listing, what is to be reported.
         refusal: the gravest refusal as of the last report, None if nothing is wrong.
@@ -118,11 +109,8 @@ class SyncState:
     def pending_changes(self, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:
         """The fingerprints, by name, of the readings that the object has yet to read.
 
-        A reading without a recorded fingerprint counts as read if the object was refreshed after the last write.
-
-        Args:
-            recorded: the fingerprints that an earlier process has recorded on the object.
-            readings: in their present state.
+        A reading without a fingerprint, here or `recorded` on the object by an earlier process, counts as read if the
+        object was refreshed after the last write.
         """
         found: dict[str, str] = {}
         for reading in readings:
@@ -134,12 +122,7 @@ class SyncState:
         return found
 
     def debounce(self, changes: dict[str, str], now: float) -> float:
-        """Seconds until the force-sync is due: the first of a burst at once, the next one at the end of the burst.
-
-        Args:
-            changes: as `pending_changes` returned them, not empty.
-            now: seconds, monotonic.
-        """
+        """Seconds until the force-sync is due: the first of a burst at once, the next one at the end of the burst."""
         if changes != self._pending:
             is_quiet = now - self._changed_at >= QUIET_SECONDS
             if not self._pending:
@@ -174,13 +157,13 @@ class SyncState:
             keys: the paths and listings that it reads; reports on others are dropped.
             problem: the error in its annotations, "" for none.
             all_exist: everything that it reads exists.
-            wanted: it asks for seeding.
+            wanted: it requests seeding.
         """
         self._successes = {path: text for path, text in self._successes.items() if path in keys}
         self.failures = {key: failures for key, failures in self.failures.items() if key in keys}
         failures = [failure for group in self.failures.values() for failure in group]
         refusals = [Refusal.ANNOTATION] if problem else [failure.refusal for failure in failures]
-        self.refusal = min(refusals, key=_GRAVEST.index, default=None)
+        self.refusal = min(refusals, key=tuple(Refusal).index, default=None)  # the gravest is declared first
         if not all_exist:
             self.awaited_since = NEVER  # external-secrets can't get ready for now
         return compose(
@@ -201,25 +184,18 @@ class SyncState:
             force_sync: the patch forces external-secrets to read.
             await_ready: the object's syncedResourceVersion, None if it can't get ready.
         """
-        received_at = NEVER
+        delivery = Delivery(self.events, self.is_seeded, self.received_at if force_sync else NEVER)
+        self.events, self.is_seeded = [], False
         if force_sync:
             if self._written_at != NEVER and await_ready is not None:
                 self.awaited_since, self._synced_version = self._written_at, await_ready
-            received_at = self.received_at
             self.stop_timing()
-        delivery = Delivery(self.events, self.is_seeded, received_at)
-        self.events, self.is_seeded = [], False
         return delivery
 
     def restore(self, delivery: Delivery, error: VaultsyncError) -> list[tuple[EventReason, str]]:
-        """The patch has failed; returns the Events that are to be recorded all the same.
-
-        Args:
-            delivery: of the patch.
-            error: a refusal ends the time measurement, as it lasts until a person removes its cause.
-        """
-        self.is_seeded |= delivery.is_seed
-        if error.result is not Result.REFUSED:
+        """The patch has failed; returns the Events that are to be recorded all the same."""
+        self.is_seeded |= delivery.is_seeded
+        if error.result is not Result.REFUSED:  # a refusal lasts until a person removes its cause: no measurement
             self.record_event(delivery.received_at)
         if not error.retryable:
             return delivery.events  # vaultsync has written to Vault nevertheless
@@ -232,9 +208,8 @@ class SyncState:
 
     def record_refresh(self, external_secret: ExternalSecret) -> float | None:
         """The informer has a new version of the object; returns since when it waits for a value it has read now."""
-        if self.awaited_since == NEVER or not external_secret.ready:
-            return None
-        if external_secret.synced_version == self._synced_version:
+        is_synced = external_secret.ready and external_secret.synced_version != self._synced_version
+        if self.awaited_since == NEVER or not is_synced:
             return None
         since, self.awaited_since = self.awaited_since, NEVER
         return since

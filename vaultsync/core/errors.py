@@ -1,6 +1,6 @@
 """The errors that cross package borders: one class for each way of handling, including whether it is retried.
 
-Messages are shown on ExternalSecrets: they name the server, its answer and the path, never a value.
+Messages are shown on ExternalSecrets: they name the server, its response and the path, never a value.
 """
 
 from datetime import datetime
@@ -19,12 +19,10 @@ class VaultsyncError(Exception):
 
 
 class VaultFailure(VaultsyncError):
-    """A request got no usable answer, so the state of its path is unknown. Subclasses name the scope of the failure.
-
-    Args:
-        status: of HTTP, 0 without an answer.
+    """A request got no usable response, so the state of its path is unknown. Subclasses name the scope of the failure.
 
     Attributes:
+        status: of HTTP, 0 without a response.
         sent: when the request was sent, by Vault's clock, if it is a write that may have been applied.
     """
 
@@ -39,8 +37,8 @@ class VaultFailure(VaultsyncError):
 class VaultUnavailable(VaultFailure):
     """All of Vault is unavailable: no connection, sealed, not initialised, or no active node.
 
-    Args:
-        is_vaults: the answer is JSON of Vault, not a proxy's page.
+    Attributes:
+        is_vaults: the response is JSON of Vault, not a proxy's page.
     """
 
     result = Result.UNAVAILABLE
@@ -55,11 +53,7 @@ class VaultUntrusted(VaultUnavailable):
 
 
 class VaultNamespaceUnavailable(VaultFailure):
-    """One Vault namespace is sealed or locked.
-
-    Args:
-        namespace: its name.
-    """
+    """One Vault namespace is sealed or locked."""
 
     def __init__(self, message: str, namespace: str) -> None:
         super().__init__(message, 503)
@@ -85,7 +79,7 @@ class NoCredential(VaultsyncError):
 class VaultRejected(VaultsyncError):
     """Vault rejected the request (other 4xx): no such mount, or one that is being upgraded.
 
-    Args:
+    Attributes:
         status: of HTTP, 0 if vaultsync itself rejects it.
     """
 
@@ -99,11 +93,8 @@ class VaultRejected(VaultsyncError):
 class RedirectRefused(VaultRejected):
     """Vault's address redirects to an address that is not allowed: the operator must allow it.
 
-    It is retried, as Vault announces a new leader's address with a delay. It concerns one path, not all of Vault.
-
-    Args:
-        message: it names both addresses, and no other part of the redirect.
-        status: of HTTP.
+    It is retried, as Vault announces a new leader's address with a delay. It concerns one path, not all of Vault. The
+    message names both addresses, and no other part of the redirect.
     """
 
 
@@ -114,11 +105,7 @@ class RequestImpossible(VaultRejected):
 
 
 class Postponed(VaultsyncError):
-    """The pass must wait; this is not a failure.
-
-    Args:
-        wait: seconds.
-    """
+    """The pass must wait for some seconds; this is not a failure."""
 
     result = Result.PUT_OFF
 
@@ -153,7 +140,7 @@ class NotLeading(VaultsyncError):
 
 
 class KubeUnavailable(VaultsyncError):
-    """The API server gave no usable answer: no connection, a time-out, overload or a server error."""
+    """The API server gave no usable response: no connection, a time-out, overload or a server error."""
 
     result = Result.UNAVAILABLE
 

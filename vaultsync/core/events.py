@@ -16,30 +16,30 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
-from vaultsync.core.untrusted import mapping, text
-from vaultsync.core.vault_state import parse_time
+from vaultsync.core.untrusted import mapping, parse_time, text
 
 MAX_REQUEST_ID: Final = 64
 """Characters."""
-_V2_FOLDERS = ("data/", "delete/", "undelete/", "destroy/", "metadata/")
 _DELETIONS = ("kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete", "kv-v1/delete")
 _AUDITED = {
-    ("create", "data/"): "data-write",
-    ("update", "data/"): "data-write",
-    ("patch", "data/"): "data-patch",
-    ("delete", "data/"): "data-delete",
-    ("update", "delete/"): "delete",
-    ("update", "undelete/"): "undelete",
-    ("update", "destroy/"): "destroy",
-    ("delete", "metadata/"): "metadata-delete",
-    ("create", "metadata/"): "metadata-write",
-    ("update", "metadata/"): "metadata-write",
-    ("patch", "metadata/"): "metadata-patch",
+    ("create", "data"): "data-write",
+    ("update", "data"): "data-write",
+    ("patch", "data"): "data-patch",
+    ("delete", "data"): "data-delete",
+    ("update", "delete"): "delete",
+    ("update", "undelete"): "undelete",
+    ("update", "destroy"): "destroy",
+    ("delete", "metadata"): "metadata-delete",
+    ("create", "metadata"): "metadata-write",
+    ("update", "metadata"): "metadata-write",
+    ("patch", "metadata"): "metadata-patch",
 }
 """Operation and folder of a request → the event type of KV v2."""
 _AUDITED_V1 = {"create": "write", "update": "write", "delete": "delete"}
-_MOUNT_CHANGES = ("create", "update", "patch", "delete")
-_CHANGES = tuple(f'"{operation}"'.encode() for operation in ("create", "update", "patch", "delete"))
+_V2_FOLDERS = frozenset(folder for _, folder in _AUDITED)
+_OPERATIONS = ("create", "update", "patch", "delete")
+"""Those that may change something."""
+_CHANGES = tuple(f'"{operation}"'.encode() for operation in _OPERATIONS)
 CANARY_PATH = "sys/internal/ui/mounts/sys/vaultsync-canary/"
 """A canary is a read of this path with a nonce at its end.
 
@@ -102,13 +102,15 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
         BadFrame: the frame is not JSON, or not an event of a KV mount in the known format.
     """
     try:
-        document = json.loads(frame)
+        document = mapping(json.loads(frame))
     except (ValueError, RecursionError) as error:
         raise BadFrame("the frame is not JSON") from error
-    data = _require_object(_require_object(document, "frame").get("data"), "data")
-    kind = _require_text(data.get("event_type"), "data.event_type")
-    metadata = _require_object(_require_object(data.get("event"), "data.event").get("metadata"), "data.event.metadata")
-    path = _path(metadata.get("path"), "data.event.metadata.path")
+    data = mapping(document.get("data"))
+    kind = text(data.get("event_type"))
+    metadata = mapping(mapping(data.get("event")).get("metadata"))
+    path = text(metadata.get("path")).strip("/")
+    if not kind or not path:
+        raise BadFrame(f"{'data.event.metadata.path' if kind else 'data.event_type'} is missing or not a text")
     mount = text(mapping(data.get("plugin_info")).get("mount_path"))
     where = data.get("namespace")
     if kind.startswith("kv-v2/"):
@@ -176,13 +178,12 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
     if not may_matter(line):
         return OTHER_ENTRY
     try:
-        document = json.loads(line)
-        request = _require_object(_require_object(document, "line").get("request"), "request")
-        path = _path(request.get("path"), "request.path")
-        operation = _require_text(request.get("operation"), "request.operation")
+        document = mapping(json.loads(line))
     except (ValueError, RecursionError):
         return OTHER_ENTRY
-    if document.get("type") != "response":
+    request = mapping(document.get("request"))
+    path, operation = text(request.get("path")).strip("/"), text(request.get("operation"))
+    if not path or not operation or document.get("type") != "response":
         return OTHER_ENTRY
     request_id = _request_id(request)
     _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
@@ -204,7 +205,7 @@ def _request_id(request: Mapping[str, Any]) -> str:
 
 
 def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
-    if operation not in _MOUNT_CHANGES:
+    if operation not in _OPERATIONS:
         return None
     if path == "sys/remount":
         return MountChange(None)
@@ -221,15 +222,14 @@ def _audited(
     mount = _audited_mount(request.get("mount_point"), path, namespace)
     if not mount:
         return
-    inner = path.removeprefix(mount)
     request_id = _request_id(request)
-    folder = next((folder for folder in _V2_FOLDERS if inner.startswith(folder)), "")
+    folder, _, name = path.removeprefix(mount).partition("/")
     kind = _AUDITED.get((operation, folder))
-    answer = _answer(document)
-    version, time = _version(answer.get("version")), parse_time(answer.get("created_time"))
+    response = mapping(mapping(document.get("response")).get("data"))  # strings in it are hashed, numbers are not
+    version, time = _version(response.get("version")), parse_time(response.get("created_time"))
     time = time or parse_time(document.get("time"))  # Vault hashes the former, OpenBao does not
-    if kind is not None and (version or folder != "data/" or operation == "delete"):
-        data_path = VaultPath(namespace, f"{mount}data/{inner.removeprefix(folder)}")
+    if kind is not None and name and (version or folder != "data" or operation == "delete"):
+        data_path = VaultPath(namespace, f"{mount}data/{name}")
         yield VaultEvent(data_path, f"kv-v2/{kind}", version, time, request_id)
     if operation in _AUDITED_V1 and not version:
         yield VaultEvent(VaultPath(namespace, path), f"kv-v1/{_AUDITED_V1[operation]}", 0, time, request_id)
@@ -246,37 +246,15 @@ def _audited_mount(mount_point: object, path: str, namespace: str) -> str:
     return next((one for one in (within, mount) if one and path.startswith(one)), "")
 
 
-def _answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data of the response, in which strings are hashed and numbers are not."""
-    return mapping(mapping(document.get("response")).get("data"))
-
-
 def _v2_data_path(path: str, mount: str) -> str:
     """`secret/delete/a/b` → `secret/data/a/b`. The mount's path is required, as it may contain slashes."""
-    mount = mount.strip("/") + "/" if mount.strip("/") else path.split("/", 1)[0] + "/"
+    mount = (mount.strip("/") or path.split("/", 1)[0]) + "/"
     if not path.startswith(mount):
         raise BadFrame("data.event.metadata.path is not inside data.plugin_info.mount_path")
-    inner = path[len(mount) :]
-    for folder in _V2_FOLDERS:
-        if inner.startswith(folder) and len(inner) > len(folder):
-            return f"{mount}data/{inner[len(folder) :]}"
-    raise BadFrame("data.event.metadata.path is not a path of a KV v2 mount")
-
-
-def _require_object(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadFrame(f"{name} is missing or not an object")
-    return value
-
-
-def _require_text(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadFrame(f"{name} is missing or not a text")
-    return value
-
-
-def _path(value: object, name: str) -> str:
-    return _require_text(_require_text(value, name).strip("/"), name)
+    folder, _, name = path.removeprefix(mount).partition("/")
+    if folder not in _V2_FOLDERS or not name:
+        raise BadFrame("data.event.metadata.path is not a path of a KV v2 mount")
+    return f"{mount}data/{name}"
 
 
 def _version(value: object) -> int:

@@ -5,7 +5,7 @@ vaultsync's token can write more than the author of an ExternalSecret may. Autho
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -15,16 +15,16 @@ from vaultsync.core.paths import Mount, VaultPath, clean, clean_namespace, logic
 VARIABLE: Final = "VAULTSYNC_SEED_PATHS"
 DEFAULT: Final = ("*/{namespace}/**", "*/{namespace}")
 
-_STAR, _DEEP = "*", "**"
-_PLACEHOLDER = re.compile(r"(\{[^{}]*\})")
+_DEEP, _NAME = "**", "{namespace}"
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_SEGMENT = re.compile(r"(?:^|/)((?:\{[^{}]*\}|[^/])*)")
+"""A label's key may contain a slash."""
 _LABEL_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-_RIGHT = "a segment is ** alone, or ASCII text with *, {namespace} and {label:KEY} in it"
 
 Pieces: TypeAlias = tuple[str, ...]
 """Pattern of a segment: the literals between its `*`s."""
 Pattern: TypeAlias = tuple[Pieces | None, ...]
 """Patterns of segments; None is `**`: any number of segments."""
-_ANY: Final[Pieces] = ("", "")
 
 
 class _Unfilled(Exception):
@@ -32,103 +32,54 @@ class _Unfilled(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Placeholder:
-    """The Namespace's name, or the value of one of its labels."""
-
-    text: str
-    label: str | None = None
-
-    def value(self, namespace: Namespace) -> str:
-        """The value for a namespace.
-
-        Raises:
-            _Unfilled: there is none, or it can't be part of a segment.
-        """
-        value = namespace.name if self.label is None else namespace.labels.get(self.label)
-        what = "name" if self.label is None else f"label {self.label}"
-        if value is None:
-            raise _Unfilled(f"the namespace has no {what}")
-        if not value:
-            raise _Unfilled(f"the namespace's {what} is empty")
-        if unsafe_reason(value) or "/" in value:  # Kubernetes rejects such names and values
-            raise _Unfilled(f"the namespace's {what} can't be part of a path")
-        return value
-
-
-_Part: TypeAlias = str | _Placeholder
-"""Literal text, _STAR, _DEEP or a placeholder."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    """A glob for one namespace."""
-
-    text: str
-    of_mount: bool
-    pattern: Pattern
-
-    def matches(self, mount: Sequence[str], inner: Sequence[str]) -> bool:
-        """Whether it matches the path with these segments of the mount's path and within the mount."""
-        return _matches(self.pattern, inner if self.of_mount else [*mount, *inner])
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A glob for all namespaces: each placeholder matches like a `*`.
+class Glob:
+    """A glob of the setting.
 
     Attributes:
         text: of the setting.
-        vault_namespace: "" for the root.
+        vault_namespace: where it applies, "" for the root.
+        segments: with placeholders.
     """
 
     text: str
     vault_namespace: str
-    _of_mount: bool
-    _pattern: Pattern
+    segments: tuple[str, ...]
 
     def inside(self, mount: str) -> frozenset[Pattern]:
-        """The remaining patterns within a mount, for each way in which the beginning of the glob matches it."""
+        """The remaining patterns within a mount, for each way in which the beginning of the glob matches it.
+
+        A placeholder matches like a `*`.
+        """
+        pattern = self._pattern(lambda segment: tuple(_PLACEHOLDER.sub("*", segment).split("*")))
         if self._of_mount:
-            return frozenset({self._pattern})
-        rests = {self._pattern}
+            return frozenset({pattern})
+        rests = {pattern}
         for segment in mount.strip("/").split("/"):
             rests = {rest for before in rests for rest in _rests(before, segment)}
         return frozenset(rests - {()})
 
-
-@dataclass(frozen=True, slots=True)
-class _Glob:
-    """A glob; `vault_namespace` is None for vaultsync's own."""
-
-    text: str
-    vault_namespace: str | None
-    segments: tuple[tuple[_Part, ...], ...]
-
-    def filled(self, namespace: Namespace) -> _Filled:
-        """The glob for a namespace.
+    def values(self, namespace: Namespace) -> dict[str, str]:
+        """The values of its placeholders.
 
         Raises:
-            _Unfilled: it does not apply to it.
+            _Unfilled: it does not apply to the namespace.
         """
-        parts = [part for segment in self.segments for part in segment]
-        values = {part.text: part.value(namespace) for part in parts if isinstance(part, _Placeholder)}
-        text = _PLACEHOLDER.sub(lambda found: values[found[0]], self.text)
-        pattern = self._pattern(lambda part: (values[part.text],))
-        if pattern[-1] is None:
-            pattern.insert(-1, _ANY)  # at the end it matches at least one segment
-        return _Filled(text, self._of_mount, tuple(pattern))
+        return {found: _value(found, namespace) for found in _PLACEHOLDER.findall(self.text)}
 
-    def shape(self, own_namespace: str) -> Shape:
-        """The glob for all namespaces."""
-        where = own_namespace if self.vault_namespace is None else self.vault_namespace
-        return Shape(self.text, where, self._of_mount, tuple(self._pattern(lambda _: _ANY)))
+    def matches(self, values: Mapping[str, str], mount: Sequence[str], inner: Sequence[str]) -> bool:
+        """Whether it matches the path with these segments of the mount's path and within the mount."""
+        pattern = self._pattern(lambda segment: tuple(_fill(piece, values) for piece in segment.split("*")))
+        if pattern[-1] is None:
+            pattern = (*pattern[:-1], ("", ""), None)  # at the end it matches at least one segment
+        return _matches(pattern, inner if self._of_mount else [*mount, *inner])
 
     @property
     def _of_mount(self) -> bool:
-        return self.segments[0] == (_STAR,)
+        return self.segments[0] == "*"
 
-    def _pattern(self, meant: Callable[[_Placeholder], Pieces]) -> list[Pieces | None]:
-        return [_pieces(segment, meant) for segment in self.segments[1 if self._of_mount else 0 :]]
+    def _pattern(self, pieces: Callable[[str], Pieces]) -> Pattern:
+        within = self.segments[1:] if self._of_mount else self.segments
+        return tuple(None if segment == _DEEP else pieces(segment) for segment in within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +96,7 @@ class SeedPaths:
     the root, and `root` is the root).
     """
 
-    globs: tuple[_Glob, ...]
+    globs: tuple[Glob, ...]
     own_namespace: str
 
     @classmethod
@@ -161,8 +112,8 @@ class SeedPaths:
         """
         if not globs:
             raise ValueError("must hold at least one glob; to create nothing set VAULTSYNC_SEED to off")
-        parsed = tuple(_parse(glob, f"glob {number}") for number, glob in enumerate(globs, 1))
-        return cls(parsed, clean_namespace(own_namespace))
+        own = clean_namespace(own_namespace)
+        return cls(tuple(_parse(glob, f"glob {number}", own) for number, glob in enumerate(globs, 1)), own)
 
     def refusal(self, path: VaultPath, mount: Mount, namespace: Namespace) -> str:
         """Why the path may not be created for a Kubernetes namespace, "" if it may.
@@ -172,7 +123,8 @@ class SeedPaths:
             mount: of the path, as Vault reports it.
             namespace: the ExternalSecret's.
         """
-        shown = self._shown(path, mount)
+        is_own = path.namespace == self.own_namespace
+        shown = ("" if is_own else f"{path.namespace or 'root'}:") + logical(mount, path.path)
         inner = _inside(path.path, mount)
         if inner is None:
             return (
@@ -183,33 +135,18 @@ class SeedPaths:
         unfilled: list[str] = []
         for glob in self.globs:
             try:
-                filled = glob.filled(namespace)
+                values = glob.values(namespace)
             except _Unfilled as reason:
                 unfilled.append(f"{glob.text} stands for nothing, as {reason}")
                 continue
-            if self._is_for(glob, path) and filled.matches(mount.path.strip("/").split("/"), inner):
+            if glob.vault_namespace == path.namespace and glob.matches(values, mount.path.strip("/").split("/"), inner):
                 return ""
-            allowed.append(filled.text)
+            allowed.append(_fill(glob.text, values))
+        whose = "" if is_own else " (a glob without a colon is for vaultsync's own Vault namespace)"
         return (
             f"{shown} may not be created for namespace {namespace.name}: {VARIABLE} allows it to create "
-            + "; ".join([" and ".join(allowed) + self._whose(path) if allowed else "nothing", *unfilled])
+            + "; ".join([" and ".join(allowed) + whose if allowed else "nothing", *unfilled])
         )
-
-    def shapes(self) -> tuple[Shape, ...]:
-        """The globs for all namespaces."""
-        return tuple(glob.shape(self.own_namespace) for glob in self.globs)
-
-    def _is_for(self, glob: _Glob, path: VaultPath) -> bool:
-        where = self.own_namespace if glob.vault_namespace is None else glob.vault_namespace
-        return where == path.namespace
-
-    def _shown(self, path: VaultPath, mount: Mount) -> str:
-        place = "" if path.namespace == self.own_namespace else f"{path.namespace or 'root'}:"
-        return place + logical(mount, path.path)
-
-    def _whose(self, path: VaultPath) -> str:
-        own = path.namespace == self.own_namespace
-        return "" if own else " (a glob without a colon is for vaultsync's own Vault namespace)"
 
 
 def _inside(api_path: str, mount: Mount) -> list[str] | None:
@@ -226,23 +163,25 @@ def _inside(api_path: str, mount: Mount) -> list[str] | None:
     return inner.split("/") if inner else None
 
 
-def _parse(glob: str, where: str) -> _Glob:
-    head, path = _halves(glob, where)
-    segments: list[list[_Part]] = [[]]
-    for part in _PLACEHOLDER.split(path):
-        if part.startswith("{") and part.endswith("}"):
-            segments[-1].append(_placeholder(part, f"{where}, segment {len(segments)}"))
-            continue
-        first, *others = part.split("/")
-        segments[-1] += _split_stars(first)
-        segments += [_split_stars(other) for other in others]
+def _parse(text: str, where: str, own_namespace: str) -> Glob:
+    head, path = _halves(text, where)
+    segments = tuple(_SEGMENT.findall(path))
     for number, segment in enumerate(segments, 1):
-        problem = _problem(segment, f"{where}, segment {number}")
+        here = f"{where}, segment {number}"
+        for placeholder in _PLACEHOLDER.findall(segment):
+            _check_placeholder(placeholder, here)
+        plain = _PLACEHOLDER.sub("x", segment)
+        is_glued = segment != _DEEP and _DEEP in plain
+        problem = (
+            f"{here} holds ** glued to something else" if is_glued else unsafe_reason(plain.replace("*", "x"), here)
+        )
         if problem:
-            raise ValueError(f"{problem}; {_RIGHT}")
-    if len(segments) == 1 and segments[0] != [_DEEP]:
+            raise ValueError(
+                f"{problem}; a segment is ** alone, or ASCII text with *, {{namespace}} and {{label:KEY}} in it"
+            )
+    if len(segments) == 1 and segments[0] != _DEEP:
         raise ValueError(f"{where} names a mount alone; it must go on with what may be created in it, such as */**")
-    return _Glob(glob, head, tuple(tuple(segment) for segment in segments))
+    return Glob(text, own_namespace if head is None else head, segments)
 
 
 def _halves(glob: str, where: str) -> tuple[str | None, str]:
@@ -257,44 +196,38 @@ def _halves(glob: str, where: str) -> tuple[str | None, str]:
     return clean_namespace(head), glob[colon + 1 :]
 
 
-def _placeholder(part: str, where: str) -> _Placeholder:
-    if part == "{namespace}":
-        return _Placeholder(part)
-    kind, _, key = part[1:-1].partition(":")
-    if kind != "label":
-        raise ValueError(f"{where} holds an unknown placeholder; there are {{namespace}} and {{label:KEY}}")
-    if not _LABEL_KEY.fullmatch(key):
+def _check_placeholder(placeholder: str, where: str) -> None:
+    kind, _, key = placeholder[1:-1].partition(":")
+    if placeholder != _NAME and kind != "label":
+        raise ValueError(f"{where} holds an unknown placeholder; there are {_NAME} and {{label:KEY}}")
+    if kind == "label" and not _LABEL_KEY.fullmatch(key):
         raise ValueError(
             f"{where} holds a placeholder without a label's key; it must be such as {{label:example.com/team}}"
         )
-    return _Placeholder(part, key)
 
 
-def _split_stars(text: str) -> list[_Part]:
-    return [part for part in re.split(r"(\*+)", text) if part]
+def _value(placeholder: str, namespace: Namespace) -> str:
+    """The value of a placeholder.
+
+    Raises:
+        _Unfilled: there is none, or it can't be part of a segment.
+    """
+    if placeholder == _NAME:
+        what, value = "name", namespace.name
+    else:
+        key = placeholder[1:-1].removeprefix("label:")
+        if key not in namespace.labels:
+            raise _Unfilled(f"the namespace has no label {key}")
+        what, value = f"label {key}", namespace.labels[key]
+    if not value:
+        raise _Unfilled(f"the namespace's {what} is empty")
+    if unsafe_reason(value) or "/" in value:  # Kubernetes rejects such names and values
+        raise _Unfilled(f"the namespace's {what} can't be part of a path")
+    return value
 
 
-def _problem(segment: Sequence[_Part], where: str) -> str:
-    """What is wrong with a segment, "" if nothing."""
-    stars = [part for part in segment if isinstance(part, str) and part.startswith(_STAR)]
-    if segment != [_DEEP] and any(part != _STAR for part in stars):
-        return f"{where} holds ** glued to something else"
-    plain = "".join(part if isinstance(part, str) and not part.startswith(_STAR) else "x" for part in segment)
-    return unsafe_reason(plain, where)
-
-
-def _pieces(segment: Sequence[_Part], meant: Callable[[_Placeholder], Pieces]) -> Pieces | None:
-    if segment == (_DEEP,):
-        return None
-    pieces = [""]
-    for part in segment:
-        if isinstance(part, str):
-            first, *others = _ANY if part == _STAR else (part,)
-        else:
-            first, *others = meant(part)
-        pieces[-1] += first
-        pieces += others
-    return tuple(pieces)
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: values[found[0]], text)
 
 
 def _rests(pattern: Pattern, segment: str) -> Iterator[Pattern]:

@@ -3,7 +3,6 @@
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.decide import Defaults
-from vaultsync.vault.auth_methods import auth_method
 from vaultsync.vault.login import Login
 from vaultsync.vault.tls import Tls
 from vaultsync.vault.transport import VaultAccess
@@ -18,7 +17,7 @@ def create_login(settings: Settings) -> Login:
         tls=Tls(settings.tls),
         servers=settings.store_servers,
     )
-    return Login(access, auth_method(settings.auth))
+    return Login(access, settings.auth)
 
 
 def create_index(settings: Settings) -> Index:

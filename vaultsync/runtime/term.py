@@ -19,9 +19,8 @@ from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
-from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
@@ -73,7 +72,7 @@ class Term:
         self._index, self._syncs = index, SyncStates()
         paths = PathStates()
         loop = asyncio.get_running_loop()
-        budget = SeedBudget(settings.seed_budget, loop.time)
+        budget = create_budget(settings.seed_budget, loop.time)
         self._ownership = OwnershipWriter(paths, self._vault)
         path_reconciler = PathReconciler(
             index,
@@ -211,7 +210,7 @@ class Term:
         self._is_drained = True
 
     async def _finish_writes(self) -> None:
-        left = await self._vault.finish_writes(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
+        left = await self._vault.writes.finish(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
         if left:
             message = "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata"
             logger.warning(message, writes=left)
@@ -222,7 +221,7 @@ class Term:
         While a write may still be in progress, the Lease is kept until it expires, so that no other replica writes
         meanwhile. KV v1 needs this, as it has no check-and-set; in KV v2, check-and-set alone refuses the second write.
         """
-        if self._vault.is_writing:
+        if self._vault.writes.is_sending:
             return Release(refusal="a write in Vault is still in progress")
         return Release(self._stop.left(RELEASE_SECONDS, RELEASE_LONGEST))
 

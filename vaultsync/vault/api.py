@@ -8,7 +8,7 @@ LOOK_UP: Final = "auth/token/lookup-self"
 CAPABILITIES: Final = "sys/capabilities-self"
 SYS_AUDIT: Final = "sys/audit"
 LEADER: Final = "sys/leader"
-"""https://developer.hashicorp.com/vault/api-docs/system/leader: every node answers it itself, without a token."""
+"""https://developer.hashicorp.com/vault/api-docs/system/leader: every node responds itself, without a token."""
 POLICY_NAME: Final = "vaultsync"
 """The name of vaultsync's Vault policy; a policy whose name contains it counts as vaultsync's, too."""
 
@@ -30,7 +30,6 @@ class Token:
     Attributes:
         policies: from the token and from its identity.
         ttl: remaining seconds, 0 if it does not expire.
-        renewable: whether it can be renewed.
         period: seconds that each renewal adds, without a limit; 0 if the token is not periodic.
         max_ttl: explicit_max_ttl in seconds: renewals end at this age; 0 if it has none.
         orphan: whether it outlives the token that created it.

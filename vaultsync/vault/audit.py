@@ -23,9 +23,8 @@ from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath
 from vaultsync.core.rate_limit import TokenBucket
-from vaultsync.vault.audit_file import Tail
 from vaultsync.vault.audit_hints import Hint, HintQueue, Sender
-from vaultsync.vault.audit_stream import Connection, Lines, StreamListener
+from vaultsync.vault.audit_stream import Connection, Lines, StreamListener, Tail
 from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
 from vaultsync.vault.canary import Canary, CanaryResult
 from vaultsync.vault.limited_log import LimitedLog
@@ -91,18 +90,14 @@ class Audit:
         self._knows = knows
         self._is_only = is_only
         self._log = LimitedLog()
-        self._is_file_open: bool | None = None
-        self._listener: StreamListener | None = None
-        self._receiver: UdpReceiver | None = None
+        self._listener: StreamListener | UdpReceiver | None = None
         self._verified: OrderedDict[Sender, None] = OrderedDict()
         self._recent: OrderedDict[str, Sender] = OrderedDict()
         self._recent_unverified: OrderedDict[str, Sender] = OrderedDict()
         """Apart, so that a flood of unverified senders displaces no entry of Vault."""
         self._awaited: dict[str, asyncio.TimerHandle] = {}
-        self._unreported = 0
-        self._missed_in_a_row = 0
-        self._has_new_sender = False
-        self._is_silence_logged = False
+        self._unreported = self._missed_in_a_row = 0
+        self._has_new_sender = self._is_silence_logged = self._was_connected = False
         clock = time.monotonic
         self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, clock), CAPACITY)
         low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
@@ -134,8 +129,6 @@ class Audit:
             return Delivery.DELIVERS
         return Delivery.SILENT if self._is_silence_logged or self._verified else Delivery.UNKNOWN
 
-    # -- life
-
     async def start(self) -> None:
         """Listen, if that is configured.
 
@@ -146,14 +139,12 @@ class Audit:
         if address is None:
             return
         if address.transport is Transport.UDP:
-            receiver = UdpReceiver(
+            self._listener = UdpReceiver(
                 address, self._access.allows, lambda: self.canary.nonces, self._process_batch, self._log
             )
-            await receiver.start()
-            self._receiver = receiver
         else:
-            self._listener = StreamListener(self._access, self._log, self._process_lines, self._closed)
-            await self._listener.start()
+            self._listener = StreamListener(self._access, self._log, self._verified, self._process_lines, self._closed)
+        await self._listener.start()
         logger.info("listening for Vault's audit device", address=str(address))
         self.canary.request()  # an earlier one could not arrive
         if address.can_block(has_tls=bool(self._access.certificate)):
@@ -166,19 +157,15 @@ class Audit:
     async def stop(self) -> None:
         """Stop listening, and close the connections."""
         listener, self._listener = self._listener, None
-        receiver, self._receiver = self._receiver, None
         if listener is not None:
             await listener.stop()
-        if receiver is not None:
-            await receiver.stop()
-        for hints in (self._hints, self._unverified_hints):
-            hints.close()
+        self._hints.close()
+        self._unverified_hints.close()
         for timer in self._awaited.values():
             timer.cancel()
         self._awaited.clear()
-        if self._verified:
-            self._verified.clear()
-            self.on_change()
+        self._verified.clear()
+        self._report_change()
 
     async def run(self) -> None:
         """Follow the file and send canaries, until cancelled."""
@@ -190,24 +177,29 @@ class Audit:
                 tasks.create_task(self._follow_file())
 
     async def _follow_file(self) -> None:
-        lines = Lines()
+        lines, was_open = Lines(), None
         with closing(Tail(Path(self._access.file))) as tail:
             while True:
                 chunk = await asyncio.to_thread(tail.read)
-                if tail.is_open != self._is_file_open:
-                    self._log_file(is_open=tail.is_open)
+                if tail.is_open != was_open:
+                    was_open = tail.is_open
+                    self._file_changed(is_open=was_open)
                 if chunk:
                     self._process_lines(_FILE, lines.feed(chunk))
                 await asyncio.sleep(0 if chunk else FOLLOW_SECONDS)
 
-    def _log_file(self, *, is_open: bool) -> None:
-        self._is_file_open = is_open
+    def _file_changed(self, *, is_open: bool) -> None:
         if is_open:
             logger.info("following Vault's audit file", file=self._access.file)
             self.canary.request()
         else:
             logger.warning("Vault's audit file is not there", file=self._access.file)
             self._forget(_FILE)
+
+    def _report_change(self) -> None:
+        if self.is_connected != self._was_connected:
+            self._was_connected = self.is_connected
+            self.on_change()
 
     # -- entries
 
@@ -293,7 +285,7 @@ class Audit:
         self._verify(sender)
         if was_filtered:
             self.on_gap(False)
-            self.on_change()
+            self._report_change()
 
     def _missed(self, request_id: str) -> None:
         """Find out by a canary whether only this entry is missing."""
@@ -305,24 +297,20 @@ class Audit:
 
     def _verify(self, sender: Sender) -> None:
         """Verify a sender: it has delivered what only Vault can know."""
-        was_connected, is_new = self.is_connected, sender not in self._verified
+        is_new = sender not in self._verified
         self._verified[sender] = None
         self._verified.move_to_end(sender)
         if not is_new:
             return
-        self._has_new_sender = True
-        self._is_silence_logged = False
+        self._has_new_sender, self._is_silence_logged = True, False
         if len(self._verified) > VERIFIED:
             self._verified.popitem(last=False)
-        if isinstance(sender, Connection):
-            sender.is_verified = True
         self._update_receiver()
         self._log("INFO", "Vault's audit device is connected", sender=str(sender))
         for hint in self._unverified_hints.remove(sender):
             self._hints.put(hint)
         self.on_gap(False)
-        if self.is_connected != was_connected:
-            self.on_change()
+        self._report_change()
 
     def _closed(self, connection: Connection) -> None:
         """Send a canary after a connection has ended: Vault connects again when it has an entry to send."""
@@ -332,17 +320,15 @@ class Audit:
 
     def _forget(self, sender: Sender) -> bool:
         """Remove a sender; returns whether it was verified."""
-        was_connected = self.is_connected
         if sender not in self._verified:
             return False
         del self._verified[sender]
-        if self.is_connected != was_connected:
-            self.on_change()
+        self._report_change()
         return True
 
     def _update_receiver(self) -> None:
-        if self._receiver is not None:
-            self._receiver.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
+        if isinstance(self._listener, UdpReceiver):
+            self._listener.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
 
     def _canary_ended(self, result: CanaryResult, missed: int) -> bool:
         has_new_sender, self._has_new_sender = self._has_new_sender, False
@@ -358,15 +344,12 @@ class Audit:
                 self._lose(lost, "audit entries are lost: own requests were not reported; rescanning everything")
             if was_connected and not self.is_connected:
                 logger.warning("Vault's audit device does not report writes: does a filter exclude them?")
-                self.on_change()
+                self._report_change()
         return has_new_sender
 
     def _fall_silent(self) -> None:
         """Distrust all senders, as nothing is delivered. The next entry causes a canary, which verifies its sender."""
         was_connected = self.is_connected
-        for sender in self._verified:
-            if isinstance(sender, Connection):
-                sender.is_verified = False
         self._verified.clear()
         self._update_receiver()
         if not self._is_silence_logged:
@@ -377,8 +360,7 @@ class Audit:
         self._is_silence_logged = True
         if was_connected or self._is_only:
             self.on_gap(False)
-        if was_connected:
-            self.on_change()
+        self._report_change()
 
     def _lose(self, number: int, message: str) -> None:
         self._metrics.audit_lost.inc(number)

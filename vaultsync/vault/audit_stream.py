@@ -1,12 +1,13 @@
-"""Receives lines from socket audit devices over TCP or a unix socket."""
+"""Receives the lines of audit devices: over TCP or a unix socket, or from a file."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from vaultsync.config.change_source import AuditAccess, Transport
 from vaultsync.vault.limited_log import LimitedLog
@@ -44,23 +45,17 @@ class Connection:
     """One connected sender.
 
     Attributes:
-        is_verified: whether it has delivered what only Vault can know.
-        writer: its connection.
+        host: its IP address, "" on a unix socket.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self.is_verified = False
-
-    @property
-    def host(self) -> str:
-        """Its IP address, "" on a unix socket."""
-        peer = self.writer.get_extra_info("peername")
-        return str(peer[0]) if isinstance(peer, tuple) else ""
+        peer = writer.get_extra_info("peername")
+        self.host: str
+        self.host, self._port = peer[:2] if isinstance(peer, tuple) else ("", 0)
 
     def __str__(self) -> str:
-        peer = self.writer.get_extra_info("peername")
-        return f"{peer[0]} port {peer[1]}" if isinstance(peer, tuple) else "unix socket"
+        return f"{self.host} port {self._port}" if self.host else "unix socket"
 
 
 class StreamListener:
@@ -69,6 +64,7 @@ class StreamListener:
     Args:
         access: where to listen, and which hosts may connect.
         log: for lines that peers can cause.
+        verified: the connections that make no room for others.
         on_lines: called with each connection's lines.
         on_closed: called when a connection has ended.
     """
@@ -77,11 +73,13 @@ class StreamListener:
         self,
         access: AuditAccess,
         log: LimitedLog,
+        verified: Container[object],
         on_lines: Callable[[Connection, Sequence[bytes]], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
         self._access = access
         self._log = log
+        self._verified = verified
         self._on_lines = on_lines
         self._on_closed = on_closed
         self._server: asyncio.Server | None = None
@@ -96,20 +94,18 @@ class StreamListener:
         address = self._access.address
         if address is None:
             return
+        if address.transport is Transport.UNIX:
+            start = asyncio.start_unix_server(self._receive, address.path, limit=CHUNK, start_serving=False)
+            self._server = await start
+            await asyncio.to_thread(Path(address.path).chmod, UNIX_MODE)
+            await self._server.start_serving()
+            return
         tls = None
         if self._access.certificate:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(self._access.certificate, self._access.key or None)
-        if address.transport is Transport.UNIX:
-            self._server = await asyncio.start_unix_server(
-                self._receive, address.path, limit=CHUNK, start_serving=False
-            )
-            await asyncio.to_thread(Path(address.path).chmod, UNIX_MODE)
-            await self._server.start_serving()
-        else:
-            self._server = await asyncio.start_server(
-                self._receive, address.host or None, address.port, limit=CHUNK, ssl=tls
-            )
+        host = address.host or None
+        self._server = await asyncio.start_server(self._receive, host, address.port, limit=CHUNK, ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening, and close the connections."""
@@ -120,7 +116,7 @@ class StreamListener:
             connection.writer.close()
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(writer)
+        connection, lines = Connection(writer), Lines()
         if connection.host and not self._access.allows(connection.host):
             self._refuse(connection, "not in VAULTSYNC_AUDIT_ALLOW")
             return
@@ -129,7 +125,6 @@ class StreamListener:
             return
         _detect_dead_peer(writer)
         self._connections[connection] = None
-        lines = Lines()
         try:
             while chunk := await reader.read(CHUNK):
                 self._on_lines(connection, lines.feed(chunk))
@@ -149,7 +144,7 @@ class StreamListener:
 
     def _make_room(self) -> bool:
         """Close the oldest unverified connection of the host that has most of them."""
-        unverified = [connection for connection in self._connections if not connection.is_verified]
+        unverified = [connection for connection in self._connections if connection not in self._verified]
         if not unverified:
             return False
         number = Counter(connection.host for connection in unverified)
@@ -168,3 +163,61 @@ def _detect_dead_peer(writer: asyncio.StreamWriter) -> None:
         for name, value in KEEPALIVE.items():
             if (option := getattr(socket, name, None)) is not None:  # Linux
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Tail:
+    """Reads the end of a file that others write, rotate and truncate. Its calls block.
+
+    Attributes:
+        is_open: whether the file was there at the last read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._was_there = False
+        self.is_open = False
+
+    def read(self) -> bytes:
+        """Read what was written since the last read, at most a chunk; b"" for nothing."""
+        if self._file is None:
+            self._open()
+        if self._file is None:
+            return b""
+        try:
+            return self._file.read(CHUNK) or self._at_the_end(self._file)
+        except OSError:  # such as a network disk that is gone
+            self.close()
+            return b""
+
+    def _at_the_end(self, file: BinaryIO) -> bytes:
+        try:
+            now, own = os.stat(self._path), os.fstat(file.fileno())
+        except OSError:  # moved, and still written to until the next file exists
+            return b""
+        if (now.st_ino, now.st_dev) == (own.st_ino, own.st_dev):
+            if now.st_size < file.tell():  # truncated
+                file.seek(0)
+            return b""
+        rest = file.read(CHUNK)  # written between the read and the stat
+        if not rest and now.st_size:  # while the next file is empty, the old one may still be written to
+            self.close()
+        return rest
+
+    def close(self) -> None:
+        """Close the file; the next read opens the current one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> None:
+        """Open the file at its end the first time, later files at their start."""
+        try:
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 — stays open
+        except OSError:
+            self.is_open = False
+        else:
+            if not self._was_there:
+                self._file.seek(0, os.SEEK_END)
+            self.is_open = True
+        self._was_there = True

@@ -9,10 +9,11 @@ import asyncio
 import errno
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from loguru import logger
@@ -37,8 +38,6 @@ PAUSE_SECONDS: Final = 0.1
 """Between two calls of the loop only because of unverified senders."""
 SO_MEMINFO: Final = 55
 """Of <asm-generic/socket.h>; since Linux 4.12."""
-MEMINFO_DROPS: Final = 8
-MEMINFO_BYTES: Final = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,7 @@ class Peer:
     @property
     def host(self) -> str:
         """Its IP address."""
-        family = int.from_bytes(self.address[:2], "little" if _IS_LITTLE else "big")
-        if family == socket.AF_INET6:
+        if int.from_bytes(self.address[:2], sys.byteorder) == socket.AF_INET6:
             return socket.inet_ntop(socket.AF_INET6, self.address[8:24])
         return socket.inet_ntop(socket.AF_INET, self.address[4:8])
 
@@ -63,24 +61,33 @@ class Peer:
         return f"{self.host} port {int.from_bytes(self.address[2:4], 'big')}"
 
 
-_IS_LITTLE: Final = struct.pack("=H", 1) == b"\x01\x00"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """What the thread has received since the previous batch.
 
     Attributes:
         entries: those that may matter, with their senders.
+        size: of the entries, in bytes.
+        unverified: number of kept entries from unverified senders.
         lost: number of lost entries.
         refused: number of datagrams from addresses that are not allowed.
         strangers: whether an unverified sender has sent a possible entry.
     """
 
-    entries: Sequence[tuple[Peer, bytes]]
-    lost: int
-    refused: int
-    strangers: bool
+    entries: list[tuple[Peer, bytes]] = field(default_factory=list)
+    size: int = 0
+    unverified: int = 0
+    lost: int = 0
+    refused: int = 0
+    strangers: bool = False
+
+    def add(self, peer: Peer, entry: bytes) -> None:
+        """Add an entry, or count it as lost if there are too many."""
+        if len(self.entries) < KEPT and self.size + len(entry) <= KEPT_BYTES:
+            self.entries.append((peer, entry))
+            self.size += len(entry)
+        else:
+            self.lost += 1
 
 
 class UdpReceiver:
@@ -114,12 +121,7 @@ class UdpReceiver:
         self._thread: threading.Thread | None = None
         self._stops = threading.Event()
         self._lock = threading.Lock()
-        self._entries: list[tuple[Peer, bytes]] = []
-        self._bytes = 0
-        self._unverified = 0
-        self._lost = 0
-        self._refused = 0
-        self._strangers = False
+        self._batch = Batch()
         self._is_scheduled = False
         self._handed_over = float("-inf")
         self._dropped = 0
@@ -160,8 +162,7 @@ class UdpReceiver:
         """A bound socket; without a host it receives over IPv4 and, if the system has it, IPv6."""
         host, port = self._address.host, self._address.port
         if host:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-            family, _, _, _, where = found[0]
+            family, *_, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
             return _bind(family, where)
         try:
             return _bind(socket.AF_INET6, ("::", port))
@@ -175,25 +176,25 @@ class UdpReceiver:
     def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagrams: Datagrams) -> None:
         while not self._stops.is_set():
             try:
-                batch = datagrams.receive()
+                received = datagrams.receive()
             except OSError as error:
                 self._log("WARNING", "can't read from the audit listener", reason=str(error))
                 self._stops.wait(RETRY_SECONDS)
                 continue
-            self._sort(batch)
+            self._sort(received)
             drops = _drops_of(sock)
             if drops != self._dropped:
                 with self._lock:
-                    self._lost += (drops - self._dropped) % (1 << 32)
+                    self._batch.lost += (drops - self._dropped) % (1 << 32)
                 self._dropped = drops
             self._wake(loop)
 
-    def _sort(self, batch: Sequence[tuple[bytes, bytes]]) -> None:
+    def _sort(self, received: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep the entries that may matter, up to the limits."""
         verified, nonces = self.verified, self._nonces()
         kept: list[tuple[Peer, bytes]] = []
-        strangers = unverified = refused = 0
-        for address, entry in batch:
+        refused, unverified, strangers = 0, 0, False
+        for address, entry in received:
             known = address in verified
             if may_matter(entry):
                 if not self._may_send(address):
@@ -201,22 +202,18 @@ class UdpReceiver:
                 elif known or (b"vaultsync-canary" in entry and any(nonce in entry for nonce in nonces)):
                     kept.append((Peer(address), entry))
                 else:
-                    strangers += 1
-                    if self._unverified + unverified < KEPT_UNVERIFIED:
+                    strangers = True
+                    if self._batch.unverified + unverified < KEPT_UNVERIFIED:
                         unverified += 1
                         kept.append((Peer(address), entry))
             elif not known and entry.startswith(b"{"):
-                strangers += self._may_send(address)
+                strangers |= self._may_send(address)
         with self._lock:
-            for one in kept:
-                if len(self._entries) < KEPT and self._bytes + len(one[1]) <= KEPT_BYTES:
-                    self._entries.append(one)
-                    self._bytes += len(one[1])
-                else:
-                    self._lost += 1
-            self._unverified += unverified
-            self._refused += refused
-            self._strangers |= strangers > 0
+            for peer, entry in kept:
+                self._batch.add(peer, entry)
+            self._batch.unverified += unverified
+            self._batch.refused += refused
+            self._batch.strangers |= strangers
 
     def _may_send(self, address: bytes) -> bool:
         host = address[:2] + address[4:SOCKADDR_BYTES]
@@ -230,8 +227,9 @@ class UdpReceiver:
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule one call on the loop for all that there is."""
         with self._lock:
-            is_urgent = bool(self._entries or self._lost)
-            is_due = time.monotonic() - self._handed_over > PAUSE_SECONDS and (self._refused or self._strangers)
+            batch = self._batch
+            is_urgent = bool(batch.entries or batch.lost)
+            is_due = time.monotonic() - self._handed_over > PAUSE_SECONDS and (batch.refused or batch.strangers)
             if self._is_scheduled or not (is_urgent or is_due):
                 return
             self._is_scheduled = True
@@ -244,10 +242,8 @@ class UdpReceiver:
 
     def _hand_over(self) -> None:
         with self._lock:
-            batch = Batch(self._entries, self._lost, self._refused, self._strangers)
-            self._entries = []
-            self._lost = self._refused = self._unverified = self._bytes = 0
-            self._strangers = self._is_scheduled = False
+            batch, self._batch = self._batch, Batch()
+            self._is_scheduled = False
         self._handed_over = time.monotonic()
         if self._thread is not None:  # not stopped
             self._on_batch(batch)
@@ -285,7 +281,7 @@ def _drops_of(sock: socket.socket) -> int:
     SO_RXQ_OVFL reports the same only with the next datagram, which may never arrive.
     """
     try:
-        found = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_BYTES)
+        *_, drops = struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
     except OSError:
         return 0
-    return int(struct.unpack(f"={MEMINFO_BYTES // 4}I", found)[MEMINFO_DROPS])
+    return int(drops)

@@ -8,12 +8,14 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
 from vaultsync.core.errors import VaultDenied, VaultsyncError
 from vaultsync.core.events import CANARY_PATH
 from vaultsync.core.retry import Retry
+from vaultsync.vault.clock import loop_time
 from vaultsync.vault.metrics import SourceMetrics
 
 WAIT_SECONDS: Final = (1.0, 2.0, 3.0)
@@ -59,22 +61,24 @@ class Canary:
         self._on_result = on_result
         self._metrics = metrics
         self._recent: deque[str] = deque(maxlen=NONCES)
-        self._is_requested = asyncio.Event()
-        self._has_arrived = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._is_requested = self._has_arrived = False
         self._outstanding: set[str] = set()
         self._missed = 0
         self.nonces: tuple[bytes, ...] = ()
 
     def request(self) -> None:
         """Send one soon, as a sender is new or an entry is missing."""
-        self._is_requested.set()
+        self._is_requested = True
+        self._wake.set()
 
     def arrived(self, nonce: str) -> bool:
         """Note an entry with a nonce; returns whether it is of a canary."""
         if nonce not in self._recent:
             return False
         self._outstanding.discard(nonce)
-        self._has_arrived.set()
+        self._has_arrived = True
+        self._wake.set()
         return True
 
     async def run(self) -> None:
@@ -82,7 +86,7 @@ class Canary:
         retry, pace = Retry(FIRST_PACE, LONGEST_RETRY), FIRST_PACE
         was_requested = False
         while True:
-            self._is_requested.clear()
+            self._is_requested = False
             result = await self._send()
             self._metrics.canaries.labels(result.value).inc()
             is_new = self._on_result(result, self._missed)
@@ -95,18 +99,20 @@ class Canary:
 
     async def _wait(self, pace: float, longest: float) -> bool:
         """Wait until the next canary is due, or requested and not too soon; returns whether it was requested."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
+        started = loop_time()
+        with suppress(TimeoutError):
             async with asyncio.timeout(longest):
-                await self._is_requested.wait()
-                await asyncio.sleep(started + pace - loop.time())
-        except TimeoutError:
-            pass
-        return self._is_requested.is_set()
+                await self._until(lambda: self._is_requested)
+                await asyncio.sleep(started + pace - loop_time())
+        return self._is_requested
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._wake.clear()
+            await self._wake.wait()
 
     async def _send(self) -> CanaryResult:
-        self._has_arrived.clear()
+        self._has_arrived = False
         self._outstanding.clear()
         self._missed = 0
         waits, may_hurry = list(WAIT_SECONDS), True
@@ -124,21 +130,15 @@ class Canary:
             if await self._arrives(waits[0], may_hurry):
                 self._missed = len(self._outstanding - {nonce})
                 return CanaryResult.DELIVERED
-            if may_hurry and self._is_requested.is_set():  # by a sender newer than this canary: once
-                may_hurry = False
-                self._is_requested.clear()
+            if may_hurry and self._is_requested:  # by a sender newer than this canary: once
+                may_hurry = self._is_requested = False
             else:
                 del waits[0]
         return CanaryResult.MISSING
 
     async def _arrives(self, wait: float, may_hurry: bool) -> bool:
         """Wait for an entry, the end of the time, or a request for the next canary."""
-        waited_for = [self._has_arrived, self._is_requested] if may_hurry else [self._has_arrived]
-        tasks = [asyncio.ensure_future(event.wait()) for event in waited_for]
-        try:
-            await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return self._has_arrived.is_set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._until(lambda: self._has_arrived or (may_hurry and self._is_requested))
+        return self._has_arrived

@@ -49,11 +49,12 @@ class VaultClient:
 
     Args:
         login: has the token.
-        fence: is checked before each write.
-        count_request: counts each request; any thread may call it.
+        fence: is checked before each write; None where there is no other replica.
+        count_request: is called for each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
+        writes: those under way.
         on_own_write: called on the loop for each write of values that Vault has accepted.
     """
 
@@ -63,7 +64,7 @@ class VaultClient:
         self._login = login
         self._requester = Requester(login, count_request, waits=waits)
         self._mounts = Mounts(self._requester)
-        self._writes = PendingWrites(fence)
+        self.writes = PendingWrites(fence)
         self._truncated: set[FindPrefix] = set()
         """Listings whose truncation was logged."""
         self._is_clustered = True
@@ -76,17 +77,8 @@ class VaultClient:
         return self._requester.failures.outage
 
     async def close(self) -> None:
-        """Release threads and connections; requests under way end by their own timeout."""
+        """See Requester.close."""
         await self._requester.close()
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a write was sent that has no response yet, also one that no pass waits for."""
-        return self._writes.is_sending
-
-    async def finish_writes(self, seconds: float) -> int:
-        """See PendingWrites.finish."""
-        return await self._writes.finish(seconds)
 
     def forget_mounts(self) -> None:
         """Request each mount again at its next use, as mounts may have changed."""
@@ -105,13 +97,7 @@ class VaultClient:
     async def create(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         """Write the first values at the path, or add keys to the live version; never replaces a value.
 
-        Args:
-            path: the secret.
-            state: of `look`; its version is the check-and-set parameter.
-            values: the new keys.
-
-        Returns:
-            The state after the write.
+        The version of `state`, which `look` returns, is the check-and-set parameter. Returns the state after the write.
 
         Raises:
             WriteConflict: another writer has changed the secret.
@@ -127,7 +113,7 @@ class VaultClient:
 
         def send(mount: Mount) -> None:
             where = kv_api.v2_api_path(mount, "metadata", path)
-            with self._writes.sending(values=False):
+            with self.writes.sending(values=False):
                 self._requester.request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
 
         await self._requester.run(lambda: self._mounts.use(path, 2, send), _scope(path), ("mark", path))
@@ -135,29 +121,21 @@ class VaultClient:
     async def find(
         self, prefix: FindPrefix, limit: int = MAX_LISTED, may_list: Callable[[], Awaitable[bool]] | None = None
     ) -> set[VaultPath]:
-        """The secrets below a prefix, folder by folder, until the limit is reached.
-
-        Args:
-            prefix: where.
-            limit: secrets.
-            may_list: awaited before each folder; False ends the listing.
-        """
+        """The secrets below a prefix, folder by folder, until `limit` are found or `may_list` returns False."""
         below = VaultPath(prefix.namespace, prefix.prefix + "x")
         mount = await self._requester.run(lambda: self._mounts.find(below, prefix.kv), _scope(below), prefix)
-        found: set[VaultPath] = set()
         refused: VaultDenied | VaultRejected | None = None
         try:
-            found = await self._find_in(mount, prefix, limit, may_list)
+            if found := await self._find_in(mount, prefix, limit, may_list):
+                return found
         except (VaultDenied, VaultRejected) as error:
             refused = error
-        if found:
-            return found
         fresh = await self._requester.run(lambda: self._mounts.find_fresh(below, prefix.kv), _scope(below), prefix)
         if fresh != mount:
             return await self._find_in(fresh, prefix, limit, may_list)
         if refused is not None:
             raise refused
-        return found
+        return set()
 
     async def _find_in(
         self, mount: Mount, prefix: FindPrefix, limit: int, may_list: Callable[[], Awaitable[bool]] | None
@@ -220,7 +198,7 @@ class VaultClient:
         def send() -> SecretStr:
             password = mapping(self._requester.request("get", path, namespace).get("data")).get("password")
             if not isinstance(password, str):
-                raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+                raise VaultUnavailable(f"a response that is not Vault's on {path}")
             return SecretStr(password)
 
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
@@ -254,12 +232,8 @@ class VaultClient:
         self, method: str, path: str, namespace: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """The field `data` of the response."""
-        scope = namespace, path.partition("/")[0]
-        return mapping(
-            (await self._requester.run(lambda: self._requester.request(method, path, namespace, body), scope)).get(
-                "data"
-            )
-        )
+        call = partial(self._requester.request, method, path, namespace, body)
+        return mapping((await self._requester.run(call, (namespace, path.partition("/")[0]))).get("data"))
 
     # -- in a thread
 
@@ -302,7 +276,7 @@ class VaultClient:
         if state.version > 0 and not state.exists and is_old:
             now = self._look(path, state.mount.kv)
             if now.exists or (now.mount, now.version) != (state.mount, state.version):
-                raise WriteConflict(f"{path} was undeleted, or otherwise changed, by somebody else")
+                raise WriteConflict(f"{path} was undeleted, or otherwise changed, by another client")
         if state.version == 0 and self._mounts.find_before_write(path, state.mount.kv) != state.mount:
             raise WriteConflict(f"{path} is in another mount now, or in one of another version")
 
@@ -315,11 +289,11 @@ class VaultClient:
         if state.mount.kv == 1:
             # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
             # so that Vault itself refuses the write if the path exists by now.
-            with self._writes.sending(values=True):
+            with self.writes.sending(values=True):
                 self._requester.request("post", path.path, path.namespace, data)
             return SecretState(state.mount, exists=True), ""
         body = {"options": {"cas": state.version}, "data": data}
-        with self._writes.sending(values=True):
+        with self.writes.sending(values=True):
             sent = self.clock()
             try:
                 method = "patch" if state.exists else "post"
@@ -333,14 +307,16 @@ class VaultClient:
     def _read_ha_enabled(self) -> bool:
         enabled = mapping(self._requester.send("get", LEADER).document).get("ha_enabled")
         if not isinstance(enabled, bool):
-            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+            raise VaultUnavailable(
+                f"Vault at {self._login.access.address} does not report whether it has standby nodes"
+            )
         return enabled
 
     # -- on the loop
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = loop_time()
-        with self._writes.awaited():
+        with self.writes.awaited():
             call = partial(self._send_write, path, state, values)
             after, request_id = await self._requester.run(call, _scope(path), path, is_next=True)
         for notify in self.on_own_write:

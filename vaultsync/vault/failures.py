@@ -46,39 +46,27 @@ class Probe:
         error: why no request can succeed, None if Vault works or that is not known.
         outage: the same in a few words without addresses and paths.
         is_known: whether Vault itself has responded; a proxy may refuse only sys/health.
-        at: when, by the loop's clock.
     """
 
     error: VaultUnavailable | None = None
     outage: str = ""
     is_known: bool = True
-    at: float = 0.0
-
-    @property
-    def works(self) -> bool:
-        """Whether Vault works for sure."""
-        return self.is_known and self.error is None
 
 
 class FailureClassifier:
     """Probes sys/health after a failure, on its own connection and thread, as the others may be blocked.
 
-    Args:
-        access: where Vault is.
-        count_request: counts the requests.
-        follows: the rules for redirects.
-
     Attributes:
         outage: why Vault as a whole is unavailable, "" if it is available; names no path.
     """
 
-    def __init__(self, access: VaultAccess, count_request: CountRequest, follows: Redirects | None = None) -> None:
+    def __init__(self, access: VaultAccess, count_request: CountRequest, redirects: Redirects) -> None:
         self._address = access.address
         self._count_request = count_request
-        self._hvac = transport.client(replace(access, timeout=min(access.timeout, TIMEOUT)), 1, follows=follows)
+        self._hvac = transport.client(replace(access, timeout=min(access.timeout, TIMEOUT)), 1, follows=redirects)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault-health")
         self._lock = asyncio.Lock()
-        self._probe: Probe | None = None
+        self._probe, self._probed_at = Probe(), float("-inf")
         self._namespaces: dict[str, tuple[float, bool]] = {}
         """By Vault namespace: when it was probed, and whether it responded."""
         self.outage = ""
@@ -100,19 +88,14 @@ class FailureClassifier:
                 raise _again(probe.error)
 
     async def classify(self, error: VaultUnavailable, namespace: str) -> VaultFailure:
-        """The error with its scope, to be raised instead of one without.
-
-        Args:
-            error: of a request.
-            namespace: Vault's, of the same request.
-        """
+        """The error of a request in a Vault namespace, with its scope."""
         if isinstance(error, VaultUntrusted):
             self.outage = "its certificate is not trusted"
             return error
         probe = await self._current(FRESH_SECONDS if error.status else FRESH_UNANSWERED_SECONDS)
         if probe.error is not None:
             return _same(error, _again(probe.error))
-        if not probe.works and not error.is_vaults:
+        if not probe.is_known and not error.is_vaults:
             self.outage = "no answer"
             return error
         if error.status == 503 and namespace and not await self._responds(namespace):
@@ -131,12 +114,11 @@ class FailureClassifier:
     async def _current(self, fresh: float) -> Probe:
         """The last probe if it is at most so many seconds old, else a new one, which concurrent callers share."""
         async with self._lock:
-            found, now = self._probe, loop_time()
-            if found is None or now - found.at > fresh:
-                probe = await self._in_thread(self._probe_health)
-                found = self._probe = replace(probe, at=loop_time())
-            self.outage = found.outage
-            return found
+            if loop_time() - self._probed_at > fresh:
+                self._probe = await self._in_thread(self._probe_health)
+                self._probed_at = loop_time()
+            self.outage = self._probe.outage
+            return self._probe
 
     async def _responds(self, namespace: str) -> bool:
         """Whether a Vault namespace is available: if it is sealed or locked, every request gets a 503."""
@@ -168,15 +150,15 @@ class FailureClassifier:
         if health.sealed:
             return Probe(VaultUnavailable(f"Vault at {address} is sealed", 503), "it is sealed")
         if health.standby and not 0 < self._status() < 500:  # a standby node is healthy without an active one, too
-            text = f"Vault at {address} is a standby node, and the active node does not answer"
-            return Probe(VaultUnavailable(text, 500), "its active node does not answer")
+            text = f"Vault at {address} is a standby node, and the active node does not respond"
+            return Probe(VaultUnavailable(text, 500), "its active node does not respond")
         return Probe()
 
     def _read_health(self) -> Health:
         response = self._get("sys/health")
         health = mapping(response.document)
         if not isinstance(health.get("initialized"), bool):
-            raise VaultUnavailable(f"what answers at {self._address} is not Vault", response.status)
+            raise VaultUnavailable(f"the server at {self._address} is not Vault", response.status)
         return Health(
             initialized=health["initialized"],
             sealed=health.get("sealed") is not False,

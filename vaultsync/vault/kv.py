@@ -11,17 +11,12 @@ from typing import Any
 from vaultsync.core import ownership
 from vaultsync.core.errors import VaultRejected, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.untrusted import mapping
-from vaultsync.core.vault_state import SecretState, parse_time
+from vaultsync.core.untrusted import mapping, parse_time, texts
+from vaultsync.core.vault_state import SecretState
 
 
 def v2_api_path(mount: Mount, folder: str, path: VaultPath) -> str:
-    """The secret's path in a folder of KV v2's API.
-
-    Args:
-        mount: of the secret.
-        folder: such as `metadata`.
-        path: the secret.
+    """The secret's path in a folder of KV v2's API, such as `metadata`.
 
     Raises:
         VaultRejected: the path is no data path of a KV v2 mount.
@@ -48,8 +43,7 @@ def folder_path(mount: Mount, path: VaultPath) -> str:
 
 def parse_keys(response: Mapping[str, Any]) -> list[str]:
     """The names in the response to a LIST; folders end with a slash."""
-    keys = mapping(response.get("data")).get("keys")
-    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+    return list(texts(mapping(response.get("data")).get("keys")))
 
 
 def parse_state(mount: Mount, response: Mapping[str, Any]) -> SecretState:
@@ -62,20 +56,14 @@ def parse_state(mount: Mount, response: Mapping[str, Any]) -> SecretState:
     metadata = mapping(data.get("metadata"))
     subkeys, version = data.get("subkeys"), metadata.get("version") or 0
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's: a version in {mount.path} is no number", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: a version in {mount.path} is no number", 200)
     return _state(mount, metadata, version, mapping(subkeys), exists=isinstance(subkeys, dict))
 
 
 def parse_written(
     before: SecretState, names: Iterable[str], path: VaultPath, response: Mapping[str, Any]
 ) -> SecretState:
-    """The state after a write in KV v2.
-
-    Args:
-        before: the state before it.
-        names: of the written keys.
-        path: the secret, for the error.
-        response: to the write.
+    """The state after a write of the named keys in KV v2.
 
     Raises:
         VaultUnavailable: the response is not Vault's.
@@ -83,7 +71,7 @@ def parse_written(
     metadata = mapping(response.get("data"))
     version = metadata.get("version")
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        raise VaultUnavailable(f"a response that is not Vault's on {path}")
     known = dict(before.subkeys or {}) if before.exists else {}
     return _state(before.mount, metadata, version, known | dict.fromkeys(names), exists=True)
 

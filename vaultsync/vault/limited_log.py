@@ -1,4 +1,4 @@
-"""Log lines that peers can cause: one for each reason and minute, so that nobody can fill the log."""
+"""Log lines that peers can cause: one for each reason and minute, so that no peer can fill the log."""
 
 import time
 from collections.abc import Callable
@@ -10,24 +10,14 @@ LOG_SECONDS: Final = 60.0
 
 
 class LimitedLog:
-    """Logs one line for each reason in LOG_SECONDS, with the number of lines that it omits.
-
-    Args:
-        clock: seconds.
-    """
+    """Logs one line for each reason in LOG_SECONDS, with the number of lines that it omits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._logged: dict[str, tuple[float, int]] = {}
 
     def __call__(self, level: str, message: str, **fields: object) -> None:
-        """Log the line, or count it.
-
-        Args:
-            level: of loguru.
-            message: the reason; a constant text, as each is remembered.
-            fields: further fields of the line.
-        """
+        """Log the line, or count it. The message is the reason, and a constant text, as each is remembered."""
         now = self._clock()
         at, omitted = self._logged.get(message, (float("-inf"), 0))
         if now - at < LOG_SECONDS:

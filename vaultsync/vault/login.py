@@ -1,6 +1,6 @@
 """The login to Vault, the only place that has the token: obtains it, renews it, and replaces it when it is lost.
 
-At rest the only requests are renewals. Tokens and credentials never leave in a message.
+At rest the only requests are renewals. No message contains a token or a credential.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from loguru import logger
 from pydantic import SecretStr
 
-from vaultsync.core.backoff import jittered
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
     NoCredential,
@@ -23,10 +23,9 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
-from vaultsync.vault.auth_methods import Credential, Method, TokenMethod
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.token_api import TokenApi, TokenLease
 from vaultsync.vault.transport import VaultAccess
@@ -39,7 +38,7 @@ TRUST_SECONDS = 5.0
 """For so long after Vault has confirmed the token, a refusal is attributed to the policy, without another request."""
 FILE_SECONDS = 5.0
 """Interval at which the token's file is read; that sends no request."""
-REVOKE_SECONDS = 1.0
+REVOKE_SECONDS: Final = 1.0
 """Maximum wait for the revocation at a stop."""
 PAST_MAX_TTL: Final = 500
 """The status with which Vault (1.15.1) refuses to renew a token at its maximum TTL."""
@@ -50,18 +49,13 @@ _Lease: TypeAlias = TokenLease | Token
 class _TokenState(Enum):
     UNKNOWN = "not confirmed yet"
     VALID = "Vault has confirmed it"
-    LOST = "Vault does not know it (any more)"
+    LOST = "Vault does not know it, or no longer"
 
 
 class Login:
     """Has the current token.
 
-    Args:
-        access: where to log in.
-        method: how to log in.
-
     Attributes:
-        access: as given.
         redirects: which of Vault's redirects are followed, by all requests to it.
         api: sends the requests about the token.
         token: the current one; None before the first. A replacement is another object, even if it is the same text.
@@ -72,13 +66,11 @@ class Login:
         on_change: called on the loop for each new token.
     """
 
-    def __init__(self, access: VaultAccess, method: Method) -> None:
+    def __init__(self, access: VaultAccess, config: AuthConfig) -> None:
         self.access = access
-        self._method = method
-        given = method.token if isinstance(method, TokenMethod) else None
-        self.issues = given is None
-        self._file = given.file if given else ""
-        self.token = given.text if given else None
+        self._config = config
+        self.issues = config.issues
+        self._file, self.token = ("", None) if config.issues else (config.token_file, config.token)
         self.ends_at: float | None = None
         self.tried = asyncio.Event()
         self.on_change: Callable[[], None] = ignore
@@ -111,16 +103,10 @@ class Login:
             await self._replaced.wait()
 
     async def replaces(self, token: SecretStr) -> bool:
-        """Check a token that Vault refused (403), and replace it if Vault does not know it any more.
+        """Check a token that Vault refused (403), and replace it if it is lost; whether there is another one to try.
 
         Concurrent callers share one look-up. For TRUST_SECONDS after it, refusals are attributed to the policy; then
         `run` looks the token up once more.
-
-        Args:
-            token: the refused one.
-
-        Returns:
-            Whether there is another token to try.
         """
         async with self._lock:
             if self.token is token and self._can_look_up and self._state is not _TokenState.LOST:
@@ -144,10 +130,10 @@ class Login:
             VaultsyncError: that failed.
         """
         async with self._lock:
-            if isinstance(self._method, TokenMethod):
-                self._take(await self.api.read(self._method.token))
-            else:
+            if self.issues:
                 await self._obtain()
+            else:
+                self._take(await self._given())
 
     async def run(self) -> None:
         """Keep a token that Vault knows, until cancelled."""
@@ -161,15 +147,11 @@ class Login:
             self.tried.set()
             await self._wait()
 
-    async def close(self, seconds: float | None = None) -> None:
-        """Revoke the token if it was issued for this process alone, and release thread and connection.
-
-        Args:
-            seconds: the longest wait for Vault; None is REVOKE_SECONDS.
-        """
+    async def close(self, seconds: float = REVOKE_SECONDS) -> None:
+        """Revoke the token if it was issued for this process alone, and release thread and connection."""
         if self.issues and self.token is not None:
             with suppress(VaultsyncError, TimeoutError):  # it ends by itself
-                async with asyncio.timeout(REVOKE_SECONDS if seconds is None else seconds):
+                async with asyncio.timeout(seconds):
                     await self.api.revoke(self.token)
         self.api.close()
 
@@ -189,27 +171,28 @@ class Login:
         if not self._file:
             return False
         try:
-            return await self.api.read(Credential(file=self._file)) != self._last_read
+            return await self.api.read_file(self._file) != self._last_read
         except NoCredential:  # while the file is replaced
             return False
 
     async def _obtain(self) -> None:
-        """Obtain a token that Vault knows.
-
-        Raises:
-            VaultsyncError: that failed; a valid token stays.
-        """
+        """Obtain a token that Vault knows; if that fails, a valid token stays."""
         lease: _Lease
-        if isinstance(self._method, TokenMethod):
-            token, lease = await self._read_and_look_up(self._method.token)
+        if self.issues:
+            token, lease = await self.api.log_in(self._config)
+            logger.info("logged in to Vault", method=self._config.auth.value, ttl_s=lease.ttl)
         else:
-            token, lease = await self.api.log_in(self._method)
-            logger.info("logged in to Vault", method=self._method.auth.value, ttl_s=lease.ttl)
+            token, lease = await self._read_and_look_up()
         self._take(token)
         self._confirmed(lease)
 
-    async def _read_and_look_up(self, given: Credential) -> tuple[SecretStr, _Lease]:
-        token = self._last_read = await self.api.read(given)
+    async def _given(self) -> SecretStr:
+        """The token of the settings; its file is read each time."""
+        token = self._config.token
+        return token if token is not None else await self.api.read_file(self._file)
+
+    async def _read_and_look_up(self) -> tuple[SecretStr, _Lease]:
+        token = self._last_read = await self._given()
         try:
             return token, await self.api.look_up(token)
         except VaultDenied as error:
@@ -221,7 +204,7 @@ class Login:
 
     async def _prolong(self) -> None:
         """Renew the token, or replace it if it can't be renewed for long."""
-        refused, is_past_max_ttl = "", False
+        refused: VaultsyncError | None = None
         if self._lease.renewable:
             try:
                 self._confirmed(await self.api.renew(self.token))
@@ -230,22 +213,22 @@ class Login:
                     raise
                 if isinstance(error, VaultDenied) and self.issues:
                     self._state = _TokenState.LOST
-                refused, is_past_max_ttl = str(error), isinstance(error, VaultUnavailable)
+                refused = error
             else:
                 if self._lease.ttl > self._longest_ttl / 2:
                     return
         if self.issues:
             if refused:  # each token has a maximum TTL
-                level = "INFO" if is_past_max_ttl else "WARNING"
-                logger.log(level, "the Vault token is not renewed, but replaced", reason=refused)
+                level = "INFO" if isinstance(refused, VaultUnavailable) else "WARNING"
+                logger.log(level, "the Vault token is not renewed, but replaced", reason=str(refused))
             await self._obtain()
             return
         if refused or not self._lease.renewable:
             await self._check()
-        self._log_end(refused or "near its max TTL")
+        self._log_end(str(refused or "near its max TTL"))
 
     async def _check(self) -> None:
-        """Look the token up, and replace it if Vault does not know it any more."""
+        """Look the token up, and replace it if it is lost."""
         try:
             lease = await self.look_up()
         except VaultDenied as error:
@@ -288,7 +271,7 @@ class Login:
         now = loop_time()
         self._state, self._lease, self._is_doubted = _TokenState.VALID, lease, False
         self._longest_ttl = max(self._longest_ttl, lease.ttl)
-        is_endless = self._longest_ttl <= 0  # a token at its very end has a TTL of 0, too, until Vault forgets it
+        is_endless = self._longest_ttl <= 0  # an expiring token has a TTL of 0, too, until Vault deletes it
         self.ends_at = None if is_endless else time.time() + lease.ttl
         self._trusted_until = now + TRUST_SECONDS
         self._retry.succeeded()
@@ -323,7 +306,7 @@ class Login:
     @property
     def _fix(self) -> str:
         """What a person has to do about a token that expires or has expired."""
-        return "write a new one into its file" if self._file else "set VAULT_TOKEN anew and restart vaultsync"
+        return "write a new one into its file" if self._file else "set a new VAULT_TOKEN and restart vaultsync"
 
     async def _wait(self) -> None:
         """Wait until a step may be due."""

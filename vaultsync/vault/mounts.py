@@ -1,29 +1,33 @@
-"""Finds the KV mount of a path. Runs in the threads of the requester.
+"""Finds the KV mount of a path, and caches it. Runs in the threads of the requester.
 
 https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
 """
 
+import threading
+import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount
 from vaultsync.core.untrusted import mapping
-from vaultsync.vault.mount_cache import MountCache
 from vaultsync.vault.requester import Requester
 
 T = TypeVar("T")
 
 MOUNTS: Final = "sys/internal/ui/mounts"
 MAX_AGE: Final = 60.0
-"""Seconds after which Vault is asked for a mount again, at its next use: no event reports that a mount was upgraded,
-moved, or disabled and enabled again."""
+"""Seconds after which a mount is requested again, at its next use: no event reports that a mount was upgraded, moved,
+or disabled and enabled again."""
 FRESH_SECONDS: Final = 0.25
-"""The age that is allowed after Vault has refused a request, and where it says nothing about the mount: many such
-requests in a row ask for their mount at most four times a second."""
+"""The age that is allowed after Vault has refused a request, and where its response does not report the mount: many
+such requests in a row request their mount at most four times a second."""
 WRITE_SECONDS: Final = 0.005
 """The age that is allowed before a write that could create something at the wrong place: less time than it takes to
 disable a mount and to enable another one there (10 ms). Writes at the same time still share a response."""
+SLOW_SECONDS: Final = 1.0
+"""The age of a response counts from its arrival, or from its request if the response took longer than this: then the
+process may have been frozen meanwhile."""
 
 
 class Mounts:
@@ -34,11 +38,7 @@ class Mounts:
         self.cache = MountCache()
 
     def find(self, path: VaultPath, kv: int) -> Mount:
-        """The mount of a path; the likely one if the token may not read it, as the next request brings Vault's reason.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names.
+        """The mount of a path; a guess by `kv` if the token may not read it: the next request returns Vault's reason.
 
         Raises:
             VaultRejected: the path is in no KV mount.
@@ -118,3 +118,84 @@ class Mounts:
             if mapping(response.get("data")).get("accessor") == accessor:
                 return namespace
         return ""
+
+
+class _Entry(NamedTuple):
+    mount: Mount
+    since: float
+
+
+class MountCache:
+    """Mounts by Vault namespace and path. For any thread; it sends no request itself."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._flights: dict[tuple[str, str], threading.Event] = {}
+        self._forgotten = 0
+
+    def resolve(self, path: VaultPath, max_age: float, request: Callable[[], Mount | None]) -> Mount | None:
+        """The mount of a path, at most `max_age` seconds old; None if the token may not read it.
+
+        Threads that need the same mount at the same time send one request; if that fails, each sends its own.
+        """
+        if (found := self._find(path, max_age)) is not None:
+            return found
+        flight = path.namespace, path.path.partition("/")[0]
+        with self._lock:
+            if (other := self._flights.get(flight)) is None:
+                mine = self._flights[flight] = threading.Event()
+        if other is not None:
+            other.wait()  # its request has a timeout
+            return self._find(path, max_age) or self._request(path, request)
+        try:
+            return self._request(path, request)
+        finally:
+            with self._lock:
+                del self._flights[flight]
+            mine.set()
+
+    def forget_all(self) -> None:
+        """Drop all entries, and the responses to requests under way."""
+        with self._lock:
+            self._entries.clear()
+            self._forgotten += 1
+
+    def _request(self, path: VaultPath, request: Callable[[], Mount | None]) -> Mount | None:
+        with self._lock:
+            forgotten, sent = self._forgotten, self._clock()
+        try:
+            mount = request()
+        except VaultRejected:
+            self._forget(path)
+            raise
+        if mount is None:
+            self._forget(path)
+        else:
+            with self._lock:
+                now = self._clock()
+                since = now if now - sent <= SLOW_SECONDS else sent
+                if forgotten == self._forgotten:
+                    self._entries.setdefault(path.namespace, {})[mount.path] = _Entry(mount, since)
+        return mount
+
+    def _find(self, path: VaultPath, max_age: float) -> Mount | None:
+        with self._lock:
+            entry = self._entry(path)
+            return entry.mount if entry is not None and self._clock() - entry.since <= max_age else None
+
+    def _forget(self, path: VaultPath) -> None:
+        with self._lock:
+            if (entry := self._entry(path)) is not None:
+                del self._entries[path.namespace][entry.mount.path]
+
+    def _entry(self, path: VaultPath) -> _Entry | None:
+        """The entry of the innermost mount, as the path of a mount may have slashes."""
+        mounts = self._entries.get(path.namespace, {})
+        end = path.path.rfind("/")
+        while end >= 0:
+            if (entry := mounts.get(path.path[: end + 1])) is not None:
+                return entry
+            end = path.path.rfind("/", 0, end)
+        return None

@@ -23,6 +23,7 @@ from vaultsync.core.errors import (
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.rate_limit import TokenBucket
 from vaultsync.core.retry import Retry
+from vaultsync.vault.clock import loop_time
 
 LEFT_TO_PASSES: Final = (VaultDenied, VaultRejected, VaultRequestFailed)
 """Failures of one LIST. The controller reads each path instead, and reports what fails there."""
@@ -32,8 +33,8 @@ BACKLOG: Final = 4
 """Maximum queued passes: after an outage Vault may get all of them at once."""
 STEP_SECONDS: Final = 0.02
 """The shortest sleep; at a higher rate several requests follow on one sleep."""
-FIRST_WAIT: Final = 1.0
-LONGEST_WAIT: Final = 60.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds between attempts while Vault does not respond."""
 
 
 class Folders(Protocol):
@@ -64,15 +65,15 @@ class Poller:
         polled: names the paths, and queues passes over them.
         interval: minimum seconds of a round.
         per_second: maximum rate of requests to Vault.
+
+    Attributes:
+        needed: rounds run only while it is set.
     """
 
     def __init__(self, vault: Folders, polled: Polled, interval: float, per_second: float) -> None:
-        self._vault = vault
-        self._polled = polled
-        self._interval = interval
-        self._per_second = per_second
+        self._vault, self._polled = vault, polled
+        self._interval, self._per_second = interval, per_second
         self.needed = asyncio.Event()
-        """Rounds run only while it is set."""
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -105,7 +106,9 @@ class Poller:
             if not self.needed.is_set():
                 return
             try:
-                names = await self._names(paths[0], kv)
+                names = await self._vault.siblings(paths[0], kv)
+            except LEFT_TO_PASSES:  # each path's own pass reports the failure
+                names = None
             except SKIPPED as error:
                 logger.debug("the poll skips a folder", path=str(paths[0]), reason=str(error))
                 continue
@@ -134,12 +137,6 @@ class Poller:
         paths = (found | self._polled.live_under(prefix)) - used
         return [path for path in paths if self._may_have_changed(path, prefix.kv, path in found)]
 
-    async def _names(self, path: VaultPath, kv: int) -> frozenset[str] | None:
-        try:
-            return await self._vault.siblings(path, kv)
-        except LEFT_TO_PASSES:
-            return None  # each path's own pass reports the failure
-
     def _may_have_changed(self, path: VaultPath, kv: int, is_listed: bool) -> bool:
         """Whether the path needs a pass: in KV v2 the listing does not show the version."""
         return (kv == 2 and is_listed) or is_listed != self._polled.is_live(path)
@@ -157,31 +154,28 @@ def _bucket(per_second: float) -> TokenBucket:
     burst = per_second * STEP_SECONDS
     if burst > 1:
         per_second /= 1 + 4 * STEP_SECONDS  # room for the bursts, and for requests that are sent late
-    return TokenBucket(per_second, max(1.0, burst), asyncio.get_running_loop().time)
+    return TokenBucket(per_second, max(1.0, burst), loop_time)
 
 
 class _Schedule:
-    """Spreads the requests of a round evenly over the interval, below the rate. Delays are caught up to 1 s.
+    """Spreads the requests of a round evenly over the interval, below the rate of the bucket.
 
-    Args:
-        bucket: of all rounds.
-        interval: seconds.
+    Delays are caught up to 1 s.
     """
 
     def __init__(self, bucket: TokenBucket, interval: float) -> None:
         self._bucket = bucket
-        self._interval = interval
-        self._clock = asyncio.get_running_loop().time
+        self._next = loop_time()
+        self._end = self._next + interval
         self._spacing = 0.0
-        self._started = self._next = self._clock()
 
     def spread(self, steps: int) -> None:
         """Spread so many steps over what is left of the interval."""
-        self._spacing = max(0.0, (self._started + self._interval - self._clock()) / (steps + 1))
+        self._spacing = max(0.0, (self._end - loop_time()) / (steps + 1))
 
     async def step(self) -> None:
         """Wait until the next step is due."""
-        now = self._clock()
+        now = loop_time()
         self._next = max(self._next + self._spacing, now - 1.0)
         if (wait := self._next - now) >= STEP_SECONDS:
             await asyncio.sleep(wait)
@@ -197,4 +191,4 @@ class _Schedule:
 
     async def rest(self) -> None:
         """Wait for the end of the interval."""
-        await asyncio.sleep(max(STEP_SECONDS, self._started + self._interval - self._clock()))
+        await asyncio.sleep(max(STEP_SECONDS, self._end - loop_time()))

@@ -71,11 +71,7 @@ class _Limit:
 
 
 class RateLimiter:
-    """Schedules requests by scope.
-
-    Args:
-        clock: seconds, monotonic.
-    """
+    """Schedules requests by scope. The clock is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -85,14 +81,8 @@ class RateLimiter:
         self._sent_before: Counter[Scope] = Counter()
 
     def wait(self, scope: Scope, key: Hashable) -> float:
-        """Seconds until a request may be sent, 0.0 for now. Otherwise a slot is reserved for the key.
-
-        Args:
-            scope: of the request.
-            key: of the request, which tries again after that time.
-        """
-        limit = self._limit(scope)
-        if limit is None:
+        """Seconds until a request may be sent; if it is not 0.0, a slot is reserved for the key."""
+        if (limit := self._limit(scope)) is None:
             return 0.0
         now = self._clock()
         slot = limit.slots.pop(key, None)
@@ -110,8 +100,7 @@ class RateLimiter:
 
     def charge(self, scope: Scope) -> None:
         """Count a request that does not wait: it takes the slot of a later one."""
-        limit = self._limit(scope)
-        if limit is not None:
+        if (limit := self._limit(scope)) is not None:
             limit.reserve(self._clock())
 
     def sent(self, scope: Scope) -> None:
@@ -125,15 +114,9 @@ class RateLimiter:
             limit.sent += 1
 
     def refused(self, scope: Scope, key: Hashable, retry_after: float) -> float:
-        """Note a request that Vault has refused with 429.
+        """Note a request that Vault has refused with 429; returns the seconds until its key may try again.
 
-        Args:
-            scope: of the request.
-            key: of the request.
-            retry_after: seconds, from the response; 0.0 if it has none.
-
-        Returns:
-            Seconds until the key may try again.
+        `retry_after` is in seconds, from the response; 0.0 if it has none.
         """
         now, limit = self._clock(), self._limit(scope)
         if limit is None:

@@ -1,8 +1,8 @@
-"""Read-your-writes consistency for Vault clusters whose standby nodes answer reads themselves.
+"""Read-your-writes consistency for Vault clusters whose standby nodes respond to reads themselves.
 
 Vault Enterprise (https://developer.hashicorp.com/vault/docs/enterprise/consistency) and OpenBao
 (https://openbao.org/docs/next/concepts/consistency/) return an index in the response to a write. Only a node that
-has replicated that far answers a request with this index; others return 412.
+has replicated that far accepts a request with this index; others return 412.
 """
 
 import re
@@ -45,14 +45,7 @@ class ReplicationIndex:
             self._index = ""  # of another Vault, such as the one that was here before
 
     def responded(self, method: str, status: int, returned: str, sent: str) -> None:
-        """Note a response.
-
-        Args:
-            method: of the request, in capitals.
-            status: of the response.
-            returned: the index in the response, "" for none; untrusted.
-            sent: the index in the request, "" for none.
-        """
+        """Note a response: the untrusted index that it returned, and the one sent in the request, each "" for none."""
         now = time.monotonic()
         if sent and status in (BEHIND, 429):  # OpenBao returns 429 where it does not forward
             self._behind_since = self._behind_since or now

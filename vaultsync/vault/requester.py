@@ -44,7 +44,7 @@ class Requester:
 
     Args:
         login: has the token, and replaces it when Vault refuses it.
-        count_request: counts each request.
+        count_request: is called for each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
@@ -128,14 +128,7 @@ class Requester:
         *,
         missing_ok: bool = False,
     ) -> dict[str, Any]:
-        """Send one request with the token.
-
-        Args:
-            method: of HTTP, or `list`.
-            path: of Vault's API, without /v1/.
-            namespace: Vault's.
-            body: JSON.
-            missing_ok: return the body of a 404.
+        """Send one request with the token; `method` may be `list`, and `path` has no /v1/.
 
         Raises:
             VaultUnavailable, VaultDenied, VaultRejected, VaultThrottled: see responses.content.
@@ -157,8 +150,8 @@ class Requester:
 
         def send() -> Response:  # quotes here: execute() translates the error of a path that can't be encoded
             url = "/v1/" + quote(path, safe="/")
-            answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
-            return answer
+            response: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            return response
 
         response = execute(send, self._login.access.address, method.upper(), self._count_request)
         self.clock.observe(response.date)
@@ -183,7 +176,6 @@ class Requester:
             raise VaultThrottled(f"Vault limits the rate of requests to {scope[1]}", wait)
 
     async def _attempt(self, call: Callable[[], T], scope: Scope, key: Hashable) -> T:
-        failure: VaultUnavailable
         try:
             return await self._with_current_token(call, scope, key)
         except RedirectRefused:

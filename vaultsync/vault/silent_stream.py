@@ -9,9 +9,9 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.retry import backoff
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.writes import OwnWrite
@@ -36,21 +36,18 @@ class SilenceDetector:
 
     Attributes:
         is_unproven: a subscription was silent, and no event has arrived since.
+        found: set once the current subscription is known to be silent.
     """
 
     def __init__(self, metrics: SourceMetrics) -> None:
         self._metrics = metrics
         self.is_unproven = False
-        self._found = asyncio.Event()
+        self.found = asyncio.Event()
         self._since: float | None = None
         self._recent: OrderedDict[Write, float] = OrderedDict()
         self._awaited: dict[Write, asyncio.TimerHandle] = {}
         self._pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._paused_until = float("-inf")
-
-    async def found(self) -> None:
-        """Wait until the subscription is known to be silent."""
-        await self._found.wait()
 
     def subscribed(self) -> None:
         """Start to watch a subscription."""
@@ -61,8 +58,8 @@ class SilenceDetector:
         """End it; returns whether the subscription was silent."""
         self._since = None
         self._forget_awaited()
-        was_found = self._found.is_set()
-        self._found.clear()
+        was_found = self.found.is_set()
+        self.found.clear()
         return was_found
 
     def wrote(self, own: OwnWrite) -> None:
@@ -72,7 +69,7 @@ class SilenceDetector:
         write = (own.path, own.version)
         if self._recent.pop(write, float("-inf")) >= own.sent:
             self._delivered()
-        elif loop_time() >= self._paused_until and write not in self._awaited and not self._found.is_set():
+        elif loop_time() >= self._paused_until and write not in self._awaited and not self.found.is_set():
             self._await(own)
 
     def received(self, event: VaultEvent) -> bool:
@@ -84,20 +81,17 @@ class SilenceDetector:
             if timer is not None:
                 timer.cancel()
                 self._delivered()
-            else:
-                self._remember(write)
+                return is_first
+            self._recent[write] = loop_time()
+            self._recent.move_to_end(write)
+            if len(self._recent) > MAX_RECENT:
+                self._recent.popitem(last=False)
         return is_first
 
-    def _remember(self, write: Write) -> None:
-        self._recent[write] = loop_time()
-        self._recent.move_to_end(write)
-        if len(self._recent) > MAX_RECENT:
-            self._recent.popitem(last=False)
-
     def _await(self, own: OwnWrite) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + SILENT_SECONDS
-        self._awaited[own.path, own.version] = loop.call_at(due, self._missed, own, due)
+        due = loop_time() + SILENT_SECONDS
+        timer = asyncio.get_running_loop().call_at(due, self._missed, own, due)
+        self._awaited[own.path, own.version] = timer
 
     def _delivered(self) -> None:
         self._pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -112,7 +106,7 @@ class SilenceDetector:
         self._paused_until = loop_time() + pause
         self._metrics.stream_deaf.inc()
         self.is_unproven = True
-        self._found.set()
+        self.found.set()
         logger.warning(
             "Vault's event stream is silent: it did not report a write of vaultsync; subscribing again",
             path=str(own.path),

@@ -38,6 +38,9 @@ class SourceSelector:
         audit: receives Vault's audit entries, if that is configured.
         poller: polls while `needed` is set.
         handler: of the changes.
+
+    Attributes:
+        current: the selected source, None before the first selection.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class SourceSelector:
         self._poller = poller
         self._handler = handler
         self._changed = asyncio.Event()
-        self._current: ChangeSource | None = None
+        self.current: ChangeSource | None = None
         stream.on_change = audit.on_change = self._changed.set
         stream.on_connect = handler.vault_connected
         stream.on_event = handler.vault_changed
@@ -57,14 +60,9 @@ class SourceSelector:
         audit.on_gap = self._audit_gap
         audit.on_mounts = handler.mounts_changed
 
-    @property
-    def current(self) -> ChangeSource | None:
-        """The selected source, None before the first selection."""
-        return self._current
-
     def wrote(self, own: OwnWrite) -> None:
         """Expect each source to report an own write that Vault has accepted."""
-        self._stream.wrote(own)
+        self._stream.silence.wrote(own)
         self._audit.wrote(own.request_id)
 
     async def run(self) -> None:
@@ -93,8 +91,8 @@ class SourceSelector:
             self._changed.clear()
             await self._wait_for_better()
             best = self._best()
-            if best is not self._current:
-                self._current = best
+            if best is not self.current:
+                self.current = best
                 self._log_selection(best)
             if best is ChangeSource.POLL:
                 self._poller.needed.set()
@@ -104,13 +102,13 @@ class SourceSelector:
 
     def _may_get_better(self, best: ChangeSource) -> bool:
         """Whether a better source is likely to connect, or to connect again, soon."""
-        if self._wanted is not ChangeSource.AUTO or best is ChangeSource.EVENTS or self._stream.is_unproven:
+        if self._wanted is not ChangeSource.AUTO or best is ChangeSource.EVENTS or self._stream.silence.is_unproven:
             return False
-        if self._current is None and not self._stream.tried.is_set():
+        if self.current is None and not self._stream.tried.is_set():
             return True
-        if self._current is ChangeSource.EVENTS and best is ChangeSource.AUDIT:  # which reports all changes meanwhile
+        if self.current is ChangeSource.EVENTS and best is ChangeSource.AUDIT:  # which reports all changes meanwhile
             return not self._stream.is_refused
-        if best is not ChangeSource.POLL or self._current is ChangeSource.POLL:
+        if best is not ChangeSource.POLL or self.current is ChangeSource.POLL:
             return False
         return not self._stream.is_refused or self._audit.is_configured
 

@@ -13,19 +13,17 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
-from vaultsync.core.redirects import STATUSES
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import silent_stream
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
 from vaultsync.vault.metrics import SourceMetrics
+from vaultsync.vault.redirects import STATUSES
 from vaultsync.vault.silent_stream import SilenceDetector
-from vaultsync.vault.writes import OwnWrite
 
 SUBSCRIBE: Final = "/v1/sys/events/subscribe/kv*"
 """https://developer.hashicorp.com/vault/api-docs/system/events: every event type of the KV engine, v1 and v2."""
@@ -72,13 +70,14 @@ class EventStream:
         on_change: called when one of these changes.
         on_connect: called after each successful subscription: events before it may be lost.
         on_event: called for each event, in the order of arrival; must not block.
+        silence: detects that the subscription delivers nothing.
     """
 
     def __init__(self, login: Login, metrics: SourceMetrics) -> None:
         self._login = login
         self._access = login.access
         self._metrics = metrics
-        self._silence = SilenceDetector(metrics)
+        self.silence = SilenceDetector(metrics)
         self._not_understood = 0
         self.on_connect: Callable[[], None] = ignore
         self.on_event: Callable[[VaultEvent], None] = ignore
@@ -89,15 +88,6 @@ class EventStream:
         self.is_unanswered = False
         self.reason = ""
 
-    @property
-    def is_unproven(self) -> bool:
-        """Whether a subscription was silent, and no event has arrived since."""
-        return self._silence.is_unproven
-
-    def wrote(self, own: OwnWrite) -> None:
-        """Expect the event of an own write that Vault has accepted."""
-        self._silence.wrote(own)
-
     async def run(self) -> None:
         """Subscribe, and subscribe again whenever the stream ends. Returns only by cancellation."""
         retry = Retry(FIRST_WAIT, LONGEST_WAIT)
@@ -107,7 +97,7 @@ class EventStream:
             token = await self._login.first()
             started = loop_time()
             end = await self._subscribe(token, is_logged=is_logged)
-            is_silent = self._silence.unsubscribed()
+            is_silent = self.silence.unsubscribed()
             if self._login.token is not token:
                 retry.start_over()
                 failures.clear()
@@ -141,7 +131,7 @@ class EventStream:
         try:
             async with await self._connect(token) as connection, self._closed_when_useless(token, connection):
                 is_open = True
-                self._silence.subscribed()
+                self.silence.subscribed()
                 line = "subscribed to Vault's event stream"
                 logger.log("INFO" if is_logged else "DEBUG", line, vault=self._access.address)
                 self._set_state(connected=True)
@@ -162,7 +152,7 @@ class EventStream:
         self.is_connected, self.is_refused, self.reason = connected, refused, reason
         if connected:
             self.is_unanswered = False
-        if connected and self.is_unproven:
+        if connected and self.silence.is_unproven:
             self.is_connected, self.reason = False, silent_stream.REASON
         if connected or refused:
             self.tried.set()
@@ -180,7 +170,7 @@ class EventStream:
                 continue
             self._metrics.events.labels("events").inc()
             self._metrics.last_event_timestamp.labels("events").set_to_current_time()
-            if self._silence.received(event):
+            if self.silence.received(event):
                 logger.info("Vault's event stream delivers events again", vault=self._access.address)
                 self._set_state(connected=True)
                 self.on_connect()
@@ -194,11 +184,11 @@ class EventStream:
         that it has reported in the 5 minutes before (measured on 1.15.1).
         """
 
-        async def close_after(end: Callable[[], Awaitable[None]]) -> None:
+        async def close_after(end: Callable[[], Awaitable[object]]) -> None:
             await end()
             await connection.close()
 
-        ends = (lambda: self._login.until_replaced(token), self._silence.found)
+        ends = (lambda: self._login.until_replaced(token), self.silence.found.wait)
         tasks = [asyncio.create_task(close_after(end)) for end in ends]
         try:
             yield

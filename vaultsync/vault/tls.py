@@ -14,11 +14,7 @@ _Stat: TypeAlias = tuple[int, int, int, int] | None
 
 
 class Tls:
-    """The TLS context for new connections. For any thread.
-
-    Args:
-        files: CA, certificate and key.
-    """
+    """The TLS context for new connections. For any thread."""
 
     def __init__(self, files: TlsFiles = TlsFiles()) -> None:  # noqa: B008 — it is immutable
         self._files = files

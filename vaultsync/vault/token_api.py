@@ -1,6 +1,6 @@
 """Requests about Vault tokens, in a thread of their own, so that none waits for requests to KV.
 
-https://developer.hashicorp.com/vault/api-docs/auth/token. Tokens and credentials never leave in a message.
+https://developer.hashicorp.com/vault/api-docs/auth/token. No message contains a token or a credential.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from typing import Any, Final, TypeVar
 import hvac
 from pydantic import SecretStr
 
+from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import VaultUnavailable
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
-from vaultsync.vault.auth_methods import Credential, Issuer
+from vaultsync.vault.auth_methods import read_credential, request_token
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import content, execute
 from vaultsync.vault.transport import Response, VaultAccess
@@ -30,12 +31,7 @@ LONGEST_TTL: Final = 1e11
 
 @dataclass(frozen=True, slots=True)
 class TokenLease:
-    """The remaining life of a token, as Vault returns it with a new token or a renewal.
-
-    Attributes:
-        ttl: seconds, 0 for an endless token.
-        renewable: whether it can be renewed.
-    """
+    """The remaining life of a new or renewed token: `ttl` in seconds, 0 for an endless one."""
 
     ttl: float
     renewable: bool
@@ -44,7 +40,7 @@ class TokenLease:
 class TokenApi:
     """Logs in, and looks up, renews and revokes tokens.
 
-    Every method raises a VaultsyncError if Vault refuses the request or does not answer.
+    Every method raises a VaultsyncError if Vault refuses the request or does not respond.
     """
 
     def __init__(self, access: VaultAccess, redirects: Redirects) -> None:
@@ -57,21 +53,17 @@ class TokenApi:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._hvac.adapter.close()
 
-    async def read(self, credential: Credential) -> SecretStr:
-        """Read a credential, which may be in a file.
+    async def read_file(self, file: str) -> SecretStr:
+        """Read a token that is in a file; see read_credential."""
+        return await self._in_thread(lambda: read_credential(None, file))
 
-        Raises:
-            NoCredential: the file holds none.
-        """
-        return await self._in_thread(credential.read)
-
-    async def log_in(self, issuer: Issuer) -> tuple[SecretStr, TokenLease]:
-        """Obtain a token from an auth method."""
-        path = f"auth/{issuer.mount}/login"
-        auth = mapping((await self._request(issuer.log_in, path, None)).get("auth"))
+    async def log_in(self, config: AuthConfig) -> tuple[SecretStr, TokenLease]:
+        """Obtain a token from an auth method; see request_token."""
+        path = f"{config.at}/login"
+        auth = mapping((await self._request(lambda vault: request_token(vault, config), path, None)).get("auth"))
         token = text(auth.get("client_token"))
         if not token:
-            raise VaultUnavailable(f"an answer without a token on {path}")
+            raise VaultUnavailable(f"a response without a token on {path}")
         return SecretStr(token), parse_lease(auth)
 
     async def look_up(self, token: SecretStr | None) -> Token:
@@ -109,21 +101,13 @@ class TokenApi:
 
 
 def parse_lease(value: object) -> TokenLease:
-    """Read the field `auth` of a response.
-
-    Raises:
-        VaultUnavailable: the response is not Vault's.
-    """
+    """Read the field `auth` of a response; raises VaultUnavailable if it is not Vault's."""
     auth = mapping(value)
     return TokenLease(_seconds(auth, "lease_duration"), bool(auth.get("renewable")))
 
 
 def parse_token(value: object) -> Token:
-    """Read the field `data` of a response, without the token's id and accessor.
-
-    Raises:
-        VaultUnavailable: the response is not Vault's.
-    """
+    """Read the field `data` of a response, without the token's id and accessor; raises as `parse_lease` does."""
     data = mapping(value)
     lists = [data.get(name) for name in ("policies", "identity_policies")]
     policies = [policy for listed in lists if isinstance(listed, list) for policy in listed]
@@ -141,5 +125,5 @@ def parse_token(value: object) -> Token:
 def _seconds(data: Mapping[str, Any], name: str) -> float:
     value = data.get(name) or 0
     if not isinstance(value, int | float) or not 0 <= value < LONGEST_TTL:
-        raise VaultUnavailable(f"an answer that is not Vault's: {name} of the token is no number of seconds", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: {name} of the token is no number of seconds", 200)
     return float(value)

@@ -22,9 +22,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from vaultsync.config.proxy import environment_proxy
-from vaultsync.core.redirects import STATUSES
 from vaultsync.vault.api import LEADER
-from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, Redirects
+from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, STATUSES, Redirects
 from vaultsync.vault.replication import BEHIND, INDEX, ReplicationIndex
 from vaultsync.vault.tls import Tls
 
@@ -71,38 +70,28 @@ class Response:
 
 
 class Pools:
-    """One connection pool for each address. A new TLS context means a new pool, so that no old connection is used.
-
-    Args:
-        access: which Vault.
-        connections: maximum number of open connections to each address.
-    """
+    """One pool of connections for each address. A new TLS context means a new pool: no old connection is used again."""
 
     def __init__(self, access: VaultAccess, connections: int) -> None:
-        self._access = access
-        self._connections = connections
+        self._access, self._connections = access, connections
         self._lock = threading.Lock()
         self._pools: dict[str, tuple[urllib3.PoolManager, ssl.SSLContext | None]] = {}
 
     def current(self, address: str) -> urllib3.PoolManager:
-        """The pool for the next request; it follows no redirect.
-
-        Args:
-            address: VAULT_ADDR, or one that it may redirect to.
+        """The pool for the next request to this address; it follows no redirect.
 
         Raises:
             OSError: as for Tls.context.
             ValueError: the address is invalid.
         """
         tls = self._access.tls
-        is_secure = urlsplit(address).scheme == "https" or not tls.is_plain
-        context = tls.context() if is_secure else None
+        context = tls.context() if urlsplit(address).scheme == "https" or not tls.is_plain else None
         with self._lock:
             pool, old = self._pools.get(address, (None, None))
             if pool is None or context is not old:
                 if pool is not None:
                     pool.clear()
-                pool = self._made(address, context)
+                pool = self._create(address, context)
                 self._pools[address] = pool, context
             return pool
 
@@ -112,7 +101,7 @@ class Pools:
             for pool, _ in self._pools.values():
                 pool.clear()
 
-    def _made(self, address: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    def _create(self, address: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
         proxy = environment_proxy(address)
         make = (
             urllib3.PoolManager
@@ -145,18 +134,12 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
     """hvac's adapter over connection pools; it raises for no status.
 
     https://hvac.readthedocs.io/en/stable/advanced_usage.html. A request sees the writes of earlier ones, whichever
-    node of the cluster answers: see ReplicationIndex.
-
-    Args:
-        pools: of connections.
-        redirects: the rules for redirects.
-        arguments: hvac's own.
+    node of the cluster responds: see ReplicationIndex.
     """
 
     def __init__(self, *, pools: Pools, redirects: Redirects, **arguments: object) -> None:
         super().__init__(**arguments)
-        self._pools = pools
-        self._redirects = redirects
+        self._pools, self._redirects = pools, redirects
         self._index = ReplicationIndex()
 
     def request(
@@ -172,8 +155,8 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
         Args:
             method: of HTTP, in any case; Vault's LIST too.
             url: the path, from /v1 on.
-            headers: besides Vault's own.
-            raise_exception: hvac's; a status never raises here.
+            headers: in addition to token and namespace.
+            raise_exception: hvac's; ignored.
             arguments: `json`, the body.
 
         Raises:
@@ -181,13 +164,9 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
             OSError: the connection can't be made, such as without the CA file.
             RedirectRefused: the response is a redirect that is not followed.
         """
-        body = arguments.get("json")
-        send = partial(
-            self._send,
-            method.upper(),
-            "/" + re.sub("//+", "/", url).strip("/"),  # as Vault's CLI does, and hvac
-            None if body is None else json.dumps(body).encode(),
-        )
+        body = None if arguments.get("json") is None else json.dumps(arguments["json"]).encode()
+        path = "/" + re.sub("//+", "/", url).strip("/")  # as Vault's CLI does, and hvac
+        send = partial(self._send, method.upper(), path, body)
         named = {"X-Vault-Token": self.token, "X-Vault-Namespace": self.namespace}
         own = {"X-Vault-Request": "true", **{name: text for name, text in named.items() if text}, **(headers or {})}
         index = self._index.headers()
@@ -232,14 +211,14 @@ def redirects(access: VaultAccess) -> Redirects:
 def client(
     access: VaultAccess, connections: int, token: str = "", namespace: str = "", follows: Redirects | None = None
 ) -> hvac.Client:
-    """An hvac client over connection pools.
+    """An hvac client over connection pools; token and namespace are those of requests that name none.
 
     Args:
         access: where Vault is.
         connections: maximum number of open connections to each address.
-        token: of requests that name none.
-        namespace: Vault's, of requests that name none.
-        follows: the rules for redirects; its own by default.
+        token: "" for none.
+        namespace: "" for none.
+        follows: the rules for redirects; None creates them.
     """
     adapter = partial(PoolAdapter, pools=Pools(access, connections), redirects=follows or redirects(access))
     return hvac.Client(url=access.address, token=token, namespace=namespace, adapter=adapter)
@@ -270,8 +249,7 @@ def _read_leader(access: VaultAccess) -> bytes:
 
 
 def _credentials(proxy: str) -> Mapping[str, str]:
-    account = urlsplit(proxy)
-    if account.username is None:
+    if (account := urlsplit(proxy)).username is None:
         return {}
     return urllib3.make_headers(proxy_basic_auth=f"{unquote(account.username)}:{unquote(account.password or '')}")
 

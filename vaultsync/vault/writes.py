@@ -16,10 +16,9 @@ class OwnWrite:
     """A KV write of this process that Vault has accepted. Each change source must report it.
 
     Attributes:
-        path: the secret.
         version: the version it created, 0 in KV v1.
         request_id: Vault's ID of the request, as audit entries have it; "" if the response names none (KV v1).
-        sent: when the request was sent, by the loop's clock, in seconds.
+        sent: when the request was sent, by the loop's clock.
     """
 
     path: VaultPath
@@ -31,10 +30,7 @@ class OwnWrite:
 class PendingWrites:
     """Counts the writes under way, and refuses those that must not be sent.
 
-    A cancelled pass does not wait for its write any more, but the request goes on in its thread.
-
-    Args:
-        fence: checked before each write; None where there is no other replica.
+    A cancelled pass no longer waits for its write, but the request continues in its thread.
     """
 
     def __init__(self, fence: Fence | None) -> None:
@@ -54,15 +50,12 @@ class PendingWrites:
 
     @contextmanager
     def sending(self, *, values: bool) -> Iterator[None]:
-        """Enclose each request that writes, in its thread.
-
-        Args:
-            values: whether the request writes values, and not only custom metadata.
+        """Enclose each request that writes values, or only custom metadata, in its thread.
 
         Raises:
             NotLeading: it must not be sent.
         """
-        with self._lock:  # before the fence: who closes the fence and then counts misses no write
+        with self._lock:  # before the fence: `is_sending` after its closing misses no write
             self._sent += 1
         try:
             if values and not self._takes_values:
@@ -87,13 +80,9 @@ class PendingWrites:
                 self._none_awaited.set()
 
     async def finish(self, seconds: float) -> int:
-        """Refuse further values, and wait for the responses to those that were sent. Metadata can still be written.
+        """Refuse further values, and wait for the responses to those sent; returns the number still without one.
 
-        Args:
-            seconds: the longest wait.
-
-        Returns:
-            The number of writes without a response by then.
+        Metadata can still be written.
         """
         self._takes_values = False
         with suppress(TimeoutError):

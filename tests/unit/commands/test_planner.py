@@ -17,9 +17,8 @@ from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, ReferenceStatus, Summary, summarise
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
-from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
@@ -27,8 +26,7 @@ from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.plan import Encoding, PropertyPlan
 from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime.metrics import Metrics
@@ -235,7 +233,7 @@ def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there:
     [explained] = cluster.explain(one)
     [status] = explained.references
     paths, syncs = PathStates(), SyncStates()
-    ownership, budget = OwnershipWriter(paths, cluster.vault), SeedBudget(0, lambda: 0.0)
+    ownership, budget = OwnershipWriter(paths, cluster.vault), create_budget(0, lambda: 0.0)
     reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
     [where] = cluster.index.paths()
     run(reconciler.reconcile(where))
@@ -248,7 +246,7 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     cluster = Cluster()
     one = external_secret(HERE, annotations=SEED)
     cluster.index.put(one)
-    budget, paths, syncs = SeedBudget(1, lambda: 0.0), PathStates(), SyncStates()
+    budget, paths, syncs = create_budget(1, lambda: 0.0), PathStates(), SyncStates()
     ownership = OwnershipWriter(paths, cluster.vault)
     reconciler = PathReconciler(
         cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
@@ -256,6 +254,7 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not syncs.of(one).events
+    assert budget is not None
     assert budget.take("dev-1") == 0
 
 

@@ -16,7 +16,7 @@ from vaultsync import __version__
 from vaultsync.cli import main
 from vaultsync.commands import help_text
 from vaultsync.commands.console import one_line
-from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings, describe_variables, variable
 from vaultsync.core import annotations
@@ -24,15 +24,6 @@ from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.generation import rule_parser
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.vault.auth_methods import (
-    AppRoleMethod,
-    Credential,
-    JwtMethod,
-    KubernetesMethod,
-    Method,
-    TokenMethod,
-    auth_method,
-)
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
 NAMES = [variable(name) for name in Settings.model_fields]
@@ -97,35 +88,45 @@ def test_every_variable_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert (found.health_listen, found.log_format, found.log_level) == ("0.0.0.0:8080", "json", "DEBUG")
 
 
-ROLE, FILE = {"VAULTSYNC_VAULT_ROLE": "r"}, Credential(file="/f")
-S, T = Credential(SecretStr("s")), Credential(SecretStr("t"))
+ROLE = {"VAULTSYNC_VAULT_ROLE": "r"}
+S, T = SecretStr("s"), SecretStr("t")
 
 
 @pytest.mark.parametrize(
-    ("auth", "given", "method"),
+    ("auth", "given", "expected"),
     [
-        ("token", {"VAULT_TOKEN": "t"}, TokenMethod(T)),
-        ("token", {"VAULT_TOKEN_FILE": "/f"}, TokenMethod(FILE)),
-        ("kubernetes", ROLE, KubernetesMethod("r", Credential(file=SERVICE_ACCOUNT_TOKEN))),
-        ("kubernetes", {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}, KubernetesMethod("r", FILE)),
+        ("token", {"VAULT_TOKEN": "t"}, AuthConfig(token=T)),
+        ("token", {"VAULT_TOKEN_FILE": "/f"}, AuthConfig(token_file="/f")),
+        ("kubernetes", ROLE, AuthConfig(Auth.KUBERNETES, role="r")),
+        (
+            "kubernetes",
+            {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"},
+            AuthConfig(Auth.KUBERNETES, role="r", jwt_file="/f"),
+        ),
         (
             "kubernetes",
             {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f", "VAULTSYNC_VAULT_AUTH_MOUNT": "/k8s/eu/"},
-            KubernetesMethod("r", FILE, "k8s/eu"),
+            AuthConfig(Auth.KUBERNETES, "k8s/eu", "r", jwt_file="/f"),
         ),
-        ("jwt", {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}, JwtMethod("r", FILE)),
-        ("approle", {"VAULTSYNC_VAULT_ROLE_ID": "t\n"}, AppRoleMethod(T, None)),
-        ("approle", {"VAULTSYNC_VAULT_ROLE_ID": "t", "VAULTSYNC_VAULT_SECRET_ID": "s"}, AppRoleMethod(T, S)),
+        ("jwt", {**ROLE, "VAULTSYNC_VAULT_JWT_FILE": "/f"}, AuthConfig(Auth.JWT, role="r", jwt_file="/f")),
+        ("approle", {"VAULTSYNC_VAULT_ROLE_ID": "t\n"}, AuthConfig(Auth.APPROLE, role_id=T)),
+        (
+            "approle",
+            {"VAULTSYNC_VAULT_ROLE_ID": "t", "VAULTSYNC_VAULT_SECRET_ID": "s"},
+            AuthConfig(Auth.APPROLE, role_id=T, secret_id=S),
+        ),
         (
             "approle",
             {"VAULTSYNC_VAULT_ROLE_ID_FILE": "/f", "VAULTSYNC_VAULT_SECRET_ID_FILE": "/f"},
-            AppRoleMethod(FILE, FILE),
+            AuthConfig(Auth.APPROLE, role_id_file="/f", secret_id_file="/f"),
         ),
     ],
 )
-def test_the_ways_to_log_in(monkeypatch: pytest.MonkeyPatch, auth: str, given: dict[str, str], method: Method) -> None:
+def test_the_ways_to_log_in(
+    monkeypatch: pytest.MonkeyPatch, auth: str, given: dict[str, str], expected: AuthConfig
+) -> None:
     found = settings(monkeypatch, **{"VAULTSYNC_VAULT_AUTH": auth, "VAULT_TOKEN": "", **given})
-    assert auth_method(found.auth) == method
+    assert found.auth == expected
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
-from vaultsync.controller.path_reconciler import PathReconciler
+from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.seed_budget import SeedBudget
 from vaultsync.controller.sync_state import QUIET_SECONDS, SyncStates
 from vaultsync.controller.vault_events import EVENT_SPACING
 from vaultsync.core.annotation_parser import SeedMode
@@ -57,7 +56,7 @@ class Engine:
         self, mode: SeedMode = SeedMode.ANNOTATED, seed_paths: SeedPaths = EVERYWHERE, budget: int = 0
     ) -> None:
         self.clock, self.metrics = LoopClock(), Metrics()
-        self.seed_paths, self.budget = seed_paths, SeedBudget(budget, self.clock)
+        self.seed_paths, self.budget = seed_paths, create_budget(budget, self.clock)
         self.vault, self.writer, self.recorder = FakeVault(), FakeWriter(), FakeRecorder()
         self.index = Index(frozenset({server_identity(ADDRESS)}), mode)
         self.paths, self.syncs = PathStates(), SyncStates()

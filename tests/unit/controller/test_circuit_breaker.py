@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.unit.build import run_ahead
-from vaultsync.controller.circuit_breaker import CircuitBreaker
+from vaultsync.controller.failure_scopes import CircuitBreaker
 from vaultsync.controller.workqueue import Priority
 
 
@@ -30,7 +30,7 @@ def test_a_closed_circuit_holds_nothing() -> None:
     assert breaker.admit("a", Priority.NORMAL)
     breaker.close()
     breaker.record_inconclusive("a")
-    assert len(breaker) == 0
+    assert len(breaker.held) == 0
 
 
 def test_one_key_tries_from_time_to_time_and_the_others_wait_for_the_result() -> None:
@@ -41,7 +41,7 @@ def test_one_key_tries_from_time_to_time_and_the_others_wait_for_the_result() ->
         breaker.record_failure("in flight")
         assert not breaker.admit("b", Priority.RESYNC)
         assert not breaker.admit("c", Priority.NORMAL)
-        assert len(breaker) == 2
+        assert len(breaker.held) == 2
         assert await queue.releases(0.9) == []
         assert await queue.releases(0.2) == [("b", Priority.RESYNC)]
         assert breaker.admit("b", Priority.RESYNC), "it is the one that tries"
@@ -52,7 +52,7 @@ def test_one_key_tries_from_time_to_time_and_the_others_wait_for_the_result() ->
         assert await queue.releases(0.2) == [("c", Priority.NORMAL)]
         breaker.close()
         assert queue.released == [("d", Priority.NORMAL), ("b", Priority.RESYNC)]
-        assert len(breaker) == 0
+        assert len(breaker.held) == 0
         assert breaker.admit("a", Priority.NORMAL)
 
     run_ahead(test())

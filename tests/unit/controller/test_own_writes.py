@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.build import Clock, path
-from vaultsync.controller.own_writes import EXPECTED_SECONDS, KEPT_SECONDS, OwnWrites
+from vaultsync.controller.vault_events import EXPECTED_SECONDS, KEPT_SECONDS, OwnWrites
 from vaultsync.core.events import VaultEvent
 
 A, B, KV1 = path("secret/data/a"), path("secret/data/b"), path("kv1/a")

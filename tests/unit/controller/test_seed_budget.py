@@ -5,21 +5,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import Clock
-from vaultsync.controller.seed_budget import SeedBudget
+from vaultsync.controller.path_reconciler import create_budget
+from vaultsync.core.rate_limit import TokenBuckets
 
 
-def taken(budget: SeedBudget, namespace: str, times: int) -> int:
+def limited(per_hour: int, clock: Clock) -> TokenBuckets[str]:
+    budget = create_budget(per_hour, clock)
+    assert budget is not None
+    return budget
+
+
+def taken(budget: TokenBuckets[str], namespace: str, times: int) -> int:
     return sum(budget.take(namespace) == 0.0 for _ in range(times))
 
 
-def remembered(budget: SeedBudget) -> set[str]:
-    assert budget._buckets is not None
-    return set(budget._buckets._buckets)
+def remembered(budget: TokenBuckets[str]) -> set[str]:
+    return set(budget._buckets)
 
 
 def test_an_hours_worth_may_come_at_once_and_then_one_by_one() -> None:
     clock = Clock()
-    budget = SeedBudget(100, clock)
+    budget = limited(100, clock)
     assert taken(budget, "dev-1", 150) == 100
     assert budget.take("dev-1") == pytest.approx(36.0)
     clock.forward(30.0)
@@ -31,32 +37,30 @@ def test_an_hours_worth_may_come_at_once_and_then_one_by_one() -> None:
 
 
 def test_forty_developers_start_at_once() -> None:
-    budget = SeedBudget(100, Clock())
+    budget = limited(100, Clock())
     assert all(taken(budget, f"dev-{number}", 10) == 10 for number in range(40))
 
 
 def test_one_namespaces_budget_is_not_anothers() -> None:
-    budget = SeedBudget(1, Clock())
+    budget = limited(1, Clock())
     assert (taken(budget, "dev-1", 5), taken(budget, "dev-2", 5)) == (1, 1)
 
 
 def test_a_refused_path_is_not_counted() -> None:
     clock = Clock()
-    budget = SeedBudget(1, clock)
+    budget = limited(1, clock)
     assert taken(budget, "dev-1", 1000) == 1
     clock.forward(3600.0)
     assert budget.take("dev-1") == 0.0
 
 
 def test_zero_is_no_limit() -> None:
-    budget = SeedBudget(0, Clock())
-    assert taken(budget, "dev-1", 1000) == 1000
-    assert budget._buckets is None
+    assert create_budget(0, Clock()) is None
 
 
 def test_full_buckets_are_forgotten() -> None:
     clock = Clock()
-    budget = SeedBudget(100, clock)
+    budget = limited(100, clock)
     for number in range(1000):
         budget.take(f"dev-{number}")
     clock.forward(36.0)
@@ -66,7 +70,7 @@ def test_full_buckets_are_forgotten() -> None:
 
 def test_a_bucket_that_fills_slowly_holds_others_back_for_an_hour_at_most() -> None:
     clock = Clock()
-    budget = SeedBudget(100, clock)
+    budget = limited(100, clock)
     taken(budget, "slow", 100)
     for number in range(50):
         budget.take(f"dev-{number}")
@@ -81,7 +85,7 @@ def test_an_hour_sees_the_burst_and_what_filled_up_meanwhile_at_most(
 ) -> None:
     clock = Clock()
     clock.now = start
-    budget = SeedBudget(per_hour, clock)
+    budget = limited(per_hour, clock)
     allowed = [clock.now] * taken(budget, "dev-1", per_hour + 5)
     assert len(allowed) == per_hour
     for pause in pauses:
@@ -95,7 +99,7 @@ def test_an_hour_sees_the_burst_and_what_filled_up_meanwhile_at_most(
 def test_after_the_named_wait_one_is_allowed_and_not_before(per_hour: int, start: float) -> None:
     clock = Clock()
     clock.now = start
-    budget = SeedBudget(per_hour, clock)
+    budget = limited(per_hour, clock)
     taken(budget, "dev-1", per_hour)
     wait = budget.take("dev-1")
     assert wait == pytest.approx(3600 / per_hour, abs=0.01)

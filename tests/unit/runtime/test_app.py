@@ -138,11 +138,11 @@ def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -
         app.term._vault._requester.failures.outage, app.term._stream.is_connected = "it returns 503", True
         assert statuses(app)["vault"].is_healthy
         for source, says in ((ChangeSource.EVENTS, "events"), (ChangeSource.POLL, "poll")):
-            app.term._sources._current = source
+            app.term._sources.current = source
             assert statuses(app)["source"] == PartStatus("source", says)
         active = {source: metric(app, "source", source=source) for source in ("events", "audit", "poll")}
         assert active == {"events": 0, "audit": 0, "poll": 1}
-        app.term._sources._current = ChangeSource.AUDIT
+        app.term._sources.current = ChangeSource.AUDIT
         assert statuses(app)["source"] == PartStatus("source", "audit, not connected", is_healthy=False)
 
     with_app(kubeconfig, test)
@@ -151,13 +151,13 @@ def test_vault_and_the_source_are_reported_and_never_required(kubeconfig: str) -
 def test_a_silent_audit_device_is_reported_for_every_source(kubeconfig: str) -> None:
     async def test(app: App, informers: InformerManager) -> None:
         assert metric(app, "audit_configured") == 1
-        app.term._sources._current, app.term._stream.is_connected = ChangeSource.EVENTS, True
+        app.term._sources.current, app.term._stream.is_connected = ChangeSource.EVENTS, True
         assert statuses(app)["audit"] == PartStatus("audit", "whether the audit device delivers is not known yet")
         app.term._audit._is_silence_logged = True
         says = "the audit device does not deliver"
         assert statuses(app)["audit"] == PartStatus("audit", f"{says}; deletions are noticed late", is_healthy=False)
         assert statuses(app)["source"].is_healthy
-        app.term._sources._current = ChangeSource.POLL
+        app.term._sources.current = ChangeSource.POLL
         assert statuses(app)["audit"] == PartStatus("audit", says, is_healthy=False)
         app.term._audit._verified["file"] = None
         assert statuses(app)["audit"] == PartStatus("audit", "the audit device delivers")

@@ -8,10 +8,10 @@ from aiohttp import web
 from tests.unit.build import path, run
 from tests.unit.servers import answer, http_server
 from tests.unit.vault.test_client import with_client
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.paths import Mount
 from vaultsync.vault.api import Health, has_event_stream, has_subscribe_capability
-from vaultsync.vault.auth_methods import Credential, KubernetesMethod
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
@@ -64,7 +64,7 @@ def test_health_is_told_to_who_has_not_logged_in_yet() -> None:
 
     async def main() -> None:
         async with http_server(responding(200, told)) as address:
-            method = KubernetesMethod("vaultsync", Credential(file="/nowhere"))
+            method = AuthConfig(Auth.KUBERNETES, role="vaultsync", jwt_file="/nowhere")
             client = VaultClient(Login(VaultAccess(address, "", 5.0), method))
             try:
                 assert (await client.health()).version == "1.15.1"

@@ -169,7 +169,7 @@ def test_who_is_not_allowed_is_counted_and_nothing_else() -> None:
             sock.send(READ)
             sock.send(WRITE)
         await eventually(lambda: made.batches)
-        assert made.batches == [Batch([], 0, 1, strangers=False)]
+        assert made.batches == [Batch(refused=1)]
 
     scene(test)
 

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
+from vaultsync.config.auth import AuthConfig
 from vaultsync.config.tls import TlsFiles
 from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
@@ -33,7 +34,6 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.vault_state import SecretState
-from vaultsync.vault.auth_methods import Credential, TokenMethod
 from vaultsync.vault.client import OLD_SECONDS, VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.tls import Tls
@@ -642,7 +642,7 @@ def test_a_token_that_is_no_header_is_not_quoted_in_the_error(token: str) -> Non
 def test_a_missing_ca_file_is_an_error_of_ours() -> None:
     async def test() -> None:
         access = VaultAccess("https://127.0.0.1:1", tls=Tls(TlsFiles("/does/not/exist")))
-        client = VaultClient(Login(access, TokenMethod(Credential(SecretStr("x")))))
+        client = VaultClient(Login(access, AuthConfig(token=SecretStr("x"))))
         with pytest.raises(VaultsyncError):
             await client.look(A, 2)
         await client.close()

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from pydantic import SecretStr
 
 from tests.unit.build import eventually, live, logged, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
+from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
+from vaultsync.vault import auth_methods
 from vaultsync.vault import login as module
 from vaultsync.vault.api import Token
-from vaultsync.vault.auth_methods import AppRoleMethod, Credential, JwtMethod, KubernetesMethod, Method, TokenMethod
+from vaultsync.vault.auth_methods import read_credential
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.token_api import parse_lease, parse_token
@@ -24,7 +27,8 @@ from vaultsync.vault.transport import VaultAccess
 
 LOGIN, LOOK_UP, RENEW, REVOKE = "approle/login", "token/lookup-self", "token/renew-self", "token/revoke-self"
 ROLE_ID, SECRET_ID = "r0le-id", "5ecret-id"
-APPROLE = AppRoleMethod(Credential(SecretStr(ROLE_ID)), Credential(SecretStr(SECRET_ID)))
+BOTH_IDS = {"role_id": "j", "secret_id": "j"}
+APPROLE = AuthConfig(Auth.APPROLE, role_id=SecretStr(ROLE_ID), secret_id=SecretStr(SECRET_ID))
 
 
 class Vault:
@@ -62,7 +66,7 @@ class Vault:
 
 
 @asynccontextmanager
-async def running(vault: Vault, method: Method = APPROLE) -> AsyncIterator[Login]:
+async def running(vault: Vault, method: AuthConfig = APPROLE) -> AsyncIterator[Login]:
     """One that keeps its token, once it has one."""
     async with http_server(vault) as address:
         login = Login(VaultAccess(address, timeout=2.0), method)
@@ -89,8 +93,8 @@ def text_of(token: SecretStr | None) -> str:
     return token.get_secret_value() if token else ""
 
 
-def given(token: str) -> TokenMethod:
-    return TokenMethod(Credential(SecretStr(token)))
+def given(token: str) -> AuthConfig:
+    return AuthConfig(token=SecretStr(token))
 
 
 @pytest.mark.parametrize("odd", [{}, {"policies": 5, "identity_policies": None}])
@@ -160,7 +164,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
             await asyncio.sleep(0.15)
             vault.alive.clear()
             client = VaultClient(login)
-            with pytest.raises(VaultUnavailable, match="an answer that is not Vault's"):  # so it has come that far
+            with pytest.raises(VaultUnavailable, match="a response that is not Vault's"):  # so it has come that far
                 await client.create(path("secret/data/a"), live("q"), {"p": SecretStr("x")})
             assert [token for where, token in vault.asked if where == "/v1/secret/data/a"] == ["t1", "t2"]
             await client.close()
@@ -209,7 +213,7 @@ def test_at_rest_nothing_is_asked(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("mine\n")
 
     async def main() -> None:
-        for method in (given("mine"), TokenMethod(Credential(file=str(tmp_path / "token"))), APPROLE):
+        for method in (given("mine"), AuthConfig(token_file=str(tmp_path / "token")), APPROLE):
             vault = Vault("mine")
             async with running(vault, method):
                 await asyncio.sleep(0.3)
@@ -238,7 +242,7 @@ def test_a_token_is_renewed_at_half_of_its_life() -> None:
     async def main() -> None:
         vault = Vault(ttl=1)
         async with running(vault) as login:
-            await asyncio.sleep(1.9)
+            await asyncio.sleep(1.7)  # the jitter is 10 %: after three renewals, before the fourth
             assert (vault.count(LOGIN), vault.count(RENEW)) == (1, 3)
             assert text_of(login.token) == "t1"
 
@@ -299,7 +303,7 @@ def test_a_given_token_that_is_known_again_counts_as_another() -> None:
     with logged("WARNING") as lines:
         run_ahead(main())
     [line] = lines
-    assert "set VAULT_TOKEN anew" in line
+    assert "set a new VAULT_TOKEN" in line
 
 
 def test_a_token_in_the_last_moment_of_its_life_is_not_taken_for_an_endless_one() -> None:
@@ -364,17 +368,24 @@ def test_a_stop_does_not_wait_long_for_a_vault_that_hangs() -> None:
     run_ahead(main())
 
 
+def with_jwt(config: AuthConfig, jwt: str, folder: Path) -> AuthConfig:
+    (folder / "jwt").write_text(jwt)
+    return replace(config, jwt_file=str(folder / "jwt"))
+
+
 @pytest.mark.parametrize(
     "method",
     [
         APPROLE,
-        KubernetesMethod("r", Credential(SecretStr(SECRET_ID))),
-        JwtMethod("r", Credential(SecretStr(SECRET_ID))),
+        AuthConfig(Auth.KUBERNETES, role="r"),
+        AuthConfig(Auth.JWT, role="r"),
     ],
-    ids=lambda method: type(method).__name__,
+    ids=lambda method: method.auth.value,
 )
 @pytest.mark.parametrize("is_there", [True, False])
-def test_an_error_holds_nothing_of_what_was_sent(method: Method, is_there: bool) -> None:
+def test_an_error_holds_nothing_of_what_was_sent(method: AuthConfig, is_there: bool, tmp_path: Path) -> None:
+    method = with_jwt(method, SECRET_ID, tmp_path)
+
     async def refuse(request: web.Request) -> web.StreamResponse:
         return answer(400, {"errors": ["no"]})
 
@@ -395,16 +406,23 @@ def test_an_error_holds_nothing_of_what_was_sent(method: Method, is_there: bool)
     ("method", "where", "body"),
     [
         (
-            AppRoleMethod(Credential(SecretStr("r")), None, "a/b"),
+            AuthConfig(Auth.APPROLE, "a/b", role_id=SecretStr("r")),
             "/v1/auth/a/b/login",
             {"role_id": "r", "secret_id": None},
         ),
-        (KubernetesMethod("r", Credential(SecretStr("j")), "k8s 1"), "/v1/auth/k8s 1/login", {"role": "r", "jwt": "j"}),
-        (JwtMethod("r", Credential(SecretStr("j")), "oidc"), "/v1/auth/oidc/login", {"role": "r", "jwt": "j"}),
+        (AuthConfig(Auth.APPROLE, role_id_file="jwt", secret_id_file="jwt"), "/v1/auth/approle/login", BOTH_IDS),
+        (AuthConfig(Auth.KUBERNETES, "k8s 1", "r"), "/v1/auth/k8s 1/login", {"role": "r", "jwt": "j"}),
+        (AuthConfig(Auth.KUBERNETES, role="r"), "/v1/auth/kubernetes/login", {"role": "r", "jwt": "j"}),
+        (AuthConfig(Auth.JWT, "oidc", "r"), "/v1/auth/oidc/login", {"role": "r", "jwt": "j"}),
     ],
-    ids=lambda value: type(value).__name__ if not isinstance(value, str | dict) else "",
+    ids=lambda value: value.auth.value if isinstance(value, AuthConfig) else "",
 )
-def test_mount_and_vault_namespace_count(method: Method, where: str, body: dict[str, object]) -> None:
+def test_mount_and_vault_namespace_count(
+    method: AuthConfig, where: str, body: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = with_jwt(method, "j", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
     async def main() -> None:
         async def handler(request: web.Request) -> web.StreamResponse:
             assert (request.path, json.loads(await request.read())) == (where, body)
@@ -418,6 +436,18 @@ def test_mount_and_vault_namespace_count(method: Method, where: str, body: dict[
             assert text_of(login.token) == "t"
             login.token = None  # nothing to give back
             await login.close()
+
+    run_ahead(main())
+
+
+def test_without_a_file_the_jwt_is_the_service_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth_methods, "SERVICE_ACCOUNT_TOKEN", str(tmp_path / "none"))
+
+    async def main() -> None:
+        login = Login(VaultAccess(f"http://127.0.0.1:{unused_port()}"), AuthConfig(Auth.KUBERNETES, role="r"))
+        with pytest.raises(NoCredential, match=str(tmp_path / "none")):
+            await login.log_in()
+        await login.close()
 
     run_ahead(main())
 
@@ -438,7 +468,7 @@ def test_mount_and_vault_namespace_count(method: Method, where: str, body: dict[
 def test_a_file_that_holds_no_credential_is_not_quoted(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(NoCredential) as caught:
-        Credential(file=str(tmp_path / "file")).read()
+        read_credential(None, str(tmp_path / "file"))
     assert str(tmp_path / "file") in str(caught.value)
     assert "5ecret" not in all_that_an_error_holds(caught.value)
 
@@ -447,7 +477,7 @@ def test_a_file_that_holds_no_credential_is_not_quoted(content: bytes, tmp_path:
 def test_a_file_that_cannot_be_read_is_named(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "file")
     with pytest.raises(NoCredential, match="can't be read"):
-        Credential(file=str(tmp_path / "file")).read()
+        read_credential(None, str(tmp_path / "file"))
 
 
 def test_a_token_file_that_comes_late_is_taken_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,7 +486,7 @@ def test_a_token_file_that_comes_late_is_taken_soon(tmp_path: Path, monkeypatch:
     file = tmp_path / "token"
 
     async def main() -> None:
-        async with running(Vault("mine"), TokenMethod(Credential(file=str(file)))) as login:
+        async with running(Vault("mine"), AuthConfig(token_file=str(file))) as login:
             assert login.token is None
             file.write_text("mine\n")
             async with asyncio.timeout(2):
@@ -466,7 +496,9 @@ def test_a_token_file_that_comes_late_is_taken_soon(tmp_path: Path, monkeypatch:
 
 
 def test_it_ends_when_cancelled_at_whatever_it_does() -> None:
-    async def cancelled_while(handler: Callable[[web.Request], Awaitable[web.StreamResponse]], method: Method) -> None:
+    async def cancelled_while(
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]], method: AuthConfig
+    ) -> None:
         async with http_server(handler) as address:
             login = Login(VaultAccess(address, timeout=1.0), method)
             task = asyncio.create_task(login.run())

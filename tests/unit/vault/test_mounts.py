@@ -18,7 +18,7 @@ from vaultsync.core.errors import VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.vault import mounts as mounts_module
 from vaultsync.vault.client import VaultClient
-from vaultsync.vault.mount_cache import MountCache
+from vaultsync.vault.mounts import MountCache
 
 A, B = path("secret/data/a"), path("team/kv/data/b")
 TEAM = Mount("team/kv/", 2)

@@ -56,7 +56,7 @@ def detections(made: SilenceDetector) -> float:
 async def is_found(made: SilenceDetector, within: float) -> bool:
     try:
         async with asyncio.timeout(within):
-            await made.found()
+            await made.found.wait()
     except TimeoutError:
         return False
     return True

@@ -40,7 +40,7 @@ class Stream(EventStream):
         self._set_state(connected=True)
 
     def is_found_silent(self) -> None:
-        self._silence.is_unproven = True
+        self.silence.is_unproven = True
         self._set_state(connected=True)
 
     def goes(self, reason: str = "Vault closed the stream", *, refused: bool = False) -> None:
@@ -372,7 +372,7 @@ def test_a_silent_stream_is_replaced_at_once_and_taken_again_once_it_delivers(he
         made.stream.is_found_silent()
         await made.after(0.1, AUDIT if heard else POLL)
         assert silent_stream.REASON in made.lines[-1]
-        made.stream._silence.is_unproven = False
+        made.stream.silence.is_unproven = False
         made.stream.comes()
         await made.after(0.1, EVENTS)
 
@@ -403,7 +403,7 @@ def test_while_the_stream_reports_writes_the_device_is_believed_about_deletions_
 def test_each_source_is_told_of_own_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(made: Scene) -> None:
         told: list[object] = []
-        monkeypatch.setattr(made.stream, "wrote", told.append)
+        monkeypatch.setattr(made.stream.silence, "wrote", told.append)
         monkeypatch.setattr(made.device, "wrote", told.append)
         own = OwnWrite(path("secret/data/a"), 1, "id", 0.0)
         made.sources.wrote(own)

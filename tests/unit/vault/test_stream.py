@@ -251,17 +251,17 @@ def test_a_silent_stream_is_closed_and_counts_again_once_an_event_arrives() -> N
         found = listener.stream
         await eventually(lambda: listener.connects == 1)
         assert found.is_connected
-        found.wrote(own_write())
+        found.silence.wrote(own_write())
         await eventually(lambda: len(subscriptions) == 2)
         assert subscriptions[0].close_code is not None
         await eventually(lambda: listener.connects == 2)
-        assert (found.is_connected, found.is_unproven) == (False, True)
+        assert (found.is_connected, found.silence.is_unproven) == (False, True)
         assert sample(listener.metrics, "stream_deaf_total") == 1
         assert found.reason == silent_stream.REASON
         assert listener.events == []
         release.set()
         await eventually(lambda: listener.events)
-        assert (found.is_connected, found.is_unproven, found.reason) == (True, False, "")
+        assert (found.is_connected, found.silence.is_unproven, found.reason) == (True, False, "")
         assert listener.connects == 3, "what was missed since the subscription is looked for"
         assert len(lines) == 1
 
@@ -278,7 +278,7 @@ def test_a_stream_that_reports_the_own_write_is_kept() -> None:
 
     async def test(listener: Listener) -> None:
         await eventually(lambda: listener.connects == 1)
-        listener.stream.wrote(own_write())
+        listener.stream.silence.wrote(own_write())
         await asyncio.sleep(0.3)
         assert listener.connects == 1
         assert sample(listener.metrics, "stream_deaf_total") == 0

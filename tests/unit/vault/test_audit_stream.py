@@ -1,4 +1,4 @@
-"""vault/audit_file and vault/audit_stream.Lines: the end of a file, and what makes up a line."""
+"""vault/audit_stream: the end of a file, and what makes up a line."""
 
 import os
 import shutil
@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultsync.vault import audit_stream
-from vaultsync.vault.audit_file import Tail
-from vaultsync.vault.audit_stream import CHUNK, MAX_LINE, Lines
+from vaultsync.vault.audit_stream import CHUNK, MAX_LINE, Lines, Tail
 
 # -- chunks
 

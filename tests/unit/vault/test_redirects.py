@@ -1,4 +1,4 @@
-"""core/redirects and vault/redirects: where a redirect of Vault may lead. Without servers."""
+"""vault/redirects: where a redirect of Vault may lead. Without servers."""
 
 import json
 import threading
@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vaultsync.core.errors import RedirectRefused, VaultRejected
-from vaultsync.core.redirects import MAX_HOPS, Address, parse_address
 from vaultsync.vault import redirects
-from vaultsync.vault.redirects import Redirects
+from vaultsync.vault.redirects import MAX_HOPS, Address, Redirects, parse_address
 
 HOME, OTHER, PATH = "http://vault.test:8200", "http://node-2.test:8200", "/v1/secret/subkeys/a"
 

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from vaultsync.cli import main
-from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, parse_mounts, policy
+from vaultsync.commands.policy import DEFAULT_MOUNTS, parse_mounts, policy
 from vaultsync.core.external_secret import Namespace
 from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
@@ -378,7 +378,7 @@ inner = st.lists(names | st.sampled_from(["a-ab", "ab-b", "axb"]), min_size=1, m
 def test_what_may_be_created_may_be_written_and_nothing_is_shadowed(given_globs: list[str], path: str) -> None:
     paths = SeedPaths.parse(given_globs)
     mounts = (SECRET, TEAM, OLD, Mount("ab/", 2))
-    reached = [shape.text for shape in paths.shapes() if any(shape.inside(mount.path) for mount in mounts)]
+    reached = [glob.text for glob in paths.globs if any(glob.inside(mount.path) for mount in mounts)]
     assume(reached)
     paths = SeedPaths.parse(reached)
     found = made(reached, mounts)

@@ -212,8 +212,10 @@ class Term:
     async def _finish_writes(self) -> None:
         left = await self._vault.writes.finish(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
         if left:
-            message = "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata"
-            logger.warning(message, writes=left)
+            logger.warning(
+                "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata",
+                writes=left,
+            )
 
     def release(self) -> Release:
         """How to release the Lease at the end of the term.

@@ -12,7 +12,7 @@ from typing import Final
 from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.paths import VaultPath
-from vaultsync.core.reader import PathInput, Problem, Reader, is_missing
+from vaultsync.core.reader import PathInput, Problem, Reader
 from vaultsync.core.rotate import Rotation, plan_rotation
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.plan import PropertyPlan, differing, plan
@@ -96,7 +96,7 @@ def decide(
     """Decide about one path; `readers` and `forbidden` are those of PathInput."""
     given = PathInput(path, state, tuple(readers), forbidden)
     problems = [*_obstacles(given), *_differences(given)]
-    missing = frozenset(one.property for one in given.requests if is_missing(state, one.property))
+    missing = frozenset(one.property for one in given.requests if state.is_missing(one.property))
     wanted = missing & {one.property for one in given.requests if one.reader in given.wanting}
     if wanted:
         seed, impossible = _plan_seed(given, missing, wanted, history, defaults.rules)

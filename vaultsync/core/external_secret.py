@@ -5,7 +5,7 @@ as missing.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -172,6 +172,8 @@ def parse_store(document: Json) -> Store:
     metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
     kind = text(document.get("kind")) or "SecretStore"
     vault = text_fields(mapping(spec.get("provider")).get("vault"))
+    # https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    managers = [one for one in mappings(metadata.get("managedFields")) if "f:spec" in mapping(one.get("fieldsV1"))]
     return Store(
         name=StoreName(kind, text(metadata.get("namespace")), text(metadata.get("name"))),
         server=vault.get("server") or None,
@@ -186,18 +188,8 @@ def parse_store(document: Json) -> Store:
             )
             for condition in mappings(spec.get("conditions"))
         ),
-        changed=max(_spec_changes(metadata), default=None),
+        changed=max((time for one in managers if (time := parse_time(one.get("time"), UTC))), default=None),
     )
-
-
-def _spec_changes(metadata: Json) -> Iterator[datetime]:
-    """When each field manager last changed fields of the spec.
-
-    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
-    """
-    for entry in mappings(metadata.get("managedFields")):
-        if "f:spec" in mapping(entry.get("fieldsV1")) and (time := parse_time(entry.get("time"), UTC)):
-            yield time
 
 
 def is_open_to(store: Store, namespace: Namespace) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from vaultsync.generation.rule_set import NO_RULES, Rules, closure, templates_in_order
-from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
+from vaultsync.generation.rule_set import NO_RULES, Rules, closure, other_half, templates_in_order
+from vaultsync.generation.rules import DEFAULT_RULE, Rule, RuleError, TemplateRule
 
 
 class Encoding(Enum):
@@ -114,15 +114,9 @@ def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
     """Halves of key pairs whose other half has a different rule in another ExternalSecret, each with the reason."""
     found: dict[str, str] = {}
-    for name, rule in rules.items():
-        if isinstance(rule, KeyPairRule) and rule.public in rules:
-            other, fits = rule.public, rules[rule.public] == PublicPartRule(private=name)
-        elif isinstance(rule, PublicPartRule) and rule.private in rules:
-            pair = rules[rule.private]
-            other, fits = rule.private, isinstance(pair, KeyPairRule) and pair.public == name
-        else:
-            continue
-        if not fits:
+    for name in rules:
+        other, fits = other_half(name, rules)
+        if other in rules and not fits:
             found[name] = (
                 f"{name!r} is half of a key pair, and its other half, {other!r}, has a different rule in another "
                 "ExternalSecret; make the rules equal"

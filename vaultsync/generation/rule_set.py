@@ -124,6 +124,17 @@ def templates_in_order(rules: Mapping[str, Rule]) -> dict[str, TemplateRule]:
     return {name: templates[name] for name in order}
 
 
+def other_half(name: str, rules: Mapping[str, Rule | None]) -> tuple[str, bool]:
+    """The other half of a key pair, and whether its rule fits; "" for a property that is no half of one."""
+    match rules[name]:
+        case KeyPairRule(public=public):
+            return public, rules.get(public) == PublicPartRule(private=name)
+        case PublicPartRule(private=private):
+            pair = rules.get(private)
+            return private, isinstance(pair, KeyPairRule) and pair.public == name
+    return "", True
+
+
 def closure(names: Iterable[str], neighbours: Callable[[str], Iterable[str]]) -> set[str]:
     """The names, their neighbours, the neighbours of these, and so on."""
     found: set[str] = set()

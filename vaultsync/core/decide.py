@@ -21,12 +21,7 @@ from vaultsync.generation.rule_set import NO_RULES, Rules
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Cluster-wide settings for ExternalSecrets without their own.
-
-    Attributes:
-        rules: for values.
-        rotate_after: the age in seconds at which values are replaced, 0 for never.
-    """
+    """Cluster-wide settings: the rules for values, and the age in seconds at which they are replaced, 0 for never."""
 
     rules: Rules = NO_RULES
     rotate_after: float = 0.0
@@ -34,11 +29,9 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Create these properties in one write.
+    """Create these properties in one write: in a new version, or with `patch` in the live one.
 
-    Attributes:
-        cas: the version that must still be the latest (KV v2).
-        patch: add to the live version instead of creating one.
+    `cas` is the version that must still be the latest (KV v2).
     """
 
     plan: Mapping[str, PropertyPlan]
@@ -54,12 +47,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The past of a path.
-
-    Attributes:
-        properties: names of properties that existed.
-        existed: there was a live version.
-    """
+    """The past of a path: the names of properties that existed, and whether it had a live version."""
 
     properties: frozenset[str] = frozenset()
     existed: bool = False
@@ -67,11 +55,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do at a path: at most one write.
-
-    Attributes:
-        due: when a rotation will be due, None for never, or if there is a write now.
-    """
+    """At most one write at a path; `due` is when a rotation will be due, None for never, or if there is a write now."""
 
     seed: Seed | None = None
     problems: tuple[Problem, ...] = ()

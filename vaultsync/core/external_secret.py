@@ -19,6 +19,7 @@ Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""
 
 _ENCODINGS = {"Base64": Encoding.BASE64, "Base64URL": Encoding.BASE64URL, "Auto": Encoding.BASE64}
+"""By decodingStrategy; Auto tries Base64 first."""
 
 MAX_VERSIONS_BYTES = 64 * 1024
 """Of the annotation annotations.VERSIONS; the API server limits all annotations to 256 KiB."""
@@ -49,11 +50,7 @@ class StoreName:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
-
-    Attributes:
-        encoding: that external-secrets decodes (decodingStrategy; Auto tries Base64 first).
-    """
+    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`)."""
 
     field: str
     store: StoreName
@@ -123,11 +120,7 @@ class ExternalSecret:
 
 @dataclass(frozen=True, slots=True)
 class StoreCondition:
-    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it.
-
-    Attributes:
-        selector: a label selector, unchanged; None if there is none.
-    """
+    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it; `selector` is a label selector."""
 
     namespaces: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -138,8 +131,7 @@ class StoreCondition:
 class Store:
     """A SecretStore or ClusterSecretStore; `server` is None if its provider is not Vault.
 
-    Attributes:
-        changed: the last change of its spec, None if unknown; not compared.
+    `changed` is the last change of its spec, None if unknown; it is not compared.
     """
 
     name: StoreName

@@ -70,12 +70,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An ExternalSecret that reads the path.
-
-    Attributes:
-        references: its entries that read the path.
-        rules, rotation: of its annotations.
-    """
+    """An ExternalSecret that reads the path by these references, with the rules and the rotation of its annotations."""
 
     name: ObjectName
     choice: SeedChoice
@@ -100,12 +95,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that is reported on an ExternalSecret.
-
-    Attributes:
-        refusal: the label of the metrics.
-        field: the entry, "" for each one that reads the path.
-    """
+    """A problem that is reported on an ExternalSecret; `field` is the entry, "" for each one that reads the path."""
 
     reader: ObjectName
     message: str
@@ -116,11 +106,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class PathInput:
-    """All that is known of one path.
+    """All that is known of one path, with its readers, the oldest first.
 
-    Attributes:
-        readers: the oldest first.
-        forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
+    `forbidden` has the Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
 
     path: VaultPath

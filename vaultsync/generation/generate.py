@@ -40,9 +40,7 @@ _RANDOM: Final = secrets.SystemRandom()
 def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
     """Generate one value for each property. The caller writes them together. Large RSA keys take seconds.
 
-    Args:
-        wanted: the properties with their rules, including siblings (Rules.siblings).
-        fetched: the values of the properties with a PasswordPolicyRule.
+    The properties include all siblings (Rules.siblings). The values for each PasswordPolicyRule are fetched before.
 
     Raises:
         RuleError: a sibling or a policy's password is missing, or a template's result is too long.

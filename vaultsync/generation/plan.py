@@ -29,13 +29,7 @@ class PropertyPlan:
 
 @dataclass(frozen=True, slots=True)
 class PropertyRequest:
-    """An ExternalSecret's entry that reads a property, whether it exists or not.
-
-    Attributes:
-        reader: the ExternalSecret, as NAMESPACE/NAME.
-        field: the path of the entry in the ExternalSecret.
-        rules: the ExternalSecret's own.
-    """
+    """The entry `field` of a reader, which is an ExternalSecret (NAMESPACE/NAME) with rules, for one property."""
 
     reader: str
     field: str
@@ -46,11 +40,7 @@ class PropertyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:
-    """The plan of one write.
-
-    Attributes:
-        impossible: properties that can't be generated, each with the reason.
-    """
+    """The plan of one write, and the properties that can't be generated, each with the reason."""
 
     properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
     impossible: Mapping[str, str] = field(default_factory=dict)
@@ -62,13 +52,8 @@ def plan(
     """Plan the missing properties and their siblings.
 
     A template and its parts, or the two halves of a key pair, are generated in one write or not at all, because
-    existing values are never read.
-
-    Args:
-        requests: of the ExternalSecrets that may have something created here, the oldest first.
-        missing: the requested properties to generate.
-        present: the properties that exist.
-        defaults: the cluster-wide rules.
+    existing values are never read. The requests are those of ExternalSecrets that may have something created here, the
+    oldest first.
     """
     owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}

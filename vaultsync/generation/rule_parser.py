@@ -51,10 +51,7 @@ _KINDS: Final = ("format", "value", "template")
 
 
 def parse_rules(text: str) -> Rules:
-    """Read the annotation.
-
-    Args:
-        text: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
+    """Read the annotation: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
 
     Raises:
         RuleError: it is anything else, is contradictory, or exceeds a limit.

@@ -30,11 +30,7 @@ _NOT_FOR_REST: Final = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules for the properties that one ExternalSecret reads. Two sets are equal if they mean the same.
-
-    Attributes:
-        written: each rule with its property or "*", sorted; without the public parts.
-    """
+    """The rules of one ExternalSecret, each with its property or "*", sorted; public parts are derived from them."""
 
     written: tuple[tuple[str, Rule], ...] = ()
 

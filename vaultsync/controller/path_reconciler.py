@@ -6,17 +6,18 @@ The force-sync of these ExternalSecrets is external_secret_reconciler's.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
-from vaultsync.controller.index import Entry, Index, Key
+from vaultsync.controller.index import Index, Key
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_fields
-from vaultsync.controller.sync_state import Failure, SyncStates
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.callbacks import Clock
@@ -112,16 +113,13 @@ class PathReconciler:
         """Report to the readers of a path or listing that Vault fails on it; returns their names."""
         refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
         text = f"{error}; vaultsync tries again by itself" if error.retryable else str(error)
-        names = self._index.reader_names(key)
         if isinstance(key, VaultPath):
             if isinstance(error, VaultRequestFailed):
                 self._paths.record_unreadable(key)
             self._record_problems(key, _same_for_all(self._index.readers(key), text, refusal))
         else:
-            failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
-            for entry in filter(self._is_wanting, self._index.entries(names)):
-                self._syncs.of(entry.object).record_failures(key, [failure])
-        return names
+            self._record_problems(key, self._listing_problems(key, f"dataFrom.find: {text}", refusal))
+        return self._index.reader_names(key)
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         """Returns the seconds until the path needs another pass, 0 for none."""
@@ -196,24 +194,24 @@ class PathReconciler:
 
     def _report_listing(self, prefix: FindPrefix) -> None:
         """Report an empty listing: vaultsync can't know which paths to create."""
-        failures = []
-        if self._paths.is_empty(prefix):
-            failures = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
         for entry in self._index.entries(self._index.reader_names(prefix)):
-            self._syncs.of(entry.object).record_failures(prefix, failures if self._is_wanting(entry) else [])
+            self._syncs.of(entry.object).record_failures(prefix, [])
+        if self._paths.is_empty(prefix):
+            self._record_problems(prefix, self._listing_problems(prefix, empty_listing(prefix), Refusal.IMPOSSIBLE))
 
-    def _record_problems(self, path: VaultPath, problems: Iterable[Problem]) -> None:
-        is_lost = self._paths.existed(path) and not self._paths.is_live(path)
-        found: dict[ObjectName, list[Failure]] = defaultdict(list)
-        for problem in problems:
-            is_recreation = is_lost and problem.reason is CreatedReason.ERROR_CREATING
-            reason = CreatedReason.RECREATING if is_recreation else problem.reason
-            found[problem.reader].append(Failure(problem.message, reason, problem.refusal))
+    def _listing_problems(self, prefix: FindPrefix, message: str, refusal: Refusal) -> list[Problem]:
+        entries = self._index.entries(self._index.reader_names(prefix))
+        wanting = (entry for entry in entries if self._index.choice(entry)[0] is SeedChoice.WANTED)
+        return [Problem(entry.object.name, message, refusal=refusal) for entry in wanting]
+
+    def _record_problems(self, key: VaultPath | FindPrefix, problems: Iterable[Problem]) -> None:
+        is_lost = isinstance(key, VaultPath) and self._paths.existed(key) and not self._paths.is_live(key)
+        found: dict[ObjectName, list[Problem]] = defaultdict(list)
+        for one in problems:
+            is_recreation = is_lost and one.reason is CreatedReason.ERROR_CREATING
+            found[one.reader].append(replace(one, reason=CreatedReason.RECREATING) if is_recreation else one)
         for entry in self._index.entries(found):
-            self._syncs.of(entry.object).record_failures(path, found[entry.object.name])
-
-    def _is_wanting(self, entry: Entry) -> bool:
-        return self._index.choice(entry)[0] is SeedChoice.WANTED
+            self._syncs.of(entry.object).record_failures(key, found[entry.object.name])
 
 
 def create_budget(per_hour: int, clock: Clock) -> TokenBuckets[str] | None:

@@ -5,7 +5,7 @@ The force-sync of these ExternalSecrets is external_secret_reconciler's.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from vaultsync.controller.index import Index, Key
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_fields
+from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
@@ -125,15 +125,16 @@ class PathReconciler:
         """Returns the seconds until the path needs another pass, 0 for none."""
         state = await self._evaluator.read(path, readers)
         if (confirmed := self._writer.confirm(path, state)) is not None:
-            self._report_write(path, confirmed)
+            self._report_write(confirmed)
         found = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers)
         decision, problems = found.decision, found.decision.problems
         work = decision.seed or decision.rotation
-        if work is not None and self._dry_run:
+        write = Write(path, found.state, work, tuple(found.allowed)) if work is not None else None
+        if write is not None and self._dry_run:
             verb = "rotate" if isinstance(work, Rotation) else "seed"
-            logger.info(f"would {verb}", **log_fields(path, state, work, found.allowed))
-        elif work is not None:
-            state = await self._write(path, found.state, work, found.allowed)
+            logger.info(f"would {verb}", **write.log_fields(state))
+        elif write is not None:
+            state = await self._write(write)
             decision = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers).decision
             problems += decision.problems
         self._paths.observe(path, state)
@@ -146,20 +147,18 @@ class PathReconciler:
         self._ownership.schedule(path, state)
         return self._seconds_until_due(decision)
 
-    async def _write(
-        self, path: VaultPath, state: SecretState, work: Seed | Rotation, allowed: list[Reader]
-    ) -> SecretState:
-        if isinstance(work, Seed):
-            self._take_budget(path, state, allowed)
+    async def _write(self, write: Write) -> SecretState:
+        if isinstance(write.work, Seed):
+            self._take_budget(write.path, write.before, write.readers)
         try:
-            applied = await self._writer.write(path, state, work, tuple(allowed))
+            applied = await self._writer.write(write)
         except (VaultDenied, VaultRejected):
-            self._paths.observe(path, state)  # other readers of the path need it
+            self._paths.observe(write.path, write.before)  # other readers of the path need it
             raise
-        self._report_write(path, applied)
+        self._report_write(applied)
         return applied.after
 
-    def _take_budget(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
+    def _take_budget(self, path: VaultPath, state: SecretState, readers: Sequence[Reader]) -> None:
         """Count a new path against the budget of the oldest reader's namespace, or raise BudgetSpent."""
         if state.exists or state.version > 0 or self._paths.existed(path):
             return
@@ -183,11 +182,11 @@ class PathReconciler:
 
     # -- reports
 
-    def _report_write(self, path: VaultPath, applied: AppliedWrite) -> None:
+    def _report_write(self, applied: AppliedWrite) -> None:
         """Report a write to the ExternalSecrets that requested it, and force-sync all that read the path."""
-        message = applied.message(path)
-        for entry in self._index.entries(reader.name for reader in applied.readers):
-            self._syncs.of(entry.object).record_success(path, applied.work.reason, message)
+        path, reason = applied.write.path, applied.write.work.reason
+        for entry in self._index.entries(reader.name for reader in applied.write.readers):
+            self._syncs.of(entry.object).record_success(path, reason, applied.message)
         for entry in self._index.entries(self._index.reader_names(path)):
             prefixes = (prefix for prefix in entry.prefixes if prefix.covers(path))
             self._syncs.of(entry.object).record_seed(map(str, (path, *prefixes)), self._clock())

@@ -75,7 +75,7 @@ def test_every_document_sets_up_the_same_device() -> None:
     assert {
         "README.md",
         "deploy/base/service.yaml",
-        "vaultsync/commands/check/audit_commands.py",
+        "vaultsync/commands/check/audit_devices.py",
         CHART_NOTES,
     } <= found.keys()
     assert {name: options for name, options in found.items() if options != DEVICE} == {}

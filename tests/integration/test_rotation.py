@@ -223,7 +223,7 @@ def test_an_operators_value_is_never_rotated_until_it_is_deleted(place: Place, v
     for name in ("app", "theirs"):
         annotate(place, name, rotate="now", rotate_after="1h")
     place.wait_until_reported(
-        "app", ROTATE, f"secret/{place.path('app')} was written by somebody else since", "delete it in Vault"
+        "app", ROTATE, f"secret/{place.path('app')} was written by another client since", "delete it in Vault"
     )
     place.wait_until_reported("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
     for name in ("app", "theirs"):

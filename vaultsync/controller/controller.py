@@ -23,12 +23,12 @@ from vaultsync.controller.sync_state import NEVER, SyncStates
 from vaultsync.controller.vault_events import VaultEvents
 from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
-from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.callbacks import Clock, ignore
 from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
 from vaultsync.core.events import MountChange
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff, jittered
 
 WORKERS = 16
 RESCAN_WORKERS = 4

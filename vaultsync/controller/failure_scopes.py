@@ -14,7 +14,6 @@ from loguru import logger
 
 from vaultsync.controller.index import Key
 from vaultsync.controller.workqueue import K, Priority
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     KubeDenied,
     KubeRejected,
@@ -29,6 +28,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff
 
 FIRST_ATTEMPT: Final = 0.1
 LONGEST_ABSENCE: Final = 5.0

@@ -21,14 +21,13 @@ from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.callbacks import Clock
-from vaultsync.core.decide import Decision
+from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
 from vaultsync.core.rotate import Rotation
-from vaultsync.core.seed import Seed
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 

@@ -28,15 +28,14 @@ from pydantic import SecretStr
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.reader import Reader
 from vaultsync.core.rotate import Rotation, next_ownership
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.encoding import encode
-from vaultsync.generation.generate import generate
+from vaultsync.generation.generate import encode, generate
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 

@@ -1,7 +1,4 @@
-"""The input and the messages of a decision about one Vault path: its state, and the ExternalSecrets that read it. Pure.
-
-core.seed and core.rotate decide by it.
-"""
+"""The input of core.decide and core.rotate (a path and the ExternalSecrets that read it) and their messages. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +9,7 @@ from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.plan import PropertyRequest
+from vaultsync.generation.plan import Encoding, PropertyRequest
 from vaultsync.generation.rule_set import NO_RULES, Rules
 
 
@@ -123,7 +119,7 @@ class PathInput:
     """All that is known of one path.
 
     Attributes:
-        readers: the ExternalSecrets that read it, the oldest first.
+        readers: the oldest first.
         forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
 
@@ -138,18 +134,18 @@ class PathInput:
         return logical(self.state.mount, self.path.path)
 
     @cached_property
-    def wanting(self) -> tuple[Reader, ...]:
-        """The readers that ask to be seeded."""
-        return tuple(reader for reader in self.readers if reader.choice is SeedChoice.WANTED)
+    def wanting(self) -> Mapping[str, Reader]:
+        """The readers that request seeding, by name, as in PropertyRequest.reader."""
+        return {str(reader.name): reader for reader in self.readers if reader.choice is SeedChoice.WANTED}
 
     @cached_property
     def permitted(self) -> tuple[Reader, ...]:
         """Those of them for which something may be created here."""
-        return tuple(reader for reader in self.wanting if reader.name.namespace not in self.forbidden)
+        return tuple(reader for reader in self.wanting.values() if reader.name.namespace not in self.forbidden)
 
     @cached_property
     def requests(self) -> tuple[PropertyRequest, ...]:
-        """The requests of all readers for which something may be created, whether they ask or not."""
+        """The requests of all readers for which something may be created, whether they request seeding or not."""
         return tuple(
             request
             for reader in self.readers

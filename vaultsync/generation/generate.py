@@ -3,6 +3,7 @@
 All randomness is the operating system's. Rules arrive checked; only their combination in one write is checked here.
 """
 
+import base64
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
-from vaultsync.generation.encoding import to_base64
-from vaultsync.generation.rule_set import template_order
+from vaultsync.generation.plan import Encoding
+from vaultsync.generation.rule_set import templates_in_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
     BytesRule,
@@ -66,7 +67,7 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
                 pass  # below, after the values that they use
             case _:
                 made[name] = SecretStr(_simple(rule))
-    for name, template in _templates(wanted):
+    for name, template in templates_in_order(wanted).items():
         if missing := template.uses - made.keys():
             raise RuleError(
                 f"{shortened(name)}.template: {shortened(min(missing))} is not generated in the same write, "
@@ -76,18 +77,19 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
     return {name: made[name] for name in wanted}
 
 
+def encode(value: SecretStr, encoding: Encoding) -> SecretStr:
+    """Encode a value, as UTF-8."""
+    if encoding is Encoding.NONE:
+        return value
+    return SecretStr(_base64(value.get_secret_value().encode(), url=encoding is Encoding.BASE64URL))
+
+
 def _check_partner(name: str, there: bool, partner: str) -> None:
     if not there:
         raise RuleError(
             f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(partner)}, is not generated "
             "in the same write"
         )
-
-
-def _templates(wanted: Mapping[str, Rule]) -> list[tuple[str, TemplateRule]]:
-    """The templates, each after those that it uses."""
-    ordered = ((name, wanted[name]) for name in template_order(wanted))
-    return [(name, rule) for name, rule in ordered if isinstance(rule, TemplateRule)]
 
 
 def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
@@ -100,7 +102,12 @@ def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
             return rule.value
     if rule.format == "hex":
         return secrets.token_hex(rule.bytes)
-    return to_base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+    return _base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+
+
+def _base64(raw: bytes, *, url: bool) -> str:
+    """Base64 or base64url (RFC 4648 sections 4 and 5), with padding."""
+    return (base64.urlsafe_b64encode(raw) if url else base64.b64encode(raw)).decode()
 
 
 def _password(rule: PasswordRule) -> str:

@@ -43,10 +43,10 @@ def shortened(text: str) -> str:
 
 def _within(least: int, most: int, below: str, above: str) -> Callable[[int], int]:
     def check(number: int) -> int:
-        if not least <= number <= most:
-            what = below if number < least else above
-            raise ValueError(f"{shortened(str(number))} is too {what}; it must be from {least} to {most}")
-        return number
+        if least <= number <= most:
+            return number
+        what = below if number < least else above
+        raise ValueError(f"{shortened(str(number))} is too {what}; it must be from {least} to {most}")
 
     return check
 
@@ -203,9 +203,7 @@ class KeyPairRule(RuleModel):
     """
 
     format: Literal["rsa", "ed25519"]
-    bits: int | None = Field(
-        default_factory=lambda data: DEFAULT_RSA_BITS if data.get("format") == "rsa" else None,
-    )
+    bits: int | None = Field(default_factory=lambda data: DEFAULT_RSA_BITS if data.get("format") == "rsa" else None)
     public: Annotated[str, AfterValidator(_check_public_name)]
     encoding: Literal["pem", "openssh"] = "pem"
 
@@ -246,11 +244,9 @@ class TemplateRule(RuleModel):
     @classmethod
     def _has_references(cls, template: str) -> str:
         pieces = _pieces(template)
-        if not any(piece.name for piece in pieces):
+        names = [check_name(piece.name) for piece in pieces if piece.name]
+        if not names:
             raise ValueError("has no {{ .name }}; write a fixed text as value (does Helm replace {{ }} here?)")
-        for piece in pieces:
-            if piece.name:
-                check_name(piece.name)
         return "".join(map(_spelled, pieces))  # normalised, so that equal templates compare equal
 
     @property

@@ -31,10 +31,9 @@ from typing import Any, Final, NoReturn
 
 from loguru import logger
 
-from vaultsync.core.backoff import jittered
 from vaultsync.core.errors import KubeConflict, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import Informer

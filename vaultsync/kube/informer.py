@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, TypeVar
 from loguru import logger
 
 from vaultsync.core.annotations import Result
-from vaultsync.core.backoff import backoff
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
+from vaultsync.core.retry import backoff
 from vaultsync.kube.client import KubeClient, watch_error
 
 T = TypeVar("T")

@@ -216,7 +216,7 @@ class Term:
         self._is_drained = True
 
     async def _finish_writes(self) -> None:
-        left = await self._vault.finish_writes(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
+        left = await self._vault.writes.finish(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
         if left:
             logger.warning(
                 "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata",
@@ -229,7 +229,7 @@ class Term:
         While a write may still be in progress, the Lease is kept until it expires, so that no other replica writes
         meanwhile. KV v1 needs this, as it has no check-and-set; in KV v2, check-and-set alone refuses the second write.
         """
-        if self._vault.is_writing:
+        if self._vault.writes.is_sending:
             return Release(refusal="a write in Vault is still in progress")
         return Release(self._stop.left(RELEASE_SECONDS, RELEASE_LONGEST))
 

@@ -63,7 +63,7 @@ class TokenApi:
         auth = mapping((await self._request(lambda vault: request_token(vault, config), path, None)).get("auth"))
         token = text(auth.get("client_token"))
         if not token:
-            raise VaultUnavailable(f"an answer without a token on {path}")
+            raise VaultUnavailable(f"a response without a token on {path}")
         return SecretStr(token), parse_lease(auth)
 
     async def look_up(self, token: SecretStr | None) -> Token:
@@ -125,5 +125,5 @@ def parse_token(value: object) -> Token:
 def _seconds(data: Mapping[str, Any], name: str) -> float:
     value = data.get(name) or 0
     if not isinstance(value, int | float) or not 0 <= value < LONGEST_TTL:
-        raise VaultUnavailable(f"an answer that is not Vault's: {name} of the token is no number of seconds", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: {name} of the token is no number of seconds", 200)
     return float(value)

@@ -70,12 +70,7 @@ class Response:
 
 
 class Pools:
-    """One connection pool for each address. A new TLS context means a new pool, so that no old connection is used.
-
-    Args:
-        access: which Vault.
-        connections: maximum number of open connections to each address.
-    """
+    """One pool of connections for each address. A new TLS context means a new pool: no old connection is used again."""
 
     def __init__(self, access: VaultAccess, connections: int) -> None:
         self._access, self._connections = access, connections

@@ -12,8 +12,8 @@ from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
 from vaultsync.controller.secret_writer import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict, Write
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultUnavailable
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.clock import ServerClock
 

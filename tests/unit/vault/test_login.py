@@ -164,7 +164,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
             await asyncio.sleep(0.15)
             vault.alive.clear()
             client = VaultClient(login)
-            with pytest.raises(VaultUnavailable, match="an answer that is not Vault's"):  # so it has come that far
+            with pytest.raises(VaultUnavailable, match="a response that is not Vault's"):  # so it has come that far
                 await client.create(path("secret/data/a"), live("q"), {"p": SecretStr("x")})
             assert [token for where, token in vault.asked if where == "/v1/secret/data/a"] == ["t1", "t2"]
             await client.close()

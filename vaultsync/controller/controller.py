@@ -297,7 +297,7 @@ class Controller:
         return {*names}, again
 
     def _priority_of(self, keys: set[Key], priority: Priority) -> Priority:
-        """Urgent after a write by somebody else. After own writes, all values come before their readers."""
+        """Urgent after a write by another client. After own writes, all values come before their readers."""
         entries = self._index.entries(key for key in keys if isinstance(key, ObjectName))
         if priority is Priority.URGENT and not any(self._syncs.of(entry.object).is_seeded for entry in entries):
             return priority

@@ -214,8 +214,11 @@ class SecretWriter:
         self._metrics.writes[write.work.reason].inc()
         if after.written is not None:  # KV v1 has no metadata
             self._record_ownership(write, after, after.written)
-        event = "rotated" if isinstance(write.work, Rotation) else "seeded"
-        logger.info(event, **write.log_fields(after, version=after.version), **how)
+        logger.info(
+            "rotated" if isinstance(write.work, Rotation) else "seeded",
+            **write.log_fields(after, version=after.version),
+            **how,
+        )
         return applied
 
     def _record_ownership(self, write: Write, after: SecretState, written: datetime) -> None:

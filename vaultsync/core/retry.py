@@ -24,7 +24,7 @@ def jittered(period: float, rng: random.Random | None = None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A failed attempt: the seconds until the next one, and whether its reason differs from that of the previous one."""
+    """A failed attempt: the seconds until the next one, and whether its reason differs from the previous one."""
 
     wait: float
     is_new: bool

@@ -1,4 +1,4 @@
-"""The settings of the login to Vault, which vault/auth_methods.py uses."""
+"""The settings of the login to Vault, which vault/token_api.py uses."""
 
 from dataclasses import dataclass
 from enum import Enum

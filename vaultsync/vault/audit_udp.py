@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from loguru import logger
 
 from vaultsync.config.change_source import AuditAddress
 from vaultsync.core.events import may_matter
-from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
+from vaultsync.vault.datagrams import Datagrams
 from vaultsync.vault.limited_log import LimitedLog
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
@@ -42,11 +43,7 @@ SO_MEMINFO: Final = 55
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A sender of datagrams.
-
-    Attributes:
-        address: in the kernel's format (sockaddr).
-    """
+    """A sender of datagrams; the address has the kernel's format (sockaddr)."""
 
     address: bytes
 
@@ -69,7 +66,6 @@ class Batch:
         entries: those that may matter, with their senders.
         size: of the entries, in bytes.
         unverified: number of kept entries from unverified senders.
-        lost: number of lost entries.
         refused: number of datagrams from addresses that are not allowed.
         strangers: whether an unverified sender has sent a possible entry.
     """
@@ -114,7 +110,7 @@ class UdpReceiver:
     ) -> None:
         self._address = address
         self._log = log
-        self._is_allowed = is_allowed
+        self._is_allowed = lru_cache(4096)(is_allowed)
         self._nonces = nonces
         self._on_batch = on_batch
         self._sock: socket.socket | None = None
@@ -125,7 +121,6 @@ class UdpReceiver:
         self._is_scheduled = False
         self._handed_over = float("-inf")
         self._dropped = 0
-        self._known: dict[bytes, bool] = {}
         self.verified: frozenset[bytes] = frozenset()
 
     async def start(self) -> None:
@@ -197,7 +192,7 @@ class UdpReceiver:
         for address, entry in received:
             known = address in verified
             if may_matter(entry):
-                if not self._may_send(address):
+                if not self._is_allowed(Peer(address).host):
                     refused += 1
                 elif known or (b"vaultsync-canary" in entry and any(nonce in entry for nonce in nonces)):
                     kept.append((Peer(address), entry))
@@ -207,22 +202,13 @@ class UdpReceiver:
                         unverified += 1
                         kept.append((Peer(address), entry))
             elif not known and entry.startswith(b"{"):
-                strangers |= self._may_send(address)
+                strangers |= self._is_allowed(Peer(address).host)
         with self._lock:
             for peer, entry in kept:
                 self._batch.add(peer, entry)
             self._batch.unverified += unverified
             self._batch.refused += refused
             self._batch.strangers |= strangers
-
-    def _may_send(self, address: bytes) -> bool:
-        host = address[:2] + address[4:SOCKADDR_BYTES]
-        allowed = self._known.get(host)
-        if allowed is None:
-            if len(self._known) > 4096:  # senders can be forged
-                self._known.clear()
-            allowed = self._known[host] = self._is_allowed(Peer(address).host)
-        return allowed
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule one call on the loop for all that there is."""

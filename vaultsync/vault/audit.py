@@ -98,11 +98,10 @@ class Audit:
         self._awaited: dict[str, asyncio.TimerHandle] = {}
         self._unreported = self._missed_in_a_row = 0
         self._has_new_sender = self._is_silence_logged = self._was_connected = False
-        clock = time.monotonic
-        self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, clock), CAPACITY)
-        low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
+        self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, time.monotonic), CAPACITY)
+        low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, time.monotonic)
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
-        self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
+        self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, time.monotonic)
         self._metrics = metrics
         self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
         self.on_gap: Callable[[bool], None] = ignore

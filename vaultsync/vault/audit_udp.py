@@ -199,14 +199,12 @@ class UdpReceiver:
         self._is_allowed = lru_cache(4096)(is_allowed)
         self._nonces = nonces
         self._on_batch = on_batch
-        self._sock: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._stops = threading.Event()
         self._lock = threading.Lock()
         self._batch = Batch()
         self._is_scheduled = False
         self._handed_over = float("-inf")
-        self._dropped = 0
         self.verified: frozenset[bytes] = frozenset()
 
     async def start(self) -> None:
@@ -215,18 +213,17 @@ class UdpReceiver:
         Raises:
             OSError: the address is not available.
         """
-        loop = asyncio.get_running_loop()
-        sock = await self._bound(loop)
+        sock = await self._bound()
         try:
             datagrams = Datagrams(sock)
         except OSError:
             sock.close()
             raise
-        self._sock = sock
         _log_buffer(sock)
-        self._dropped = _drops_of(sock)
         self._stops.clear()
-        self._thread = threading.Thread(target=self._run, args=(loop, sock, datagrams), name="audit", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(asyncio.get_running_loop(), sock, datagrams), name="audit", daemon=True
+        )
         self._thread.start()
 
     async def stop(self) -> None:
@@ -235,14 +232,12 @@ class UdpReceiver:
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.to_thread(thread.join)
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
 
-    async def _bound(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    async def _bound(self) -> socket.socket:
         """A bound socket; without a host it receives over IPv4 and, if the system has it, IPv6."""
         host, port = self._address.host, self._address.port
         if host:
+            loop = asyncio.get_running_loop()
             family, *_, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
             return _bind(family, where)
         try:
@@ -255,20 +250,20 @@ class UdpReceiver:
     # -- in the thread
 
     def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagrams: Datagrams) -> None:
-        while not self._stops.is_set():
-            try:
-                received = datagrams.receive()
-            except OSError as error:
-                self._log("WARNING", "can't read from the audit listener", reason=str(error))
-                self._stops.wait(RETRY_SECONDS)
-                continue
-            self._sort(received)
-            drops = _drops_of(sock)
-            if drops != self._dropped:
+        dropped = 0
+        with sock:
+            while not self._stops.is_set():
+                try:
+                    received = datagrams.receive()
+                except OSError as error:
+                    self._log("WARNING", "can't read from the audit listener", reason=str(error))
+                    self._stops.wait(RETRY_SECONDS)
+                    continue
+                self._sort(received)
+                before, dropped = dropped, _drops_of(sock)
                 with self._lock:
-                    self._batch.lost += (drops - self._dropped) % (1 << 32)
-                self._dropped = drops
-            self._wake(loop)
+                    self._batch.lost += (dropped - before) % (1 << 32)
+                self._wake(loop)
 
     def _sort(self, received: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep the entries that may matter, up to the limits."""

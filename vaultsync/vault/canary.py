@@ -71,7 +71,7 @@ class Canary:
 
     def arrived(self, nonce: str) -> bool:
         """Note an entry with a nonce; returns whether it is of a canary."""
-        if nonce.encode(errors="replace") not in self.nonces:
+        if nonce.encode(errors="replace") not in self.nonces:  # untrusted text, which UTF-8 may not encode
             return False
         self._outstanding.discard(nonce)
         self._has_arrived = True

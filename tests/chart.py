@@ -1,6 +1,6 @@
-"""What the Helm chart has from elsewhere: `python -m tests.chart` (`make chart`) writes it there.
+"""Generates the derived parts of the Helm chart: `python -m tests.chart` (`make chart`).
 
-That is the settings in its schema, and deploy/monitoring, as helm reads no file outside of a chart. The rest of
+These are the settings in its schema, and deploy/monitoring, as helm reads no file outside of a chart. The rest of
 values.schema.json is written by hand. Every setting is either a value of its own in the chart, as other objects than
 the container's environment go by it, or one of `settings` under the variable's name; never both.
 """
@@ -53,7 +53,7 @@ SECRETS: Final = {
     for name, field in Settings.model_fields.items()
     if SecretStr in (field.annotation, *get_args(field.annotation))
 }
-"""Variables that no value sets: what they would hold is in a Secret, and the pod reads it from a file."""
+"""Variables that no value sets: their content is in a Secret, and the pod reads it from a file."""
 
 LIMITS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "pattern": "pattern"}
 """pydantic's word → JSON Schema's."""

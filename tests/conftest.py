@@ -1,3 +1,3 @@
-"""Gives the real servers to every test that asks for them; see tests/testbed/fixtures.py."""
+"""Provides the real servers as fixtures; see tests/testbed/fixtures.py."""
 
 pytest_plugins = ["tests.testbed.fixtures"]

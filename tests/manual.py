@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.testbed import build, pins
 from tests.testbed.identity import PROJECT
 from tests.testbed.testbed import Testbed
-from vaultsync.commands.check.audit_commands import WRITE_TIMEOUT
+from vaultsync.commands.check.audit_devices import WRITE_TIMEOUT
 
 README = (PROJECT / "README.md").read_text()
 DOCS = PROJECT / "docs"

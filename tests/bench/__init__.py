@@ -1,5 +1,5 @@
-"""`make bench`: vaultsync beside its peers, its sources beside each other, and its costs, on the same real servers.
+"""`make bench`: compares vaultsync with its peers and its sources with each other, and measures its costs.
 
-Nothing here asserts speed: a run fails only when something does not arrive at all. A whole run writes
+All run on the same real servers. Nothing asserts speed: a run fails only if a value does not arrive. A full run writes
 docs/benchmarks.md and its pictures.
 """

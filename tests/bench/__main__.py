@@ -23,7 +23,7 @@ from tests.testbed.errors import TestbedError
 from tests.testbed.testbed import Options, Testbed
 
 OPTIONS = Options(
-    eso_store_requeue="5m",  # its own default: stores are many here, and looking at them costs it time
+    eso_store_requeue="5m",  # its default: there are many stores, and checking them costs it time
     audited=ACCOUNT,
 )
 
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measures vaultsync beside its peers, its sources of changes beside each other, and what it costs "
-        "at several sizes; writes docs/benchmarks.md. Fails only if something does not arrive at all.",
+        description="Compares vaultsync with its peers and its sources with each other, and measures its costs "
+        "at several sizes; writes docs/benchmarks.md. Fails only if a value does not arrive.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer repeats and ExternalSecrets, in a few minutes; writes no docs"
@@ -72,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--merge",
         action="store_true",
-        help="put what was measured, or is in the files, into the docs that are there, each row marked with its run",
+        help="merge the measured figures, or those of the files, into the docs; each row is marked with its run",
     )
     parser.add_argument(
         "--profile",
         type=Path,
         metavar="FOLDER",
-        help="write there where vaultsync's time goes in the measures of `scale`, by py-spy; writes no docs",
+        help="write py-spy profiles of vaultsync in the measures of `scale` to this folder; writes no docs",
     )
     return parser
 
@@ -116,7 +116,7 @@ def _measure(options: argparse.Namespace) -> Run:
         bench = Bench(fixture, options.only or NAMES, peers, options.profile)
         try:
             bench.run()
-        finally:  # an hour's figures are kept, whatever ends it
+        finally:  # keep an hour's figures even if the run fails
             circumstances = {**about(), "machine": f"{before} before, {machine()} afterwards", **extent}
             run = Run(circumstances, bench.figures)
             if options.json:
@@ -126,7 +126,7 @@ def _measure(options: argparse.Namespace) -> Run:
 
 
 def _verdict(run: Run) -> int:
-    """Only what did not arrive fails a run, and only vaultsync's: the others are not under test."""
+    """Only a value that did not arrive with vaultsync fails a run: the peers are not under test."""
     lost = [
         figure.measure
         for title, figures in run.figures.items()

@@ -1,4 +1,4 @@
-"""Where the time of one healing goes: vaultsync's own log lines between the request and the value's arrival."""
+"""Breaks one heal down by vaultsync's own log lines between the request and the value's arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, made of what was measured and of nothing else."""
+"""Generates docs/benchmarks.md and its plots from the measured figures only."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def write(run: Run, folder: Path) -> None:
         rows = {figure.measure: figure for figure in figures}
         for plot in PLOTS[title]:
             chart = plot.chart(rows)
-            chart.uuid = plot.name  # else a random one, which makes another file of the same figures
+            chart.uuid = plot.name  # a random one would change the file for the same figures
             chart.title = plot.title
             (folder / f"{plot.name}.svg").write_bytes(_svg(chart))
 
@@ -95,7 +95,7 @@ def page(run: Run) -> str:
 
 
 def merge(run: Run, folder: Path) -> None:
-    """Puts a run's rows into the page that is there, each marked with its run; the rest and the plots stay."""
+    """Merges a run's rows into the existing page, each marked with its run; the rest and the plots are kept."""
     file = folder / PAGE
     file.write_text(merged(file.read_text(), run))
 
@@ -157,7 +157,7 @@ def _sections(run: Run) -> Iterator[str]:
 
 
 def _on_paper(figures: Sequence[Figure]) -> Iterator[str]:
-    """What grows with the number, where nobody has measured it."""
+    """The figures that grow with the number, extrapolated to a size that was not measured."""
     yield f"## On paper: {PAPER:,} ExternalSecrets\n{ON_PAPER}"
     yield f"| measure | {PAPER:,} in one | in ten shards, each |\n| --- | --- | --- |"
     for figure in figures:
@@ -168,7 +168,7 @@ def _on_paper(figures: Sequence[Figure]) -> Iterator[str]:
 
 
 def beyond(known: Mapping[int, float], size: int) -> float:
-    """What there would be at a size, on a straight line through the two largest that were measured."""
+    """Extrapolates to a size on a straight line through the two largest measured sizes."""
     (less, low), (more, high) = sorted(known.items())[-2:]
     return high + (high - low) / (more - less) * (size - more)
 
@@ -178,7 +178,7 @@ def _numbers(figure: Figure) -> dict[int, float]:
 
 
 def about() -> dict[str, str]:
-    """What the figures are of."""
+    """The versions that were measured."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "commit": _commit(),
@@ -190,7 +190,7 @@ def about() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of this checkout, and whether it was changed since."""
+    """The commit of this checkout, and whether the files differ from it."""
     git = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
@@ -212,7 +212,7 @@ def _peers(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
 
 
 def _label(figure: Figure) -> str:
-    """Short enough for an axis; none for what is not drawn."""
+    """A label short enough for an axis; "" for a figure that is not drawn."""
     if figure.name == "burst":
         many, _, what = figure.measure.partition(" at once → ")
         return f"{many} to Ready" if what == "all Ready" else ""
@@ -246,7 +246,7 @@ def _force_syncs(rows: Mapping[str, Figure]) -> pygal.graph.graph.Graph:
 
 
 def _svg(chart: pygal.graph.graph.Graph) -> bytes:
-    """Without scripts, which no page would run."""
+    """The SVG without scripts, which no page would run."""
     root: ElementTree.Element = chart.render_tree()
     for parent in list(root.iter()):
         for script in parent.findall("script"):

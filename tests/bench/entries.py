@@ -1,7 +1,7 @@
-"""How many entries of Vault's audit device vaultsync takes in a second of processor time, over UDP and TCP.
+"""How many entries of an audit device vaultsync processes in a second of processor time, over UDP and TCP.
 
 `python -m tests.bench.entries ADDRESS` is the receiving process, with vaultsync's own Audit. This process sends it
-entries that Vault has recorded, no faster than it takes them.
+entries that Vault has recorded, no faster than it processes them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the receiving process has made of it.
+    """The result of the receiving process.
 
     Attributes:
-        entries: that were sent.
-        lost: of these, as it has noticed itself.
+        entries: number of entries that were sent.
+        lost: entries that the receiver itself detected as lost.
         reported: changes in them.
         cpu: seconds of processor time, of all its threads.
     """
@@ -99,13 +99,13 @@ def _send(
 
 
 def canary_entry(path: str) -> bytes:
-    """The part of a canary's entry that counts."""
+    """The relevant part of a canary's entry."""
     request = {"id": "0", "operation": "read", "path": path, "mount_type": "system"}
     return json.dumps({"type": "response", "request": request}, separators=(",", ":")).encode() + b"\n"
 
 
 async def _receive(address: str) -> None:
-    """The receiving process: says the path of its canary, that it is verified, and at the end what it has counted."""
+    """The receiving process: prints the path of its canary, that it is verified, and at the end its counters."""
     asked = asyncio.Event()
 
     async def ask(path: str) -> None:

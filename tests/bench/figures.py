@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown: on a terminal, as markdown, as JSON and back."""
+"""The measured figures, and how they are shown: on a terminal, as markdown, as JSON and back."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Sample:
         seconds: one for each repeat that arrived.
         lost: repeats that did not arrive at all.
         patience: seconds after which one counts as lost.
-        value: what a plot shows, where the figure is none of time; its unit is the figure's.
-        text: what is shown in place of statistics.
-        note: what is shown besides.
+        value: the plotted number if the figure is not a time; its unit is the figure's.
+        text: shown instead of statistics.
+        note: shown in addition.
     """
 
     seconds: Sequence[float] = ()
@@ -115,7 +115,7 @@ def markdown(columns: Columns, figures: Sequence[Figure]) -> str:
 
 
 def save(run: Run, file: Path) -> None:
-    """Every single figure, for those who want to compute with them."""
+    """Every single figure as JSON, for further computation."""
     file.write_text(json.dumps(asdict(run), indent=2) + "\n")
 
 
@@ -150,7 +150,7 @@ def _rows(columns: Columns, figures: Sequence[Figure]) -> list[tuple[str, ...]]:
 
 
 def _tails(number: int) -> Sequence[float]:
-    """The quantiles that so many figures can tell."""
+    """The quantiles that a sample of this size supports."""
     if number >= 100:
         return 0.95, 0.99
     return (0.95,) if number >= 20 else ()

@@ -1,4 +1,4 @@
-"""What every measure works on: the testbed, watches, and crowds of ExternalSecrets."""
+"""The fixture of every measure: the testbed, its watches, and groups of ExternalSecrets."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ANNOTATIONS = {"create": "true"}  # the talk's, which vaultsync understands too
 KEY = "password"
 THREADS = 4
 AT_ONCE = 32
-"""Requests in flight where many things are to happen at once, rather than as fast as one after another goes."""
+"""Requests in flight in the measures of many simultaneous changes."""
 PER_NAMESPACE = 10
-"""A developer's share. It matters: external-secrets lists a namespace's Secrets whenever it has written one of them."""
+"""A realistic number: external-secrets lists a namespace's Secrets whenever it has written one of them."""
 HURRY = ("--client-qps=1000", "--client-burst=1000", "--concurrent=4")
-"""Else ten thousand ExternalSecrets take it a quarter of an hour to fill; and as long, after a restart, to look at."""
+"""Without these, external-secrets needs 15 minutes to sync ten thousand ExternalSecrets, and again after a restart."""
 BUSY = ("workqueue_depth{", "controller_runtime_active_workers{")
 REFILL_SECONDS = 2.0
 SETTLE_SECONDS = 0.4
-"""Between two repeats: Events and conditions are written meanwhile, and bursts on one path count as one."""
+"""Pause between two repeats: lets Events and conditions be written, and keeps bursts on one path apart."""
 
 
 class NotArrivedError(Exception):
-    """Something that a measure needs before it can begin did not come."""
+    """A precondition of a measure did not come true in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ QUICK = Scale(
 
 
 class Spot(NamedTuple):
-    """Where one value is: its place, and the name of its path and of its ExternalSecret."""
+    """The location of one value: its place, and the name shared by its path and its ExternalSecret."""
 
     place: Place
     name: str
@@ -107,7 +107,7 @@ class Spot(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What a contender needs besides: in each namespace, and how an ExternalSecret is made for it."""
+    """How to prepare a namespace and create an ExternalSecret for a contender."""
 
     furnish: Callable[[Place], object]
     create: Callable[[Spot, str], None]
@@ -136,9 +136,9 @@ class Fixture:
     def crowd(
         self, name: str, number: int, per_namespace: int = PER_NAMESPACE, *, clean: bool = True
     ) -> Iterator[list[Spot]]:
-        """Spots in namespaces with a store each, emptied afterwards (which nobody else does).
+        """Spots in namespaces with a store each; the namespaces are emptied afterwards.
 
-        Not `clean`: they stay, where the servers go next and emptying ten thousand would take minutes.
+        Without `clean` they are kept: emptying ten thousand takes minutes, and the servers stop next anyway.
         """
         crowd = f"{name}-{secrets.token_hex(3)}"
         places = [Place(self.testbed, f"{crowd}-{count}") for count in range(-(-number // per_namespace))]
@@ -150,7 +150,7 @@ class Fixture:
             together(Place.clean, places if clean else ())
 
     def fill(self, spots: Sequence[Spot], refresh: str, make: Callable[[Spot, str], None] | None = None) -> None:
-        """ExternalSecrets whose paths exist, all Ready; `make` creates one otherwise than the recipe does."""
+        """Creates ExternalSecrets for existing paths and waits until all are Ready; `make` replaces the recipe's."""
         together(write, spots)
         together(lambda spot: (make or self.recipe.create)(spot, refresh), spots)
         patience = self.scale.load_patience * max(1.0, len(spots) / self.scale.many)
@@ -162,7 +162,7 @@ class Fixture:
 
     @contextlib.contextmanager
     def hurry(self) -> Iterator[None]:
-        """Meanwhile external-secrets does not hold itself back: it is started anew before and afterwards."""
+        """Restarts external-secrets without its rate limits, and with them again afterwards."""
         eso = self.testbed.eso
         assert eso is not None
         usual = eso.extra
@@ -177,8 +177,8 @@ class Fixture:
     def settle(self) -> None:
         """Waits until external-secrets has nothing left to do.
 
-        Its client sends 50 requests a second to the API server, and 100 at once after a rest: what it still owes to
-        others, one's own figures would show.
+        Its client sends 50 requests a second to the API server, with bursts of 100 after a rest: work that is still
+        queued for other objects would distort the figures.
         """
         eso = self.testbed.eso
         assert eso is not None
@@ -186,7 +186,7 @@ class Fixture:
         time.sleep(REFILL_SECONDS)
 
     def arrival(self, spot: Spot, differs_from: str, since: float) -> float | None:
-        """When a value other than the one with this digest is in the Secret; None if it does not come."""
+        """The time at which a value with another digest is in the Secret; None if it does not arrive."""
         return self.secrets.wait(
             spot.key, lambda keys: keys.get(KEY, differs_from) != differs_from, self.scale.patience, since
         )
@@ -197,7 +197,7 @@ class Fixture:
 
 
 def _depth(metrics: str) -> int:
-    """How many objects wait in external-secrets' queues or are in work, by its own metrics."""
+    """Number of objects in external-secrets' queues and workers, by its own metrics."""
     text = urllib3.request("GET", f"{metrics}/metrics", retries=False).data.decode()
     rows = [row for row in text.splitlines() if row.startswith(BUSY)]
     return round(sum(float(row.split()[-1]) for row in rows))

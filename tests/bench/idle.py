@@ -1,4 +1,4 @@
-"""What it costs when nothing happens: requests to Vault, connections, memory, processor time."""
+"""Costs at rest: requests to Vault, connections, memory, processor time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from vaultsync.core.events import CANARY_PATH
 ESTABLISHED = "01"
 REST_SECONDS = 1.0
 REST_SHARE = 0.03
-"""Of a core. The lines of Vault's audit device about what others do cost a little."""
+"""Share of a core. Audit entries about other clients cost a little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What was seen.
+    """The observed costs.
 
     Attributes:
         seconds: how long that was.
-        requests: paths that vaultsync's token asked Vault for, with their number.
+        requests: paths that vaultsync's token requested from Vault, with their number.
         busiest: the most requests within any second.
         connections: established ones from the process to Vault, at the end.
         memory: resident, in MB.
@@ -48,11 +48,11 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What a contender and those that work for it cost, with external-secrets and Vault.
+    """Costs of a contender and its helpers, with external-secrets and Vault.
 
     Attributes:
         seconds: how long that was.
-        requests: to Vault, by whomever; without canaries, of which there is one in five minutes.
+        requests: to Vault, by all clients; without canaries, of which there is one in five minutes.
         cpu: seconds of processor time within the time, by process.
     """
 
@@ -62,7 +62,7 @@ class Rest:
 
 
 def rest(testbed: Testbed, seconds: float, contender: int | None) -> Rest:
-    """What is used up within so many seconds from now; `contender` is None where external-secrets is all that runs."""
+    """Costs within the next seconds; `contender` is None if only external-secrets runs."""
     assert testbed.eso is not None
     pids = {"itself": contender, "external-secrets": testbed.eso.process.pid, "Vault": testbed.vault.process.pid}
 
@@ -80,7 +80,7 @@ def rest(testbed: Testbed, seconds: float, contender: int | None) -> Rest:
 
 
 class Observer:
-    """Looks on from now on; Vault's own audit log tells of the requests."""
+    """Starts observing; the requests are read from Vault's own audit log."""
 
     def __init__(self, testbed: Testbed, pid: int) -> None:
         self._vault_port = testbed.vault.port
@@ -91,7 +91,7 @@ class Observer:
         self._started = time.monotonic()
 
     def look_until(self, seconds: float) -> Idle:
-        """What was seen when so many seconds have gone by since the start, or now if it is later."""
+        """The costs after so many seconds since the start, or now if that time has passed."""
         time.sleep(max(0.0, self._started + seconds - time.monotonic()))
         cpu, elapsed = processor_time(self._pid) - self._cpu, time.monotonic() - self._started
         found = requests_of(self._log, self._position, POLICY)
@@ -106,7 +106,7 @@ class Observer:
 
 
 def wait_for_rest(process: VaultsyncProcess, patience: float) -> None:
-    """Waits until vaultsync has looked at everything, which it does first, and has nothing left to do."""
+    """Waits until vaultsync has finished its initial scan and its queue is empty."""
     process.wait_until_ready(patience)
 
     def rests() -> bool:
@@ -174,20 +174,20 @@ def _megabytes(pid: int, name: str) -> float:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that the process has computed since it started."""
+    """Processor seconds of the process since it started."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def processor_time_of_group(pid: int) -> float:
-    """Seconds that the processes of a group have computed since they started, and the children that they waited for.
+    """Processor seconds of a process group since its start, with the children that it waited for.
 
     Args:
         pid: the group's first process.
     """
     ticks = 0
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             fields = _stat(int(folder.name))
             if int(fields[2]) == pid:
                 ticks += sum(map(int, fields[11:15]))
@@ -195,5 +195,5 @@ def processor_time_of_group(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """From the state on: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html."""
+    """Fields from the state on: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

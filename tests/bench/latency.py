@@ -14,7 +14,7 @@ from tests.bench.idle import wait_for_rest
 from tests.testbed.place import STORE
 
 HOPELESS = 2
-"""After so many that did not arrive, and none that did, no more are tried."""
+"""Give up after this many losses without a single arrival."""
 WITHOUT_PATH = "without-path"
 SPELLINGS = (
     (STORE, "{}"),
@@ -43,7 +43,7 @@ def heal(
 ) -> tuple[Sample, list[Span]]:
     """A path is deleted in Vault → there is a new value in the Kubernetes Secret.
 
-    `pause` gives further seconds before a deletion: a poller's figure depends on when it is asked.
+    `pause` returns additional seconds before a deletion: a poller's figure depends on the moment.
     """
 
     def one(spot: Spot) -> float:
@@ -108,7 +108,7 @@ def within(seconds: float) -> Callable[[], float]:
 
 
 def spread(spots: Sequence[Spot], number: int) -> list[Spot]:
-    """As many of the spots as wanted, from all over them; some more than once where there are too few."""
+    """Evenly spread selection of the spots; some are repeated if there are too few."""
     step = max(1, len(spots) // number)
     return [spots[i * step % len(spots)] for i in range(number)]
 
@@ -129,6 +129,6 @@ def _repeat(
             lost += 1
         else:
             spans.append(Span(spot.key, sent, arrived))
-        if not keep:  # so that the number of ExternalSecrets stays the same
+        if not keep:  # keeps the number of ExternalSecrets constant
             spot.place.delete(spot.name)
     return Sample([span.arrived - span.sent for span in spans], lost, fixture.scale.patience), spans

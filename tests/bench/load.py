@@ -1,4 +1,4 @@
-"""The measures of many at once: missing paths, and rotations among a thousand ExternalSecrets."""
+"""The load measures: many missing paths at once, and rotations among a thousand ExternalSecrets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIST_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Seconds from just before the first ExternalSecret is sent; None: it did not come to that.
+    """Seconds from just before the first ExternalSecret is sent; None: that state was not reached.
 
     Attributes:
         sent: until the last one was sent.
@@ -46,7 +46,7 @@ class Rotations:
 
 
 class Existence:
-    """When all paths exist in Vault: asks again and again, in a thread of its own."""
+    """Detects when all paths exist in Vault, by polling in its own thread."""
 
     def __init__(self, spots: Sequence[Spot]) -> None:
         self._wanted = Counter(spot.place for spot in spots)
@@ -63,7 +63,7 @@ class Existence:
         self._thread.join()
 
     def _run(self) -> None:
-        for place, number in self._wanted.items():  # nothing is removed: what is complete stays so
+        for place, number in self._wanted.items():  # paths are never removed, so a complete place stays complete
             while len(place.vault.names(place.name)) < number:
                 if self._stop.wait(LIST_SECONDS):
                     return

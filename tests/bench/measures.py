@@ -1,4 +1,4 @@
-"""What is measured, in which order, and what becomes of it in the table."""
+"""The measures, their order, and their rows in the tables."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from vaultsync.config.settings import Settings
 
 EVENT_DRIVEN = "1h"  # the refreshInterval that vaultsync is meant for
 FEW = 5
-ANY_MOMENT = latency.within(5)  # or every request would come just after a refresh of the poller
+ANY_MOMENT = latency.within(5)  # otherwise every request would follow a refresh of the poller
 SPELLED_ROUNDS = 2
 MOST_PER_NAMESPACE = 25
-"""Of ten thousand: a thousand namespaces would be set up for longer than they are measured."""
+"""For ten thousand: setting up a thousand namespaces would take longer than measuring them."""
 
 NAMES = (
     *("seed", "heal", "write", "burst", "rotations", "idle", "rest", "sources", "keys", "poll", "entries", "scale"),
@@ -44,7 +44,7 @@ CONTENDERS = {VAULTSYNC: "vaultsync", **{peer.key: peer.title for peer in PEERS}
 
 
 def columns(title: str, figures: Sequence[Figure]) -> Columns:
-    """Of one of the tables."""
+    """The columns of one of the tables."""
     if title == BESIDE:
         return Columns(title, CONTENDERS)
     if title == IN_STATES:
@@ -57,8 +57,8 @@ class Bench:
     """One run: the figures of the measures that are wanted.
 
     Args:
-        peers: those beside vaultsync.
-        profiles: a folder for where vaultsync's time goes in the measures of `scale`.
+        peers: the contenders that vaultsync is compared with.
+        profiles: a folder for profiles of vaultsync in the measures of `scale`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Bench:
             "write-crowded": Figure("write", f"the same, all {many:,} in one namespace", "as ESO alone"),
             **self._burst_figures(),
             "rotations": Figure("rotations", f"{burst} rotations within 1 s, {many:,} ExternalSecrets", "all arrive"),
-            "rotations-audit": Figure("rotations", "the same, told by an audit device", "all arrive"),
+            "rotations-audit": Figure("rotations", "the same, reported by an audit device", "all arrive"),
             "idle": Figure(
                 "idle",
                 f"idle for {self.scale.idle_seconds:g} s, {many:,} ExternalSecrets",
@@ -117,11 +117,11 @@ class Bench:
         found = {}
         for number in (FEW, self.scale.many, self.scale.most):
             hurried = f" (ESO with {' '.join(HURRY)})" if number == self.scale.most else ""
-            text = f"value written in Vault → in the Secret, {number:,} ExternalSecrets{hurried}, told by"
+            text = f"value written in Vault → in the Secret, {number:,} ExternalSecrets{hurried}, reported by"
             found[f"events-{number}"] = Figure("sources", f"{text} the event stream", "–")
             found[f"audit-{number}"] = Figure("sources", f"{text} an audit device", "≤ 1.3 × the event stream")
         return found | {
-            "keys": Figure("keys", f"values written, told by an audit device, keys {keys}", "all arrive"),
+            "keys": Figure("keys", f"values written, reported by an audit device, keys {keys}", "all arrive"),
             "poll": Figure("poll", polled, "≤ 200 requests in any second"),
             "entries-udp": Figure(
                 "entries", "recorded audit entries taken in a second of processor time, UDP", "≥ 50,000"
@@ -197,13 +197,13 @@ class Bench:
         self._figures["rest"].samples[contender] = _rest_sample(found, canaries)
 
     def _writes(self, figure: str, number: int, per_namespace: int = PER_NAMESPACE) -> None:
-        """Beside external-secrets alone, on the same objects: how long that takes is not vaultsync's doing."""
+        """Compared with external-secrets alone on the same objects, to separate its share of the latency."""
         repeats = self.scale.repeats
         with self._filled("write", number, EVENT_DRIVEN, per_namespace) as spots:
             self._say("external-secrets alone: values are written, and annotated by hand")
             by_hand = latency.by_hand(self.fixture, spots, repeats)
             with running.vaultsync(self.fixture.testbed) as process:
-                self.fixture.settle()  # it looks at everything first
+                self.fixture.settle()  # wait for the initial scan
                 self._say("vaultsync: values are written")
                 sample, spans = latency.rotate(self.fixture, spots, repeats)
                 note = f"(ESO alone, annotated by hand: {by_hand})".replace("\n", ", ")
@@ -214,7 +214,7 @@ class Bench:
         self.breakdown += [f"{self._figures[name].measure}:", *(f"  {line}" for line in explain(spans, log))]
 
     def _bursts(self, number: int) -> None:
-        """In turns with external-secrets alone, so that both meet the same machine."""
+        """Alternates with external-secrets alone, so that both see the same machine load."""
         alone: list[Burst] = []
         found: list[Burst] = []
         for round_ in range(1, self.scale.burst_rounds + 1):
@@ -235,10 +235,10 @@ class Bench:
         self._figures[f"burst-exist-{number}"].samples[contender] = exist
         self._figures[f"burst-ready-{number}"].samples[contender] = ready
 
-    # -- what vaultsync is told by
+    # -- the sources of changes
 
     def _entries(self) -> None:
-        """Of what Vault has recorded while vaultsync and people worked on it."""
+        """Replays the audit entries that Vault recorded while vaultsync and operators worked on it."""
         with self._filled("entries", self.scale.some, EVENT_DRIVEN) as spots, running.vaultsync(self.fixture.testbed):
             load.rotations(self.fixture, spots)
             found = recorded(running.audit_log(self.fixture.testbed))
@@ -292,7 +292,7 @@ class Bench:
         self._at_sizes["each"].samples |= {str(other): sample for other, sample in more.items()}
 
     def _writes_by_source(self, spots: Sequence[Spot]) -> None:
-        """In turns, so that both meet the same machine."""
+        """Alternates the sources, so that both see the same machine load."""
         found: dict[str, list[Sample]] = {"events": [], "audit": []}
         for number in range(1, self.scale.source_rounds + 1):
             for source, samples in found.items():
@@ -313,7 +313,7 @@ class Bench:
             self._figures["rotations-audit"].samples[VAULTSYNC] = _rotations_sample(found)
 
     def _poll(self, spots: Sequence[Spot]) -> None:
-        """After a first interval, in which vaultsync looks at everything as it does whatever its source."""
+        """Starts after the first interval, which contains the initial scan that every source needs."""
         interval, polls = self.scale.poll_interval, self.scale.polls
         with running.vaultsync(self.fixture.testbed, "poll", {"VAULTSYNC_POLL_INTERVAL": f"{interval}s"}) as process:
             self._say(f"vaultsync, by poll: {1 + polls} intervals of {interval} s")
@@ -356,7 +356,7 @@ class Bench:
             self._say(f"{peer.title}: values are written")
             found, _ = latency.rotate(fixture, spots, fixture.scale.slow_repeats, ANY_MOMENT)
             self._figures["write"].samples[peer.key] = found
-        if "heal" in self.wanted:  # last: what nobody heals stays away
+        if "heal" in self.wanted:  # last: a peer that does not heal leaves the paths deleted
             self._say(f"{peer.title}: paths are deleted")
             found, _ = latency.heal(fixture, spots, fixture.scale.slow_repeats, ANY_MOMENT)
             self._figures["heal"].samples[peer.key] = found
@@ -440,7 +440,7 @@ def _poll_sample(found: Idle, arrived: Rotations) -> Sample:
 
 
 def _rest_sample(found: Rest, canaries: float) -> Sample:
-    """Canaries are too few to be seen in the time that is measured: they are added, as many as there are in an hour."""
+    """Canaries are too rare for the measured time: the number of an hour is added."""
     hourly = sizes.HOUR / found.seconds
     cpu = {name: seconds * hourly for name, seconds in found.cpu.items()}
     parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in cpu.items())

@@ -1,4 +1,4 @@
-"""Those beside vaultsync: what each runs, and the objects that it needs, made as its own documentation says."""
+"""The peers of vaultsync: the processes and objects that each needs, set up as its own documentation says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLLED = "5s"
 GENERATORS = "generators.external-secrets.io/v1alpha1"
 PUSHED = "external-secrets.io/v1alpha1"
 PUSH = "push"
-"""What all that PushSecrets need is called: a store with its token, and that token's policy in Vault."""
+"""The name of everything that PushSecrets need: a store with its token, and that token's policy in Vault."""
 PUSH_TOKEN = "testbed-push"
 PUSH_RULES = """
 path "secret/data/*" { capabilities = ["create", "read", "update", "patch"] }
@@ -31,12 +31,12 @@ class Peer:
     """One contender.
 
     Attributes:
-        key: in a figure's samples.
-        title: its column's.
-        start: runs it; gives its process, None where external-secrets is all that runs.
-        recipe: how its objects are made.
-        many: whether it is measured among a thousand too, not only among a few.
-        scale: what of the scale is other for it, such as the patience with one for which nothing ever arrives.
+        key: the key in a figure's samples.
+        title: the title of its column.
+        start: runs it; yields its process, None if only external-secrets runs.
+        recipe: how its objects are created.
+        many: whether it is also measured among a thousand ExternalSecrets.
+        scale: overrides of the scale, such as less patience for a peer whose values never arrive.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Peer:
     scale: dict[str, Any] = field(default_factory=dict)
 
     def on(self, fixture: Fixture) -> Fixture:
-        """The fixture as this one needs it."""
+        """The fixture with this peer's recipe and scale."""
         shorter = {name: min(value, getattr(fixture.scale, name)) for name, value in self.scale.items()}
         return replace(fixture, recipe=self.recipe, scale=replace(fixture.scale, **shorter))
 

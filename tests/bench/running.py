@@ -1,4 +1,4 @@
-"""Starts the two that are compared, as each is meant to run: vaultsync as deploy/ says, the talk's script as root."""
+"""Starts the contenders as each is meant to run: vaultsync as deploy/ says, the talk's script as root."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LISTENS = {
     "events": "subscribed to Vault's event stream",
     "poll": "changes in Vault are reported by",
 }
-"""What vaultsync's log says once it does."""
+"""The log message of each source once it is active."""
 SPY_SECONDS = 15.0
 START_SECONDS = 120.0
-"""It lists everything first: of ten thousand ExternalSecrets, that takes long on a busy machine."""
+"""The initial list of ten thousand ExternalSecrets takes long on a busy machine."""
 
 
 def help_seconds(repeats: int) -> list[float]:
@@ -41,9 +41,9 @@ def help_seconds(repeats: int) -> list[float]:
 def vaultsync(
     testbed: Testbed, source: str = "auto", env: Mapping[str, str] | None = None
 ) -> Iterator[VaultsyncProcess]:
-    """A running vaultsync that Vault tells of everything, deletions included.
+    """A running vaultsync that receives every change from Vault, deletions included.
 
-    That is with the sources `auto` and `audit`; with `events` and `poll`, no audit device tells it of anything.
+    That applies to the sources `auto` and `audit`; with `events` and `poll` there is no audit device for it.
     """
     hears_audit = source in ("auto", "audit")
     settings = {"VAULTSYNC_LOG_FORMAT": "json", "VAULTSYNC_SOURCE": source, **(env or {})}
@@ -54,7 +54,7 @@ def vaultsync(
         stack.callback(process.stop)
         process.start()
         process.wait_until(lambda: _is_listening(process, source), START_SECONDS, "listening for Vault")
-        # whatever the source, Vault writes a file
+        # Vault writes a file for every source
         testbed.vault_root.audit("file", "file", file_path=str(audit_log(testbed)))
         if hears_audit:
             stack.callback(testbed.no_audit_to, process.audit_name)
@@ -65,7 +65,7 @@ def vaultsync(
 
 
 def audit_log(testbed: Testbed) -> Path:
-    """The log of Vault's audit device that is a file; it is there once vaultsync was started."""
+    """The log of Vault's file audit device; it exists once vaultsync was started."""
     return testbed.work / "logs" / "audit.log"
 
 
@@ -86,9 +86,9 @@ def talk(testbed: Testbed) -> Iterator[Process]:
 
 @contextlib.contextmanager
 def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
-    """Meanwhile py-spy takes the running thread's stack, 100 times a second, and writes them as `a;b;c COUNT`.
+    """Samples the running thread's stack with py-spy, 100 times a second; writes `a;b;c COUNT` lines.
 
-    It needs the right to look into another process: root, or `sysctl kernel.yama.ptrace_scope=0`.
+    It needs the right to inspect another process: root, or `sysctl kernel.yama.ptrace_scope=0`.
     """
     command = ["py-spy", "record", "--pid", str(process.pid), "--gil", "--format=raw", f"--output={file}"]
     spy = Process(
@@ -98,7 +98,7 @@ def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
     try:
         spy.wait_until(lambda: "Sampling process" in spy.output(), SPY_SECONDS)
         yield
-        os.kill(spy.pid, signal.SIGINT)  # at which it writes the file
+        os.kill(spy.pid, signal.SIGINT)  # py-spy then writes the file
         spy.wait(SPY_SECONDS)
     finally:
         spy.stop()
@@ -107,6 +107,6 @@ def profiled(process: VaultsyncProcess, file: Path) -> Iterator[None]:
 def _is_listening(process: VaultsyncProcess, source: str) -> bool:
     output = process.output()
     if source == "auto":
-        heard = ("subscribed to Vault's event stream", "no event stream from Vault")
-        return LISTENS["audit"] in output and any(words in output for words in heard)
+        connected = ("subscribed to Vault's event stream", "no event stream from Vault")
+        return LISTENS["audit"] in output and any(words in output for words in connected)
     return LISTENS[source] in output

@@ -1,6 +1,6 @@
-"""What vaultsync costs, and how quick it is, at one size: its start, memory, events, deletions, resyncs, and rest.
+"""Costs and latency of vaultsync at one size: its start, memory, events, deletions, resyncs, and rest.
 
-What is asked of the servers is counted by their own audit logs, and beside it by vaultsync's own metrics.
+Requests are counted by the servers' own audit logs and, for comparison, by vaultsync's own metrics.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from tests.testbed.vaultsync import Metrics, VaultsyncProcess
 from vaultsync.controller.rescans import SENDER_SECONDS
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
-"""Whose requests the API server is to log."""
+"""The user whose requests the API server logs."""
 PAUSE_SECONDS = 0.1
-"""Between two writes whose time is taken, so that external-secrets is at rest again."""
+"""Pause between two measured writes, so that external-secrets is at rest again."""
 LOOK_SECONDS = 0.05
 LOOK_SHARE = 0.00003
-"""Seconds for each ExternalSecret between two looks, if that is more: a look costs vaultsync time of its own."""
+"""Seconds per ExternalSecret between two scrapes, if that is more: a scrape costs vaultsync time."""
 QUIET_SECONDS = 5.0
-"""Without a request it has done all that was to be done: a mark follows its value after 3 s."""
+"""After this time without a request it is done: ownership is written 3 s after the value."""
 HOUR = 3600.0
 
 Profile = Callable[[VaultsyncProcess, str], AbstractContextManager[object]]
-"""Records where the processor time goes meanwhile, under a name."""
+"""Profiles the processor time under a name."""
 
 ROWS = {
-    "start": ("started → everything looked at, nothing left to do", "–"),
+    "start": ("started → everything scanned, nothing left to do", "–"),
     "memory": ("memory at rest after the start", "< 150 MB at 10,000"),
     "each": ("memory for each ExternalSecret more", "< 15 kB"),
     "force-sync": ("Vault's answer to a write → force-sync seen by a watch", "p99 < 50 ms, flat"),
     "cpu": ("processor time for 1,000 writes at once", "–"),
-    "event-vault": ("requests to Vault for each write told", "≤ 2"),
-    "event-kube": ("requests to the API server for each write told", "1 patch, 1 Event"),
+    "event-vault": ("requests to Vault for each reported write", "≤ 2"),
+    "event-kube": ("requests to the API server for each reported write", "1 patch, 1 Event"),
     "healed-vault": ("many deletions at once → all values are in Vault again", "–"),
     "healed-secrets": ("many deletions at once → all Secrets are new", "–"),
     "heal-cpu": ("processor time for 1,000 deletions at once", "–"),
     "heal-vault": ("requests to Vault for each deletion healed", "≤ 2"),
     "heal-kube": ("requests to the API server for each deletion healed", "1 patch, 1 Event"),
     "idle": ("requests at rest, in an hour", "none but renewals, watches and canaries"),
-    "resync": ("a look at everything", "< 20 s at 10,000"),
-    "meanwhile": ("the force-sync of a write during a look at everything", "≤ 100 ms more than at rest"),
+    "resync": ("a full scan", "< 20 s at 10,000"),
+    "meanwhile": ("the force-sync of a write during a full scan", "≤ 100 ms more than at rest"),
     "after": ("memory after all that, and the most it ever had", "–"),
 }
 
@@ -67,7 +67,7 @@ def rows() -> dict[str, Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What something cost.
+    """The costs of one measure.
 
     Attributes:
         cpu: seconds of processor time.
@@ -94,7 +94,7 @@ class Costs:
 
 
 class Meter:
-    """Reads what is used up, from its making on."""
+    """Reads the costs since its creation."""
 
     def __init__(self, testbed: Testbed, process: VaultsyncProcess) -> None:
         self._process = process
@@ -105,7 +105,7 @@ class Meter:
         self._cpu = processor_time(process.pid)
 
     def read(self) -> Costs:
-        """Until now."""
+        """The costs until now."""
         cpu, now = processor_time(self._process.pid) - self._cpu, Metrics(self._process)
         return Costs(
             cpu,
@@ -120,11 +120,11 @@ class Meter:
 
 
 class AtSize:
-    """The measures with one vaultsync beside the ExternalSecrets that are there, all of them Ready.
+    """The measures of one vaultsync with the existing ExternalSecrets, all of them Ready.
 
     Args:
         marks: a watch of the ExternalSecrets' force-syncs.
-        say: tells of the progress.
+        say: reports the progress.
     """
 
     def __init__(
@@ -159,11 +159,11 @@ class AtSize:
             found |= self._events(process)
             self._say(f"{len(self._at_once):,} values are deleted at once")
             found |= self._deletions(process)
-            self._say("a look at everything")
+            self._say("a full scan")
             found["resync"], _ = self._resync(process)
             self._say(f"at rest for {self._stage.scale.idle_seconds:g} s")
             found["idle"] = self._idle(process)
-            self._say("a look at everything, and values are written meanwhile")
+            self._say("a full scan, and values are written meanwhile")
             busy, meanwhile = self._resync(process, writes=True)
             found["meanwhile"] = _compared(meanwhile, rest, busy)
             found["after"] = _memory(process, f"; {peak_memory(process.pid):.0f} MB")
@@ -178,7 +178,7 @@ class AtSize:
             return looked and now("queue_depth") == 0
 
         began = time.monotonic()
-        # no audit device: when it connects, everything is looked at once more
+        # no audit device: its connection would cause a second scan
         with running.vaultsync(self._testbed, "events") as process:
             self._when(is_done)
             asked = Metrics(process)
@@ -190,7 +190,7 @@ class AtSize:
             return took, _memory(process)
 
     def _force_syncs(self, spots: Sequence[Spot], go_on: Callable[[], bool] = lambda: True) -> Sample:
-        """One after another, from Vault's answer on."""
+        """One after another, measured from Vault's response."""
         seconds, lost = list[float](), 0
         for spot in spots:
             if not go_on():
@@ -203,7 +203,7 @@ class AtSize:
             if at is None:
                 lost += 1
             else:
-                seconds.append(max(0.0, at - answered))  # the stream may be quicker than the answer
+                seconds.append(max(0.0, at - answered))  # the event may arrive before the response
         return Sample(seconds, lost, self._stage.scale.patience)
 
     def _events(self, process: VaultsyncProcess) -> dict[str, Sample]:
@@ -257,7 +257,7 @@ class AtSize:
         )
 
     def _resync(self, process: VaultsyncProcess, *, writes: bool = False) -> tuple[Sample, Sample]:
-        """Vault's audit device comes anew, and so everything is looked at; how long, and the writes meanwhile."""
+        """Reconnects Vault's audit device, which causes a full scan; measures the scan and writes during it."""
         time.sleep(max(0.0, self._looked_at + SENDER_SECONDS - time.monotonic()))
         self._wait_until_quiet(process)
         before, number = Metrics(process), len(self._spots)
@@ -277,11 +277,11 @@ class AtSize:
             return Sample([ended.result() - self._looked_at]), meanwhile
 
     def _when(self, is_done: Callable[[], bool]) -> float:
-        wait_for(is_done, running.START_SECONDS, "vaultsync has looked at everything", self._look_seconds)
+        wait_for(is_done, running.START_SECONDS, "vaultsync has scanned everything", self._look_seconds)
         return time.monotonic()
 
     def _wait_until_quiet(self, process: VaultsyncProcess) -> None:
-        """Until there is nothing left to ask of anybody, Events and marks included."""
+        """Waits until no request is left to send, Events and ownership included."""
         last, since = -1.0, time.monotonic()
 
         def is_quiet() -> bool:
@@ -296,12 +296,12 @@ class AtSize:
 
 
 def watch_marks(testbed: Testbed) -> Watch[str]:
-    """Watches the ExternalSecrets' force-syncs, as anybody may."""
+    """Watches the ExternalSecrets' force-syncs."""
     return Watch(testbed, path_of(EXTERNAL_SECRETS, "ExternalSecret"), _mark)
 
 
 def each_more(memory_by_size: dict[int, Sample]) -> dict[int, Sample]:
-    """What each ExternalSecret takes, of every size but the smallest: the slope from there."""
+    """Memory per ExternalSecret for every size but the smallest: the slope from there."""
     (smallest, base), *others = sorted(memory_by_size.items())
     found = {}
     for size, sample in others:
@@ -382,5 +382,5 @@ def _compared(meanwhile: Sample, rest: Sample, look: Sample) -> Sample:
         f"{name} {(meanwhile.quantile(share) - rest.quantile(share)) * 1000:+.0f} ms"
         for name, share in (("median", 0.5), ("p95", 0.95))
     )
-    note = f"({more} against at rest; the look took {look.seconds[0]:.1f} s)"
+    note = f"({more} against at rest; the scan took {look.seconds[0]:.1f} s)"
     return Sample(meanwhile.seconds, meanwhile.lost, meanwhile.patience, note=note)

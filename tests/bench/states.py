@@ -1,7 +1,7 @@
 """How long Vault takes for a KV write in every state of vaultsync, beside the same Vault without it.
 
-In turns within one run: a few writes without vaultsync's audit device, then as many with it, in each state, round after
-round. So both meet the same moments of the machine, and their ratio tells what the device costs.
+Alternates within one run: a few writes without vaultsync's audit device, then as many with it, in each state, round by
+round. So both see the same machine load, and their ratio is the cost of the device.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FLOOD_SECONDS = 120.0
 
 
 def rows() -> dict[str, Figure]:
-    """What there is to measure, in the order of the table."""
+    """The measures in the order of the table."""
     device = "vaultsync's device by"
     return {
         NO_DEVICE: Figure("states", "no audit device", "–"),
@@ -58,7 +58,7 @@ def rows() -> dict[str, Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What the writes took in a state, and what they took without vaultsync, just before each time."""
+    """Durations of the writes in a state, and of those without vaultsync just before."""
 
     seconds: list[float] = field(default_factory=list)
     without: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class States:
     """All states, on machines of their own.
 
     Args:
-        say: told what is measured now.
+        say: receives a description of each measure as it starts.
     """
 
     def __init__(self, machines: TwoMachines, scale: Scale, say: Callable[[str], None]) -> None:
@@ -136,7 +136,7 @@ class States:
     def _pair(self, watched: WatchedVault, name: str, target: VaultsyncProcess | str, number: int, pair: Pair) -> None:
         address = target if isinstance(target, str) else watched.address_of(target)
         with contextlib.ExitStack() as stack:
-            if name == "overloaded" and isinstance(target, VaultsyncProcess):  # in both halves: it is of other machines
+            if name == "overloaded" and isinstance(target, VaultsyncProcess):  # in both halves
                 before = dropped(self.cable.far, target.audit_port)
                 stack.enter_context(watched.flood(target, "udp", FLOOD_SECONDS))
                 wait_for(
@@ -172,7 +172,7 @@ class States:
             stack.callback(process.kill)
             watched.start(process)
             stack.enter_context(watched.device(watched.address_of(process), {"socket_type": "tcp"}))
-            stack.callback(process.kill)  # before the device is disabled, which has Vault write to it
+            stack.callback(process.kill)  # before the device is disabled, because Vault then writes to it
             stack.callback(self.cable.heal)
             watched.clients(1).write(0)
             yield process

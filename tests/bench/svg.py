@@ -1,7 +1,7 @@
-"""pygal, without what it leaves behind in the interpreter.
+"""pygal, without the importer that it leaves behind in the interpreter.
 
-That is an importer of its plugins, whose interface Python has given up: later versions warn of it at any import, which
-fails the tests, or pass it over.
+pygal installs an importer for plugins with an interface that Python removed: later versions warn at any import, which
+fails the tests, or ignore it.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Kubernetes objects as they arrive: a watch in a thread of its own, which stamps what it sees with the time.
+"""Records when Kubernetes objects change: a watch in its own thread that adds a timestamp to each change.
 
-The stamp is taken when the bytes come in, so whoever waits may look seldom without falsifying a figure. It is wall
+The timestamp is taken when the bytes arrive, so a caller may poll slowly without distorting a figure. It is wall
 time, since it is compared with the times in vaultsync's log.
 """
 
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 0.002
 LOOK_SHARE = 0.0001
-"""Seconds for each object that is waited for, if that is more: a look at many costs time that the servers need."""
+"""Seconds per awaited object between two checks, if that is more: checking many objects costs processor time."""
 LIST_SECONDS = 60.0
-"""Ten thousand objects are listed anew when the API server ends the watch, which it does within the hour."""
+"""Ten thousand objects are listed again when the API server ends the watch, which it does within the hour."""
 CHUNK = 64 * 1024
 
 
@@ -46,18 +46,18 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Seen(Generic[T]):
-    """What an object was from `at` on; None: deleted."""
+    """The state of an object from `at` on; None: deleted."""
 
     at: float
     state: T | None
 
 
 class Watch(Generic[T]):
-    """All objects of one kind in all namespaces, reduced to what is measured; `with` starts and ends it.
+    """Watches all objects of one kind in all namespaces, reduced to the measured state; `with` starts and ends it.
 
     Args:
         parse: reduces an object.
-        told: called, in the watch's thread, of each state that differs from the one before.
+        on_change: called in the watch's thread for each changed state.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Watch(Generic[T]):
         testbed: Testbed,
         path: str,
         parse: Callable[[Json], T],
-        told: Callable[[Name, Seen[T]], None] = lambda name, seen: None,
+        on_change: Callable[[Name, Seen[T]], None] = lambda name, seen: None,
     ) -> None:
         self._url = testbed.kube_apiserver.address + path
         self._headers = testbed.kube_apiserver.api.headers
         self._pool = urllib3.PoolManager(ca_certs=str(testbed.kube_apiserver.ca), retries=urllib3.Retry(False))
         self._parse = parse
-        self._told = told
+        self._on_change = on_change
         self._history: defaultdict[Name, list[Seen[T]]] = defaultdict(list)
         self._stop = threading.Event()
         self._listed = threading.Event()
@@ -87,7 +87,7 @@ class Watch(Generic[T]):
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._stream is not None:
-            with contextlib.suppress(ValueError, OSError):  # it ended by itself
+            with contextlib.suppress(ValueError, OSError):  # the stream has already ended
                 self._stream.shutdown()
         self._thread.join(5)
 
@@ -124,7 +124,7 @@ class Watch(Generic[T]):
             try:
                 self._follow(self._list())
             except (urllib3.exceptions.HTTPError, OSError, ValueError):
-                time.sleep(0.05)  # the API server ends watches from time to time, or was restarted: list again
+                time.sleep(0.05)  # the API server ended the watch or was restarted: list again
 
     def _list(self) -> str:
         answer = self._pool.request("GET", self._url, headers=self._headers, timeout=LIST_SECONDS).json()
@@ -158,23 +158,23 @@ class Watch(Generic[T]):
             return
         seen = Seen(time.time() if at is None else at, state)
         history.append(seen)
-        self._told(name, seen)
+        self._on_change(name, seen)
 
 
 def watch_secrets(
-    testbed: Testbed, told: Callable[[Name, Seen[dict[str, str]]], None] = lambda name, seen: None
+    testbed: Testbed, on_change: Callable[[Name, Seen[dict[str, str]]], None] = lambda name, seen: None
 ) -> Watch[dict[str, str]]:
     """Watches Secrets: by key, the digest of its value. The values themselves are not kept."""
-    return Watch(testbed, path_of("v1", "Secret"), _digests, told)
+    return Watch(testbed, path_of("v1", "Secret"), _digests, on_change)
 
 
-def watch_ready(testbed: Testbed, told: Callable[[Name, Seen[str]], None] = lambda name, seen: None) -> Watch[str]:
+def watch_ready(testbed: Testbed, on_change: Callable[[Name, Seen[str]], None] = lambda name, seen: None) -> Watch[str]:
     """Watches ExternalSecrets: the status of the condition Ready, or "" as long as it has none."""
-    return Watch(testbed, path_of(EXTERNAL_SECRETS, "ExternalSecret"), _ready, told)
+    return Watch(testbed, path_of(EXTERNAL_SECRETS, "ExternalSecret"), _ready, on_change)
 
 
 def digest(value: str | bytes) -> str:
-    """What stands for a value here, since values are never kept or shown."""
+    """The digest that represents a value: values are never kept or shown."""
     return sha256(value.encode() if isinstance(value, str) else value).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""`make demo`: the talk's example on real servers, healed as one looks on; then it stays up to play with."""
+"""`make demo`: the talk's example on real servers, healed while you watch; then it stays up to play with."""

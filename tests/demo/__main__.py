@@ -1,4 +1,4 @@
-"""`python -m tests.demo`: sets all up from nothing, shows what vaultsync does, and stays up to play with."""
+"""`python -m tests.demo`: sets everything up, shows what vaultsync does, and stays up to play with."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The talk's example: four development namespaces, ten ExternalSecrets each, and nothing in Vault yet.
 
-The keys are spelled in each way that external-secrets takes for one and the same path.
+The keys use every spelling that external-secrets accepts for the same path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.testbed.testbed import Testbed, side_by_side
 SEED = "vaultsync.io/seed"
 CREATE = "create"  # the talk's own annotation
 NAMESPACES = ("dev-1", "dev-2", "dev-3", "dev-4")
-ANNOTATED_NAMESPACES = ("dev-3", "dev-4")  # here the Namespace says it once for all; elsewhere each ExternalSecret
+ANNOTATED_NAMESPACES = ("dev-3", "dev-4")  # the annotation is on the Namespace; elsewhere on each ExternalSecret
 SPELLINGS = ("{path}", "secret/{path}", "secret/data/{path}")
 PROPERTIES = {
     "postgres": ("password",),

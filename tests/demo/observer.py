@@ -1,7 +1,7 @@
-"""Turns what the servers and vaultsync tell into rows of the timeline, and counts milliseconds from the cause.
+"""Converts logs and watches into rows of the timeline, with the milliseconds since the cause.
 
 Sources: Vault's audit log (who changed what), vaultsync's log, and watches on Secrets and ExternalSecrets. No value is
-ever shown: a digest's first characters tell that one differs from another.
+ever shown: the first characters of a digest show that it differs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tests.bench.watching import Name, Seen
 from tests.demo.timeline import Row, Timeline
 
 CAUSE_SECONDS = 60.0
-"""What comes later than this after a change is not counted from it."""
+"""Rows later than this after a change have no milliseconds."""
 LEVELS = {"WARNING": "yellow", "ERROR": "red"}
 STARTING = ("vaultsync starts", "watching Kubernetes", "subscribed to Vault's event stream")
-PEOPLE = "root"  # the policy of who works by hand here; vaultsync and external-secrets have their own
+PEOPLE = "root"  # the policy of manual changes here; vaultsync and external-secrets have their own
 CHANGES = {
     ("delete", "data"): "deleted {path}",
     ("delete", "metadata"): "deleted {path} with all its versions",
@@ -35,7 +35,7 @@ DONE = {"Seeded": "created", "Recreated": "re-created"}
 
 
 class Observer:
-    """What is known of causes, and the sources' callbacks (each is called in a thread of its source)."""
+    """The known causes, and the callbacks of the sources (each is called in its source's thread)."""
 
     def __init__(self, timeline: Timeline, readers: Mapping[str, Name]) -> None:
         self._timeline = timeline
@@ -46,15 +46,15 @@ class Observer:
         self._causes: dict[str | Name, float] = {}
         self.vaultsync_started: float | None = None
         self.shows_objects = False
-        """Whether Secrets and ExternalSecrets make rows: not while forty come at once."""
+        """Whether Secrets and ExternalSecrets produce rows: not while forty are created at once."""
 
     def cause_of(self, what: str | Name, at: float) -> float | None:
-        """When a person changed a path, or what an ExternalSecret reads, last."""
+        """The last time at which an operator changed a path, or a path of an ExternalSecret."""
         cause = self._causes.get(what)
         return cause if cause is not None and cause <= at < cause + CAUSE_SECONDS else None
 
     def audit_line(self, line: Mapping[str, Any]) -> None:
-        """A person's change in Vault: the cause of what follows."""
+        """An operator's change in Vault: the cause of the following rows."""
         if line.get("type") != "request" or PEOPLE not in (line.get("auth") or {}).get("policies", ()):
             return
         request = line["request"]
@@ -70,7 +70,7 @@ class Observer:
         self._timeline.add(Row(at, "Vault", f"somebody {text.format(path=logical)}", lambda: at))
 
     def vaultsync_line(self, line: Mapping[str, Any]) -> None:
-        """What vaultsync says it did, or can't do."""
+        """A row for a line of vaultsync's log: an action or a failure."""
         at = _time(line["time"])
         if line["message"] == "seeded":
             self._learn(line["path"], line["external_secrets"])
@@ -86,7 +86,7 @@ class Observer:
             self._timeline.add(Row(at, "vaultsync", _plain(line), style=LEVELS[line["level"]]))
 
     def secret_seen(self, name: Name, seen: Seen[dict[str, str]]) -> None:
-        """A Secret has come, changed or gone; of interest where an ExternalSecret of that name reads a path."""
+        """A Secret was created, changed or deleted; relevant if an ExternalSecret of that name reads a path."""
         if not self.shows_objects or not self._is_read(name):
             return
         if seen.state is None:
@@ -97,7 +97,7 @@ class Observer:
         self._timeline.add(Row(seen.at, "external-secrets", text, partial(self.cause_of, name, seen.at), "bold"))
 
     def ready_seen(self, name: Name, seen: Seen[str]) -> None:
-        """An ExternalSecret has come, gone, or its condition Ready has changed."""
+        """An ExternalSecret was created or deleted, or its condition Ready has changed."""
         if seen.state == "":
             with self._lock:
                 self._causes[name] = self._causes[f"secret/{name}"] = seen.at

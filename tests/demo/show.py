@@ -37,11 +37,11 @@ WEB = (
 
 
 class Show:
-    """The demo, as a context manager: everything that it starts, it stops.
+    """The demo as a context manager that stops everything it started.
 
     Args:
         console: where the timeline is shown.
-        openbao: in Vault's place; it has a web page, which the testbed's Vault has not.
+        openbao: instead of Vault; it has a web page, which the testbed's Vault does not have.
     """
 
     def __init__(self, console: Console, *, openbao: bool = False) -> None:
@@ -62,16 +62,16 @@ class Show:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave things behind
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave processes behind
         self._title("everything stops")
         self._stack.close()
 
     def acts(self) -> list[Outcome]:
-        """All acts; each outcome says whether its value arrived."""
+        """Runs all acts; each outcome says whether its value arrived."""
         places = self._apply_example()
         outcomes = [self._start_vaultsync()]
         if outcomes[0].seconds is None:
-            return outcomes  # nothing that follows could go well
+            return outcomes  # the following acts depend on it
         by_name = {str(one.name): one for one in examples()}
         self._title("an operator deletes, and a person rotates; times count from when Vault got the request")
         self._observer.shows_objects = True
@@ -83,7 +83,7 @@ class Show:
         return outcomes
 
     def summary(self, outcomes: Sequence[Outcome]) -> None:
-        """How long each took until the value was in the Kubernetes Secret."""
+        """Prints how long each took until the value was in the Kubernetes Secret."""
         self._title("until the value was in the Kubernetes Secret")
         table = Table(box=None, show_header=False, padding=(0, 2))
         for outcome in outcomes:

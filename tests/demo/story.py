@@ -1,4 +1,4 @@
-"""What the demo shows, act by act; each act's outcome says whether the value arrived, and after how many ms."""
+"""The acts of the demo; the outcome of each says whether the value arrived, and after how many ms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome:
 
 
 class Story:
-    """The acts, and what they share."""
+    """The acts, and their common state."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Story:
         self._ready = ready
 
     def wait_for_errors(self) -> int:
-        """Until external-secrets has tried all of the example; returns how many are Ready (none, it is hoped)."""
+        """Waits until external-secrets has tried every ExternalSecret; returns how many are Ready (0 is expected)."""
         wanted = {one.name: (lambda ready: ready != "") for one in examples()}
         self._ready.wait_for_all(wanted, PATIENCE_SECONDS)
         return sum(self._ready.now(name) == "True" for name in wanted)
@@ -66,22 +66,22 @@ class Story:
         return Outcome(f"{len(list(examples()))} missing secrets, all Ready", None if missing else last - started)
 
     def deletion(self, one: Example) -> Outcome:
-        """As an operator would do it: the value can be undeleted, but external-secrets does not see it any more."""
+        """As an operator does it: the value can be undeleted, but external-secrets no longer reads it."""
         return self._healing(one, ("kv", "delete", one.path))
 
     def complete_deletion(self, one: Example) -> Outcome:
-        """Everything of the path is gone, its versions too."""
+        """Deletes the path with all its versions."""
         return self._healing(one, ("kv", "metadata", "delete", one.path))
 
     def rotation(self, one: Example) -> Outcome:
-        """A person writes a value of their own: it is brought, not replaced."""
+        """An operator writes a value: it is delivered, not replaced."""
         value = secrets.token_hex(32)
         key = one.properties[0]
         command = ("kv", "put", one.path, f"{key}=-")
         return self._act(one.name, command, lambda keys: keys.get(key) == digest(value), value)
 
     def creation(self, place: Place, name: str) -> Outcome:
-        """A developer adds an ExternalSecret to what runs already."""
+        """A developer adds an ExternalSecret while vaultsync runs."""
         one = example(place.name, name, ("password",))
         self._timeline.add(Row(time.time(), "operator", f"$ kubectl apply -f {name}.yaml  # {CREATE}: 'true'"))
         started = time.time()

@@ -12,15 +12,15 @@ LOOK_SECONDS = 0.01
 
 
 class Tail:
-    """Hands on each JSON line that is written to a file; `with` starts and ends it.
+    """Passes each JSON line that is written to a file to a callback; `with` starts and ends it.
 
     Args:
-        told: called in the tail's thread.
+        on_line: called in the tail's thread.
     """
 
-    def __init__(self, file: Path, told: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, file: Path, on_line: Callable[[dict[str, Any]], None]) -> None:
         self._file = file
-        self._told = told
+        self._on_line = on_line
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tail {file.name}", daemon=True)
 
@@ -39,4 +39,4 @@ class Tail:
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for line in lines:
                     if line.startswith(b"{"):
-                        self._told(json.loads(line))
+                        self._on_line(json.loads(line))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 HOLD_SECONDS = 0.2
-"""A row is shown this late: what happened before it may still be on its way from another source."""
+"""Delay of each row: an earlier row may still arrive from another source."""
 
 COLOURS = {
     "operator": "bold yellow",
@@ -32,8 +32,8 @@ class Row:
     Attributes:
         at: when, in wall time.
         who: one of COLOURS.
-        since: tells the moment from which its milliseconds are counted, if from any. It is asked when the row is shown:
-            the cause may become known after the effect.
+        since: returns the start of its milliseconds, or None. It is called when the row is shown:
+            the cause may be recorded after the effect.
     """
 
     at: float
@@ -68,7 +68,7 @@ class Timeline:
             heapq.heappush(self._waiting, (row.at, next(self._numbers), row))
 
     def catch_up(self) -> None:
-        """Waits until all that has happened so far is shown."""
+        """Waits until all rows so far are shown."""
         time.sleep(HOLD_SECONDS)
         self._show_until(time.time())
 

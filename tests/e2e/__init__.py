@@ -1,1 +1,1 @@
-"""The README's way from nothing to a vaultsync that works, and back."""
+"""Installs, uses and uninstalls vaultsync by the README."""

@@ -1,7 +1,7 @@
-"""From servers that have never seen vaultsync to one that heals, and back, by the commands of the manual alone.
+"""Installs vaultsync on new servers, lets it heal, and uninstalls it, by the commands of the manual alone.
 
-Each way to install is one story, on new servers. Commands and objects are taken from README.md and docs/install.md,
-literally but for what `here` lists. What starts the pods is tests/testbed/pod.py.
+Each way to install is one test on new servers. Commands and objects are taken from README.md and docs/install.md,
+literally except for the replacements in `here`. tests/testbed/pod.py starts the pods.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ INSTALL_PAGE = (DOCS / "install.md").read_text()
 [OVERLAY] = objects(section("Your overlay", INSTALL_PAGE))
 UNINSTALL, UNINSTALL_HELM = commands(section("Uninstall", INSTALL_PAGE))
 UNAUDIT, DELETE, FORGET_POLICY, FORGET_ROLE = UNINSTALL.splitlines()
-[LOOK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)` reports", INSTALL)
+[LOOK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)`, which reports", INSTALL)
 
 
 def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:
-    """What is another in this place than in the manual; nothing else is."""
+    """The differences between this environment and the manual."""
     server = testbed.kube_apiserver
     own = "kubernetes_host=https://kubernetes.default.svc"
     return {
-        # addresses: of Vault, of the API server, and of the Service that nobody resolves here
+        # addresses of Vault, of the API server, and of the Service, whose name does not resolve here
         "https://vault.example:8200": testbed.vault.address,
         "http://vault.vault:8200": testbed.vault.address,
         "https://kubernetes.example:6443": server.address,
-        # the Service has an address, which nothing routes here
+        # the address of the Service is not routed here
         "spec.clusterIP}'):8220": f"spec.clusterIP}}' | grep -qE '^[0-9.]+$' && echo 127.0.0.1):{pods.audit_port}",
-        # Vault is in no pod, and is told what it would find there; a folder for its log
+        # Vault does not run in a pod and needs the files of one as arguments; a folder for its log
         own: f"kubernetes_host={server.address} kubernetes_ca_cert=@ca.crt",
         "/vault/logs/audit.log": str(folder / "audit.log"),
         # no controller empties and removes namespaces here
@@ -58,7 +58,7 @@ def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:
 
 
 class Operator:
-    """Whoever follows the manual, in a folder of the machine from which they administer Kubernetes and Vault."""
+    """An operator who follows the manual, in a folder of the machine that administers Kubernetes and Vault."""
 
     def __init__(self, testbed: Testbed, folder: Path) -> None:
         self.testbed = testbed
@@ -77,7 +77,7 @@ class Operator:
 
 @pytest.fixture
 def testbed() -> Iterator[Testbed]:
-    """Overrides the session's: new ones for each story, in which nothing of vaultsync has ever been."""
+    """Overrides the session's: new servers for each test, without any trace of vaultsync."""
     with Testbed() as made:
         assert of_vaultsync(made) == set()
         yield made
@@ -85,7 +85,7 @@ def testbed() -> Iterator[Testbed]:
 
 @pytest.fixture
 def place(testbed: Testbed) -> Iterator[Place]:
-    """Overrides that of other tests: a team's namespace, of the manual's name, which has a SecretStore."""
+    """Overrides that of other tests: a team's namespace with the manual's name and a SecretStore."""
     with Place(testbed, "dev-1") as made:
         yield made
 
@@ -100,7 +100,7 @@ def operator(testbed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 def of_vaultsync(testbed: Testbed) -> set[str]:
-    """All that is called vaultsync in Kubernetes and in Vault, and whatever token has its policy."""
+    """Every object called vaultsync in Kubernetes and Vault, and every token with its policy."""
     vault = testbed.vault_root.api
     auth = vault.find("/v1/auth/kubernetes/role?list=true")
     found = {
@@ -114,7 +114,7 @@ def of_vaultsync(testbed: Testbed) -> set[str]:
 
 
 def objects_in(testbed: Testbed) -> Iterator[str]:
-    """Every object of every kind; but not what a namespace's deletion takes along, as no controller does that here."""
+    """Every object of every kind, except the contents of deleted namespaces: no controller removes them here."""
     api = testbed.kube.api
     deleted = {item["metadata"]["name"] for item in testbed.kube.items("v1", "Namespace") if is_deleted(item)}
     groups = [group["preferredVersion"]["groupVersion"] for group in api.request("GET", "/apis")["groups"]]
@@ -132,14 +132,14 @@ def is_deleted(item: Json) -> bool:
 
 
 def tokens_in(testbed: Testbed) -> Iterator[list[str]]:
-    """The policies of each that is alive."""
+    """The policies of each valid token."""
     vault = testbed.vault_root.api
     for accessor in vault.request("GET", "/v1/auth/token/accessors?list=true")["data"]["keys"]:
         yield vault.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})["data"]["policies"]
 
 
 def starts(operator: Operator) -> Pod:
-    """The cluster starts one pod more, and takes it for ready when the Deployment's probe says so."""
+    """Starts one more pod; it is ready when the Deployment's probe succeeds."""
     pod = operator.pods.make()
     pod.process.start()
     pod.process.wait_until(lambda: pod.passes("readinessProbe"), PATIENCE)
@@ -148,13 +148,13 @@ def starts(operator: Operator) -> Pod:
 
 
 def leads(operator: Operator, pod: Pod) -> None:
-    """Waits until this one works, and Vault's audit device is led to it."""
+    """Waits until this pod leads, and the Service points at it."""
     pod.process.wait_until(lambda: pod.process.health.text("/readyz").startswith("ok\n[+] role: leading\n"), PATIENCE)
-    wait_for(lambda: operator.pods.led_to() == [pod.name], PATIENCE, "the Service leads to it")
+    wait_for(lambda: operator.pods.led_to() == [pod.name], PATIENCE, "the Service points at it")
 
 
 def heals(place: Place) -> None:
-    """What is deleted in Vault comes back, and reaches Kubernetes."""
+    """Deletes a value in Vault and waits for a new one in Kubernetes."""
     before = place.wait_for_secret("database")
     place.vault.delete(place.path("database"))
     after = place.wait_for(lambda: another(place, "database", before), PATIENCE, "it is healed")
@@ -162,7 +162,7 @@ def heals(place: Place) -> None:
 
 
 def works(operator: Operator, place: Place, first: Pod) -> None:
-    """All that the README promises of what is installed: seed, heal, its own check, and the standby."""
+    """Tests the features that the README promises: seed, heal, check, and the standby."""
     leads(operator, first)
     operator.does(TELL_OF_CHANGES)
     operator.does(ASK)
@@ -180,7 +180,7 @@ def works(operator: Operator, place: Place, first: Pod) -> None:
 
 
 def goes(operator: Operator, place: Place, uninstall: str = DELETE, forget: str = FORGET_ROLE) -> None:
-    """The manual's way out leaves nothing of vaultsync, and every value."""
+    """Uninstalling by the manual removes everything of vaultsync and keeps every value."""
     value = place.wait_for_secret("database")
     for step in (UNAUDIT, uninstall):
         operator.does(step)
@@ -212,7 +212,7 @@ def test_by_kustomize(operator: Operator, place: Place) -> None:
 
 
 def test_by_kustomize_with_a_token(operator: Operator, place: Place) -> None:
-    """In place of the role, which step 1 makes after the policy."""
+    """A token instead of the role that step 1 creates after the policy."""
     operator.writes("kustomization.yaml", OVERLAY.replace("deploy/base", "deploy/token"))
     operator.does(IN_VAULT.splitlines()[0])
     operator.does(BY_TOKEN)
@@ -223,7 +223,7 @@ def test_by_kustomize_with_a_token(operator: Operator, place: Place) -> None:
 
 
 def test_by_helm(operator: Operator, place: Place) -> None:
-    """In place of step 2, where the Prometheus operator is too."""
+    """Helm instead of step 2, on a cluster with the Prometheus operator."""
     apply_monitoring_crds(place.kube)
     operator.writes("values.yaml", HELM_VALUES)
     for step in (IN_VAULT, OUTSIDE, *BY_HELM):

@@ -1,4 +1,4 @@
-"""`python -m tests.faults --seconds 600 --seed 7`: episodes until the time is over, each with the next seed."""
+"""`python -m tests.faults --seconds 600 --seed 7`: episodes until the time is up, each with the next seed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What people do, and what breaks. Each is a small function that says in a sentence what it did.
+"""Operators' actions and faults. Each is a small function that returns a sentence about what it did.
 
-What is chosen depends on the seed and on what people know, never on what the servers answer: so a seed can be replayed.
+The choice depends on the seed and on what operators know, never on responses of the servers: a seed can be replayed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.testbed.servers import Server
 FEWEST_NAMESPACES, MOST_NAMESPACES = 2, 4
 MOST_ITEMS = 40
 PROPERTIES = ("password", "user", "token", "key")
-RULES = {  # a template would not be made where a person has written one of its parts
+RULES = {  # no template: it is not generated if an operator has written one of its parts
     "name": {"value": "app"},
     "password": {"format": "password", "length": 24},
     "id": {"format": "uuid"},
@@ -33,12 +33,12 @@ Rng = random.Random
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something that people do.
+    """An action of an operator.
 
     Attributes:
         weight: how often, beside the others.
         needs: the servers that must answer: "kube", "vault".
-        do: returns the sentence; None where there is nothing to do it with.
+        do: returns the sentence; None if the action is not possible now.
     """
 
     weight: float
@@ -48,15 +48,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that breaks, until it is mended.
+    """A fault that lasts until it is fixed.
 
     Attributes:
         what: a sentence.
-        on: what it befalls; only one thing befalls this at a time.
-        stops: the servers that do not answer people meanwhile.
-        mended: the sentence for the end.
-        replica: it needs more replicas than this.
-        after: what must be whole before this can be mended.
+        on: the affected part; a part has one fault at a time.
+        stops: the servers that do not answer operators during the fault.
+        fixed: the sentence for the end.
+        replica: the fault needs more replicas than this.
+        after: the part that must be fixed before this one.
     """
 
     what: str
@@ -64,7 +64,7 @@ class Trouble:
     start: Callable[[Environment], object]
     end: Callable[[Environment], object]
     stops: frozenset[str] = frozenset()
-    mended: str = ""
+    fixed: str = ""
     replica: int = 0
     after: str = ""
 
@@ -102,11 +102,11 @@ def create_one(environment: Environment, rng: Rng) -> str | None:
     store = rng.choice(sorted(STORES))
     data = _data((f"{name.namespace}/{name.name}", rng.choice(PROPERTIES)))
     environment.send(_item(name, store, {SEED: "true"}, data=data))
-    return f"{name} asks for one property, by the store {store}"
+    return f"{name} requests one property, by the store {store}"
 
 
 def create_several(environment: Environment, rng: Rng) -> str | None:
-    """Paths that others read too."""
+    """Reads paths that other ExternalSecrets read too."""
     name = _new_name(environment, rng)
     if name is None:
         return None
@@ -114,7 +114,7 @@ def create_several(environment: Environment, rng: Rng) -> str | None:
     entries = [(path, wanted) for path in dict.fromkeys(paths) for wanted in rng.sample(PROPERTIES, 2)]
     annotations = _asking(rng)
     environment.send(_item(name, rng.choice(("vault", "team")), annotations, data=_data(*entries)))
-    return f"{name} reads {len(entries)} shared properties{'' if annotations else ', without asking'}"
+    return f"{name} reads {len(entries)} shared properties{'' if annotations else ', without requesting seeding'}"
 
 
 def create_whole(environment: Environment, rng: Rng) -> str | None:
@@ -124,11 +124,11 @@ def create_whole(environment: Environment, rng: Rng) -> str | None:
     annotations = {SEED: "true", GENERATE: json.dumps(RULES)}
     extract = [{"extract": {"key": f"{name.namespace}/whole{rng.randrange(3)}"}}]
     environment.send(_item(name, rng.choice(("vault", "team")), annotations, dataFrom=extract))
-    return f"{name} asks for the whole of {extract[0]['extract']['key']}, by rules"
+    return f"{name} requests all of {extract[0]['extract']['key']}, by rules"
 
 
 def create_finding(environment: Environment, rng: Rng) -> str | None:
-    """Which reads whatever others have made."""
+    """Reads all paths that others have created."""
     name = _new_name(environment, rng)
     if name is None:
         return None
@@ -139,7 +139,7 @@ def create_finding(environment: Environment, rng: Rng) -> str | None:
 
 
 def create_refused(environment: Environment, rng: Rng) -> str | None:
-    """What is never made: another namespace's, by a bad annotation, or what Vault denies."""
+    """Requests a path that is never created: of another namespace, with a bad annotation, or denied by Vault."""
     name = _new_name(environment, rng)
     if name is None:
         return None
@@ -148,7 +148,7 @@ def create_refused(environment: Environment, rng: Rng) -> str | None:
         [
             (f"foreign/{name.name}", "true", "in a foreign place"),
             (own, "yes", "by a bad annotation"),
-            (own, "false", "and wants nothing made"),
+            (own, "false", "and requests no seeding"),
             (f"{name.namespace}/{DENIED}/{name.name}", "true", "that Vault denies"),
         ]
     )
@@ -166,7 +166,7 @@ def change(environment: Environment, rng: Rng) -> str | None:
     store = {"secretStoreRef": {"name": rng.choice(("vault", "team")), "kind": "SecretStore"}}
     spec = {"refreshInterval": "1h", **store, "data": _data((path, rng.choice(PROPERTIES)))}
     environment.send({**old, "metadata": metadata, "spec": spec})
-    return f"{name} now reads {path}{'' if metadata['annotations'] else ', without asking'}"
+    return f"{name} now reads {path}{'' if metadata['annotations'] else ', without requesting seeding'}"
 
 
 def delete(environment: Environment, rng: Rng) -> str | None:
@@ -185,7 +185,7 @@ def add_namespace(environment: Environment, rng: Rng) -> str | None:
         return None
     name, seeds = f"f-{environment.number('namespace')}", rng.random() < 0.5
     environment.add_namespace(name, seeds=seeds)
-    return f"namespace {name} is made{', and asks for values' if seeds else ''}"
+    return f"namespace {name} is created{', and requests seeding' if seeds else ''}"
 
 
 def remove_namespace(environment: Environment, rng: Rng) -> str | None:
@@ -215,13 +215,13 @@ def delete_store(environment: Environment, rng: Rng) -> str | None:
 
 
 def create_store(environment: Environment, rng: Rng) -> str | None:
-    """One that was deleted before, for what it was for at first."""
+    """Creates a deleted store again, for its original mount."""
     missing = environment.missing_stores()
     if not missing:
         return None
     name = rng.choice(missing)
     environment.set_store(name, STORES[name.name])
-    return f"store {name} is made again, for the mount {STORES[name.name]}"
+    return f"store {name} is created again, for the mount {STORES[name.name]}"
 
 
 # -- Vault
@@ -308,17 +308,17 @@ def revoke(environment: Environment, rng: Rng) -> str:
             environment.vault.api.request("POST", "/v1/auth/token/revoke-accessor", {"accessor": accessor})
         return len(own)
 
-    return f"every token of vaultsync's is revoked ({environment.try_to(do)})"
+    return f"every token of vaultsync is revoked ({environment.try_to(do)})"
 
 
 def compact(environment: Environment, rng: Rng) -> str:
-    """So that a watch that starts again is told 410."""
+    """Compacts etcd, so that a restarted watch receives 410."""
     etcd = Api(environment.testbed.etcd.address)
     revision = etcd.request("POST", "/v3/kv/range", {"key": "AA=="})["header"]["revision"]
     environment.try_to(
         lambda: etcd.request("POST", "/v3/kv/compaction", {"revision": revision})
-    )  # not the same one twice
-    return f"etcd forgets everything before revision {revision}"
+    )  # not the same revision twice
+    return f"etcd is compacted before revision {revision}"
 
 
 def cut(environment: Environment, rng: Rng) -> str:
@@ -361,7 +361,7 @@ ACTIONS = (
     Action(2, NONE, cut),
 )
 
-# -- what breaks
+# -- faults
 
 LINES = {
     "vault": "between vaultsync and Vault",
@@ -382,15 +382,15 @@ FAULTS = {
 def _killed(
     name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
 ) -> Trouble:
-    mended = f"{name} starts"
-    return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, mended)
+    fixed = f"{name} starts"
+    return Trouble(f"{name} is killed", on, lambda w: find(w).kill(), lambda w: find(w).start(), stops, fixed)
 
 
 def _frozen(
     name: str, on: str, find: Callable[[Environment], Server | Process], stops: frozenset[str] = NONE
 ) -> Trouble:
-    mended = f"{name} is thawed"
-    return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, mended)
+    fixed = f"{name} is thawed"
+    return Trouble(f"{name} is frozen", on, lambda w: find(w).freeze(), lambda w: find(w).thaw(), stops, fixed)
 
 
 def _server(name: str, on: str, find: Callable[[Environment], Server], stops: frozenset[str]) -> list[Trouble]:
@@ -404,7 +404,7 @@ def _vaultsync(number: int) -> list[Trouble]:
         return environment.replicas[number]
 
     stopped = Trouble(
-        f"{name} is told to stop", name, lambda w: find(w).stop(), lambda w: find(w).start(), mended=f"{name} starts"
+        f"{name} receives SIGTERM", name, lambda w: find(w).stop(), lambda w: find(w).start(), fixed=f"{name} starts"
     )
     found = (_killed(name, name, find), _frozen(name, name, find), stopped)
     return [replace(trouble, replica=number) for trouble in found]
@@ -422,9 +422,9 @@ def _line(name: str) -> list[Trouble]:
         if fault.refused:
             find(environment).reset()
 
-    def mend(fault: Fault, environment: Environment) -> None:
+    def fix(fault: Fault, environment: Environment) -> None:
         find(environment).heal()
-        if fault.silent:  # a host that is back answers what it does not know with a reset
+        if fault.silent:  # a host that is back answers unknown connections with a reset
             find(environment).reset()
 
     faults = dict(FAULTS)
@@ -432,7 +432,7 @@ def _line(name: str) -> list[Trouble]:
         faults["loses the answers to writes"] = Fault(lost=b"POST /v1/")
         faults["loses the answers to patches"] = Fault(lost=b"PATCH /v1/")
     return [
-        Trouble(f"{where} {how}", where, partial(break_it, fault), partial(mend, fault), mended=f"{where} is good")
+        Trouble(f"{where} {how}", where, partial(break_it, fault), partial(fix, fault), fixed=f"{where} is good")
         for how, fault in faults.items()
     ]
 
@@ -457,7 +457,7 @@ TROUBLES: tuple[Trouble, ...] = (
         "Vault",
         lambda environment: environment.allow(NO_TEAM),
         lambda environment: environment.allow(),
-        mended="Vault's policy is as before",
+        fixed="Vault's policy is as before",
     ),
     *(trouble for name in LINES for trouble in _line(name)),
 )

@@ -1,6 +1,6 @@
-"""The real servers, a bad line between each two, and what people have asked of them.
+"""The real servers, a faulty line between each two, and what operators have requested of them.
 
-People speak with the servers themselves; vaultsync, external-secrets and Vault's audit device speak through proxies.
+Operators connect to the servers directly; vaultsync, external-secrets and Vault's audit device use proxies.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ T = TypeVar("T")
 
 MOUNTS = Mounts(v2=("secret", "team/kv"), v1=("kv1",))
 STORES = {"vault": "secret", "team": "team/kv", "old": "kv1"}
-"""In each namespace, with their mounts."""
+"""The stores of each namespace, with their mounts."""
 MOST_EVER = 500
-"""Namespaces, f-1 and so on, of which nobody else has names like that."""
+"""Maximum number of namespaces, named f-1 and so on; no other test uses such names."""
 OWNED = ((EXTERNAL_SECRETS, "ExternalSecret"), (EXTERNAL_SECRETS, "SecretStore"), ("v1", "Secret"))
-"""What goes with its namespace."""
+"""The kinds that are deleted with their namespace."""
 TOKEN_SECONDS = 16
-"""How long a token of vaultsync's lives: it is renewed at half of that, and one that was revoked is noticed then."""
+"""Lifetime of vaultsync's tokens: renewed at half of that, when a revocation is detected."""
 POLL_SECONDS = 2
 READERS = 8
 START_SECONDS = 60.0
 PEOPLES_SECONDS = 5.0
-"""How long people wait for an answer."""
+"""Operators' request timeout."""
 HURRY = ("--client-qps=1000", "--client-burst=1000")
-"""external-secrets at its defaults holds itself back to 50 requests a second, and would be what is measured."""
+"""By default external-secrets limits itself to 50 requests a second, which would be the bottleneck."""
 
 
 class Away(Exception):
-    """A server does not answer people now, or can't do what they want."""
+    """A server does not answer an operator, or refuses the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How vaultsync runs: one without a Lease, or several replicas with one; and what tells it of changes."""
+    """How vaultsync runs: one without a Lease, or several replicas with one; and its source of changes."""
 
     replicas: int
     source: str
@@ -72,7 +72,7 @@ MODES = (Mode(1, "auto"), Mode(2, "auto"), Mode(1, "poll"), Mode(2, "audit"))
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines that may be bad, by who speaks with whom."""
+    """The lines that may be faulty, by their two ends."""
 
     vault: Proxy
     kube: Proxy
@@ -82,10 +82,10 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What there is, of everything that people have asked for.
+    """The observed state of everything that operators have requested.
 
     Attributes:
-        vault: what is live, None where nothing is.
+        vault: the live values, None where there are none.
         items: the ExternalSecrets.
         secrets: their Secrets.
     """
@@ -96,16 +96,16 @@ class Picture:
 
 
 class Environment:
-    """All of it; made by `start_environment()`.
+    """The whole environment; created by `start_environment()`.
 
     Attributes:
-        model: what people have ever sent.
-        namespaces: those that are to be there, and whether their annotation asks for values.
-        items: the ExternalSecrets that are to be there, as they were last sent.
-        mounts: of the stores that are to be there, by namespace and store.
-        unsure: what was sent to the API server and perhaps not taken.
-        replicas: the vaultsyncs of now.
-        numbers: how often something of a name was made, so that no name comes twice.
+        model: all requests of operators so far.
+        namespaces: those that should exist, and whether their annotation requests seeding.
+        items: the ExternalSecrets that should exist, as they were last sent.
+        mounts: of the stores that should exist, by namespace and store.
+        unsure: objects that the API server may not have accepted.
+        replicas: the current vaultsync processes.
+        numbers: counters by name, so that no name is used twice.
     """
 
     def __init__(self, testbed: Testbed, lines: Lines, audit_port: int) -> None:
@@ -128,7 +128,7 @@ class Environment:
         self._settings = self._prepare_vaultsync(audit_port)
 
     def requests(self) -> list[Request]:
-        """All that Vault was asked so far, by its own account."""
+        """All requests to Vault so far, by its own audit log."""
         return self._audit.follow(self._audit_log)
 
     @property
@@ -137,7 +137,7 @@ class Environment:
         return self.testbed.eso
 
     def number(self, what: str) -> int:
-        """One that nothing of this name has had."""
+        """The next unused number for this name."""
         self.numbers[what] += 1
         return self.numbers[what]
 
@@ -145,7 +145,7 @@ class Environment:
 
     def _prepare_vault(self) -> None:
         self.vault.audit("file", "file", file_path=str(self._audit_log))
-        assert self.testbed.identity  # the rights are there
+        assert self.testbed.identity  # creates the rights
         self.allow()
         for mount in MOUNTS.v2:
             self.vault.api.request("POST", f"/v1/{mount}/config", {"max_versions": 10_000})
@@ -179,14 +179,14 @@ class Environment:
         }
 
     def allow(self, but: str = "") -> None:
-        """Gives vaultsync its policy, less what further rules deny."""
+        """Sets vaultsync's policy, with additional rules that deny."""
         denied = "".join(denial(f"f-{number}") for number in range(MOST_EVER))
         self.vault.policy(POLICY, self.testbed.vault_policy + denied + but)
 
     # -- vaultsync
 
     def start_vaultsync(self, mode: Mode) -> None:
-        """Stops those that there are, and starts as many as there are to be."""
+        """Stops the running replicas, and starts those of the mode."""
         self.stop_vaultsync()
         self.mode = mode
         for number in range(mode.replicas):
@@ -211,26 +211,26 @@ class Environment:
         return process
 
     def wait_until_ready(self) -> None:
-        """All of them.
+        """Waits until every replica is ready.
 
         Raises:
-            ServerError: one has ended by itself.
+            ServerError: a replica has exited.
         """
         for process in self.replicas:
             process.wait_until_ready(START_SECONDS)
 
     def stop_vaultsync(self) -> None:
-        """All of them."""
+        """Stops every replica."""
         for process in self.replicas:
             process.stop()
         self.replicas = []
 
     def leader(self) -> VaultsyncProcess | None:
-        """The one that works."""
+        """The leading replica, if any."""
         return next((process for process in self.replicas if leads(process)), None)
 
     def tasks(self, process: VaultsyncProcess) -> Counter[str]:
-        """The tasks of its loop, by what they run."""
+        """The tasks of its event loop, counted by their coroutine."""
         assert process.env is not None
         file = Path(process.env["FAULTS_TASKS"])
         file.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ class Environment:
         return Counter(json.loads(file.read_text()))
 
     def news(self) -> str:
-        """What vaultsyncs have written since this was asked last."""
+        """The log output of all replicas since the last call."""
         return "".join(self._rest_of(log) for log in sorted(self._logs))
 
     def _rest_of(self, log: Path) -> str:
@@ -249,10 +249,10 @@ class Environment:
             self._logs[log] = file.tell()
         return text.decode(errors="replace")
 
-    # -- what people ask of Kubernetes
+    # -- operators' requests to Kubernetes
 
     def add_namespace(self, name: str, *, seeds: bool) -> None:
-        """A namespace with its stores."""
+        """Creates a namespace with its stores."""
         self.namespaces[name] = seeds
         self.mounts |= {Name(name, store): mount for store, mount in STORES.items()}
         with _answered():
@@ -283,7 +283,7 @@ class Environment:
         return {"apiVersion": EXTERNAL_SECRETS, "kind": "SecretStore", "metadata": metadata, "spec": spec}
 
     def remove_namespace(self, name: str) -> None:
-        """With all in it, as Kubernetes' controllers do it."""
+        """Deletes a namespace and its objects, as Kubernetes' controllers do."""
         del self.namespaces[name]
         for owned in (self.items, self.mounts):
             for one in [one for one in owned if one.namespace == name]:
@@ -302,12 +302,12 @@ class Environment:
                 self.kube.api.request("PUT", path, {**item, "spec": {"finalizers": []}})
 
     def missing_stores(self) -> list[Name]:
-        """Those that people have deleted."""
+        """The stores that operators have deleted."""
         all_of_them = {Name(namespace, store) for namespace in self.namespaces for store in STORES}
         return sorted(all_of_them - self.mounts.keys())
 
     def set_store(self, name: Name, mount: str | None) -> None:
-        """Has a store be for another mount, or deletes it."""
+        """Changes the mount of a store, or deletes the store."""
         if mount is None:
             del self.mounts[name]
         else:
@@ -334,7 +334,7 @@ class Environment:
         self.model.sent(item, self.references(item), seeds=self.namespaces[name_of(item).namespace])
 
     def remove(self, name: Name) -> None:
-        """Deletes an ExternalSecret; the Secret goes with it, as Kubernetes' controllers do it."""
+        """Deletes an ExternalSecret; and its Secret, as Kubernetes' controllers do."""
         del self.items[name]
         self.unsure.add(name)
         with _answered():
@@ -343,7 +343,7 @@ class Environment:
         self.unsure.discard(name)
 
     def make_sure(self) -> None:
-        """Asks again for what perhaps was not taken, as a pipeline does."""
+        """Sends uncertain requests again, as a pipeline does."""
         for item in self.kube.items("v1", "Namespace"):
             name = item["metadata"]["name"]
             if name.startswith("f-") and name not in self.namespaces:
@@ -360,7 +360,7 @@ class Environment:
                 self.kube.delete("v1", "Secret", one.name, one.namespace)
         self.unsure.clear()
 
-    # -- what people ask of Vault
+    # -- operators' requests to Vault
 
     def write(self, spot: Spot, values: Values) -> None:
         """`vault kv put`."""
@@ -383,22 +383,22 @@ class Environment:
         self.model.versions[spot].add(answer["data"]["version"])
 
     def try_to(self, what: Callable[[], T]) -> T:
-        """Whatever else people do.
+        """Another operation of an operator.
 
         Raises:
-            Away: it could not be done.
+            Away: the operation failed.
         """
         with _answered():
             return what()
 
-    # -- looking
+    # -- reading
 
     def references(self, item: Item) -> list[Reference]:
-        """What an ExternalSecret reads, by the stores that are to be there."""
+        """The references of an ExternalSecret, by the stores that should exist."""
         return references(item, self._mounts_of(item))
 
     def folders(self, item: Item) -> list[Spot]:
-        """What an ExternalSecret takes all of."""
+        """The folders that an ExternalSecret reads as a whole."""
         return folders(item, self._mounts_of(item))
 
     def _mounts_of(self, item: Item) -> dict[str, str]:
@@ -406,11 +406,11 @@ class Environment:
         return {one.name: mount for one, mount in self.mounts.items() if one.namespace == namespace}
 
     def spots(self) -> list[Spot]:
-        """All that is read."""
+        """All paths that are read."""
         return sorted({one.spot for item in self.items.values() for one in self.references(item)})
 
     def picture(self) -> Picture:
-        """Reads everything."""
+        """Reads the current state from the servers."""
         spots = sorted(self.model.named)
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(lambda spot: self.vault.get(spot.path, spot.mount), spots)
@@ -427,12 +427,12 @@ class Environment:
 
 
 def denial(namespace: str) -> str:
-    """A rule of Vault's for DENIED. With `+` for the namespace it would weigh less than what allows the whole mount."""
+    """A Vault rule for DENIED. With `+` for the namespace the rule for the mount would take precedence."""
     return f'path "secret/data/{namespace}/{DENIED}/*" {{ capabilities = ["deny"] }}\n'
 
 
 def leads(process: VaultsyncProcess) -> bool:
-    """Whether it answers, and says so; one without a Lease always does."""
+    """Whether the process reports that it leads; one without a Lease always leads."""
     try:
         text = process.health.text("/readyz") if process.alive else ""
     except (HTTPError, OSError):
@@ -442,7 +442,7 @@ def leads(process: VaultsyncProcess) -> bool:
 
 @contextmanager
 def start_environment() -> Iterator[Environment]:
-    """The servers started, the lines whole, nobody there yet."""
+    """Starts the servers and lines, without faults and without vaultsync."""
     with ExitStack() as stack:
         options = Options(vault_storage="file", eso_concurrent=4, eso_store_requeue="1s", eso_extra=HURRY)
         testbed = stack.enter_context(Testbed(options))
@@ -455,7 +455,7 @@ def start_environment() -> Iterator[Environment]:
 
 @contextmanager
 def _answered() -> Iterator[None]:
-    """Raises Away where there is no answer, or a refusal."""
+    """Raises Away if a request is not answered or is refused."""
     try:
         yield
     except HTTPError as error:

@@ -1,4 +1,4 @@
-"""One episode: so many steps by a seed, with troubles that overlap; then all is healed, and the invariants checked."""
+"""One episode: steps chosen by a seed, with overlapping faults; then all faults end and invariants are checked."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ STEPS = 60
 PAUSE = (0.05, 0.6)
 """Seconds between two steps."""
 LASTS = (5, 25)
-"""Steps until a trouble is mended."""
+"""Steps until a fault ends."""
 TROUBLE_RATE = 0.16
 """Of the steps."""
 MOST_TROUBLES = 3
 SOON = 10.0
-"""Seconds after healing in which all is to be well on a machine that has nothing else to do."""
+"""Seconds after the faults in which everything must recover on an idle machine."""
 PATIENCE = 12 * SOON
-"""On one that has; and what Vault denied, or external-secrets failed at, is tried again after twice that time."""
+"""On a busy machine; requests that failed in Vault or external-secrets are retried after twice that time."""
 REST_PATIENCE = 90.0
-"""Seconds until connections that are kept for the next request are let go of, 30 at most, and some for the machine."""
+"""Seconds until idle connections are closed, 30 at most, with a margin for the machine."""
 BEGINNING = 12
-"""ExternalSecrets that people make at first, while nothing breaks."""
+"""ExternalSecrets that are created first, without faults."""
 TRIES = 20
-"""To find something that can be done, such as to delete what there is."""
+"""Attempts to find an action that is possible now."""
 
 
 class Broken(AssertionError):
-    """An invariant does not hold; says which, and tells the whole story."""
+    """An invariant does not hold; the message says which, and has the history of the episode."""
 
 
 @dataclass
 class Story:
-    """What has happened, in sentences."""
+    """The history of an episode, in sentences."""
 
     sentences: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -66,13 +66,13 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an episode has measured, in seconds after healing.
+    """The measured times of an episode, in seconds after the faults.
 
     Attributes:
-        seeded: until Vault had all that may be there.
-        brought: until the Secrets had it too.
-        rested: until no more was used than before.
-        busiest: requests of vaultsync's to Vault in the busiest second.
+        seeded: until Vault had every allowed value.
+        brought: until the Secrets had them too.
+        rested: until resource usage was back to the start.
+        busiest: vaultsync's requests to Vault in the busiest second.
     """
 
     seeded: float
@@ -88,10 +88,10 @@ class Outcome:
 
 
 class Episode:
-    """One episode in a environment, by a seed.
+    """One episode in an environment, by a seed.
 
     Args:
-        say: is given each sentence as it happens.
+        say: receives each sentence as it is recorded.
     """
 
     def __init__(self, environment: Environment, seed: int, say: Callable[[str], None] = lambda _: None) -> None:
@@ -101,19 +101,19 @@ class Episode:
         self._say = say
         self._story = Story()
         self._first = 0
-        """Of the requests to Vault within the episode."""
+        """Index of the episode's first request to Vault."""
         self._troubles: dict[str, tuple[int, Trouble]] = {}
-        """By what they befall, with the step at which they are mended."""
+        """The current faults by the affected part, with the step at which they end."""
 
     def run(self, steps: int = STEPS) -> Outcome:
-        """Plays it.
+        """Runs the episode.
 
         Raises:
             Broken: an invariant does not hold.
         """
         environment = self._environment
         mode = MODES[self._seed % len(MODES)]
-        self._tell(f"seed {self._seed}: {mode}")
+        self._record(f"seed {self._seed}: {mode}")
         self._first = len(environment.requests())
         environment.start_vaultsync(mode)
         while len(environment.namespaces) < FEWEST_NAMESPACES:
@@ -124,7 +124,7 @@ class Episode:
         self._wait_until_brought()
         before = self._usages()
         for step in range(steps):
-            self._mend(step)
+            self._end_faults(step)
             if self._rng.random() < TROUBLE_RATE and len(self._troubles) < MOST_TROUBLES:
                 self._break(step)
             else:
@@ -144,7 +144,7 @@ class Episode:
             except Away as error:
                 sentence = f"{action.do.__name__.replace('_', ' ')}: {error}"
             if sentence:
-                self._tell(sentence)
+                self._record(sentence)
                 return
 
     def _break(self, step: int) -> None:
@@ -153,57 +153,55 @@ class Episode:
         on = self._rng.choice(sorted({one.on for one in free}))
         trouble = self._rng.choice([one for one in free if one.on == on])
         until = step + self._rng.randint(*LASTS)
-        self._tell(trouble.what)
+        self._record(trouble.what)
         trouble.start(self._environment)
         self._troubles[trouble.on] = (until, trouble)
 
-    def _mend(self, step: float) -> None:
+    def _end_faults(self, step: float) -> None:
         for on, (until, trouble) in sorted(self._troubles.items(), key=lambda item: item[1][1].after):
             if until <= step and trouble.after not in self._troubles:
                 trouble.end(self._environment)
                 del self._troubles[on]
-                self._tell(trouble.mended)
+                self._record(trouble.fixed)
 
     # -- the end
 
     def _end(self, before: dict[bool, Usage]) -> Outcome:
         environment = self._environment
-        self._mend(float("inf"))
-        if (
-            not environment.eso.process.alive
-        ):  # it gives up for less than vaultsync does, and Kubernetes starts it again
+        self._end_faults(float("inf"))
+        if not environment.eso.process.alive:  # it exits earlier than vaultsync, and Kubernetes restarts it
             environment.eso.start()
-        self._wait("what people ask for again", self._made_sure)
-        self._tell("everything is whole again")
+        self._wait("requests that are sent again", self._made_sure)
+        self._record("all faults are over")
         self._check_writes()
         seeded = self._wait("I1, in Vault", lambda: lacking(environment, environment.picture()))
         brought = seeded + self._wait_until_brought()
-        environment.wait_until_ready()  # one that was just started as well
+        environment.wait_until_ready()  # including one that was just started
         picture = environment.picture()
         requests = self._check_writes()
         log = environment.news()
         self._check("I4", shown(environment, picture, log))
-        self._check("errors that nobody has foreseen", unforeseen(environment, log))
+        self._check("unexpected errors", unforeseen(environment, log))
         new = requests[self._first :]
         self._check("I5", storms(new))
         rested = brought + self._wait("I6", lambda: self._left_behind(before), REST_PATIENCE)
         outcome = Outcome(seeded, brought, rested, busiest([one for one in new if one.own], 1.0))
-        self._tell(str(outcome))
+        self._record(str(outcome))
         for leads, now in self._usages().items():
             who = "the leader" if leads else "a standby"
-            self._tell(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
+            self._record(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
         return outcome
 
     def _wait_until_brought(self) -> float:
-        """external-secrets waits ever longer after failures of its own, such as to write a status: then it starts anew.
+        """external-secrets backs off after its own failures, such as to write a status: restart it if that is too long.
 
-        That brings nothing that no force-sync has asked for: what was read once is read again after an hour.
+        A restart does not hide a missing force-sync: a path that was read is read again only after an hour.
         """
         environment, started = self._environment, time.monotonic()
         try:
             return self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()), 3 * SOON)
         except Broken as error:
-            self._tell(f"external-secrets starts anew: {str(error).splitlines()[1].strip()}")
+            self._record(f"external-secrets is restarted: {str(error).splitlines()[1].strip()}")
         environment.eso.restart()
         self._wait("I1, in the Secrets", lambda: stale(environment, environment.picture()))
         return time.monotonic() - started
@@ -213,14 +211,14 @@ class Episode:
         return []
 
     def _check_writes(self) -> list[Request]:
-        """These hold at any time. Returns all requests to Vault so far."""
+        """Checks I2 and I3, which hold at any time. Returns all requests to Vault so far."""
         requests = self._environment.requests()
         self._check("I2", replaced(self._environment, requests))
         self._check("I3", trespasses(self._environment, requests))
         return requests
 
     def _usages(self) -> dict[bool, Usage]:
-        """By whether it leads."""
+        """The usage of each replica, by whether it leads."""
         leader = self._environment.leader()
         return {process is leader: usage(self._environment, process) for process in self._environment.replicas}
 
@@ -233,18 +231,18 @@ class Episode:
         ]
 
     def _wait(self, what: str, wrong: Callable[[], list[str]], patience: float = PATIENCE) -> float:
-        """Until nothing is wrong; returns the seconds."""
+        """Waits until nothing is wrong; returns the seconds."""
         started = time.monotonic()
         last: list[str] = []
         while True:
             try:
                 found = wrong()
-            except (ApiError, HTTPError) as error:  # a server that has just started
+            except (ApiError, HTTPError) as error:  # the server has just started
                 found = [str(error)]
             took = time.monotonic() - started
             if not found:
                 if took > SOON:
-                    self._tell(f"{what}: {took:.0f} s until this was well too: {', '.join(last)}")
+                    self._record(f"{what}: {took:.0f} s until this held too: {', '.join(last)}")
                 return took
             last = found
             if took > patience:
@@ -255,6 +253,6 @@ class Episode:
         if wrong:
             raise Broken(f"{what}:\n" + "\n".join(f"  {words}" for words in wrong[:20]) + f"\n\n{self._story}")
 
-    def _tell(self, sentence: str) -> None:
+    def _record(self, sentence: str) -> None:
         self._story.tell(sentence)
         self._say(sentence)

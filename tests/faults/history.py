@@ -22,19 +22,19 @@ from tests.faults.model import Spot
 Line = Mapping[str, Any]
 WRITES = ("create", "update", "patch", "delete")
 OWN_ERRANDS = ("auth/token/renew-self", "auth/token/revoke-self", "sys/capabilities-self", "auth/approle/login")
-"""What vaultsync may send besides; none of it is about anybody's secrets."""
+"""Other paths that vaultsync may request; none of them has secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, with its answer.
+    """One request, with its response.
 
     Attributes:
-        asked, answered: numbers of its lines in the log, `answered` infinite where there is none.
-        at: seconds since 1970, of the first.
+        asked, answered: numbers of its lines in the log, `answered` infinite if there is none.
+        at: Unix time of the request.
         own: vaultsync sent it.
         data: its body.
-        version: the one that came of it, 0 if none did.
+        version: the version that it created, 0 if none.
         failed: it was refused.
     """
 
@@ -50,12 +50,12 @@ class Request:
 
     @property
     def versions(self) -> Collection[int]:
-        """Those that it names."""
+        """The properties in the request body."""
         return [int(version) for version in self.data.get("versions") or ()]
 
     @property
     def cas(self) -> int | None:
-        """The version that had to be the latest, None where nothing had to."""
+        """The check-and-set version, None without check-and-set."""
         cas = (self.data.get("options") or {}).get("cas")
         return None if cas is None else int(cas)
 
@@ -68,7 +68,7 @@ class Mounts:
     v1: Collection[str]
 
     def split(self, path: str) -> tuple[str, Spot] | None:
-        """What an API path is about: `data`, `metadata`, … in KV v2, `v1` in KV v1, and the secret."""
+        """Splits an API path into `data`, `metadata`, … (KV v2) or `v1` (KV v1), and the secret."""
         for mount in self.v2:
             if path.startswith(f"{mount}/"):
                 what, _, inner = path.removeprefix(f"{mount}/").partition("/")
@@ -80,10 +80,10 @@ class Mounts:
 
 
 class Log:
-    """What an audit log has told so far.
+    """The requests in an audit log so far.
 
     Args:
-        policy: whose tokens are vaultsync's.
+        policy: the policy of vaultsync's tokens.
     """
 
     def __init__(self, policy: str) -> None:
@@ -94,7 +94,7 @@ class Log:
         self._bytes = 0
 
     def follow(self, file: Path) -> list[Request]:
-        """Reads what has been written into the file meanwhile; returns `requests`."""
+        """Reads new lines of the file; returns `requests`."""
         with file.open("rb") as log:
             log.seek(self._bytes)
             whole, _, rest = log.read().rpartition(b"\n")
@@ -116,7 +116,7 @@ class Log:
 
     @property
     def requests(self) -> list[Request]:
-        """All, in the order in which they were asked."""
+        """All requests, in the order in which they were sent."""
         return list(self._requests.values())
 
 
@@ -145,11 +145,11 @@ def _request(number: int, line: Line, answer: tuple[int, Line] | None, policy: s
     )
 
 
-# -- nothing that there was is overwritten
+# -- existing values are not overwritten
 
 
 def overwritten(requests: Sequence[Request], mounts: Mounts) -> list[str]:
-    """Every write of vaultsync's that replaced or may have removed something, in words."""
+    """Describes every write of vaultsync that replaced or may have removed a value."""
     by_spot: defaultdict[Spot, list[tuple[str, Request]]] = defaultdict(list)
     for request in requests:
         split = mounts.split(request.path)
@@ -159,7 +159,7 @@ def overwritten(requests: Sequence[Request], mounts: Mounts) -> list[str]:
 
 
 class _Past:
-    """What has happened at one place."""
+    """The history of one path."""
 
     def __init__(self, events: Sequence[tuple[str, Request]]) -> None:
         self.own = [one for _, one in events if one.own]
@@ -174,7 +174,7 @@ class _Past:
         self._undeletions = [one for what, one in events if what == "undelete" and not one.failed]
 
     def write_of(self, version: int, before: Request) -> Request | None:
-        """The last write of this version that can have come before; None if its answer was lost."""
+        """The last write of this version that can have happened before; None if its response was lost."""
         found = [one for one in self.writes if one.version == version and one.asked < before.answered]
         return next((one for one in reversed(found) if one is not before), None)
 
@@ -191,7 +191,7 @@ class _Past:
         )
 
     def _is_undone(self, version: int, deletion: Request, by: Request) -> bool:
-        """Whether `by` could know of an undeletion: that makes no version, and no check-and-set sees it."""
+        """Whether `by` could know of an undeletion: it creates no version, so check-and-set does not detect it."""
         looks = [one.asked for one in self._looks if one.answered < by.asked]
         return any(
             version in one.versions and deletion.answered < one.asked and one.answered < max(looks, default=by.asked)
@@ -199,7 +199,7 @@ class _Past:
         )
 
     def keys_of(self, version: int, before: Request) -> frozenset[str] | None:
-        """The names in this version; None if they are not known."""
+        """The property names in this version; None if unknown."""
         write = self.write_of(version, before)
         if write is None:
             return None
@@ -232,14 +232,14 @@ def _faults_at(spot: Spot, past: _Past) -> Iterator[str]:
             if replaced := sorted(keys & (write.data.get("data") or {}).keys()):
                 yield f"{spot}: version {write.version} has replaced {', '.join(replaced)} of version {cas}"
         elif cas > 0 and not past.may_be_gone(cas, write):
-            yield f"{spot}: version {write.version} was written over version {cas}, which was there"
+            yield f"{spot}: version {write.version} was written over version {cas}, which existed"
 
 
-# -- nothing is written that nobody may have asked for
+# -- only requested values are written
 
 
 def forbidden(requests: Iterable[Request], mounts: Mounts, permitted: Mapping[Spot, Collection[str]]) -> list[str]:
-    """Every request of vaultsync's, taken or not, that it may not send, in words."""
+    """Describes every request of vaultsync that it must not send, accepted or not."""
     return sorted({words for request in requests if request.own for words in _wrong(request, mounts, permitted)})
 
 
@@ -257,10 +257,10 @@ def _wrong(request: Request, mounts: Mounts, permitted: Mapping[Spot, Collection
             yield f"{request.operation} {request.path} with {', '.join(others)}"
 
 
-# -- how often it asks
+# -- request rate
 
 
 def busiest(requests: Iterable[Request], seconds: float) -> int:
-    """The most requests within any time of this length."""
+    """The maximum number of requests within any window of this length."""
     times = sorted(request.at for request in requests)
     return max((bisect_left(times, at + seconds) - number for number, at in enumerate(times)), default=0)

@@ -1,4 +1,4 @@
-"""What must hold once everything is whole again: I1 to I6 of the manual's promises, each as a list of what is wrong."""
+"""What must hold once all faults are over: I1 to I6 of the manual's promises, each as a list of violations."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.faults.history import Request, busiest, forbidden, overwritten
 from tests.faults.model import Name, Spot, asks, expected, gathered, is_denied, missing
 from tests.testbed.vaultsync import VaultsyncProcess
 
-# -- I1: what is missing and may be made is there, and brought
+# -- I1: allowed missing values are created and delivered
 
 
 def lacking(environment: Environment, picture: Picture) -> list[str]:
-    """What should be in Vault, and is not."""
+    """Values that should be in Vault and are not."""
     return [
         words
         for name, item in sorted(environment.items.items())
@@ -28,7 +28,7 @@ def lacking(environment: Environment, picture: Picture) -> list[str]:
 
 
 def stale(environment: Environment, picture: Picture) -> list[str]:
-    """Whose Secret is not what Vault has, or who is not Ready."""
+    """ExternalSecrets whose Secret differs from Vault, or that are not Ready."""
     return [words for name in sorted(environment.items) for words in _stale(environment, picture, name)]
 
 
@@ -40,7 +40,7 @@ def _stale(environment: Environment, picture: Picture, name: Name) -> Iterator[s
     if environment.mode.source == "poll" and any(one.spot.mount in MOUNTS.v1 for one in found):
         return  # the manual: the poll can't see new values in KV v1
     if picture.secrets.get(name) != wanted:
-        yield f"{name}: the Secret is not what Vault has"
+        yield f"{name}: the Secret differs from Vault"
     elif not _is_ready(picture, name):
         yield f"{name} is not Ready"
 
@@ -54,14 +54,14 @@ def _is_ready(picture: Picture, name: Name) -> bool:
 
 
 def replaced(environment: Environment, requests: Sequence[Request]) -> list[str]:
-    """What vaultsync has overwritten or removed, and what people wrote that Vault's log does not have as theirs."""
+    """Values that vaultsync overwrote or removed, and operators' versions that are not in Vault's log as theirs."""
     theirs = {
         (split[1], request.version)
         for request in requests
         if not request.own and request.version and (split := MOUNTS.split(request.path))
     }
     lost = [
-        f"{spot}: version {version} is a person's, and not in the log"
+        f"{spot}: version {version} is an operator's, and not in the log"
         for spot, versions in environment.model.versions.items()
         for version in sorted(versions)
         if (spot, version) not in theirs
@@ -70,7 +70,7 @@ def replaced(environment: Environment, requests: Sequence[Request]) -> list[str]
 
 
 def trespasses(environment: Environment, requests: Sequence[Request]) -> list[str]:
-    """What vaultsync has asked of Vault that it may not."""
+    """Requests that vaultsync must not send to Vault."""
     return forbidden(requests, MOUNTS, environment.model.may_be_written())
 
 
@@ -78,11 +78,11 @@ def trespasses(environment: Environment, requests: Sequence[Request]) -> list[st
 
 
 NOT_SECRET = {"name"}
-"""What a rule gives as it stands."""
+"""The fixed value of a rule."""
 
 
 def shown(environment: Environment, picture: Picture, log: str) -> list[str]:
-    """Where a secret can be read; which one is not said."""
+    """The places where a secret value appears; the value itself is not reported."""
     made = {values[key] for values in picture.vault.values() if values for key in values.keys() - NOT_SECRET}
     secrets = environment.model.secrets | made
     places = {
@@ -96,21 +96,21 @@ def shown(environment: Environment, picture: Picture, log: str) -> list[str]:
 
 
 def unforeseen(environment: Environment, log: str) -> list[str]:
-    """Errors that nobody has thought of."""
+    """Unexpected errors in the log, and exited processes."""
     ended = [
-        f"{process.name} has ended with {process.returncode}" for process in environment.replicas if not process.alive
+        f"{process.name} has exited with {process.returncode}" for process in environment.replicas if not process.alive
     ]
     return ended + [f"the log has {words!r}" for words in ("Traceback", "failed unexpectedly") if words in log]
 
 
-# -- I5: a storm stays small
+# -- I5: the request rate stays limited
 
 
 MOST_A_SECOND = 400
-"""Requests of one vaultsync's to Vault: all 40 ExternalSecrets' paths looked at, made and marked, several times."""
+"""Requests of one vaultsync to Vault: 40 ExternalSecrets' paths read, created and owned, several times."""
 MOST_DENIED = 54
 """Requests about one path that Vault denies, in any 2 s: 6 passes of 3, at first 0.05 s apart, then doubling;
-and what connects again, such as Vault's event stream and the API server, has them begin anew."""
+and reconnecting sources, such as Vault's event stream and the API server, reset the backoff."""
 
 
 def storms(requests: Sequence[Request]) -> list[str]:
@@ -129,12 +129,12 @@ def storms(requests: Sequence[Request]) -> list[str]:
     return found
 
 
-# -- I6: nothing is left behind
+# -- I6: no resources leak
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a vaultsync uses.
+    """Resource usage of a vaultsync process.
 
     Attributes:
         memory: resident, in MB.
@@ -156,18 +156,18 @@ class Usage:
 
 
 MORE_MEMORY = 40.0
-"""MB: Python's arenas and the allocator's threads keep what a storm has needed once."""
+"""MB: Python's arenas and the allocator keep memory that was used once."""
 MORE_FILES = 24
-"""Connections that are kept for the next request: of Vault's 4 threads, and 16 passes' to the API server, which aiohttp
-takes in turn, so that renewals of the Lease keep all of them from getting old."""
+"""Idle connections: of Vault's 4 threads, and of 16 passes to the API server, which aiohttp
+uses in turn, so that renewals of the Lease keep all of them open."""
 MORE_THREADS = 6
-"""The executor's threads, which stay once they were needed: at most min(32, cores + 4)."""
+"""The executor's threads, which are kept once started: at most min(32, cores + 4)."""
 MORE_TASKS = 4
-"""Of passes that happen to run."""
+"""Tasks of running passes."""
 
 
 def usage(environment: Environment, process: VaultsyncProcess) -> Usage:
-    """As it is now."""
+    """The current usage."""
     folder = Path(f"/proc/{process.pid}")
     ports = (environment.lines.vault.port, environment.lines.kube.port)
     return Usage(
@@ -180,7 +180,7 @@ def usage(environment: Environment, process: VaultsyncProcess) -> Usage:
 
 
 def left_behind(before: Usage, now: Usage) -> list[str]:
-    """What is used more than before."""
+    """The resources that are used more than before."""
     found = []
     for what, was, is_now, more in (
         ("MB", before.memory, now.memory, MORE_MEMORY),

@@ -1,6 +1,6 @@
-"""What people ask for in ExternalSecrets, read as external-secrets and the manual say. Pure.
+"""What ExternalSecrets request, as external-secrets and the manual define it. Pure.
 
-It shares nothing with vaultsync.
+It shares no code with vaultsync.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 SEED = "vaultsync.io/seed"
 GENERATE = "vaultsync.io/generate"
 DENIED = "denied"
-"""The folder in each namespace's part of Vault that Vault's policy keeps vaultsync from writing in."""
+"""The folder in each namespace's part of Vault in which Vault's policy denies writes of vaultsync."""
 
 Item = Mapping[str, Any]
 Values = Mapping[str, str]
 
 
 class Spot(NamedTuple):
-    """Where a secret is: its mount, and its path in there."""
+    """The location of a secret: its mount, and its path in the mount."""
 
     mount: str
     path: str
@@ -34,7 +34,7 @@ class Reference(NamedTuple):
     """One entry of an ExternalSecret.
 
     Attributes:
-        property: "" for all of them.
+        property: "" for all properties.
         key: in the Secret; "" for the properties' own names.
     """
 
@@ -44,7 +44,7 @@ class Reference(NamedTuple):
 
 
 class Name(NamedTuple):
-    """Of an object in a namespace."""
+    """The name of an object in a namespace."""
 
     namespace: str
     name: str
@@ -58,7 +58,7 @@ def name_of(item: Item) -> Name:
 
 
 def references(item: Item, mounts: Mapping[str, str]) -> list[Reference]:
-    """What an ExternalSecret reads; nothing where its store is not there.
+    """The references of an ExternalSecret; empty if its store does not exist.
 
     Args:
         item: the ExternalSecret.
@@ -77,33 +77,33 @@ def references(item: Item, mounts: Mapping[str, str]) -> list[Reference]:
 
 
 def folders(item: Item, mounts: Mapping[str, str]) -> list[Spot]:
-    """What an ExternalSecret takes all of, with its folders; arguments as for `references`."""
+    """The folders that an ExternalSecret reads as a whole; arguments as for `references`."""
     mount = mounts.get(item["spec"]["secretStoreRef"]["name"])
     finds = [entry["find"] for entry in item["spec"].get("dataFrom") or () if "find" in entry]
     return [Spot(mount, find["path"]) for find in finds] if mount is not None else []
 
 
 def asks(item: Item, *, seeds: bool) -> bool:
-    """Whether an ExternalSecret, or else its namespace, says that what is missing is to be made."""
+    """Whether an ExternalSecret, or else its namespace, requests seeding."""
     said = _annotations(item).get(SEED)
     return seeds if said is None else said == "true"
 
 
 def refuses(item: Item) -> bool:
-    """Whether nothing is to be made for it, even where something else is made at its paths."""
+    """Whether it refuses seeding, even if another ExternalSecret's values are created at its paths."""
     said = _annotations(item).get(SEED)
     return said is not None and said != "true"
 
 
 def wanted_properties(item: Item, reference: Reference) -> frozenset[str]:
-    """The properties that an entry wants made."""
+    """The properties that an entry requests."""
     if reference.property:
         return frozenset({reference.property})
     return frozenset(json.loads(_annotations(item).get(GENERATE, "{}")))
 
 
 def may_have(namespace: str, spot: Spot) -> bool:
-    """Whether VAULTSYNC_SEED_PATHS lets the namespace have something made there, as it is by default."""
+    """Whether VAULTSYNC_SEED_PATHS allows the namespace to be seeded there, by its default."""
     return spot.path == namespace or spot.path.startswith(f"{namespace}/")
 
 
@@ -113,20 +113,20 @@ def is_denied(spot: Spot) -> bool:
 
 
 def missing(item: Item, found: Iterable[Reference], vault: Mapping[Spot, Values | None]) -> Iterator[str]:
-    """What an ExternalSecret that asks lacks in Vault and may have, in words."""
+    """Describes the values that an ExternalSecret requests, may have, and that are missing in Vault."""
     for reference in found:
         if not may_have(name_of(item).namespace, reference.spot) or is_denied(reference.spot):
             continue
         there = vault.get(reference.spot)
         lacks = sorted(wanted_properties(item, reference) - (there or {}).keys())
         if reference.spot.mount == "kv1" and there is not None:
-            continue  # what an existing path of KV v1 lacks nobody can know without reading it
+            continue  # missing properties of an existing KV v1 path are unknown without reading it
         if lacks:
             yield f"{name_of(item)}: {reference.spot} lacks {', '.join(lacks)} in Vault"
 
 
 def expected(found: Iterable[Reference], vault: Mapping[Spot, Values | None]) -> dict[str, str] | None:
-    """What external-secrets puts into the Secret; None where it can't, as something is missing."""
+    """The Secret that external-secrets writes; None if a value is missing."""
     made: dict[str, str] = {}
     for reference in found:
         there = vault.get(reference.spot)
@@ -137,7 +137,7 @@ def expected(found: Iterable[Reference], vault: Mapping[Spot, Values | None]) ->
 
 
 def gathered(taken: Iterable[Spot], vault: Mapping[Spot, Values | None]) -> dict[str, str] | None:
-    """What external-secrets puts into the Secret of folders: each path's values as JSON; None where there is none."""
+    """The Secret of folders that external-secrets writes: each path's values as JSON; None if there is none."""
     made = {
         spot.path.replace("/", "_"): json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
         for folder in taken
@@ -149,14 +149,14 @@ def gathered(taken: Iterable[Spot], vault: Mapping[Spot, Values | None]) -> dict
 
 @dataclass
 class Model:
-    """What people have sent so far, whether or not anybody answered.
+    """The requests that operators have sent so far, whether or not they were answered.
 
     Attributes:
-        permitted: by place in Vault, the properties that vaultsync may ever have made there.
-        read: the same of those who neither ask nor refuse: what they read is made with what another one asks for.
-        named: every place that anybody has ever read.
-        secrets: what nobody may see: values that people wrote in Vault, and what vaultsync logs in with.
-        versions: by place, the versions that Vault said were a person's.
+        permitted: by path, the properties that vaultsync may have created there at any time.
+        read: the same for readers that neither request nor refuse seeding: created together with another's request.
+        named: every path that was ever read.
+        secrets: values that must never appear: operators' values in Vault, and vaultsync's credentials.
+        versions: by path, the versions that operators wrote, as Vault reported them.
     """
 
     permitted: defaultdict[Spot, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -166,12 +166,12 @@ class Model:
     versions: defaultdict[Spot, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def sent(self, item: Item, found: Collection[Reference], *, seeds: bool) -> None:
-        """An ExternalSecret is about to be created or changed to this.
+        """Records that an ExternalSecret is about to be created or changed to this.
 
         Args:
-            item: it.
+            item: the ExternalSecret.
             found: its references.
-            seeds: whether its namespace asks for values.
+            seeds: whether its namespace requests seeding.
         """
         self.named |= {reference.spot for reference in found}
         if refuses(item):
@@ -182,7 +182,7 @@ class Model:
                 by_spot[reference.spot] |= wanted_properties(item, reference)
 
     def may_be_written(self) -> dict[Spot, set[str]]:
-        """By place, the properties that vaultsync may have written: only where somebody has asked for one."""
+        """By path, the properties that vaultsync may have written: only paths for which seeding was requested."""
         return {spot: properties | self.read[spot] for spot, properties in self.permitted.items()}
 
 

@@ -1,4 +1,4 @@
-"""A bounded portion of the fault suite, by fixed seeds; `make soak DURATION=10min` goes on with others."""
+"""A part of the fault suite with fixed seeds; `make soak DURATION=10min` runs others."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def environment() -> Iterator[Environment]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_once_all_is_whole_again_the_invariants_hold(environment: Environment, seed: int) -> None:
+def test_invariants_hold_after_recovery(environment: Environment, seed: int) -> None:
     print(Episode(environment, seed, print).run())

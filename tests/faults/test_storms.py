@@ -1,4 +1,4 @@
-"""Many keys fail at once: each is tried again by its own backoff, and what does not fail does not wait for it."""
+"""Many keys fail at once: each is retried by its own backoff, and no other key waits for them."""
 
 import time
 from collections import Counter
@@ -15,13 +15,13 @@ PATIENCE = 60.0
 FAILING = 80
 STORM_SECONDS = 12.0
 PASSES = 9
-"""In that time, at most: the waits are 0.05 s at least at first, then doubling."""
+"""Maximum passes of a key in that time: the backoff starts at 0.05 s or more and doubles."""
 REQUESTS = 4
-"""Of a pass at most: a look, a write that is refused, a look at whether somebody else was first; and a mount's."""
+"""Maximum requests of a pass: a read, a refused write, a read for a conflict; and a mount's."""
 HEALTHY = 10
 
 
-def test_failing_keys_keep_to_their_backoff_and_delay_nobody(
+def test_failing_keys_keep_their_backoff_and_delay_no_other_key(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     place.vault.policy("storm", testbed.vault_policy + denial(place.name))
@@ -35,7 +35,7 @@ def test_failing_keys_keep_to_their_backoff_and_delay_nobody(
     began = time.time()
     for path in healthy:
         ask(place, path)
-        place.wait_for(lambda path=path: place.read(path), PATIENCE, f"{path} is seeded amid the storm")  # type: ignore[misc]
+        place.wait_for(lambda path=path: place.read(path), PATIENCE, f"{path} is seeded during the storm")  # type: ignore[misc]
         time.sleep(max(0.0, 0.7 * STORM_SECONDS / HEALTHY))
     time.sleep(max(0.0, began + STORM_SECONDS - time.time()))
     lines = (testbed.work / "logs" / "audit.log").read_bytes().splitlines()
@@ -47,9 +47,9 @@ def test_failing_keys_keep_to_their_backoff_and_delay_nobody(
         late = [one for one in about if one.at > began + STORM_SECONDS / 2]
         assert len(late) <= 2 * REQUESTS
     place.vault.api.request("PUT", "/v1/sys/policies/acl/storm", {"policy": testbed.vault_policy})
-    place.wait_for(lambda: all(place.read(path) for path in failing), PATIENCE, "what is allowed now is made")
+    place.wait_for(lambda: all(place.read(path) for path in failing), PATIENCE, "allowed paths are created")
 
 
 def ask(place: Place, path: str) -> None:
-    """An ExternalSecret that reads it."""
+    """Creates an ExternalSecret that reads the path."""
     place.external_secret(path.replace("/", "-"), {"p": (path, "p")}, annotations=SEED)

@@ -16,14 +16,14 @@ from tests.testbed import fast_lease
 
 
 def main() -> int:
-    """As vaultsync's own."""
-    signal.signal(signal.SIGUSR2, _tell)
+    """Runs vaultsync's `main` with the signal handler."""
+    signal.signal(signal.SIGUSR2, _write_tasks)
     return fast_lease.main()
 
 
-def _tell(number: int, frame: FrameType | None) -> None:
+def _write_tasks(number: int, frame: FrameType | None) -> None:
     """Runs between two steps of the loop, in its thread."""
-    with suppress(RuntimeError):  # there is no loop yet, or no more
+    with suppress(RuntimeError):  # the loop has not started or has ended
         _write(asyncio.get_running_loop())
 
 

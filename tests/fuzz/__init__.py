@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what parses untrusted input: `python -m tests.fuzz TARGET [libFuzzer's options]`."""
+"""Coverage-guided fuzzing of the parsers of untrusted input: `python -m tests.fuzz TARGET [libFuzzer's options]`."""

@@ -1,6 +1,6 @@
 """Runs one target under atheris until libFuzzer's options end it; an exception that is not allowed ends it with 77.
 
-Beside the tests rather than in them: atheris takes over the process, and traces what it imports.
+Not part of the tests: atheris takes over the process, and traces the modules that it imports.
 """
 
 from __future__ import annotations

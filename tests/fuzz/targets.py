@@ -1,4 +1,4 @@
-"""What is fuzzed, and what must hold of it for any input. Each target raises on a find."""
+"""The fuzz targets and their invariants for any input. Each target raises on a violation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaultsync.generation.rules import RuleError
 from vaultsync.vault.redirects import Address, choose, target
 
 MESSAGE_LENGTH = 600
-"""Of a refusal: it is shown on the object, and quotes little."""
+"""Maximum length of a refusal: it is shown on the object, and quotes little."""
 
 
 def annotation(data: bytes) -> None:
@@ -42,7 +42,7 @@ def event(data: bytes) -> None:
 
 
 def audit(data: bytes) -> None:
-    """A line of an audit device tells of changed paths, or nothing; it never raises."""
+    """A line of an audit device yields changed paths, or nothing; it never raises."""
     entry = parse_audit_entry(data)
     for found in entry.events:
         assert found.path.path
@@ -68,7 +68,7 @@ def redirect(data: bytes) -> None:
 
 
 def objects(data: bytes) -> None:
-    """Whatever the API server sends is cut down to something."""
+    """Every object of the API server is reduced without an error."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

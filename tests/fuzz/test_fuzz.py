@@ -1,6 +1,6 @@
-"""A bounded run of every fuzz target, the same each time: a find here is a find for everybody.
+"""A bounded, reproducible run of every fuzz target.
 
-Other seeds, and longer, by hand: see tests/fuzz/__init__.py.
+For other seeds and longer runs see tests/fuzz/__init__.py.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ RUNS = {"annotation": 60_000, "event": 600_000, "audit": 1_000_000, "objects": 2
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_nothing_but_what_is_allowed_comes_out(name: str, tmp_path: Path) -> None:
+def test_target_raises_only_allowed_exceptions(name: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 alone")
     for number, seed in enumerate(SEEDS[name]):
         (tmp_path / str(number)).write_text(seed)

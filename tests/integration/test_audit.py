@@ -103,7 +103,7 @@ def test_created_deleted_and_written_values_arrive_over_udp(place: Place, vaults
     assert metrics("canaries_total", result="missing") == 0
 
 
-def test_of_a_burst_of_writes_none_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_no_write_of_a_burst_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
     """A thousand writes, among them those of twenty paths that are read: the buffer has room for them."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     names = read_paths(place)
@@ -163,7 +163,7 @@ def test_after_a_burst_that_overflows_the_buffer_every_value_reaches_its_secret(
 
 @only_openbao
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_device_that_is_disabled_is_noticed_at_rest_and_taken_again_when_it_is_back(
+def test_a_disabled_device_is_detected_at_rest_and_used_again_once_enabled(
     place: Place, vaultsync: VaultsyncFactory, transport: str
 ) -> None:
     process = listening(vaultsync, transport, NO_STREAM | {"VAULTSYNC_CANARY_INTERVAL": "2s"})
@@ -209,7 +209,7 @@ def test_a_file_with_a_prefix_does_not_deliver(place: Place, vaultsync: Vaultsyn
         place.vault.unaudit("prefixed")
 
 
-def test_vaults_restart_is_a_new_sender_that_is_verified_at_once(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_restarted_vault_is_a_new_sender_and_is_verified_at_once(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     process.wait_until(lambda: Metrics(process)("audit_connected") == 1, PATIENCE)
     testbed = place.testbed
@@ -235,7 +235,7 @@ def test_a_silent_connection_does_not_stop_the_poll(place: Place, vaultsync: Vau
         assert Metrics(process)("audit_connected") == 0
 
 
-def test_silent_connections_do_not_keep_vault_out(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_silent_connections_do_not_block_vault(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = listening(vaultsync, "tcp", {"VAULTSYNC_SOURCE": "audit"})
     silent = [socket.create_connection(("127.0.0.1", process.audit_port)) for _ in range(40)]
     place.testbed.audit_to(process.audit_name, tcp(process))
@@ -278,7 +278,7 @@ def test_a_forging_sender_changes_nothing(place: Place, vaultsync: VaultsyncFact
     place.wait_for_secret("app", p="a person's")
 
 
-def test_forged_entries_in_vaults_own_name_cause_looks_alone(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vaultsync: VaultsyncFactory) -> None:
     """The sender of a datagram can be forged."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED)
@@ -287,14 +287,14 @@ def test_forged_entries_in_vaults_own_name_cause_looks_alone(place: Place, vault
     time.sleep(4)  # its mark is written, and what follows is done
     (port,) = re.findall(r"audit device is connected.*127\.0\.0\.1 port (\d+)", process.output())
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")
-    read, told = looks(place), Metrics(process)("events_total", source="audit")
+    read, events = looks(place), Metrics(process)("events_total", source="audit")
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for entry in forged_entries(place) * 2000:
             udp = struct.pack("!HHHH", int(port), process.audit_port, 8 + len(entry), 0) + entry
             home = socket.inet_aton("127.0.0.1")
             ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0, home, home)
             sock.sendto(ip + udp, ("127.0.0.1", 0))
-    process.wait_until(lambda: Metrics(process)("events_total", source="audit") - told > 1000, PATIENCE)
+    process.wait_until(lambda: Metrics(process)("events_total", source="audit") - events > 1000, PATIENCE)
     time.sleep(8)  # the looks that follow on one that does not show what was reported
     assert (force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")) == before
     assert looks(place) - read <= 200  # of one path, one at a time

@@ -75,7 +75,7 @@ def test_every_document_sets_up_the_same_device() -> None:
     assert {
         "README.md",
         "deploy/base/service.yaml",
-        "vaultsync/commands/check/audit_commands.py",
+        "vaultsync/commands/check/audit_devices.py",
         CHART_NOTES,
     } <= found.keys()
     assert {name: options for name, options in found.items() if options != DEVICE} == {}
@@ -124,7 +124,7 @@ def test_with_vaultsync_overloaded(watched: WatchedVault, process: VaultsyncProc
         assert flood.alive
 
 
-def test_the_same_over_tcp_takes_longer(watched: WatchedVault) -> None:
+def test_the_same_device_over_tcp_delays_clients(watched: WatchedVault) -> None:
     """The control: this room shows the fault where there is one."""
     cable = watched.cable
     with cable.far.run(lambda: socket.create_server((cable.far_address, 0))) as server:
@@ -137,7 +137,7 @@ def test_the_same_over_tcp_takes_longer(watched: WatchedVault) -> None:
                 cable.heal()
 
 
-def test_a_udp_device_that_waits_as_long_as_it_likes_takes_longer(watched: WatchedVault) -> None:
+def test_a_udp_device_without_a_write_timeout_delays_clients(watched: WatchedVault) -> None:
     """The control of why the documented device has a write_timeout."""
     cable = watched.cable
     with udp_sink(cable.far, cable.far_address) as sink, contextlib.ExitStack() as stack:

@@ -123,9 +123,7 @@ class Ui:
         return self.page.get_by_role("link", name=name, exact=True).last
 
 
-def test_what_a_person_does_in_the_web_ui_reaches_the_secret(
-    place: Place, vaultsync: VaultsyncFactory, page: Page
-) -> None:
+def test_changes_in_the_web_ui_reach_the_secret(place: Place, vaultsync: VaultsyncFactory, page: Page) -> None:
     vaultsync()
     place.external_secret("app", {"password": ("app", "password")}, annotations=SEED)
     values = place.wait_for_secret("app", PATIENCE)

@@ -124,7 +124,7 @@ def used(place: Place) -> Place:
 # -- all is well
 
 
-def test_where_all_is_well_every_line_says_so_and_nothing_is_written(used: Place) -> None:
+def test_a_correct_setup_passes_every_check_and_nothing_is_written(used: Place) -> None:
     names = ("app", "team", "old")
     used.wait_for(lambda: all(used.ready(name) for name in names), what="external-secrets has spoken")
     before = {name: signs(used, name) for name in names}
@@ -199,7 +199,7 @@ def sh(testbed: Testbed, script: str, env: Mapping[str, str]) -> subprocess.Comp
 # -- settings
 
 
-def test_each_wrong_setting_has_a_line_and_nothing_else_is_asked(testbed: Testbed) -> None:
+def test_each_wrong_setting_has_a_line_and_other_checks_are_skipped(testbed: Testbed) -> None:
     given = {"VAULT_ADDR": "vault", "VAULT_TOKEN": "", "VAULTSYNC_RESYNC": "often"}
     ended = run(testbed, "-o", "json", env=given)
     assert (ended.returncode, ended.stderr) == (2, "")
@@ -290,7 +290,7 @@ def less(rules: list[Json], verb: str, right: RbacRule) -> list[Json]:
     return found
 
 
-def test_without_rights_each_has_its_line(place: Place) -> None:
+def test_without_rights_each_missing_right_has_a_line(place: Place) -> None:
     with account(place, []) as nobody:
         lines = check(place, code=1, env=nobody.env)
     failed = {"externalsecrets", "secretstores", "clustersecretstores", "namespaces", "events"}
@@ -302,20 +302,20 @@ def test_without_rights_each_has_its_line(place: Place) -> None:
     assert "deploy/namespaced" in line["fix"]
 
 
-def test_each_right_that_is_missing_is_told(place: Place) -> None:
+def test_each_missing_right_is_reported(place: Place) -> None:
     with account(place, []) as made:
         for right in RBAC_RULES:
             for verb in right.verbs:
                 made.rules(less(shipped_rules(), verb, right))
                 red = by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED)
-                told = [(line.check, line.subject, line.found) for line in red if line.check is Check.PERMISSION]
+                reported = [(line.check, line.subject, line.found) for line in red if line.check is Check.PERMISSION]
                 is_used = right.resource != "externalsecrets/status"  # this CRD does not take the condition
-                assert told == ([(Check.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
+                assert reported == ([(Check.PERMISSION, right.resource, f"may not {verb}")] if is_used else [])
         made.rules(shipped_rules())
         assert by_mark(ask(place, **made.env, VAULTSYNC_NAMESPACES=""), Status.FAILED) == []
 
 
-def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -> None:
+def test_each_missing_right_in_its_own_namespace_is_reported(place: Place) -> None:
     """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
     with account(place, shipped_rules()) as made:
         for right in leader_rules(DEFAULT_LEASE, labels=True):
@@ -330,7 +330,7 @@ def test_each_right_in_its_own_namespace_that_is_missing_is_told(place: Place) -
         assert wrong(ask(place, **env)) == []
 
 
-def test_the_rights_in_its_own_namespace_are_asked_for_only_where_they_are_used(place: Place) -> None:
+def test_rights_in_its_own_namespace_are_required_only_if_they_are_used(place: Place) -> None:
     def asked_for(**env: str) -> set[str]:
         lines = [line for line in ask(place, **env) if line.check is Check.PERMISSION]
         return {line.subject for line in lines} & {right.label for right in leader_rules(DEFAULT_LEASE, labels=True)}
@@ -352,7 +352,7 @@ def test_a_namespace_without_a_binding_is_named(place: Place, elsewhere: Place) 
         assert lines["permission", "clustersecretstores"]["found"] == "may not list, watch"
 
 
-def test_what_a_namespace_selector_selects_is_asked_about_by_name(place: Place, elsewhere: Place) -> None:
+def test_rights_are_checked_in_each_namespace_that_the_selector_matches(place: Place, elsewhere: Place) -> None:
     for one in (place, elsewhere):
         place.kube.patch("v1", "Namespace", one.name, {"metadata": {"labels": {"check": place.name}}})
     outside = ("namespaces", "clustersecretstores")
@@ -367,7 +367,7 @@ def test_what_a_namespace_selector_selects_is_asked_about_by_name(place: Place, 
         assert marked(check(place, code=0, env={**made.env, **env}), "failed") == set()
 
 
-def test_a_dry_run_needs_to_read_alone(place: Place) -> None:
+def test_a_dry_run_needs_only_read_rights(place: Place) -> None:
     rules = [
         {**rule, "verbs": [verb for verb in rule["verbs"] if verb in ("list", "watch")]} for rule in shipped_rules()
     ]
@@ -380,7 +380,7 @@ def test_a_dry_run_needs_to_read_alone(place: Place) -> None:
 
 
 @pytest.mark.parametrize("what", ["no file", "no server", "no credentials"])
-def test_without_kubernetes_the_rest_is_not_asked(place: Place, what: str) -> None:
+def test_without_kubernetes_the_other_checks_are_skipped(place: Place, what: str) -> None:
     text = place.testbed.identity.kubeconfig.read_text()
     if what == "no server":
         text = text.replace(place.testbed.kube_apiserver.address, f"https://127.0.0.1:{free_port()}")
@@ -399,7 +399,7 @@ def test_without_kubernetes_the_rest_is_not_asked(place: Place, what: str) -> No
 
 
 @pytest.mark.parametrize("what", ["no server", "silent", "untrusted", "another"])
-def test_without_vault_the_rest_is_not_asked(place: Place, what: str) -> None:
+def test_without_vault_the_other_checks_are_skipped(place: Place, what: str) -> None:
     """The API server stands in for a Vault with a certificate that nobody has signed, and for what is no Vault."""
     server = place.testbed.kube_apiserver
     env = {"VAULT_ADDR": server.address, "VAULTSYNC_VAULT_TIMEOUT": "1s"}
@@ -415,7 +415,7 @@ def test_without_vault_the_rest_is_not_asked(place: Place, what: str) -> None:
     assert ("VAULT_CACERT" in lines["vault", None]["fix"]) == (what == "untrusted")
 
 
-def test_a_vault_that_is_sealed_or_new_is_told(place: Place, tmp_path: Path) -> None:
+def test_a_sealed_or_new_vault_is_reported(place: Place, tmp_path: Path) -> None:
     vault = Vault(tmp_path, place.testbed.binaries["vault"], "file")
     env = {"VAULT_ADDR": vault.address, "VAULTSYNC_STORE_SERVERS": place.testbed.vault.address}
     try:
@@ -432,7 +432,7 @@ def test_a_vault_that_is_sealed_or_new_is_told(place: Place, tmp_path: Path) -> 
         vault.stop()
 
 
-def test_a_vault_that_was_never_initialised_is_told(place: Place, tmp_path: Path) -> None:
+def test_an_uninitialised_vault_is_reported(place: Place, tmp_path: Path) -> None:
     class New(Vault):
         """Not initialised by the testbed."""
 
@@ -448,14 +448,14 @@ def test_a_vault_that_was_never_initialised_is_told(place: Place, tmp_path: Path
     assert lines["vault", None]["found"] == f"{vault.address} is not initialised"
 
 
-def test_a_token_that_vault_does_not_know_is_told(used: Place) -> None:
+def test_an_unknown_token_is_reported(used: Place) -> None:
     lines = check(used, code=1, env={"VAULT_TOKEN": "hvs.wrong-and-not-to-be-seen"})
     assert marked(lines, "failed") == {"login"}
     assert marked(lines, "not asked") == {"source", "audit", "policy", "externalsecrets"}
     assert lines["login", None]["found"].startswith("Vault returned 403")
 
 
-def test_a_root_token_is_red(used: Place) -> None:
+def test_a_root_token_fails_the_check(used: Place) -> None:
     lines = check(used, code=1, env={"VAULT_TOKEN": ROOT_TOKEN})
     assert marked(lines, "failed") == {"login"}
     assert marked(lines, "not asked") == {"policy"}
@@ -471,7 +471,7 @@ def test_a_root_token_is_red(used: Place) -> None:
         ({"period": "1h", "no_parent": True, "num_uses": 1000}, "more requests"),
     ],
 )
-def test_a_token_that_will_end_is_a_warning(used: Place, made: Json, words: str) -> None:
+def test_a_token_that_will_expire_is_a_warning(used: Place, made: Json, words: str) -> None:
     body = {"policies": ["vaultsync"], **made}
     token = used.vault.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     lines = check(used, code=0, env={"VAULT_TOKEN": token})
@@ -485,7 +485,7 @@ def token_with(place: Place, text: str) -> str:
 
 
 @pytest.mark.parametrize("right", capabilities(SHIPPED), ids=str)
-def test_each_capability_that_is_missing_is_told_and_mended(used: Place, right: Capability) -> None:
+def test_each_missing_capability_is_reported_and_fixed(used: Place, right: Capability) -> None:
     """By what it says itself, but for the login, after which nothing can be asked."""
     token = token_with(used, without(SHIPPED, right))
     lines = [line for line in ask(used, VAULT_TOKEN=token) if line.status in (Status.FAILED, Status.WARNING)]
@@ -527,7 +527,7 @@ def test_more_than_is_needed_is_a_warning(used: Place, more: str, of: str) -> No
     assert "but it may also" in lines["policy", of]["found"]
 
 
-def test_who_does_not_seed_needs_less_and_is_told_of_more(used: Place) -> None:
+def test_without_seeding_fewer_capabilities_are_needed_and_more_are_reported(used: Place) -> None:
     lines = check(used, code=0, env={"VAULTSYNC_SEED": "off"})
     assert marked(lines, "warning") == {"policy secret/", "policy team/kv/", "policy kv1/"}
     assert "create, patch, update on secret/data/" in lines["policy", "secret/"]["found"]
@@ -537,13 +537,13 @@ def test_who_does_not_seed_needs_less_and_is_told_of_more(used: Place) -> None:
     assert marked(check(used, code=0, env={**env, "VAULTSYNC_SEED": "off"}), "warning") == set()
 
 
-def test_a_mount_that_nothing_reads_yet_is_asked_for_too(place: Place) -> None:
+def test_a_mount_without_readers_is_checked_too(place: Place) -> None:
     token = token_with(place, without(SHIPPED, Capability("secret/data/*", "create")))
     lines = check(place, code=1, env={"VAULT_TOKEN": token})
     assert lines["policy", "secret/"]["found"] == "may not create on secret/data/vaultsync-check"
 
 
-def test_a_store_in_no_mount_of_kv_is_told(place: Place) -> None:
+def test_a_store_outside_of_every_kv_mount_is_reported(place: Place) -> None:
     place.store("wrong", path="cubbyhole")
     token = token_with(place, SHIPPED + 'path "cubbyhole/*" { capabilities = ["list"] }')
     lines = check(place, code=1, env={"VAULT_TOKEN": token})
@@ -555,7 +555,7 @@ def test_a_store_in_no_mount_of_kv_is_told(place: Place) -> None:
 # -- the source
 
 
-def test_an_audit_file_is_tried(place: Place, tmp_path: Path) -> None:
+def test_the_audit_file_is_opened(place: Place, tmp_path: Path) -> None:
     file = tmp_path / "audit.log"
     env = {"VAULTSYNC_AUDIT_LISTEN": "", "VAULTSYNC_AUDIT_FILE": str(file), "VAULTSYNC_SOURCE": "audit"}
     assert "No such file" in check(place, code=1, env=env)["source", None]["found"]
@@ -622,7 +622,7 @@ def filled_in(fix: str) -> str:
     return fix.replace("address=IP:", f"address={ip_here()}:")
 
 
-def test_a_tcp_device_that_can_block_vault_is_red_and_what_is_printed_mends_it(
+def test_a_tcp_device_that_can_block_vault_fails_and_the_printed_commands_fix_it(
     place: Place, reader: Mapping[str, str]
 ) -> None:
     with (
@@ -655,13 +655,13 @@ def test_a_device_without_a_socket_type_is_a_tcp_device(place: Place, reader: Ma
         assert check(place, code=1, env=env)["audit", of]["mark"] == "failed"
 
 
-def test_a_tcp_device_of_somebody_else_is_a_warning(place: Place, reader: Mapping[str, str]) -> None:
+def test_a_tcp_device_of_another_service_is_a_warning(place: Place, reader: Mapping[str, str]) -> None:
     with receiver() as port, device(place, address=elsewhere_from(port), socket_type="tcp") as of:
         line = check(place, code=0, env=reader)["audit", of]
         assert (line["mark"], "not vaultsync's" in line["fix"]) == ("warning", True)
 
 
-def test_a_tcp_device_on_loopback_is_well(place: Place, reader: Mapping[str, str]) -> None:
+def test_a_tcp_device_on_loopback_is_accepted(place: Place, reader: Mapping[str, str]) -> None:
     with receiver() as port:
         for host in ("127.0.0.1", "localhost"):
             with device(place, address=f"{host}:{port}", socket_type="tcp") as of:
@@ -678,7 +678,7 @@ def test_a_tcp_device_on_loopback_is_well(place: Place, reader: Mapping[str, str
         ({"socket_type": "tcp"}, "it sends by tcp, and vaultsync listens at udp:127.0.0.1:"),
     ],
 )
-def test_a_device_that_does_not_deliver_what_vaultsync_reads_is_a_warning_that_can_be_mended(
+def test_a_device_in_an_unreadable_format_is_a_warning_with_a_fix(
     place: Place, reader: Mapping[str, str], options: Mapping[str, str], words: str
 ) -> None:
     with (
@@ -693,7 +693,7 @@ def test_a_device_that_does_not_deliver_what_vaultsync_reads_is_a_warning_that_c
         assert ("audit", of) not in check(place, code=0, env=env)
 
 
-def test_a_udp_device_without_a_short_write_timeout_is_a_warning_that_can_be_mended(
+def test_a_udp_device_without_a_short_write_timeout_is_a_warning_with_a_fix(
     place: Place, reader: Mapping[str, str]
 ) -> None:
     address = elsewhere_from(free_port())
@@ -730,7 +730,7 @@ def test_no_device_and_only_one_device_are_warnings(place: Place, reader: Mappin
             place.vault.audit(name, one["type"], **one["options"])
 
 
-def test_who_may_not_list_devices_is_told_what_to_look_at(place: Place) -> None:
+def test_without_the_right_to_list_devices_the_line_says_what_to_check(place: Place) -> None:
     line = check(place, code=0)["audit", None]
     assert line["mark"] == "not asked"
     for words in ("`read` and `sudo` on sys/audit", "`vault audit list -detailed`", "socket_type is tcp or missing"):
@@ -738,7 +738,7 @@ def test_who_may_not_list_devices_is_told_what_to_look_at(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listen", "is_told"),
+    ("listen", "is_reported"),
     [
         ("0.0.0.0:8220", True),
         ("tcp:0.0.0.0:8220", True),
@@ -749,9 +749,9 @@ def test_who_may_not_list_devices_is_told_what_to_look_at(place: Place) -> None:
         ("unix:/run/vaultsync/audit", False),
     ],
 )
-def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_told: bool) -> None:
+def test_listening_by_tcp_for_other_machines_is_a_warning(place: Place, listen: str, is_reported: bool) -> None:
     lines = [line for line in ask(place, VAULTSYNC_AUDIT_LISTEN=listen) if line.subject == "VAULTSYNC_AUDIT_LISTEN"]
-    assert [line.status for line in lines] == [Status.WARNING] * is_told
+    assert [line.status for line in lines] == [Status.WARNING] * is_reported
     assert all("VAULTSYNC_AUDIT_LISTEN=udp:" in line.fix and "socket_type=udp" in line.fix for line in lines)
 
 
@@ -763,7 +763,7 @@ def test_a_variable_of_an_earlier_version_is_a_warning(place: Place) -> None:
 # -- stores and ExternalSecrets
 
 
-def test_a_store_with_another_spelling_is_told_and_mended(place: Place) -> None:
+def test_a_store_with_another_address_of_this_vault_is_reported_and_fixed(place: Place) -> None:
     address = place.testbed.vault.address.replace("127.0.0.1", "localhost")
     place.store("spelled", server=address)
     place.store("foreign", server="http://elsewhere.invalid:8200")
@@ -774,11 +774,11 @@ def test_a_store_with_another_spelling_is_told_and_mended(place: Place) -> None:
     )
     name, _, value = line["fix"].split()[-1].partition("=")
     assert (name, value) == ("VAULTSYNC_STORE_SERVERS", address)
-    mended = check(place, code=0, env={name: value})["stores", None]
-    assert mended["found"] == f"2 in this Vault, 1 in another: SecretStore {place.name}/foreign"
+    fixed = check(place, code=0, env={name: value})["stores", None]
+    assert fixed["found"] == f"2 in this Vault, 1 in another: SecretStore {place.name}/foreign"
 
 
-def test_where_no_store_is_in_this_vault_it_is_red(place: Place, elsewhere: Place) -> None:
+def test_the_check_fails_if_no_store_uses_this_vault(place: Place, elsewhere: Place) -> None:
     place.kube.delete("external-secrets.io/v1", "SecretStore", "vault", place.name)
     assert check(place, code=0)["stores", None]["mark"] == "warning"
     place.store("foreign", server="http://elsewhere.invalid:8200")
@@ -789,7 +789,7 @@ def test_where_no_store_is_in_this_vault_it_is_red(place: Place, elsewhere: Plac
     )
 
 
-def test_the_first_that_is_blocked_is_told(used: Place) -> None:
+def test_the_first_blocked_external_secret_is_reported(used: Place) -> None:
     used.external_secret("aaa", {"a": (f"else-{used.name}/a", "password")}, annotations=SEED, absolute=True)
     used.external_secret("bbb", {"a": ("x", "password")}, annotations={"vaultsync.io/seed": "yes"})
     used.external_secret("ccc", {"a": (f"else-{used.name}/a", "password")}, absolute=True)  # nobody asks for it
@@ -799,7 +799,7 @@ def test_the_first_that_is_blocked_is_told(used: Place) -> None:
     assert line["fix"] == f"vaultsync explain {used.name}/aaa, and for all: vaultsync plan"
 
 
-def test_where_nobody_asks_to_be_seeded_it_is_a_warning(place: Place) -> None:
+def test_it_is_a_warning_if_no_external_secret_requests_seeding(place: Place) -> None:
     place.external_secret("app", {"a": ("new", "password")})
     line = check(place, code=0)["externalsecrets", None]
     assert line["mark"] == "warning"
@@ -861,7 +861,7 @@ def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
-def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mapping[str, str]) -> None:
+def test_the_printed_commands_set_everything_up_from_nothing(bare: Testbed, settings: Mapping[str, str]) -> None:
     """An admin runs it, again and again; what it sets up is enough, and no more."""
     admin = {**bare.env, **HEARS, **settings}
     if bare.kube.api.find("/apis/external-secrets.io") is None:
@@ -887,7 +887,7 @@ def test_what_is_printed_sets_all_up_from_nothing(bare: Testbed, settings: Mappi
     assert "failed" in {line["mark"] for line in json.loads(run(bare, "-o", "json", env=own).stdout)["checks"]}
 
 
-def test_without_settings_all_is_printed(bare: Testbed) -> None:
+def test_without_settings_every_command_is_printed(bare: Testbed) -> None:
     printed = run(bare, "--print-setup", env={})
     assert (printed.returncode, printed.stderr) == (0, "")
     done = sh(bare, printed.stdout, bare.env)
@@ -976,7 +976,7 @@ def nearly_an_admin(testbed: Testbed) -> str:
         ("jwt", "jwt", False),
     ],
 )
-def test_what_is_printed_lets_it_log_in_from_nothing(
+def test_the_printed_commands_set_up_the_login_from_nothing(
     bare: Testbed, tmp_path: Path, method: str, mount: str, in_files: bool
 ) -> None:
     """And nothing is changed by a second run: not what a person has written, not where Vault refuses to answer."""
@@ -1006,7 +1006,7 @@ def test_what_is_printed_lets_it_log_in_from_nothing(
     all_is_well(bare, as_vaultsync(bare, way.settings))
 
 
-def test_a_token_goes_into_the_file_that_the_settings_name(bare: Testbed, tmp_path: Path) -> None:
+def test_the_token_is_written_to_the_file_of_the_settings(bare: Testbed, tmp_path: Path) -> None:
     with_stores(bare, "shop")
     file = tmp_path / "token"
     admin = {**bare.env, **HEARS, "VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(file)}
@@ -1022,7 +1022,7 @@ def test_a_token_goes_into_the_file_that_the_settings_name(bare: Testbed, tmp_pa
     all_is_well(bare, as_vaultsync(bare, {"VAULT_TOKEN_FILE": str(file)}))
 
 
-def test_a_secret_id_that_the_role_does_not_know_any_more_is_replaced(bare: Testbed, tmp_path: Path) -> None:
+def test_a_secret_id_that_the_role_no_longer_knows_is_replaced(bare: Testbed, tmp_path: Path) -> None:
     with_stores(bare, "shop")
     way = FromNothing(bare, tmp_path, "approle", "approle")
     admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}

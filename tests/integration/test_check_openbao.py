@@ -13,7 +13,7 @@ from tests.testbed.place import Place
 from tests.testbed.servers import ROOT_TOKEN, OpenBao, Vault
 from tests.testbed.testbed import Testbed
 
-DEAF = {"VAULTSYNC_AUDIT_LISTEN": ""}
+NO_LISTENER = {"VAULTSYNC_AUDIT_LISTEN": ""}
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def testbed(openbao: Testbed) -> Testbed:
     ("source", "env", "code", "mark", "words"),
     [
         ("auto", {}, 0, "ok", "an audit device that writes to 127.0.0.1:1"),
-        ("auto", DEAF, 0, "warning", "has no event stream; and there is no audit device"),
-        ("poll", DEAF, 0, "ok", "the poll, every 1m"),
+        ("auto", NO_LISTENER, 0, "warning", "has no event stream; and there is no audit device"),
+        ("poll", NO_LISTENER, 0, "ok", "the poll, every 1m"),
         ("events", {}, 1, "failed", "and as VAULTSYNC_SOURCE is events"),
     ],
 )
-def test_the_source_is_told_and_why(
+def test_the_source_and_its_reason_are_reported(
     place: Place, source: str, env: Mapping[str, str], code: int, mark: str, words: str
 ) -> None:
     line = check(place, code=code, env={**env, "VAULTSYNC_SOURCE": source})["source", None]
@@ -40,7 +40,7 @@ def test_the_source_is_told_and_why(
         assert line["fix"].startswith("set VAULTSYNC_SOURCE=auto")
 
 
-def test_all_is_well_and_its_fix_is_one_that_openbao_takes(place: Place) -> None:
+def test_a_correct_setup_passes_and_openbao_accepts_the_fix(place: Place) -> None:
     """A policy with the word `subscribe` is none for OpenBao."""
     place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
     assert marked(check(place, code=0), "failed") == set()
@@ -55,7 +55,7 @@ def test_all_is_well_and_its_fix_is_one_that_openbao_takes(place: Place) -> None
     assert check(place, code=0, env={"VAULT_TOKEN": token})["policy", "secret/"]["mark"] == "ok"
 
 
-def test_what_is_printed_for_a_vault_namespace_makes_it_green(place: Place) -> None:
+def test_the_printed_commands_for_a_vault_namespace_make_the_check_pass(place: Place) -> None:
     root, name = place.vault.api, place.name
     root.request("POST", f"/v1/sys/namespaces/{name}")
     admin = {**place.testbed.env, "VAULT_NAMESPACE": name, "BAO_NAMESPACE": name, "VAULTSYNC_NAMESPACES": name}
@@ -79,7 +79,7 @@ def test_what_is_printed_for_a_vault_namespace_makes_it_green(place: Place) -> N
 
 
 @pytest.mark.parametrize("method", ["kubernetes", "approle", "jwt"])
-def test_what_is_printed_lets_it_log_in_to_openbao(place: Place, tmp_path: Path, method: str) -> None:
+def test_the_printed_commands_set_up_the_login_to_openbao(place: Place, tmp_path: Path, method: str) -> None:
     testbed = place.testbed
     assert testbed.identity  # its rights in Kubernetes are there
     try:
@@ -118,7 +118,7 @@ class Declared(OpenBao):
         return [*Vault.command(self), f"-config={config}"]
 
 
-def test_a_device_that_the_configuration_declares_is_red_too(place: Place, tmp_path: Path) -> None:
+def test_a_device_declared_in_the_configuration_fails_too(place: Place, tmp_path: Path) -> None:
     with receiver() as port:
         declared = Declared(tmp_path, place.testbed.cli, port)
         declared.start()

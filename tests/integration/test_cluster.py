@@ -56,13 +56,13 @@ def heals(place: Place, name: str, patience: float = 10.0) -> None:
     place.wait_for_secret(name, patience, p="a person's")
 
 
-def test_a_standby_node_will_do(place: Place, process: VaultsyncProcess) -> None:
+def test_it_works_through_a_standby_node(place: Place, process: VaultsyncProcess) -> None:
     heals(place, "app")
     source = "audit" if place.testbed.options.instead else "events"
     place.wait_for(lambda: f'reported by", "source": "{source}"' in process.output(), 20, source)
 
 
-def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbed, place: Place) -> None:
+def test_a_write_is_visible_at_once_on_every_node(testbed: Testbed, place: Place) -> None:
     """OpenBao's standby nodes answer by themselves, some 80 ms behind: X-Vault-Index has them ask the active one."""
 
     async def versions(number: int) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def test_what_is_written_is_seen_at_once_whichever_node_is_asked(testbed: Testbe
         assert asyncio.run(versions(number)) == (1, 1)
 
 
-def test_a_redirect_of_a_standby_node_is_followed_as_vault_announces_its_leader(testbed: Testbed, place: Place) -> None:
+def test_a_redirect_from_a_standby_node_to_the_announced_leader_is_followed(testbed: Testbed, place: Place) -> None:
     """A standby node redirects what it can't or may not pass on, as here by a header; nothing is configured."""
 
     def send(method: str, path: str, body: object = None) -> Response:
@@ -99,7 +99,7 @@ def test_a_redirect_of_a_standby_node_is_followed_as_vault_announces_its_leader(
     assert send("list", f"metadata/{place.name}").status == 200
 
 
-def test_a_node_that_is_sealed_is_told_and_waited_for(place: Place, process: VaultsyncProcess) -> None:
+def test_a_sealed_node_is_reported_and_waited_for(place: Place, process: VaultsyncProcess) -> None:
     own = place.testbed.standbys[0]
     heals(place, "before")
     own.stop()
@@ -111,7 +111,7 @@ def test_a_node_that_is_sealed_is_told_and_waited_for(place: Place, process: Vau
     heals(place, "after", FAILOVER)
 
 
-def test_the_active_node_may_die(place: Place, process: VaultsyncProcess) -> None:
+def test_it_survives_the_death_of_the_active_node(place: Place, process: VaultsyncProcess) -> None:
     heals(place, "before")
     place.testbed.vault.kill()
     place.wait_for(lambda: any(node.is_active for node in place.testbed.standbys), FAILOVER, "another one is active")

@@ -90,7 +90,7 @@ def container_of(manifests: list[Json]) -> Json:
 
 
 class TestManifests:
-    def test_api_server_takes_them_all_without_a_warning(
+    def test_api_server_accepts_them_all_without_a_warning(
         self, kubectl: Kubectl, manifests: list[Json], applied_namespace: str
     ) -> None:
         given = yaml.safe_dump_all(manifests)
@@ -142,10 +142,10 @@ class TestManifests:
         assert (port["protocol"], audit["protocol"]) == ("UDP", "UDP")
         assert self.environment(manifests)["VAULTSYNC_AUDIT_LISTEN"] == f"udp:0.0.0.0:{audit['containerPort']}"
 
-    def test_services_can_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
+    def test_services_add_no_variables_that_look_like_settings(self, manifests: list[Json]) -> None:
         assert one(manifests, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
-    def test_one_is_always_there(self, manifests: list[Json]) -> None:
+    def test_one_replica_is_always_available(self, manifests: list[Json]) -> None:
         spec = one(manifests, "Deployment")["spec"]
         assert spec["replicas"] == 2
         assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -199,7 +199,7 @@ class TestRbac:
             ("", "events", "patch"),
         }
 
-    def test_what_the_account_may_do_in_its_own_namespace_only(self, testbed: Testbed, place: Place) -> None:
+    def test_account_has_these_rights_in_its_own_namespace_only(self, testbed: Testbed, place: Place) -> None:
         assert testbed.identity
         other = self.rights(testbed, testbed.identity.kubernetes_token, place.namespace)
         own = self.rights(testbed, testbed.identity.kubernetes_token, NAMESPACE)
@@ -210,7 +210,7 @@ class TestRbac:
             ("", "pods", "patch"),
         }
 
-    def test_the_documented_admission_policy_leaves_it_the_leaders_label_alone(
+    def test_the_documented_admission_policy_allows_only_the_leaders_label(
         self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
     ) -> None:
         assert testbed.identity
@@ -382,7 +382,7 @@ class TestVaultPolicy:
         assert status_of(vault, "POST", f"/v1/kv1/{place.path('postgres')}", {"password": "seeded"}) == 200
         assert place.read("postgres", "kv1") == {"password": "seeded"}
 
-    def test_lets_names_be_looked_up_without_values(self, vault: Api, place: Place) -> None:
+    def test_lets_names_be_listed_without_values(self, vault: Api, place: Place) -> None:
         place.put("postgres", password="a person's")
         found = vault.request("GET", f"/v1/secret/subkeys/{place.path('postgres')}")
         assert found["data"]["subkeys"] == {"password": None}
@@ -436,13 +436,13 @@ def stages() -> Stages:
 
 
 class TestDockerfile:
-    def test_every_stage_stands_on_the_same_exact_base(self, stages: Stages) -> None:
+    def test_every_stage_uses_the_same_pinned_base(self, stages: Stages) -> None:
         [base] = {stage[0][1].split()[0] for stage in stages}
         assert len(stages) > 1
         assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base)
         assert f'base.name="docker.io/library/{base.partition("@")[0]}"' in DOCKERFILE
 
-    def test_it_runs_as_the_user_of_the_deployment_who_is_not_root(self, stages: Stages, manifests: list[Json]) -> None:
+    def test_it_runs_as_the_deployments_non_root_user(self, stages: Stages, manifests: list[Json]) -> None:
         context = one(manifests, "Deployment")["spec"]["template"]["spec"]["securityContext"]
         users = [rest for word, rest in stages[-1] if word == "USER"]
         assert users == [f"{context['runAsUser']}:{context['runAsGroup']}"]
@@ -454,13 +454,13 @@ class TestDockerfile:
         assert json.loads(words["ENTRYPOINT"]) == ["vaultsync"]
         assert json.loads(words["CMD"]) == ["run"]
 
-    def test_everything_installed_is_locked(self, stages: Stages) -> None:
+    def test_every_installed_package_is_locked(self, stages: Stages) -> None:
         runs = [rest for stage in stages for word, rest in stage if word == "RUN"]
         installs = [command for run in runs for command in run.split("&&") if "pip install" in command]
         assert len(installs) == 3
         assert all(re.search("--require-hashes|--no-index --no-deps", command) for command in installs)
 
-    def test_what_it_copies_is_there_and_not_ignored(self, stages: Stages) -> None:
+    def test_copied_files_exist_and_are_not_ignored(self, stages: Stages) -> None:
         copies = [
             rest.split()[:-1] for stage in stages for word, rest in stage if word == "COPY" and "--from" not in rest
         ]
@@ -469,7 +469,7 @@ class TestDockerfile:
         assert copied == allowed
         assert [name for name in copied if not (PROJECT / name).exists()] == []
 
-    def test_label_and_manifests_name_the_version(self) -> None:
+    def test_label_and_manifests_have_the_version(self) -> None:
         kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
         assert f'image.version="{package.__version__}"' in DOCKERFILE
         assert [image["newTag"] for image in kustomization["images"]] == [package.__version__]
@@ -495,7 +495,7 @@ class TestLockFiles:
             ("requirements-dev.lock", ["runtime", "build", "dev"]),
         ],
     )
-    def test_pins_what_pyproject_asks_for(self, name: str, tables: list[str]) -> None:
+    def test_pins_the_requirements_of_pyproject(self, name: str, tables: list[str]) -> None:
         project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
         asked: dict[str, list[str]] = {
             "runtime": project["project"]["dependencies"],

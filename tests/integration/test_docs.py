@@ -29,7 +29,7 @@ HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
     LOGS: 'cat "$LOG"',
 }
-ASKS_A_POD = re.compile(r"kubectl -n vaultsync (exec|logs)\b")
+NEEDS_A_POD = re.compile(r"kubectl -n vaultsync (exec|logs)\b")
 """Without pods `kubectl logs` with a selector finds nothing, and succeeds: none of these may be left."""
 
 
@@ -48,7 +48,7 @@ def env(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str,
     """What the commands are told besides, beside a vaultsync that has made what is missing."""
     process = vaultsync()
     shop.wait_for_secret("database")
-    shop.wait_until_fine("database")
+    shop.wait_until_healthy("database")
     own = testbed.identity.vault_token  # of vaultsync, not of root
     return {"VAULTSYNC_NAMESPACES": shop.name, "LOG": str(process.log), "OWN_TOKEN": own}
 
@@ -60,7 +60,7 @@ def test_the_commands_work(page: str, shop: Place, env: dict[str, str]) -> None:
     for block in commands(TEXTS[page]):
         command = adapted(block, {NAMESPACE: shop.name, **HERE})
         command = re.sub("^vaultsync ", 'VAULT_TOKEN="$OWN_TOKEN" vaultsync ', command, flags=re.MULTILINE)
-        assert not ASKS_A_POD.search(command), command
+        assert not NEEDS_A_POD.search(command), command
         assert run(shop.testbed, command, env=env).strip(), command
     if page == "rotation":
         found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")
@@ -75,7 +75,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("page", MANIFESTS)
-def test_the_objects_are_taken(page: str, testbed: Testbed, tmp_path: Path) -> None:
+def test_the_objects_are_accepted(page: str, testbed: Testbed, tmp_path: Path) -> None:
     assert testbed.identity  # the namespace vaultsync exists
     shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
     for text in MANIFESTS[page]:

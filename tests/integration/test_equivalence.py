@@ -279,7 +279,7 @@ def testbed() -> Iterator[Testbed]:
         yield made
 
 
-def test_external_secrets_asks_for_the_paths_that_vaultsync_resolves(testbed: Testbed) -> None:
+def test_external_secrets_requests_the_paths_that_vaultsync_resolves(testbed: Testbed) -> None:
     prepare(testbed)
     drawn = [drawn_external_secret(Draw(SEED * 100_000 + number), f"e{number}") for number in range(NUMBER)]
     index = furnished_index(testbed, drawn)

@@ -72,7 +72,7 @@ def mixed(place: Place) -> str:
     return "mixed"
 
 
-def test_every_case_is_told_as_json(place: Place, mixed: str) -> None:
+def test_every_case_is_reported_as_json(place: Place, mixed: str) -> None:
     ended = ask(place, "explain", f"{place.name}/{mixed}", "-o", "json")
     assert (ended.returncode, ended.stderr) == (0, "")
     document = json.loads(ended.stdout)
@@ -95,7 +95,7 @@ def test_every_case_is_told_as_json(place: Place, mixed: str) -> None:
     assert lost["problems"] == [f"there is no SecretStore {place.name}/nowhere"]
 
 
-def test_every_case_is_told_as_a_table(place: Place, mixed: str) -> None:
+def test_every_case_is_reported_as_a_table(place: Place, mixed: str) -> None:
     ended = ask(place, "explain", f"{place.name}/{mixed}")
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
@@ -114,7 +114,7 @@ def test_every_case_is_told_as_a_table(place: Place, mixed: str) -> None:
     assert len({line.find("spec.data") for line in lines[4:]}) == 1, "aligned"
 
 
-def test_one_that_nobody_asked_for_is_told_why(place: Place, mixed: str) -> None:
+def test_one_that_does_not_request_seeding_is_explained(place: Place, mixed: str) -> None:
     ended = ask(place, "explain", f"{place.name}/unasked")
     assert ended.returncode == 0
     assert "not asked for" in ended.stdout
@@ -122,14 +122,14 @@ def test_one_that_nobody_asked_for_is_told_why(place: Place, mixed: str) -> None
     assert json.loads(everything.stdout)["reads"][0]["action"] == "seed"
 
 
-def test_one_that_is_not_there_is_one_line_and_exit_1(place: Place) -> None:
+def test_a_missing_external_secret_is_one_line_and_exit_1(place: Place) -> None:
     ended = ask(place, "explain", f"{place.name}/nobody")
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()
     assert f"{place.name}/nobody" in line
 
 
-def test_a_plan_is_told_and_nothing_is_written(place: Place, mixed: str) -> None:
+def test_a_plan_is_printed_and_nothing_is_written(place: Place, mixed: str) -> None:
     place.external_secret("calm", {"p": ("there", "password")}, annotations=SEED)
     place.wait_for_secret("calm")
     place.wait_for(lambda: place.ready(mixed) and place.ready("unasked"), what="external-secrets has spoken")
@@ -152,7 +152,7 @@ def test_a_plan_is_told_and_nothing_is_written(place: Place, mixed: str) -> None
     assert [place.events(name, "vaultsync") for name in names] == [[], [], []]
 
 
-def test_a_plan_is_what_vaultsync_then_does(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_vaultsync_then_does_what_the_plan_says(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("there", password=VALUE)
     place.external_secret("app", {"a": ("new", "password"), "b": ("there", "password")}, annotations=SEED)
     assert ask(place, "plan").returncode == 2
@@ -175,7 +175,7 @@ def test_a_plan_is_what_vaultsync_then_does(place: Place, vaultsync: VaultsyncFa
     assert [read["action"] for read in reads] == ["nothing", "force-sync"]
 
 
-def test_what_vault_does_not_let_be_seen_is_no_nothing_to_do(place: Place) -> None:
+def test_a_path_that_may_not_be_read_is_not_nothing_to_do(place: Place) -> None:
     place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
     ended = ask(place, "plan", env={"VAULT_TOKEN": "wrong"})
     assert ended.returncode == 1
@@ -184,7 +184,7 @@ def test_what_vault_does_not_let_be_seen_is_no_nothing_to_do(place: Place) -> No
 
 
 @pytest.mark.parametrize("which", ["VAULT_ADDR", "KUBECONFIG"])
-def test_a_server_that_does_not_answer_is_one_line_and_exit_1(place: Place, which: str) -> None:
+def test_an_unreachable_server_is_one_line_and_exit_1(place: Place, which: str) -> None:
     place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
     nowhere = f"http://127.0.0.1:{free_port()}"
     if which == "VAULT_ADDR":
@@ -201,7 +201,7 @@ def test_a_server_that_does_not_answer_is_one_line_and_exit_1(place: Place, whic
         assert nowhere in line
 
 
-def test_wrong_arguments_of_plan_are_told_from_something_to_do(place: Place) -> None:
+def test_wrong_arguments_of_plan_have_another_exit_code_than_something_to_do(place: Place) -> None:
     assert ask(place, "plan", "everything").returncode == 64
     assert ask(place, "plan", env={"VAULT_ADDR": ""}).returncode == 64
     assert ask(place, "explain", "app").returncode == 2

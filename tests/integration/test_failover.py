@@ -134,7 +134,7 @@ def ask(place: Place, name: str) -> None:
     place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
 
 
-def test_one_leads_and_the_other_is_ready_and_leaves_vault_alone(place: Place, replicas: Replicas) -> None:
+def test_one_leads_and_the_other_is_ready_and_sends_vault_nothing(place: Place, replicas: Replicas) -> None:
     leader, standby = replicas.pair()
     ask(place, "app")
     place.wait_for_secret("app", PATIENCE)
@@ -144,7 +144,7 @@ def test_one_leads_and_the_other_is_ready_and_leaves_vault_alone(place: Place, r
     assert lease_of(place.testbed)["leaseDurationSeconds"] == DURATION
 
 
-def test_when_the_leader_stops_the_other_goes_on_within_two_seconds(place: Place, replicas: Replicas) -> None:
+def test_when_the_leader_stops_the_other_takes_over_within_two_seconds(place: Place, replicas: Replicas) -> None:
     leader, standby = replicas.pair(is_fast=False)
     for number in range(20):  # some of these are not marked yet when it stops
         ask(place, f"before{number}")
@@ -160,7 +160,7 @@ def test_when_the_leader_stops_the_other_goes_on_within_two_seconds(place: Place
     assert all(mark and mark["custom_metadata"]["managed-by"] == "vaultsync" for mark in marks)
 
 
-def test_when_the_leader_is_killed_the_other_goes_on_within_twenty_seconds(place: Place, replicas: Replicas) -> None:
+def test_when_the_leader_is_killed_the_other_takes_over_within_twenty_seconds(place: Place, replicas: Replicas) -> None:
     leader, standby = replicas.pair(is_fast=False)
     leader.kill()
     started = time.monotonic()
@@ -170,7 +170,7 @@ def test_when_the_leader_is_killed_the_other_goes_on_within_twenty_seconds(place
     assert leads(standby)
 
 
-def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_other_starts(
+def test_a_leader_without_the_api_server_stops_acting_before_the_other_starts(
     place: Place, replicas: Replicas, tmp_path: Path
 ) -> None:
     """With the real times. Its way to the API server is there, and silent."""
@@ -205,7 +205,7 @@ def test_a_leader_that_does_not_reach_the_api_server_stops_acting_before_the_oth
         replicas.stop()  # while there is a way to the API server still
 
 
-def test_while_the_api_server_hangs_nobody_acts_and_then_one_does(place: Place, replicas: Replicas) -> None:
+def test_no_replica_acts_while_the_api_server_hangs_and_one_does_afterwards(place: Place, replicas: Replicas) -> None:
     both = replicas.pair()
     ask(place, "app")
     place.wait_for_secret("app", PATIENCE)
@@ -221,7 +221,7 @@ def test_while_the_api_server_hangs_nobody_acts_and_then_one_does(place: Place, 
     assert sum(map(leads, both)) == 1
 
 
-def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it(
+def test_a_leader_frozen_in_the_middle_of_a_pass_does_not_continue_it(
     place: Place, replicas: Replicas, testbed: Testbed
 ) -> None:
     """It has looked, and would write next; the other one has written meanwhile."""
@@ -246,7 +246,7 @@ def test_a_leader_that_was_frozen_in_the_middle_of_a_pass_does_not_go_on_with_it
     assert not leads(leader)
 
 
-def test_who_takes_the_lease_away_is_obeyed_and_followed(place: Place, replicas: Replicas) -> None:
+def test_a_leader_whose_lease_is_taken_stops_and_later_leads_again(place: Place, replicas: Replicas) -> None:
     leader = replicas.start()
     replicas.wait_until_led(leader)
     change = {"spec": {"holderIdentity": "a person", "leaseDurationSeconds": 4}}
@@ -275,7 +275,7 @@ def counted(process: VaultsyncProcess) -> dict[str, float]:
     return {sample: float(value) for sample, value in RISING.findall(process.health.text("/metrics"))}
 
 
-def test_who_loses_the_lease_lists_nothing_again_and_goes_on_counting_and_answering(
+def test_a_former_leader_lists_nothing_again_and_keeps_its_metrics_and_health(
     place: Place, replicas: Replicas, testbed: Testbed
 ) -> None:
     leader = replicas.start()
@@ -327,7 +327,7 @@ def test_a_dry_run_takes_no_lease(place: Place, replicas: Replicas) -> None:
     assert place.kube.get(LEASES, "Lease", "vaultsync", NAMESPACE) is None
 
 
-def test_without_the_right_to_the_lease_it_is_ready_and_says_why_it_does_not_lead(replicas: Replicas) -> None:
+def test_without_the_right_to_the_lease_it_is_ready_and_logs_why_it_does_not_lead(replicas: Replicas) -> None:
     process = replicas.start(VAULTSYNC_LEASE=f"{NAMESPACE}/another")
     process.wait_until(lambda: 'leases.coordination.k8s.io \\"another\\" is forbidden' in process.output(), PATIENCE)
     process.wait_until_ready(PATIENCE)
@@ -433,7 +433,7 @@ class TestTheLeadersLabel:
         time.sleep(1)
         assert selected(testbed) == [PODS[1]]
 
-    def test_a_holder_that_is_no_pod_is_left_alone(self, testbed: Testbed, replicas: Replicas) -> None:
+    def test_a_holder_that_is_not_a_pod_is_ignored(self, testbed: Testbed, replicas: Replicas) -> None:
         """Whoever may write the Lease chooses this text."""
         self.label(testbed, PODS[1])
         for holder in (f"{PODS[1]}/status_1", f"../pods/{PODS[1]}_1", f"{PODS[1].upper()}_1"):
@@ -445,7 +445,7 @@ class TestTheLeadersLabel:
             process.stop()
             assert "can't follow the leader" not in process.output()
 
-    def test_without_the_right_it_leads_all_the_same_and_says_once_what_to_do(
+    def test_without_the_right_it_leads_anyway_and_logs_the_fix_once(
         self, testbed: Testbed, place: Place, replicas: Replicas
     ) -> None:
         role = testbed.kube.get(RBAC, "Role", "vaultsync", NAMESPACE)
@@ -465,7 +465,7 @@ class TestTheLeadersLabel:
             testbed.kube.patch(RBAC, "Role", "vaultsync", {"rules": role["rules"]}, NAMESPACE)
         self.wait_for(testbed, PODS[0])
 
-    def test_the_service_of_the_version_before_becomes_this_one(self, testbed: Testbed) -> None:
+    def test_the_service_of_the_previous_version_is_upgraded(self, testbed: Testbed) -> None:
         """By either kind of apply, and what that version left behind can be deleted by name."""
         new = (DEPLOY / "base" / "service.yaml").read_text()
         kubectl = Kubectl(testbed)

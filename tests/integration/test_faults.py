@@ -148,7 +148,7 @@ def test_the_api_server_is_killed_while_vault_and_external_secrets_change(
     assert (place.read("removed"), place.version("removed"), before >= 1) == (None, 0, True)
 
 
-def test_it_starts_while_vault_is_away_says_so_and_goes_on(
+def test_it_starts_while_vault_is_down_logs_it_and_recovers(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     process = vaultsync(start=False)
@@ -164,7 +164,7 @@ def test_it_starts_while_vault_is_away_says_so_and_goes_on(
     place.wait_for_secret("app", PATIENCE)
 
 
-def test_it_starts_while_kubernetes_is_away_says_so_and_goes_on(
+def test_it_starts_while_kubernetes_is_down_logs_it_and_recovers(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
@@ -211,7 +211,7 @@ def test_it_is_killed_between_the_write_in_vault_and_the_force_sync(
     place.wait_for(lambda: place.ready("app") == ("True", "SecretSynced"), PATIENCE)
 
 
-def test_a_person_who_writes_first_wins(place: Place, vaultsync: VaultsyncFactory, testbed: Testbed) -> None:
+def test_an_operator_who_writes_first_wins(place: Place, vaultsync: VaultsyncFactory, testbed: Testbed) -> None:
     """The value comes while vaultsync waits for Vault's answer to its look, or has it already."""
     process = vaultsync()
     settle(place, process)
@@ -229,7 +229,7 @@ def test_a_person_who_writes_first_wins(place: Place, vaultsync: VaultsyncFactor
         assert place.read(name) == {"password": "a person's"}
 
 
-def test_a_person_who_writes_without_looking_is_not_overwritten(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_write_without_check_and_set_is_not_overwritten(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     names = [f"app{number}" for number in range(20)]
 
@@ -256,7 +256,9 @@ def test_a_person_who_writes_without_looking_is_not_overwritten(place: Place, va
         assert wait_for_all(place, name, {"p": "password", "u": "user"})["u"] == "a person's"
 
 
-def test_external_secrets_is_killed_meanwhile(place: Place, vaultsync: VaultsyncFactory, testbed: Testbed) -> None:
+def test_it_recovers_from_a_killed_external_secrets(
+    place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
+) -> None:
     vaultsync()
     old = seed(place, "deleted", "written")
     assert testbed.eso is not None
@@ -272,7 +274,7 @@ def test_external_secrets_is_killed_meanwhile(place: Place, vaultsync: Vaultsync
     wait_for_healed(place, "deleted", old["deleted"])
 
 
-def test_a_silent_vault_counts_as_lost_and_heals_when_it_speaks(
+def test_a_silent_vault_counts_as_lost_and_recovers(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     process = vaultsync()
@@ -309,7 +311,7 @@ def test_sigterm_stops_it_while_kubernetes_hangs(place: Place, vaultsync: Vaults
         assert process.stop(STOP_SECONDS) == 0
 
 
-def test_a_revoked_token_is_told_and_heals_with_the_token(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_revoked_token_is_reported_and_recovers_with_a_new_token(place: Place, vaultsync: VaultsyncFactory) -> None:
     token = f"token-{place.name}"
     place.vault.token([POLICY], token)
     process = vaultsync({"VAULT_TOKEN": token})
@@ -357,7 +359,9 @@ class TestVaultComesBackEmpty:
         assert place.read("theirs") is None
         assert place.secret("theirs") == {"p": "a person's"}
 
-    def test_also_when_vaultsync_was_away(self, place: Place, vaultsync: VaultsyncFactory, testbed: Testbed) -> None:
+    def test_deletions_while_vaultsync_is_stopped_are_healed(
+        self, place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
+    ) -> None:
         process = vaultsync()
         old = seed(place, "app", "other")
         settle(place, process)

@@ -52,7 +52,7 @@ def at_rest(place: Place, process: VaultsyncProcess, source: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["live", "missing"])
-def test_a_forged_frame_is_at_most_one_look(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
+def test_a_forged_frame_causes_at_most_one_read(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
     vault = place.testbed.vault
     with FrameProxy(vault.port) as proxy:
         env = {"VAULT_ADDR": proxy.address, "VAULTSYNC_STORE_SERVERS": vault.address}
@@ -60,20 +60,20 @@ def test_a_forged_frame_is_at_most_one_look(place: Place, vaultsync: VaultsyncFa
         at_rest(place, process, "events")
         before = written(process)
         for kind in KINDS:
-            seen, told = looks(place, name), Metrics(process)("events_total", source="events")
+            seen, events = looks(place, name), Metrics(process)("events_total", source="events")
             metadata = {"path": f"secret/{_folder(kind)}/{place.path(name)}", "current_version": "99"}
             event = {"event_type": f"kv-v2/{kind}", "event": {"metadata": metadata}}
             later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
             plugin = {"plugin_info": {"mount_path": "secret/"}}
             proxy.inject(json.dumps({"time": later, "data": event | plugin}))
-            place.wait_for(lambda told=told: Metrics(process)("events_total", source="events") > told)  # type: ignore[misc]
+            place.wait_for(lambda events=events: Metrics(process)("events_total", source="events") > events)  # type: ignore[misc]
             time.sleep(PATIENCE)
             assert written(process) == before, kind
             assert looks(place, name) <= seen + 1, kind
 
 
 @pytest.mark.parametrize("name", ["live", "missing"])
-def test_a_forged_audit_entry_is_at_most_one_look(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
+def test_a_forged_audit_entry_causes_at_most_one_read(place: Place, vaultsync: VaultsyncFactory, name: str) -> None:
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     at_rest(place, process, "audit")
     with forger(process) as sender:

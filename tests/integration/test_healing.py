@@ -30,7 +30,7 @@ def another(place: Place, name: str, first: dict[str, str]) -> dict[str, str] | 
 
 
 @pytest.mark.parametrize("how", ["delete", "delete version", "destroy", "metadata delete", "v1 delete"])
-def test_what_is_deleted_comes_back_with_a_fresh_value(place: Place, vaultsync: VaultsyncFactory, how: str) -> None:
+def test_a_deleted_path_is_created_again_with_a_new_value(place: Place, vaultsync: VaultsyncFactory, how: str) -> None:
     v1 = how == "v1 delete"
     place.store("old", path="kv1", version="v1")
     process = vaultsync()
@@ -115,7 +115,7 @@ def test_a_burst_on_one_path_is_two_force_syncs_and_the_last_value_arrives(
     assert 1 <= count_force_syncs(process, place, "app") - before <= 2
 
 
-def test_in_a_burst_over_many_paths_none_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_no_path_of_a_burst_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
     names = [f"app{number}" for number in range(100)]
     for name in names:
         place.put(name, password="0")
@@ -130,7 +130,7 @@ def test_in_a_burst_over_many_paths_none_is_lost(place: Place, vaultsync: Vaults
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_what_happens_while_vaultsync_is_away_is_caught_up(
+def test_changes_while_vaultsync_is_stopped_are_caught_up(
     place: Place, vaultsync: VaultsyncFactory, signal: str
 ) -> None:
     process = vaultsync()
@@ -158,7 +158,7 @@ def test_what_happens_while_vaultsync_is_away_is_caught_up(
     assert {name: force_sync(place, name) for name in old} == marks
 
 
-def test_the_resync_finds_what_no_event_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_the_resync_finds_changes_without_an_event(place: Place, vaultsync: VaultsyncFactory) -> None:
     """Without an audit device, a deletion of a path that external-secrets does not refresh goes unseen until then."""
     vaultsync({"VAULTSYNC_RESYNC": "10s"}, audit=False)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
@@ -167,7 +167,9 @@ def test_the_resync_finds_what_no_event_told(place: Place, vaultsync: VaultsyncF
     place.wait_for(lambda: another(place, "app", first), timeout=15)
 
 
-def test_without_an_audit_device_a_red_external_secret_is_the_hint(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_without_an_audit_device_a_failed_external_secret_triggers_the_heal(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
     vaultsync(audit=False)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, refresh="1s")
     first = place.wait_for_secret("app")
@@ -177,7 +179,7 @@ def test_without_an_audit_device_a_red_external_secret_is_the_hint(place: Place,
     place.wait_for(lambda: another(place, "app", first), timeout=8)
 
 
-def test_one_websocket_whatever_the_number_and_silence_at_rest(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_one_websocket_for_any_number_and_no_requests_at_rest(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     for number in range(20):
         place.external_secret(f"app{number}", {"p": (f"app{number}", "password")}, annotations=SEED)
@@ -200,7 +202,7 @@ def test_one_websocket_whatever_the_number_and_silence_at_rest(place: Place, vau
     assert process.output().count("subscribed to Vault's event stream") == 1
 
 
-def test_when_a_store_is_for_another_mount_its_readers_are_refreshed(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_when_a_store_changes_its_mount_its_readers_are_refreshed(place: Place, vaultsync: VaultsyncFactory) -> None:
     """What they read there is older than their last refresh, and external-secrets does not heed a changed store."""
     vaultsync()
     place.put("app", mount="team/kv", password="from team/kv")
@@ -213,9 +215,7 @@ def test_when_a_store_is_for_another_mount_its_readers_are_refreshed(place: Plac
     place.wait_for_secret("app", 30, password="from team/kv")
 
 
-def test_a_store_that_was_changed_while_vaultsync_was_away_is_caught_up_with(
-    place: Place, vaultsync: VaultsyncFactory
-) -> None:
+def test_a_store_changed_while_vaultsync_was_stopped_is_caught_up(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("app", mount="team/kv", password="from team/kv")
     place.put("app", password="from secret")
     place.external_secret("app", {"password": ("app", "password")})

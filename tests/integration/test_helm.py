@@ -339,25 +339,25 @@ PLACEHOLDERS = {("global",), ("enabled",)}
 
 
 class TestValues:
-    def test_those_with_a_default_are_those_of_the_schema(self) -> None:
+    def test_settings_with_a_default_are_those_of_the_schema(self) -> None:
         assert {path for path in KNOWN if self.default(path) is not None} == {
             path
             for path in KNOWN
             if path not in PLACEHOLDERS and path[0] != "settings" and path != ("resources", "claims")
         }
 
-    def test_each_of_another_type_is_refused_by_its_name(self, helm: Helm) -> None:
+    def test_each_value_of_another_type_is_refused_by_its_name(self, helm: Helm) -> None:
         """No value is a list of a number, and no element of a list either."""
         refusal = helm.refusal(at(KNOWN, [1.5]))
         assert [path for path in KNOWN if f"at '{pointer(path)}" not in refusal] == []
 
-    def test_a_name_that_it_does_not_know_is_refused_everywhere(self, helm: Helm) -> None:
+    def test_an_unknown_name_is_refused_everywhere(self, helm: Helm) -> None:
         folders = {path[:-1] for path in KNOWN}
         refusal = helm.refusal(at([(*folder, "typo") for folder in folders], "x"))
-        told = "at '{}': additional properties 'typo' not allowed"
-        assert [folder for folder in folders if told.format(pointer(folder)) not in refusal] == []
+        expected = "at '{}': additional properties 'typo' not allowed"
+        assert [folder for folder in folders if expected.format(pointer(folder)) not in refusal] == []
 
-    def test_a_default_can_not_be_taken_away(self, helm: Helm) -> None:
+    def test_a_default_cannot_be_removed(self, helm: Helm) -> None:
         """Helm takes null for that; without its peers, a NetworkPolicy would let in everybody."""
         paths = [path for path in KNOWN if path[0] not in ("global", "enabled", "settings", "resources")]
         lines = helm.refusal(at(paths, None)).splitlines()
@@ -408,7 +408,7 @@ class TestValues:
             ({"serviceMonitor": {"interval": "15"}}, "at '/serviceMonitor/interval'"),
         ],
     )
-    def test_what_can_not_be_right_is_refused_and_named(self, helm: Helm, values: Json, words: str) -> None:
+    def test_an_invalid_value_is_refused_by_its_name(self, helm: Helm, values: Json, words: str) -> None:
         refusal = helm.refusal(values)
         assert words in refusal
         assert "s.token" not in refusal
@@ -418,10 +418,10 @@ class TestValues:
         assert [name for name in SETTINGS if f"at '/settings/{name}'" not in refusal] == []
 
     @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-    def test_lint_has_no_objection(self, helm: Helm, values: Json) -> None:
+    def test_lint_passes(self, helm: Helm, values: Json) -> None:
         assert "0 chart(s) failed" in helm.quietly("lint", "--strict", CHART, values=values)
 
-    def test_another_chart_can_be_made_of_it(self, helm: Helm, tmp_path: Path) -> None:
+    def test_it_can_be_a_dependency_of_another_chart(self, helm: Helm, tmp_path: Path) -> None:
         """Which gives it `global`, and perhaps `enabled` to leave it out by."""
         dependency = {"name": "vaultsync", "version": "*", "condition": "vaultsync.enabled"}
         chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
@@ -442,14 +442,14 @@ class TestValues:
 
 class TestRendering:
     @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-    def test_api_server_takes_it_without_a_warning(self, kubectl: Kubectl, helm: Helm, values: Json) -> None:
+    def test_api_server_accepts_it_without_a_warning(self, kubectl: Kubectl, helm: Helm, values: Json) -> None:
         manifests = helm.render(values)
         given = yaml.safe_dump_all(manifests)
         assert len(kubectl.quietly(*APPLY, "--dry-run=server", given=given).splitlines()) == len(manifests)
         kubectl.quietly(*APPLY, given=given)
         kubectl.quietly("delete", "--wait=false", "-f", "-", given=given)
 
-    def test_by_default_it_is_what_deploy_base_ships(self, kubectl: Kubectl, helm: Helm) -> None:
+    def test_by_default_it_equals_deploy_base(self, kubectl: Kubectl, helm: Helm) -> None:
         shipped = substance(kubectl, list(yaml.safe_load_all(kubectl.quietly("kustomize", BASE))))
         rendered = substance(kubectl, helm.render())
         assert rendered.keys() == shipped.keys()
@@ -476,7 +476,7 @@ class TestRendering:
             {"extraVolumes": [{"name": "host", "hostPath": {"path": "/vault/logs"}}]},
         ],
     )
-    def test_pod_security_standard_is_enforced_on_what_is_changed(
+    def test_pod_security_standard_is_enforced_on_changed_values(
         self, kubectl: Kubectl, helm: Helm, values: Json
     ) -> None:
         pod = json.dumps(pod_of(helm.render(values)))
@@ -509,7 +509,7 @@ class TestRendering:
         assert known - SECRETS <= arrived
 
     @pytest.mark.parametrize("method", ["kubernetes", "jwt", "token"])
-    def test_a_file_that_somebody_else_mounts_takes_the_place_of_its_own(self, helm: Helm, method: str) -> None:
+    def test_a_file_mounted_by_the_user_replaces_its_own(self, helm: Helm, method: str) -> None:
         auth = {"method": method, "file": "/vault/secrets/token"}
         manifests = helm.render({"vault": {"auth": auth}})
         assert "/vault/secrets/token" in environment_of(manifests).values()
@@ -526,7 +526,7 @@ class TestRendering:
         [constraint] = pod_of(manifests)["spec"]["topologySpreadConstraints"]
         assert constraint["labelSelector"] == one(manifests, "Deployment")["spec"]["selector"]
 
-    def test_files_are_mounted_where_the_settings_look(self, helm: Helm) -> None:
+    def test_files_are_mounted_at_the_paths_of_the_settings(self, helm: Helm) -> None:
         manifests = helm.render(FULL)
         given, pod = environment_of(manifests), pod_of(manifests)["spec"]
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -555,7 +555,7 @@ class TestRendering:
         names = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in roles]
         assert len(set(names)) == len(names) == 2
 
-    def test_no_object_is_called_as_another_release_calls_it(self, helm: Helm) -> None:
+    def test_releases_share_no_object_names(self, helm: Helm) -> None:
         ours, theirs = (
             {
                 (item["kind"], item["metadata"]["name"])
@@ -584,7 +584,7 @@ class TestNetwork:
             (in_namespace("monitoring"), [{"port": ports["health"]}]),
         ]
 
-    def test_it_reaches_dns_the_api_server_and_vault_alone(self, helm: Helm) -> None:
+    def test_it_reaches_only_dns_the_api_server_and_vault(self, helm: Helm) -> None:
         spec = one(helm.render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
         assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
         assert [(rule.get("to"), [port["port"] for port in rule["ports"]]) for rule in spec["egress"]] == [
@@ -594,7 +594,7 @@ class TestNetwork:
         ]
 
     @pytest.mark.parametrize("listen", ["", "unix:/run/vaultsync/audit"])
-    def test_without_an_audit_port_nobody_reaches_one(self, helm: Helm, listen: str) -> None:
+    def test_without_an_audit_port_no_client_reaches_one(self, helm: Helm, listen: str) -> None:
         values = {"audit": {"listen": listen}, "networkPolicy": {"enabled": True, "prometheus": {"peers": []}}}
         manifests = helm.render(values)
         assert one(manifests, "NetworkPolicy")["spec"].get("ingress") is None
@@ -602,7 +602,7 @@ class TestNetwork:
         assert ports_of(manifests).keys() == {"health"}
 
     @pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
-    def test_services_lead_to_the_ports_that_vaultsync_listens_on(self, helm: Helm, values: Json) -> None:
+    def test_services_point_at_the_ports_that_vaultsync_listens_on(self, helm: Helm, values: Json) -> None:
         manifests = helm.render({**values, "serviceMonitor": {"enabled": True}})
         given, ports = environment_of(manifests), ports_of(manifests)
         assert given["VAULTSYNC_AUDIT_LISTEN"].endswith(f":{ports['audit']}")
@@ -675,9 +675,7 @@ class TestNetwork:
 
 
 class TestMonitoring:
-    def test_the_alerts_are_those_of_deploy_monitoring_whose_runbook_may_be_elsewhere(
-        self, helm: Helm, kubectl: Kubectl
-    ) -> None:
+    def test_the_alerts_equal_deploy_monitoring_with_a_configurable_runbook(self, helm: Helm, kubectl: Kubectl) -> None:
         shipped = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
         values: Json = {"prometheusRule": {"enabled": True}}
         assert self.taken(kubectl, helm.render(values), "PrometheusRule")["spec"] == shipped
@@ -686,7 +684,7 @@ class TestMonitoring:
         values["prometheusRule"]["runbookPrefix"] = "https://git.example/"
         assert one(helm.render(values), "PrometheusRule")["spec"] == shipped
 
-    def test_the_dashboard_is_that_of_deploy_monitoring_where_grafanas_sidecar_looks(
+    def test_the_dashboard_equals_deploy_monitoring_and_has_grafanas_sidecar_label(
         self, helm: Helm, kubectl: Kubectl
     ) -> None:
         taken = self.taken(kubectl, helm.render({"grafanaDashboard": {"enabled": True}}), "ConfigMap")
@@ -721,8 +719,8 @@ class Release:
 
     def install(self, **values: object) -> VaultsyncProcess:
         """`helm install`, and what its notes have an operator do for the login; the policy is there."""
-        told = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
-        for line in map(str.strip, told.splitlines()):
+        notes = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
+        for line in map(str.strip, notes.splitlines()):
             if line.startswith(("vault write auth/", "vault token create ")):
                 run(self.testbed, line)
         if self.method == "approle":
@@ -835,7 +833,7 @@ class TestRelease:
             testbed.no_audit_to("release")
             process.stop()
 
-    def test_a_changed_value_restarts_the_pod_and_nothing_else_does(self, release: Release) -> None:
+    def test_only_a_changed_value_restarts_the_pod(self, release: Release) -> None:
         release("install")
         first = release.deployment["metadata"]["generation"]
         release("upgrade")
@@ -863,7 +861,7 @@ class TestRelease:
         release.uninstall()
         assert kubectl(*ours).stdout == ""
 
-    def test_the_notes_tell_what_is_left_to_do(self, release: Release) -> None:
+    def test_the_notes_list_the_remaining_steps(self, release: Release) -> None:
         notes = " ".join(release("install").split())
         assert "vault audit enable -path=vaultsync socket socket_type=udp write_timeout=10ms" in notes
         assert "get service vaultsync-audit -o jsonpath='{.spec.clusterIP}'):8220" in notes
@@ -872,24 +870,24 @@ class TestRelease:
     def test_the_notes_print_no_device_that_sends_by_tcp_to_another_machine(self, release: Release) -> None:
         """It would block Vault while vaultsync is down; nor one that sends to a Service which leads nowhere."""
 
-        def told(listen: str, tls: str = "") -> str:
+        def notes_of(listen: str, tls: str = "") -> str:
             return " ".join(release("upgrade", audit={"listen": listen, "tlsSecret": tls}).split())
 
         release("install")
         for listen in ("tcp:0.0.0.0:9220", "0.0.0.0:9220", "tcp:[::]:9220", "tcp:192.0.2.1:9220"):
-            notes = told(listen)
+            notes = notes_of(listen)
             assert "vault audit enable" not in notes
             assert f"WARNING: audit.listen={listen} takes entries by TCP" in notes
             assert "audit.listen=udp:0.0.0.0:9220" in notes
-            notes = told(listen, "audit-tls")
+            notes = notes_of(listen, "audit-tls")
             assert AUDIT_ENABLE.findall(notes) == ["vaultsync socket address=127.0.0.1:PORT socket_type=tcp"]
             assert "port 9220 of the Service vaultsync-audit" in notes
         for listen in ("udp:127.0.0.1:9220", "tcp:127.0.0.1:9220", "127.8.8.8:9220", "udp:[::1]:9220"):
-            notes = told(listen)
+            notes = notes_of(listen)
             assert "vault audit enable" not in notes
             assert "Set audit.listen=udp:0.0.0.0:9220" in notes
-        assert "audit device" not in told("unix:/run/audit")
-        [device] = AUDIT_ENABLE.findall(told("udp:0.0.0.0:9220"))
+        assert "audit device" not in notes_of("unix:/run/audit")
+        [device] = AUDIT_ENABLE.findall(notes_of("udp:0.0.0.0:9220"))
         assert device.startswith("vaultsync socket socket_type=udp ")
 
 

@@ -20,7 +20,7 @@ MANY = 40
 OTHERS = 7
 REQUIRED_SECONDS = 1.0
 PATIENCE = 60.0
-ALL_LOOKED_AT = "initial scan complete"
+SCANNED = "initial scan complete"
 
 STATES = pytest.mark.parametrize("state", ["at start", "running"])
 
@@ -49,13 +49,13 @@ def started(
     process = vaultsync(env)
     process.wait_until_ready()
     if state == "running":
-        process.wait_until(lambda: ALL_LOOKED_AT in process.output(), PATIENCE)
+        process.wait_until(lambda: SCANNED in process.output(), PATIENCE)
         fail()
         time.sleep(0.5)
     return process
 
 
-def assert_nobody_waits(place: Place, store: str = STORE) -> None:
+def assert_not_delayed(place: Place, store: str = STORE) -> None:
     """Other tenants' missing paths are created, and brought, one after the other, while the others fail."""
     seconds = []
     for number in range(OTHERS):
@@ -70,7 +70,7 @@ def assert_nobody_waits(place: Place, store: str = STORE) -> None:
 
 def assert_vault_counts_as_well(process: VaultsyncProcess) -> None:
     """Neither log, metrics nor health endpoint speak of an outage of Vault; and the start has come to its end."""
-    process.wait_until(lambda: ALL_LOOKED_AT in process.output(), PATIENCE)
+    process.wait_until(lambda: SCANNED in process.output(), PATIENCE)
     assert "Vault is unavailable" not in process.output()
     assert "[+] vault: answers" in process.health.text("/readyz")
     assert Metrics(process)("vault_reachable") == 1
@@ -80,7 +80,7 @@ def assert_vault_counts_as_well(process: VaultsyncProcess) -> None:
 
 @STATES
 @pytest.mark.parametrize("namespace", ["€", "team\nX-Other: 1", "é", "x" * 70_000], ids=["euro", "lines", "e", "long"])
-def test_a_vault_namespace_that_no_header_can_hold_concerns_its_readers_alone(
+def test_a_vault_namespace_that_no_header_can_hold_affects_only_its_readers(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, state: str, namespace: str
 ) -> None:
     place.store("odd", namespace=namespace)
@@ -90,9 +90,9 @@ def test_a_vault_namespace_that_no_header_can_hold_concerns_its_readers_alone(
         place.external_secret("list", annotations=SEED, store="odd", dataFrom=[{"find": {"path": "x"}}])
 
     process = started(vaultsync, fail, state)
-    assert_nobody_waits(elsewhere)
-    place.wait_until_told("odd", "spec.provider.vault.namespace", "name a Vault namespace there")
-    place.wait_until_told("list", "spec.provider.vault.namespace", "name a Vault namespace there")
+    assert_not_delayed(elsewhere)
+    place.wait_until_reported("odd", "spec.provider.vault.namespace", "name a Vault namespace there")
+    place.wait_until_reported("list", "spec.provider.vault.namespace", "name a Vault namespace there")
     assert_vault_counts_as_well(process)
     assert process.output().count("pass failed") <= MANY + 1
 
@@ -112,7 +112,7 @@ def test_a_vault_namespace_that_no_header_can_hold_concerns_its_readers_alone(
     ],
     ids=lambda reply: f"{reply.status} {reply.content_type}",
 )
-def test_what_a_server_or_a_proxy_fails_on_concerns_its_readers_alone(
+def test_a_path_that_a_server_or_a_proxy_rejects_affects_only_its_readers(
     place: Place,
     elsewhere: Place,
     vaultsync: VaultsyncFactory,
@@ -128,37 +128,37 @@ def test_what_a_server_or_a_proxy_fails_on_concerns_its_readers_alone(
         state,
         over(proxy, testbed),
     )
-    assert_nobody_waits(elsewhere)
-    place.wait_until_told("odd", str(reply.status or "no answer from Vault"), "vaultsync tries again")
+    assert_not_delayed(elsewhere)
+    place.wait_until_reported("odd", str(reply.status or "no answer from Vault"), "vaultsync tries again")
     assert_vault_counts_as_well(process)
     assert proxy.count("sys/health") <= (5 if reply.status else 10) * OTHERS, "one question a second or so"
     proxy.replies = []
-    place.wait_until_fine("odd", 2 * PATIENCE)
+    place.wait_until_healthy("odd", 2 * PATIENCE)
     failed = process.output().count("pass failed")
     assert failed == MANY or (reply.status == 0 and failed < MANY), "one at a time is tried where nothing answers"
     process.wait_until(lambda: process.output().count("pass succeeds again") == failed, PATIENCE)
 
 
-def test_a_path_too_long_for_vault_concerns_its_reader_alone(
+def test_a_path_too_long_for_vault_affects_only_its_reader(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory
 ) -> None:
     """Vault resets the connection, as it does when it dies."""
     process = started(
         vaultsync, lambda: place.external_secret("odd", {"p": ("x" * 1_200_000, "p")}, annotations=SEED), "running"
     )
-    assert_nobody_waits(elsewhere)
-    place.wait_until_told("odd", "characters, more than")
+    assert_not_delayed(elsewhere)
+    place.wait_until_reported("odd", "characters, more than")
     assert_vault_counts_as_well(process)
     assert len(process.output()) < 200_000
 
 
-def test_vault_itself_is_asked_as_seldom_as_before_while_it_is_sealed(
+def test_a_sealed_vault_receives_as_few_requests_as_before(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, proxy: HttpProxy
 ) -> None:
     """The proxy answers as a sealed Vault does, for every path."""
     process = vaultsync(over(proxy, testbed))
     process.wait_until_ready()
-    process.wait_until(lambda: ALL_LOOKED_AT in process.output(), PATIENCE)
+    process.wait_until(lambda: SCANNED in process.output(), PATIENCE)
     sealed = '{"initialized": true, "sealed": true, "standby": true, "version": "1.15.1"}'
     proxy.replies = [
         Reply("/sys/health", 503, sealed, "application/json"),
@@ -175,11 +175,11 @@ def test_vault_itself_is_asked_as_seldom_as_before_while_it_is_sealed(
     assert "[-] vault: it is sealed; waiting for it" in process.health.text("/readyz")
     assert "vaultsync.io/created" not in place.annotations("app")
     proxy.replies = []
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
     assert process.output().count("Vault answers again") == 1
 
 
-def test_the_poll_goes_on_past_a_folder_that_fails(
+def test_the_poll_continues_past_a_folder_that_fails(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, testbed: Testbed, proxy: HttpProxy
 ) -> None:
     settings = {**over(proxy, testbed), "VAULTSYNC_SOURCE": "poll", "VAULTSYNC_POLL_INTERVAL": "2s"}

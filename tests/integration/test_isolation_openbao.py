@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pytest
 
 from tests.integration.test_isolation import (
-    ALL_LOOKED_AT,
     MANY,
     PATIENCE,
+    SCANNED,
     SEED,
     STATES,
-    assert_nobody_waits,
+    assert_not_delayed,
     assert_vault_counts_as_well,
     many,
     started,
@@ -85,7 +85,7 @@ def env(testbed: Testbed, team: Team, other_team: Team) -> Iterator[dict[str, st
 
 
 @STATES
-def test_a_vault_namespace_that_is_shut_concerns_its_readers_alone(
+def test_a_sealed_vault_namespace_affects_only_its_readers(
     place: Place,
     elsewhere: Place,
     vaultsync: VaultsyncFactory,
@@ -103,9 +103,9 @@ def test_a_vault_namespace_that_is_shut_concerns_its_readers_alone(
             vaultsync, lambda: place.external_secret("shut", many("shut"), annotations=SEED, store="shut"), state, env
         )
         log = testbed.work / "logs" / "audit.log"
-        assert_nobody_waits(elsewhere)
-        assert_nobody_waits(elsewhere, "other")
-        place.wait_until_told("shut", f"the Vault namespace {team.name} is sealed or locked", "unseal or unlock it")
+        assert_not_delayed(elsewhere)
+        assert_not_delayed(elsewhere, "other")
+        place.wait_until_reported("shut", f"the Vault namespace {team.name} is sealed or locked", "unseal or unlock it")
         assert_vault_counts_as_well(process)
         assert process.output().count("a Vault namespace is unavailable") == 1
         assert "pass failed" not in process.output()
@@ -115,8 +115,8 @@ def test_a_vault_namespace_that_is_shut_concerns_its_readers_alone(
         assert log.read_bytes().count(f"/{place.name}/shut/".encode()) - asked <= 2 * 2 * 5, "an attempt each 5 s or so"
     finally:
         team.open()
-    place.wait_until_fine("shut", PATIENCE)
+    place.wait_until_healthy("shut", PATIENCE)
     theirs = inside(testbed, team.name)
     assert all(theirs.get(place.path(f"shut/app{number}")) for number in range(MANY))
     assert process.output().count("the Vault namespace answers again") == 1
-    assert ALL_LOOKED_AT in process.output()
+    assert SCANNED in process.output()

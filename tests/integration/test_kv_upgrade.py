@@ -16,7 +16,7 @@ READERS = 6
 THREADS = 8
 
 
-def test_external_secrets_are_fine_after_a_mount_was_upgraded(
+def test_external_secrets_stay_ready_after_a_mount_was_upgraded(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     root, mount = testbed.vault_root, f"old-{secrets.token_hex(3)}"
@@ -47,7 +47,7 @@ def test_external_secrets_are_fine_after_a_mount_was_upgraded(
     place.wait_for(lambda: Api(root.api.address, {"X-Vault-Token": "root"}).answers(where), PATIENCE)
     for number in range(READERS):
         place.wait_for_secret(f"new{number}", PATIENCE)
-        place.wait_until_fine(f"new{number}", PATIENCE)
+        place.wait_until_healthy(f"new{number}", PATIENCE)
     for name in ("before", "app0"):
         place.wait_for(lambda name=name: not place.annotations(name)["vaultsync.io/created"].startswith("False"))  # type: ignore[misc]
     assert "Traceback" not in process.output()

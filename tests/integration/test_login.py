@@ -195,13 +195,13 @@ class Ways:
         found = []
         for accessor in self.root.api.request("GET", "/v1/auth/token/accessors?list=true")["data"]["keys"]:
             try:
-                told = self.root.api.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})
+                found_token = self.root.api.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})
             except ApiError as error:
                 if error.status not in (403, 404):  # it has ended meanwhile
                     raise
                 continue
-            if told["data"]["path"] == f"auth/{way}/login":
-                found.append(told["data"])
+            if found_token["data"]["path"] == f"auth/{way}/login":
+                found.append(found_token["data"])
         return found
 
     def revoke_all(self, way: str) -> int:
@@ -244,7 +244,7 @@ def wait_until_streaming(place: Place, process: VaultsyncProcess, times: int = 1
     place.wait_for(lambda: process.output().count(STREAMS) >= times, timeout, f"subscribed {times} times")
 
 
-def wait_until_said(place: Place, process: VaultsyncProcess, *words: str, timeout: float = PATIENCE) -> str:
+def wait_until_logged(place: Place, process: VaultsyncProcess, *words: str, timeout: float = PATIENCE) -> str:
     """Waits for a line of the log with all these words."""
 
     def probe() -> str:
@@ -283,7 +283,7 @@ def test_each_way_to_log_in(place: Place, vaultsync: VaultsyncFactory, ways: Way
     assert "WARNING" not in process.output()
 
 
-def test_openbao_takes_the_same_logins(openbao: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_openbao_accepts_the_same_logins(openbao: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     ways = Ways(openbao, tmp_path / "credentials")
     ways.enable()
     started = VaultsyncFactory(openbao)
@@ -301,7 +301,7 @@ def test_openbao_takes_the_same_logins(openbao: Testbed, tmp_path: Path, request
 
 
 @pytest.mark.parametrize("way", ISSUING)
-def test_commands_log_in_too_and_out_again(place: Place, ways: Ways, way: str) -> None:
+def test_commands_log_in_and_revoke_their_token(place: Place, ways: Ways, way: str) -> None:
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     env = {**ways.env(way), "VAULTSYNC_NAMESPACES": place.namespace}
     explained = command(place.testbed, env, "explain", f"{place.namespace}/app")
@@ -319,17 +319,15 @@ def test_a_command_that_may_not_log_in_says_so_on_one_line(place: Place, ways: W
     ways.assert_nothing_secret_in(ended.stderr)
 
 
-def test_the_policy_is_printed_however_one_logs_in(place: Place, ways: Ways) -> None:
+def test_the_policy_is_printed_with_every_auth_method(place: Place, ways: Ways) -> None:
     for way in ISSUING:
         assert command(place.testbed, ways.env(way), "policy").returncode == 0
 
 
-def test_a_login_that_is_refused_is_told_once_and_tried_again(
-    place: Place, vaultsync: VaultsyncFactory, ways: Ways
-) -> None:
+def test_a_refused_login_is_logged_once_and_retried(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     process = vaultsync({**ways.env("kubernetes"), "VAULTSYNC_VAULT_ROLE": "late"})
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "not logged in to Vault", "on auth/kubernetes/login")
+    wait_until_logged(place, process, "not logged in to Vault", "on auth/kubernetes/login")
     time.sleep(2)
     lines = process.output().splitlines()
     assert sum("on auth/kubernetes/login" in line for line in lines) == 1
@@ -339,13 +337,13 @@ def test_a_login_that_is_refused_is_told_once_and_tried_again(
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_file_that_is_not_there_yet_is_waited_for(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_missing_file_is_waited_for(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     env = ways.env("kubernetes")
     file = Path(env["VAULTSYNC_VAULT_JWT_FILE"])
     jwt = file.read_text()
     file.unlink()
     process = vaultsync(env)
-    wait_until_said(place, process, "not logged in to Vault", str(file))
+    wait_until_logged(place, process, "not logged in to Vault", str(file))
     ways.file("jwt", jwt)
     seed(place, "app")
 
@@ -363,7 +361,7 @@ def test_a_file_that_is_not_there_yet_is_waited_for(place: Place, vaultsync: Vau
     ],
     ids=lambda life: " ".join(f"{name}={value}" for name, value in life.items()),
 )
-def test_work_goes_on_over_many_short_lives(
+def test_work_continues_over_many_short_token_lifetimes(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, life: dict[str, str]
 ) -> None:
     ways.role("kubernetes", place.name, **life)
@@ -383,7 +381,7 @@ def test_work_goes_on_over_many_short_lives(
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
     process = vaultsync({**ways.env("approle"), "VAULTSYNC_SEED_BUDGET": "0"})
     seed(place, "first")
     wait_until_streaming(place, process)
@@ -395,7 +393,7 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     for number in range(200):
         place.wait_for_secret(f"app{number}", PATIENCE)
         assert place.version(f"app{number}") == 1
-    wait_until_said(place, process, "Vault no longer accepts the token")
+    wait_until_logged(place, process, "Vault no longer accepts the token")
     wait_until_streaming(place, process, 2)  # the stream hears again
     place.put("first", password="a person's")
     place.wait_for_secret("first", SOON, p="a person's")
@@ -405,7 +403,9 @@ def test_revoked_in_the_middle_of_work(place: Place, vaultsync: VaultsyncFactory
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_revoked_at_rest_is_detected_at_the_renewal(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     """Nothing refuses the token before: there is nothing to make, and so nothing to mark a while later.
 
     The renewal comes before login.TRUST_SECONDS, after which the canary's refusal would have the token replaced, too.
@@ -418,13 +418,13 @@ def test_revoked_at_rest_is_noticed_at_the_renewal(place: Place, vaultsync: Vaul
     process = vaultsync(ways.env("kubernetes", place.name), audit=False)
     wait_until_streaming(place, process)
     assert ways.revoke_all("kubernetes") == 1
-    wait_until_said(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)
+    wait_until_logged(place, process, "the Vault token is not renewed, but replaced", timeout=5.5 + SOON)
     wait_until_streaming(place, process, 2, timeout=SOON)
     place.put("app", password="a person's")
     place.wait_for_secret("app", SOON, p="a person's")
 
 
-def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_token_that_expires_while_vault_is_down_is_replaced(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On a Vault that keeps its data when it is killed; the kill comes while values are created."""
     with Testbed(Options(vault_storage="file")) as testbed, Place(testbed) as place:
         ways = Ways(testbed, tmp_path / "credentials")
@@ -453,7 +453,9 @@ def test_a_token_that_ends_while_vault_is_away(tmp_path: Path, request: pytest.F
         ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_refusals_of_a_policy_do_not_question_the_token_forever(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     """Vault is asked once in a while whether it knows the token, not for each refusal; and no token is replaced."""
     ways.root.policy("none-of-it", 'path "auth/token/lookup-self" { capabilities = ["read"] }')
     ways.role("approle", "none-of-it", token_policies=["none-of-it"])
@@ -463,7 +465,7 @@ def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: Vault
     try:
         for number in range(30):
             place.external_secret(f"app{number}", {"p": (f"app{number}", "password")}, annotations=SEED)
-        place.wait_until_told("app29", "Vault returned 403", "permission denied")
+        place.wait_until_reported("app29", "Vault returned 403", "permission denied")
         time.sleep(3)
     finally:
         ways.root.unaudit("counted")
@@ -474,14 +476,14 @@ def test_a_policys_refusals_are_no_doubt_for_ever(place: Place, vaultsync: Vault
     assert process.output().count("logged in to Vault") == 1
 
 
-def test_a_policy_without_lookup_does_not_end_in_a_circle(
+def test_a_policy_without_lookup_does_not_cause_a_login_loop(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways
 ) -> None:
     ways.root.policy("blind", 'path "secret/subkeys/*" { capabilities = ["read"] }')
     ways.role("approle", "blind", token_policies=["blind"])
     process = vaultsync(ways.env("approle", "blind"))
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "the policy lacks read on auth/token/lookup-self")
+    wait_until_logged(place, process, "the policy lacks read on auth/token/lookup-self")
     time.sleep(8)
     assert process.output().count("logged in to Vault") == 2
 
@@ -489,7 +491,7 @@ def test_a_policy_without_lookup_does_not_end_in_a_circle(
 # -- a token that others get
 
 
-def test_a_token_file_is_taken_up_when_it_changes(
+def test_a_changed_token_file_is_read_again(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     """As a mounted Secret changes; the old token is revoked after vaultsync has taken the new one, or before."""
@@ -499,7 +501,7 @@ def test_a_token_file_is_taken_up_when_it_changes(
     seed(place, "first")
     wait_until_streaming(place, process)
     folder.replace({"token": tokens[1] + "\n"})
-    wait_until_said(place, process, "the token in VAULT_TOKEN_FILE is used")
+    wait_until_logged(place, process, "the token in VAULT_TOKEN_FILE is used")
     wait_until_streaming(place, process, 2)
     ways.root.revoke(tokens[0])
     seed(place, "second")
@@ -515,7 +517,7 @@ def test_a_token_file_is_taken_up_when_it_changes(
     assert not any(token in process.output() for token in tokens)
 
 
-def test_a_wrong_token_in_the_file_leaves_the_good_one(
+def test_a_wrong_token_in_the_file_does_not_replace_the_valid_one(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     token = ways.root.token([POLICY])
@@ -523,14 +525,14 @@ def test_a_wrong_token_in_the_file_leaves_the_good_one(
     process = vaultsync({"VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(folder / "token")})
     seed(place, "first")
     folder.replace({"token": "hvs.none-of-vaults"})
-    wait_until_said(place, process, "no new token from Vault", "403")
+    wait_until_logged(place, process, "no new token from Vault", "403")
     folder.replace({"token": ""})
     seed(place, "second")
     assert process.output().count("no new token from Vault") == 1
     ways.assert_nothing_secret_in(process.output())
 
 
-def test_a_revoked_token_of_a_file_waits_for_the_next(
+def test_a_revoked_token_of_a_file_is_replaced_by_the_next(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
     tokens = [ways.root.token([POLICY]) for _ in range(2)]
@@ -540,21 +542,23 @@ def test_a_revoked_token_of_a_file_waits_for_the_next(
     wait_until_streaming(place, process)
     ways.root.revoke(tokens[0])
     place.external_secret("second", {"p": ("second", "password")}, annotations=SEED)
-    wait_until_said(place, process, "not logged in to Vault", "write a new one into its file")
-    place.wait_until_told("second", "Vault returned 403")
+    wait_until_logged(place, process, "not logged in to Vault", "write a new one into its file")
+    place.wait_until_reported("second", "Vault returned 403")
     folder.replace({"token": tokens[1]})
     place.wait_for_secret("second", 5 + SOON)
-    place.wait_until_fine("second")
+    place.wait_until_healthy("second")
     wait_until_streaming(place, process, 2)
 
 
-def test_a_token_that_will_end_says_when_and_what_to_do(place: Place, vaultsync: VaultsyncFactory, ways: Ways) -> None:
+def test_a_token_that_will_expire_is_logged_with_the_time_and_the_fix(
+    place: Place, vaultsync: VaultsyncFactory, ways: Ways
+) -> None:
     body = {"policies": [POLICY], "no_default_policy": True, "ttl": "15s", "renewable": False}
     token = ways.root.api.request("POST", "/v1/auth/token/create", body)["auth"]["client_token"]
     process = vaultsync({"VAULT_TOKEN": token})
-    said = wait_until_said(place, process, "the Vault token expires")
+    said = wait_until_logged(place, process, "the Vault token expires")
     assert "set a new VAULT_TOKEN and restart vaultsync" in said
-    wait_until_said(place, process, "not logged in to Vault", "the token is revoked or expired")
+    wait_until_logged(place, process, "not logged in to Vault", "the token is revoked or expired")
     assert token not in process.output()
 
 
@@ -594,7 +598,7 @@ def without(env: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in names}
 
 
-def test_with_a_clients_certificate_all_goes_by_tls(
+def test_with_a_client_certificate_all_traffic_is_tls(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, client: Client
 ) -> None:
     process = vaultsync({**ways.env("kubernetes"), **client.env(place.testbed)}, audit=False)
@@ -614,13 +618,13 @@ def test_with_a_clients_certificate_all_goes_by_tls(
     ],
     ids=str,
 )
-def test_without_a_part_of_it_nothing_is_sent_and_the_log_says_why(
+def test_without_a_part_of_the_certificate_nothing_is_sent_and_the_log_says_why(
     place: Place, vaultsync: VaultsyncFactory, client: Client, left_out: tuple[str, ...], said: str
 ) -> None:
     process = vaultsync(without(client.env(place.testbed), *left_out), audit=False)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until_said(place, process, "Vault is unavailable", said)
-    wait_until_said(place, process, "no event stream from Vault")
+    wait_until_logged(place, process, "Vault is unavailable", said)
+    wait_until_logged(place, process, "no event stream from Vault")
     assert place.read("app") is None
 
 
@@ -648,7 +652,7 @@ def test_certificates_change_under_a_running_vaultsync(
         assert serials() == {old.serial}
         client.folder.replace({**Client.files(secure.authority, old), "tls.crt": new.certificate})
         seed(place, "third")
-        wait_until_said(place, process, "the TLS files for Vault are unusable", "KEY_VALUES_MISMATCH")
+        wait_until_logged(place, process, "the TLS files for Vault are unusable", "KEY_VALUES_MISMATCH")
         assert serials() == {old.serial}
         client.folder.replace(Client.files(secure.authority, new))
         seed(place, "fourth")
@@ -672,7 +676,7 @@ def test_vaults_own_authority_changes(
     try:
         testbed.vault.process.hang_up()
         testbed.restart_vault_empty()
-        wait_until_said(place, process, "no event stream from Vault", "CERTIFICATE_VERIFY_FAILED")
+        wait_until_logged(place, process, "no event stream from Vault", "CERTIFICATE_VERIFY_FAILED")
         client.folder.replace(Client.files(other, secure.clients.issue("vaultsync")))
         wait_until_streaming(place, process, 2)
         seed(place, "second")

@@ -84,7 +84,7 @@ def test_a_rotation_is_done_once_and_the_next_one_is_done_too(
     assert place.version("app") == 3
 
 
-def test_a_mark_is_left_all_the_same(
+def test_the_ownership_is_recorded_anyway(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     process = vaultsync(over(to_vault, testbed))
@@ -102,7 +102,7 @@ def test_a_mark_is_left_all_the_same(
     assert process.stop() == 0
 
 
-def test_a_write_that_times_out_in_a_frozen_vault_ends_as_its_own(
+def test_a_write_that_times_out_in_a_frozen_vault_is_recorded_as_its_own(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     """Whether Vault applies the request later, or drops it and the next attempt is applied: tests/unit has both."""
@@ -128,7 +128,7 @@ def test_a_write_that_times_out_in_a_frozen_vault_ends_as_its_own(
 
 
 @pytest.mark.parametrize("values", [{"password": "theirs", "user": "theirs"}, {"passwort": "theirs"}])
-def test_what_a_person_has_written_first_is_theirs(
+def test_a_value_that_an_operator_wrote_first_is_the_operators(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, values: dict[str, str]
 ) -> None:
     """Vault refuses the write of vaultsync, and that response is lost."""
@@ -149,7 +149,7 @@ def test_what_a_person_has_written_first_is_theirs(
     assert metadata(place, "app").get("managed-by") is None
 
 
-def test_what_a_person_has_written_since_is_theirs(
+def test_a_value_that_an_operator_wrote_since_is_the_operators(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     """Vault has applied vaultsync's write, and theirs after it."""

@@ -27,7 +27,7 @@ def wait_until(place: Place, process: VaultsyncProcess, holds: Callable[[Metrics
     return scrapes[-1]
 
 
-def test_a_seed_a_heal_and_a_rotation_show(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_seed_a_heal_and_a_rotation_appear_in_metrics(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     process.wait_until_ready()
     before = Metrics(process)
@@ -65,32 +65,32 @@ def test_a_seed_a_heal_and_a_rotation_show(place: Place, vaultsync: VaultsyncFac
     assert 0 < life <= 24 * 3600  # as the testbed makes it
 
 
-def test_a_refusal_shows_until_it_is_mended(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_refusal_appears_in_metrics_until_it_is_fixed(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     place.external_secret("typo", {"p": ("app", "password")}, annotations={"vaultsync.io/seed": "yes"})
     entries = [{"secretKey": "p", "remoteRef": {"key": "somebody-else/app", "property": "p"}}]
     place.external_secret("foreign", entries=entries, annotations=SEED)
     for name in ("typo", "foreign"):
-        place.wait_until_told(name)
+        place.wait_until_reported(name)
 
     def is_blocked(now: Metrics) -> bool:
         return all(now("blocked_external_secrets", reason=reason) == 1 for reason in ("annotation", "seed_paths"))
 
-    told = wait_until(place, process, is_blocked, "both are blocked")
-    assert [told("refusals_total", reason=reason) for reason in ("annotation", "seed_paths")] == [1, 1]
+    blocked = wait_until(place, process, is_blocked, "both are blocked")
+    assert [blocked("refusals_total", reason=reason) for reason in ("annotation", "seed_paths")] == [1, 1]
     place.annotate("typo", **{"vaultsync.io/seed": "true"})
     place.delete("foreign")
-    mended = wait_until(place, process, lambda now: now("blocked_external_secrets") == 0, "none is blocked")
-    assert mended("refusals_total") == 2
+    unblocked = wait_until(place, process, lambda now: now("blocked_external_secrets") == 0, "none is blocked")
+    assert unblocked("refusals_total") == 2
 
 
-def test_what_vault_denies_shows(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_denial_of_vault_appears_in_metrics(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.vault.api.request("POST", f"/v1/sys/mounts/{place.name}", {"type": "kv", "options": {"version": "2"}})
     place.store("hidden", path=place.name)
     process = vaultsync({"VAULTSYNC_SEED_PATHS": "**"})
     entries = [{"secretKey": "p", "remoteRef": {"key": "app", "property": "p"}}]
     place.external_secret("app", entries=entries, annotations=SEED, store="hidden")
-    place.wait_until_told("app", "403")
+    place.wait_until_reported("app", "403")
     denied = wait_until(
         place, process, lambda now: now("blocked_external_secrets", reason="vault_denied") == 1, "it is blocked"
     )
@@ -99,7 +99,7 @@ def test_what_vault_denies_shows(place: Place, vaultsync: VaultsyncFactory) -> N
     assert denied("queue_failing") >= 1
 
 
-def test_a_lost_stream_and_lost_servers_show_and_hold_up_nothing(vaultsync_beside: "Beside") -> None:
+def test_a_lost_stream_and_lost_servers_appear_in_metrics_and_block_nothing(vaultsync_beside: "Beside") -> None:
     testbed, place, process = vaultsync_beside
     well = wait_until(place, process, lambda now: now("stream_connected") == 1, "the stream is up")
     assert (well("source", source="events"), well("source", source="poll"), well("vault_reachable")) == (1, 0, 1)
@@ -148,17 +148,17 @@ def vaultsync_beside() -> Iterator[Beside]:
             factory.stop()
 
 
-def test_nothing_secret_and_no_path_or_name_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_metrics_contain_no_secret_path_or_name(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     place.external_secret("app", {"p": ("app", "password"), "q": ("app", "user")}, annotations=SEED)
     entries = [{"secretKey": "p", "remoteRef": {"key": "somebody-else/app", "property": "p"}}]
     place.external_secret("foreign", entries=entries, annotations=SEED)
     values = place.wait_for_secret("app")
-    place.wait_until_told("foreign")
+    place.wait_until_reported("foreign")
     place.vault.delete(place.path("app"))
     place.wait_for(lambda: (place.secret("app") or values) != values)
     values |= {f"{name} again": value for name, value in place.wait_for_secret("app").items()}
-    told = process.health.text("/metrics") + process.health.text("/readyz")
+    shown = process.health.text("/metrics") + process.health.text("/readyz")
     hidden = [*values.values(), place.testbed.identity.vault_token, place.name, "somebody-else", "secret/", "password"]
-    assert [text for text in hidden if text in told] == []
-    assert re.search("/(?!metrics|readyz|livez)", re.sub(r"^# .*$", "", told, flags=re.MULTILINE)) is None
+    assert [text for text in hidden if text in shown] == []
+    assert re.search("/(?!metrics|readyz|livez)", re.sub(r"^# .*$", "", shown, flags=re.MULTILINE)) is None

@@ -110,14 +110,14 @@ def test_what_it_exports_follows_prometheus_conventions(vaultsync: VaultsyncFact
     assert checked(promtool, "check", "metrics", given=process.health.text("/metrics")) == ""
 
 
-def test_every_expression_is_one(promtool: Path, tmp_path: Path) -> None:
+def test_every_expression_parses(promtool: Path, tmp_path: Path) -> None:
     records = [{"record": f"x:{number}", "expr": expr} for number, (_, expr) in enumerate(expressions())]
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "x", "rules": records}]}))
     assert f"{len(records)} rules found" in checked(promtool, "check", "rules", "--lint=none", file)
 
 
-def test_the_dashboard_can_be_imported_anywhere_and_says_what_it_shows() -> None:
+def test_the_dashboard_can_be_imported_anywhere_and_every_panel_is_described() -> None:
     board = json.loads(DASHBOARD.read_text())
     assert board["id"] is None
     assert board["uid"]
@@ -153,7 +153,7 @@ def test_the_alerts_are_valid_and_fire_when_they_should(promtool: Path) -> None:
     assert fired == {rule["alert"] for rule in rules()}
 
 
-def test_no_alert_pages_for_a_restart_or_wakes_anybody() -> None:
+def test_no_alert_pages_for_a_restart() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in ("warning", "info")
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
@@ -161,7 +161,7 @@ def test_no_alert_pages_for_a_restart_or_wakes_anybody() -> None:
         assert rule["alert"] == "VaultsyncBug" or re.fullmatch(r"([5-9]|\d\d)m|1h", rule["for"])
 
 
-def test_the_runbook_has_a_paragraph_for_each_alert_and_its_commands_are_sound() -> None:
+def test_the_runbook_has_a_paragraph_for_each_alert_and_its_commands_are_valid() -> None:
     text = RUNBOOK.read_text()
     headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
     assert headings == [rule["alert"] for rule in rules()]
@@ -182,7 +182,7 @@ LOOKS = re.compile(r"(kubectl( -n vaultsync)? (get|auth|logs -l)|vault (audit li
 """Commands that need no pod, which is not to be had here, and change nothing; `logs` finds none, and reads nothing."""
 
 
-def test_the_runbooks_commands_that_only_look_work(testbed: Testbed, place: Place) -> None:
+def test_the_read_only_commands_of_the_runbook_work(testbed: Testbed, place: Place) -> None:
     place.external_secret("app", {"p": ("app", "password")})
     path = os.pathsep.join(str(testbed.binaries[name].parent) for name in ("vault", "kubectl"))
     env = {**os.environ, **testbed.env, "PATH": path + os.pathsep + os.environ["PATH"]}

@@ -142,7 +142,9 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
         arrives_quickly(engine, "app", "1", v1=True)
     engine.upgrade()
     if source != "events":
-        place.wait_until_told("app", "the store says version v1", "set the store's spec.provider.vault.version to v2")
+        place.wait_until_reported(
+            "app", "the store says version v1", "set the store's spec.provider.vault.version to v2"
+        )
     engine.store_says("v2")
     # external-secrets learns of the store only by a force-sync
     arrives_quickly(engine, "app", "2")
@@ -151,7 +153,7 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
     place.wait_for(lambda: another(place, "app", {"p": "3"}), FOUND)
 
 
-def test_a_mount_that_is_moved_is_missed_and_found_again(
+def test_a_moved_mount_is_reported_missing_and_found_again(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
     seeded(engine)
@@ -164,7 +166,7 @@ def test_a_mount_that_is_moved_is_missed_and_found_again(
     assert place.version("app", engine.name) == 3, "nothing was created meanwhile"
 
 
-def test_a_mount_that_is_enabled_anew_is_filled_again(
+def test_a_mount_that_is_enabled_again_is_seeded_again(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
     first = seeded(engine)
@@ -174,7 +176,7 @@ def test_a_mount_that_is_enabled_anew_is_filled_again(
     arrives_quickly(engine, "app", "after")
 
 
-def test_in_a_mount_that_is_enabled_anew_as_v1_nothing_is_created_by_the_ways_of_v2(
+def test_in_a_mount_enabled_again_as_v1_nothing_is_created_with_the_v2_api(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
     seeded(engine)
@@ -193,7 +195,7 @@ def test_in_a_mount_that_is_enabled_anew_as_v1_nothing_is_created_by_the_ways_of
     place.wait_for(lambda: place.version("app", engine.name) == 1, FOUND)
 
 
-def test_a_mount_that_becomes_v1_between_a_look_and_the_write_gets_nothing(engine: Engine) -> None:
+def test_a_mount_that_becomes_v1_between_the_read_and_the_write_receives_nothing(engine: Engine) -> None:
     """A Vault administrator's script does so in 10 ms, and KV v1 accepts the write, as a secret of another name."""
     token = engine.place.vault.token([engine.name])
     path = VaultPath("", f"{engine.name}/data/{engine.place.path('app')}")
@@ -216,7 +218,7 @@ def test_a_mount_that_becomes_v1_between_a_look_and_the_write_gets_nothing(engin
     assert engine.keys("") == []
 
 
-def test_what_a_v1_mount_has_at_a_path_of_v2_is_told(
+def test_a_v1_value_at_a_v2_path_is_reported(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
     """A client that took the mount for one of KV v2 wrote there. The developer's store is wrong, whatever is there."""
@@ -224,4 +226,4 @@ def test_what_a_v1_mount_has_at_a_path_of_v2_is_told(
     engine.store("v2")
     engine.api.request("POST", f"/v1/{engine.name}/data/{place.path('app')}", {"data": {"p": "0"}})
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
-    place.wait_until_told("app", "the store says version v2", "set the store's spec.provider.vault.version to v1")
+    place.wait_until_reported("app", "the store says version v2", "set the store's spec.provider.vault.version to v1")

@@ -71,7 +71,7 @@ def test_a_cable_that_loses_everything_makes_a_connection_hang(cable: Cable) -> 
             assert hangs(cable.near, address, port, SECONDS)
 
 
-def test_what_runs_there_is_out_of_reach_from_here_and_changes_nothing_here() -> None:
+def test_a_process_in_the_namespace_is_unreachable_and_changes_nothing_outside() -> None:
     before = devices()
     with joined() as cable:
         server = cable.far.run(lambda: socket.create_server(("127.0.0.1", 0)))
@@ -81,7 +81,7 @@ def test_what_runs_there_is_out_of_reach_from_here_and_changes_nothing_here() ->
     assert devices() == before
 
 
-def test_a_namespace_is_gone_when_it_is_closed() -> None:
+def test_a_closed_namespace_is_removed() -> None:
     with Namespace() as near:
         with Namespace() as far:
             Cable(near, far)

@@ -69,7 +69,7 @@ def wait_until_all(place: Place, *names: str) -> None:
     place.wait_for(none_is_left, PATIENCE, "all is there, and brought")
 
 
-def test_with_a_vault_that_is_far_away_a_hundred_are_seeded_once(
+def test_with_a_slow_vault_a_hundred_are_seeded_once(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     vaultsync({**over(to_vault, testbed), "VAULTSYNC_SEED_BUDGET": "0"})
@@ -81,7 +81,7 @@ def test_with_a_vault_that_is_far_away_a_hundred_are_seeded_once(
 
 
 @pytest.mark.parametrize("write", ["POST", "PATCH"])
-def test_when_the_answer_to_a_write_is_lost_nothing_is_written_twice(
+def test_when_the_response_to_a_write_is_lost_nothing_is_written_twice(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, write: str
 ) -> None:
     """It can't know whether Vault took it; the next look tells."""
@@ -105,7 +105,7 @@ def test_when_the_answer_to_a_write_is_lost_nothing_is_written_twice(
     assert "Traceback" not in process.output()
 
 
-def test_what_is_undeleted_while_the_answer_is_under_way_is_not_written_over(
+def test_an_undeletion_while_the_response_is_in_flight_is_not_overwritten(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     """An undeletion makes no new version: check-and-set does not see it."""
@@ -129,7 +129,7 @@ def test_what_is_undeleted_while_the_answer_is_under_way_is_not_written_over(
     place.wait_for(lambda: place.version("app") == 2, PATIENCE, "it is healed still")
 
 
-def test_a_half_open_line_to_the_api_server_is_given_up(
+def test_a_half_open_connection_to_the_api_server_is_closed(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_kube: Proxy, tmp_path: Path
 ) -> None:
     """Watches on it are silent for ever, and so are connections that are kept for the next request."""
@@ -151,7 +151,7 @@ def test_a_half_open_line_to_the_api_server_is_given_up(
     assert place.read("before") == {"p": "a person's"}
 
 
-def test_a_long_list_comes_in_over_a_slow_line(
+def test_a_long_list_is_read_over_a_slow_connection(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_kube: Proxy, tmp_path: Path
 ) -> None:
     """A thousand ExternalSecrets, a kilobyte each that no compression makes smaller, at 100 kB/s."""

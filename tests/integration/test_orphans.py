@@ -104,9 +104,7 @@ def keep(place: Place, name: str, **source: Json) -> None:
     place.external_secret(name, dataFrom=[source])
 
 
-def test_what_nobody_reads_is_listed_and_nothing_else(
-    place: Place, elsewhere: Place, vaultsync: VaultsyncFactory
-) -> None:
+def test_only_paths_without_readers_are_listed(place: Place, elsewhere: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("part", user=VALUE)
     make(place, vaultsync, "gone", "named", "whole", "folder/deep/found", "far", "later", "theirs", "deleted", "part")
     assert {*listed(place)} == {"gone", "named", "whole", "folder/deep/found", "far", "later", "theirs", "deleted"}
@@ -128,7 +126,7 @@ def test_what_nobody_reads_is_listed_and_nothing_else(
     assert {*listed(place, VAULTSYNC_CLUSTER=f"not-{place.name}")} == {"theirs"}
 
 
-def test_what_might_be_read_is_left_out_and_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_possibly_read_paths_are_left_out_and_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     make(place, vaultsync, "gone", "lost")
     place.external_secret("lost", {"p": ("lost", "password")}, store="nowhere")
     code, out, err = orphans(place)
@@ -143,7 +141,7 @@ def test_what_might_be_read_is_left_out_and_told(place: Place, vaultsync: Vaults
 
 
 @pytest.mark.parametrize("answer", ["no\n", "\n", "YES\n", END_OF_FILE])
-def test_without_a_yes_nothing_is_deleted(place: Place, vaultsync: VaultsyncFactory, answer: str) -> None:
+def test_without_confirmation_nothing_is_deleted(place: Place, vaultsync: VaultsyncFactory, answer: str) -> None:
     make(place, vaultsync, "gone")
     command = Command(place, "--delete", env=OPERATOR)
     command.wait_for_question()
@@ -155,7 +153,7 @@ def test_without_a_yes_nothing_is_deleted(place: Place, vaultsync: VaultsyncFact
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_what_is_deleted_can_be_undeleted(place: Place, vaultsync: VaultsyncFactory, asks: bool) -> None:
+def test_a_deleted_orphan_can_be_undeleted(place: Place, vaultsync: VaultsyncFactory, asks: bool) -> None:
     make(place, vaultsync, "gone", "too")
     before = place.read("gone")
     if asks:
@@ -174,12 +172,12 @@ def test_what_is_deleted_can_be_undeleted(place: Place, vaultsync: VaultsyncFact
     assert {*listed(place)} == {"gone"}
 
 
-def test_with_nothing_to_delete_nothing_is_asked(place: Place) -> None:
+def test_with_nothing_to_delete_there_is_no_prompt(place: Place) -> None:
     assert orphans(place, "--delete", "--yes", env=OPERATOR) == (0, NONE, "")
     assert Command(place, "--delete", env=OPERATOR).end() == (0, NONE, "")
 
 
-def test_what_changes_before_the_answer_is_left_alone(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_an_orphan_that_changes_before_the_confirmation_is_kept(place: Place, vaultsync: VaultsyncFactory) -> None:
     make(place, vaultsync, "gone", "read", "written")
     command = Command(place, "--delete", env=OPERATOR)
     command.wait_for_question()
@@ -214,7 +212,9 @@ def test_vaultsyncs_own_token_may_not_delete(place: Place, vaultsync: VaultsyncF
     assert place.read("too")
 
 
-def test_a_running_vaultsync_makes_anew_what_is_read_again(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_running_vaultsync_creates_a_deleted_orphan_again_for_a_new_reader(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
     make(place, vaultsync, "gone")
     before = place.read("gone")
     run(place, vaultsync).wait_until_ready()
@@ -223,7 +223,7 @@ def test_a_running_vaultsync_makes_anew_what_is_read_again(place: Place, vaultsy
     assert place.wait_for(lambda: place.read("gone"), 30) != before
 
 
-def test_who_may_not_list_the_whole_cluster_is_told_so(place: Place) -> None:
+def test_without_the_right_to_list_the_cluster_the_refusal_is_reported(place: Place) -> None:
     account = f"none-{place.name}"
     metadata = {"name": account, "namespace": NAMESPACE}
     assert place.testbed.identity  # makes the namespace
@@ -239,7 +239,7 @@ def test_who_may_not_list_the_whole_cluster_is_told_so(place: Place) -> None:
     assert "the API server returned 403" in line
 
 
-def test_a_token_that_vault_does_not_know_is_one_line(place: Place) -> None:
+def test_an_unknown_token_is_one_line(place: Place) -> None:
     code, out, err = orphans(place, env={"VAULT_TOKEN": "wrong"})
     assert (code, out) == (1, "")
     [line] = err.splitlines()

@@ -78,7 +78,7 @@ def of_vaultsync(item: Json | None) -> tuple[str, dict[str, str]]:
     return item["metadata"]["resourceVersion"], item["metadata"].get("annotations") or {}
 
 
-def test_what_was_done_is_told_as_events_on_the_object(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_actions_are_reported_as_events_on_the_object(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password"), "u": ("app", "user")}, annotations=SEED)
     first = place.wait_for_secret("app")
@@ -110,9 +110,9 @@ def test_the_report_says_what_was_seeded(place: Place, vaultsync: VaultsyncFacto
     assert report(place, "other") == ("", "")
 
 
-@pytest.mark.parametrize("mended", ["by itself", "at a signal"])
-def test_a_refusal_is_told_in_vaults_words_and_heals_once_it_is_mended(
-    place: Place, vaultsync: VaultsyncFactory, mended: str
+@pytest.mark.parametrize("fixed", ["by itself", "at a signal"])
+def test_a_refusal_is_reported_with_vaults_message_and_recovers_once_it_is_fixed(
+    place: Place, vaultsync: VaultsyncFactory, fixed: str
 ) -> None:
     vaultsync()
     with denied(place, f"secret/data/{place.path('app')}"):
@@ -124,14 +124,14 @@ def test_a_refusal_is_told_in_vaults_words_and_heals_once_it_is_mended(
         assert (event["type"], event["message"]) == ("Warning", said)
         assert report(place, "app") == ("False ErrorCreating", said)
         assert list(place.read("fine") or {}) == ["password"]
-    if mended == "at a signal":
+    if fixed == "at a signal":
         place.annotate("app", create="true")
     found = place.wait_for_secret("app", timeout=HEALS_BY_ITSELF)
     assert (place.read("app"), place.read("fine")) == ({"password": found["p"]}, {"password": found["q"]})
     wait_for_report(place, "app", "True Success", f"created secret/{place.path('app')} version 1 with password")
 
 
-def test_a_refused_look_is_told_too(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_refused_read_is_reported_too(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     with denied(place, f"secret/subkeys/{place.path('app')}"):
         place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
@@ -143,7 +143,7 @@ def test_a_refused_look_is_told_too(place: Place, vaultsync: VaultsyncFactory) -
     wait_for_report(place, "app", "True Success", "created secret/")
 
 
-def test_what_can_not_be_created_again_is_told_as_that(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_path_that_cannot_be_created_again_is_reported_as_such(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     first = place.wait_for_secret("app")
@@ -156,7 +156,9 @@ def test_what_can_not_be_created_again_is_told_as_that(place: Place, vaultsync: 
     wait_for_report(place, "app", "True Success", "re-created secret/")
 
 
-def test_what_a_person_wrote_after_a_failure_is_told_as_there(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_value_written_by_an_operator_after_a_failure_is_reported_as_existing(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
     vaultsync()
     place.external_secret("app", dataFrom=[{"extract": {"key": place.path("app")}}], annotations=SEED)
     wait_for_report(place, "app", "False ErrorCreating", "no entry names a property of it")
@@ -246,7 +248,7 @@ def test_an_unchanged_state_writes_nothing_not_even_after_a_restart(place: Place
         ("Namespace", "vaultsync.io/seed", "{maybe} <red>"),
     ],
 )
-def test_a_wrong_annotation_is_told_on_the_object_until_it_is_right(
+def test_a_wrong_annotation_is_reported_on_the_object_until_it_is_fixed(
     place: Place, vaultsync: VaultsyncFactory, where: str, name: str, value: str
 ) -> None:
     def annotate(value: str) -> None:
@@ -272,7 +274,7 @@ def test_a_wrong_annotation_is_told_on_the_object_until_it_is_right(
 
 
 @pytest.mark.parametrize("failure", ["wrong annotation", "refused"])
-def test_who_is_not_to_be_seeded_any_more_is_not_left_with_a_failure(
+def test_the_failure_is_removed_when_seeding_is_no_longer_requested(
     place: Place, vaultsync: VaultsyncFactory, failure: str
 ) -> None:
     vaultsync()
@@ -285,7 +287,7 @@ def test_who_is_not_to_be_seeded_any_more_is_not_left_with_a_failure(
         place.wait_for(lambda: not report(place, "app")[0].startswith("False"), what="the failure to be gone")
 
 
-def test_each_reason_why_nothing_can_be_created_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_each_reason_why_nothing_can_be_created_is_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.store("v1-store-v2-mount", path="secret", version="v1")
     place.store("v2-store-v1-mount", path="kv1", version="v2")
 
@@ -334,13 +336,13 @@ def test_each_reason_why_nothing_can_be_created_is_told(place: Place, vaultsync:
         )
     for name in cases:
         wait_for_report(place, name, "False ErrorCreating", "")
-    told = {name: report(place, name) for name in cases}
+    reports = {name: report(place, name) for name in cases}
     # what they should say, where it is not what they say
-    expected = {name: f"…{said}" for name, (_, said) in cases.items() if said not in told[name][1]}
-    assert {name: told[name][1] for name in expected} == expected
-    assert {status for status, _ in told.values()} == {"False ErrorCreating"}
+    expected = {name: f"…{said}" for name, (_, said) in cases.items() if said not in reports[name][1]}
+    assert {name: reports[name][1] for name in expected} == expected
+    assert {status for status, _ in reports.values()} == {"False ErrorCreating"}
     for name in cases:
-        assert wait_for_event(place, name, "SeedFailed")["message"] == told[name][1]
+        assert wait_for_event(place, name, "SeedFailed")["message"] == reports[name][1]
     assert [place.read("missing", mount) for mount in ("secret", "kv1")] == [None, None]
 
 
@@ -353,7 +355,7 @@ def test_one_bad_entry_does_not_keep_the_others_from_being_seeded(place: Place, 
     wait_for_report(place, "app", "False ErrorCreating", "has no key 'a.#.b'")
 
 
-def test_kubectl_describe_shows_it(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_kubectl_describe_shows_the_events(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.external_secret("whole", dataFrom=[{"extract": {"key": place.path("whole")}}], annotations=SEED)

@@ -24,7 +24,7 @@ from tests.testbed.identity import DEPLOY, POLICY, PROJECT
 from tests.testbed.testbed import Testbed
 from tests.testbed.vault import VaultRoot
 from tests.testbed.vaultsync import FOREIGN
-from vaultsync.commands.vault_policy import policy
+from vaultsync.commands.policy import policy
 from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import VaultDenied
 from vaultsync.core.events import VaultEvent

@@ -60,7 +60,7 @@ def refused(process: VaultsyncProcess) -> float:
     return Metrics(process)("vault_requests_total", code="429")
 
 
-def test_all_paths_are_made_at_the_rate_of_a_quota_and_marked(
+def test_all_paths_are_created_at_the_rate_of_a_quota_and_owned(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, testbed: Testbed, limits: str
 ) -> None:
     testbed.vault_root.policy(limits, testbed.vault_policy + re.sub('"secret/', f'"{limits}/', testbed.vault_policy))
@@ -105,7 +105,7 @@ def test_all_paths_are_made_at_the_rate_of_a_quota_and_marked(
     assert output.count("Vault limits the rate of requests: they are spaced out") <= 3
 
 
-def test_the_poll_and_the_login_keep_to_a_quota_of_all_of_vault(
+def test_the_poll_and_the_login_respect_a_quota_on_all_of_vault(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
 ) -> None:
     root = testbed.vault_root

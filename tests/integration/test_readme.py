@@ -20,8 +20,8 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def test_every_annotation_is_in_the_table() -> None:
-    told = {name.split(":")[0] for name in first_column(section("Settings"), "annotation")}
-    assert told == {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC}
+    documented = {name.split(":")[0] for name in first_column(section("Settings"), "annotation")}
+    assert documented == {*annotations.READ_ANNOTATIONS, annotations.FORCE_SYNC}
 
 
 def test_the_make_targets_that_it_names_exist() -> None:

@@ -42,7 +42,7 @@ def redirector(testbed: Testbed) -> Iterator[Redirector]:
 def trap() -> Iterator[Trap]:
     with Trap() as made:
         yield made
-        assert (made.connections, made.heard) == (0, b"")
+        assert (made.connections, made.received) == (0, b"")
 
 
 def to(address: str, paths: str) -> Rule:
@@ -64,7 +64,7 @@ def written(access: VaultAccess, place: Place, name: str) -> int:
     return asyncio.run(main())
 
 
-def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_goes_on(
+def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory, redirector: Redirector, trap: Trap
 ) -> None:
     """The redirects are a tenant's or an attacker's; other paths of the same Vault are healed meanwhile."""
@@ -73,7 +73,7 @@ def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_goes_on(
     process = vaultsync(env)
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED)
     refused = f"the redirect (307) from {redirector.address} to {trap.address} is not followed"
-    place.wait_until_told("app", refused, "VAULTSYNC_STORE_SERVERS", "api_addr")
+    place.wait_until_reported("app", refused, "VAULTSYNC_STORE_SERVERS", "api_addr")
     place.store("team", path="team/kv")
     started = time.monotonic()
     place.external_secret("other", {"p": ("other", "p")}, annotations=SEED, store="team")

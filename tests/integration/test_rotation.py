@@ -95,7 +95,7 @@ def seeded_before(place: Place, vaultsync: VaultsyncFactory, annotations: dict[s
 # -- marks
 
 
-def test_what_was_made_is_marked_and_other_metadata_stays(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_created_paths_are_owned_and_other_metadata_is_kept(place: Place, vaultsync: VaultsyncFactory) -> None:
     note(place, "app", owner="ops")
     note(place, "pushed", managed_by="external-secrets")
     place.put("mixed", user="a person's")
@@ -121,9 +121,7 @@ def test_what_was_made_is_marked_and_other_metadata_stays(place: Place, vaultsyn
     assert "managed-by" not in metadata(place, "mixed")
 
 
-def test_a_process_that_is_stopped_right_after_a_seed_leaves_the_mark(
-    place: Place, vaultsync: VaultsyncFactory
-) -> None:
+def test_a_process_stopped_right_after_a_seed_records_the_ownership(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for(lambda: place.version("app"))
@@ -133,7 +131,7 @@ def test_a_process_that_is_stopped_right_after_a_seed_leaves_the_mark(
     assert MADE in metadata(place, "app")
 
 
-def test_a_mark_is_no_news_to_who_reads_metadata_and_a_persons_word_is(
+def test_a_metadata_change_of_vaultsync_is_not_a_change_but_an_operators_is(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     note(place, "app", owner="ops")
@@ -159,9 +157,7 @@ def test_a_mark_is_no_news_to_who_reads_metadata_and_a_persons_word_is(
 # -- at request
 
 
-def test_each_new_text_rotates_once_what_vaultsync_made_and_nothing_else(
-    place: Place, vaultsync: VaultsyncFactory
-) -> None:
+def test_each_new_request_rotates_only_owned_paths_once(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("mixed", user="a person's")
     process = vaultsync()
     data = {"p": ("app", "password"), "mixed": ("mixed", "password")}
@@ -186,7 +182,7 @@ def test_each_new_text_rotates_once_what_vaultsync_made_and_nothing_else(
     assert place.secret("user") == {"user": "a person's"}
 
 
-def test_a_rotation_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_rotation_is_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     first = place.wait_for_secret("app")
@@ -194,11 +190,11 @@ def test_a_rotation_is_told(place: Place, vaultsync: VaultsyncFactory) -> None:
     changed(place, "app", first)
     said = f"rotated secret/{place.path('app')} version 2 with password (requested by {place.name}/app)"
     assert wait_for_event(place, "app", "Rotated")["message"] == said
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
     assert (place.get("app") or {})["metadata"]["annotations"]["vaultsync.io/message"] == said
 
 
-def test_what_is_made_together_is_rotated_together(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_properties_that_were_created_together_are_rotated_together(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     rules = {
         "user": {"value": "app"},
@@ -214,7 +210,7 @@ def test_what_is_made_together_is_rotated_together(place: Place, vaultsync: Vaul
     assert place.version("app") == 2
 
 
-def test_what_a_person_wrote_is_never_rotated_until_it_is_deleted(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_an_operators_value_is_never_rotated_until_it_is_deleted(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("theirs", password="a person's")
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
@@ -226,14 +222,14 @@ def test_what_a_person_wrote_is_never_rotated_until_it_is_deleted(place: Place, 
     make_old(place, "app", datetime.now(UTC) - timedelta(days=1))
     for name in ("app", "theirs"):
         annotate(place, name, rotate="now", rotate_after="1h")
-    place.wait_until_told(
-        "app", ROTATE, f"secret/{place.path('app')} was written by somebody else since", "delete it in Vault"
+    place.wait_until_reported(
+        "app", ROTATE, f"secret/{place.path('app')} was written by another client since", "delete it in Vault"
     )
-    place.wait_until_told("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
+    place.wait_until_reported("theirs", ROTATE, "is not marked as made by vaultsync", "delete it in Vault")
     for name in ("app", "theirs"):
         place.vault.delete(place.path(name))
         changed(place, name, {"p": "a person's"})
-        place.wait_until_fine(name)
+        place.wait_until_healthy(name)
     assert (place.version("app"), place.version("theirs")) == (3, 2), "the healing was the first write after theirs"
     before = place.secret("app") or {}
     annotate(place, "app", rotate="again")
@@ -244,7 +240,7 @@ def test_what_a_person_wrote_is_never_rotated_until_it_is_deleted(place: Place, 
 
 
 @pytest.mark.parametrize("by", ["annotation", "setting"])
-def test_what_is_old_enough_is_rotated_when_it_is_due_and_once(
+def test_a_value_of_the_maximum_age_is_rotated_once_when_it_is_due(
     place: Place, vaultsync: VaultsyncFactory, by: str
 ) -> None:
     data = {"app": {AFTER: "1h"} if by == "annotation" else {}, "never": {AFTER: "never"}}
@@ -264,17 +260,17 @@ def test_what_is_old_enough_is_rotated_when_it_is_due_and_once(
     assert (place.version("app"), place.version("never")) == (3, 1), "by age once, by request once"
 
 
-def test_a_wrong_age_is_told_until_it_is_right(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_wrong_age_is_reported_until_it_is_fixed(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED | {AFTER: "soon"})
-    place.wait_until_told("app", AFTER, "'soon'", "30d", "never")
+    place.wait_until_reported("app", AFTER, "'soon'", "30d", "never")
     assert place.version("app") == 0, "no guess at what was meant"
     annotate(place, "app", rotate_after="30d")
     place.wait_for_secret("app")
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
 
 
-def test_a_dry_run_rotates_nothing_and_says_what_it_would(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_dry_run_rotates_nothing_and_logs_what_it_would_rotate(place: Place, vaultsync: VaultsyncFactory) -> None:
     seeded_before(place, vaultsync, {"asked": {}, "old": {AFTER: "1h"}})
     before = place.vault.metadata(place.path("asked"))
     annotate(place, "asked", rotate="now")

@@ -70,7 +70,7 @@ def test_a_wrong_setting_is_one_line_and_exit_2(wrong: dict[str, str], said: str
 
 
 @pytest.mark.parametrize("setting", ["VAULTSYNC_HEALTH_LISTEN", "VAULTSYNC_AUDIT_LISTEN"])
-def test_an_address_that_is_taken_is_one_line_and_a_failure(
+def test_an_address_in_use_is_one_line_and_a_failure(
     testbed: Testbed, vaultsync: VaultsyncFactory, setting: str
 ) -> None:
     process = vaultsync({setting: f"127.0.0.1:{testbed.vault.port}"}, audit=False)
@@ -80,7 +80,7 @@ def test_an_address_that_is_taken_is_one_line_and_a_failure(
     assert str(testbed.vault.port) in line
 
 
-def test_a_tokens_closing_newline_does_no_harm(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_trailing_newline_of_the_token_is_ignored(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync({"VAULT_TOKEN": place.testbed.identity.vault_token + "\n"})
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for_secret("app", PATIENCE)
@@ -146,7 +146,7 @@ def test_json_log_lines_are_objects_with_fields(place: Place, vaultsync: Vaultsy
     assert synced["duration_ms"] > 0
 
 
-def test_text_log_lines_are_for_people(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_text_log_lines_are_human_readable(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync({"VAULTSYNC_LOG_FORMAT": "text", "VAULTSYNC_LOG_LEVEL": "DEBUG"})
     place.external_secret("app", {"p": ("app", "a{x}<red>")}, annotations=SEED)
     place.wait_for_secret("app", PATIENCE)
@@ -364,7 +364,7 @@ def test_nonsense_in_every_field_does_not_stop_the_others_and_writes_nothing_out
     assert "failed unexpectedly" not in process.output()
 
 
-def test_nothing_but_kv_is_ever_written(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_only_kv_is_ever_written(place: Place, vaultsync: VaultsyncFactory) -> None:
     """Most tokens also have the policy `default`, which opens each its own cubbyhole."""
     token = place.vault.token([POLICY], default=True)
     vaultsync({"VAULT_TOKEN": token})
@@ -378,7 +378,7 @@ def test_nothing_but_kv_is_ever_written(place: Place, vaultsync: VaultsyncFactor
     assert cubbyhole.find(f"/v1/cubbyhole/{place.name}") is None
 
 
-def test_an_external_secret_with_full_annotations_is_told_of(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_an_external_secret_with_full_annotations_is_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     """The API server takes 256 KiB of annotations: none of ours fits, so that only an Event can say it."""
     process = vaultsync()
     full = {**SEED, "example.com/full": "f" * (256 * 1024 - 60)}
@@ -401,7 +401,7 @@ def test_an_object_of_more_than_a_megabyte_passes_the_watch(place: Place, vaults
     place.wait_for(lambda: place.read("app"), PATIENCE, "healed")
 
 
-def test_an_external_secret_on_its_way_out_is_not_seeded_any_more(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_an_external_secret_that_is_being_deleted_is_not_seeded(place: Place, vaultsync: VaultsyncFactory) -> None:
     """A finalizer such as external-secrets' own keeps it a while."""
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
@@ -418,7 +418,7 @@ def test_an_external_secret_on_its_way_out_is_not_seeded_any_more(place: Place, 
     assert found is None
 
 
-def test_a_cluster_store_is_used_only_where_its_conditions_let_it(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_cluster_store_is_used_only_where_its_conditions_match(place: Place, vaultsync: VaultsyncFactory) -> None:
     store = f"cluster-{place.name}"
     kind = ("external-secrets.io/v1", "ClusterSecretStore", store)
     place.store(store, kind="ClusterSecretStore")

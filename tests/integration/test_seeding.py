@@ -75,7 +75,7 @@ def test_a_mount_with_a_slash_a_v1_mount_and_a_cluster_store(place: Place, vault
         assert place.read("a", mount) == {"password": found[key]}
 
 
-def test_all_properties_of_a_path_come_in_one_write(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_all_properties_of_a_path_are_created_in_one_write(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.external_secret("one", {"a": ("shared", "a"), "b": ("shared", "b")}, annotations=SEED)
     place.external_secret("two", {"c": ("shared", "c")})
     vaultsync()
@@ -85,7 +85,7 @@ def test_all_properties_of_a_path_come_in_one_write(place: Place, vaultsync: Vau
     assert place.version("shared") == 1
 
 
-def test_a_missing_property_is_added_and_the_others_stay(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_missing_property_is_added_and_the_others_are_kept(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.put("app", user="somebody", nested={"list": [1, 2]})
     vaultsync()
     place.external_secret("app", {"p": ("app", "password"), "u": ("app", "user")}, annotations=SEED)
@@ -173,7 +173,7 @@ def test_which_external_secrets_are_seeded(
         assert place.read("app") is None
 
 
-def test_another_vaults_store_is_left_alone_and_said_once(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_store_of_another_vault_is_ignored_and_logged_once(place: Place, vaultsync: VaultsyncFactory) -> None:
     place.store("foreign", server="http://127.0.0.1:1")
     process = vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="foreign")
@@ -184,7 +184,7 @@ def test_another_vaults_store_is_left_alone_and_said_once(place: Place, vaultsyn
     assert len(lines) == 1
 
 
-def test_a_further_address_of_this_vault_is_this_vault(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_an_additional_address_of_this_vault_is_accepted(place: Place, vaultsync: VaultsyncFactory) -> None:
     other = place.testbed.vault.address.replace("127.0.0.1", "localhost")
     place.store("alias", server=other + "/")
     vaultsync({"VAULTSYNC_STORE_SERVERS": f"http://vault.example:8200, {other}"})

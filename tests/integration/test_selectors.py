@@ -159,7 +159,7 @@ def test_the_same_account_cannot_watch_everything(place: Place, vaultsync: Vault
     assert process.health.answers("/readyz", 503)
 
 
-def test_a_named_namespace_may_come_later(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
+def test_a_named_namespace_may_be_created_later(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
     later = Place(testbed)
     process = vaultsync({"VAULTSYNC_NAMESPACES": later.name})
     process.wait_until_ready(PATIENCE)
@@ -171,7 +171,7 @@ def test_a_named_namespace_may_come_later(testbed: Testbed, vaultsync: Vaultsync
         later.clean()
 
 
-def test_a_label_brings_a_namespace_in_and_without_it_the_namespace_is_left_alone(
+def test_only_namespaces_with_the_label_are_watched(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
 ) -> None:
     label(place, place.name)
@@ -209,7 +209,7 @@ def test_a_label_brings_a_namespace_in_and_without_it_the_namespace_is_left_alon
     assert_nothing_was_refused(process)
 
 
-def test_no_namespace_is_looked_into_that_only_others_may_see(
+def test_no_other_namespace_is_read(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
 ) -> None:
     """A label where the account has no rights: said once a resource, and the others go on."""
@@ -225,7 +225,7 @@ def test_no_namespace_is_looked_into_that_only_others_may_see(
     assert process.health.answers("/readyz")
 
 
-def test_names_and_labels_must_both_hold(
+def test_names_and_labels_must_both_match(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
 ) -> None:
     label(place, place.name)
@@ -276,7 +276,7 @@ def test_external_secrets_are_selected_by_label(place: Place, vaultsync: Vaultsy
 
 
 class TestManifests:
-    def test_api_server_takes_them_all_without_a_warning(
+    def test_api_server_accepts_them_all_without_a_warning(
         self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
     ) -> None:
         assert testbed.identity  # the namespace vaultsync exists
@@ -290,14 +290,14 @@ class TestManifests:
         assert (taken.returncode, complaints) == (0, [])
         assert len(taken.stdout.splitlines()) == len(manifests)
 
-    def test_over_the_base_it_is_refused_and_does_not_leave_the_rights_as_they_were(
+    def test_on_top_of_the_base_it_is_refused_and_replaces_the_rights(
         self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
     ) -> None:
         assert testbed.identity
         refused = kubectl(*DRY_RUN, given=yaml.safe_dump(one(manifests, "ClusterRoleBinding")))
         assert "cannot change roleRef" in refused.stderr
 
-    def test_rights_and_settings_name_the_same_namespaces(self, manifests: list[Json]) -> None:
+    def test_rights_and_settings_have_the_same_namespaces(self, manifests: list[Json]) -> None:
         bindings = bindings_inside(manifests)
         bound_in = {item["metadata"]["namespace"] for item in bindings}
         named = {

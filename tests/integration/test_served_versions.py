@@ -136,7 +136,7 @@ class Corner:
         wait_for(lambda: self.annotations(name).get("force-sync"), PATIENCE, f"{name} is force-synced")
 
 
-def test_without_crds_it_says_what_it_waits_for_and_goes_on_when_they_come(
+def test_without_crds_it_logs_what_is_missing_and_continues_once_they_exist(
     testbed: Testbed, vaultsync: VaultsyncFactory
 ) -> None:
     serve_nothing(testbed)
@@ -180,7 +180,7 @@ def test_where_only_v1beta1_is_served_it_is_used(testbed: Testbed, vaultsync: Va
     assert '"external_secrets_version": "v1beta1"' in process.output()
 
 
-def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
+def test_when_another_version_is_served_it_continues_with_that(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
     """As in an upgrade of external-secrets, which does not restart vaultsync."""
     serve(testbed, "v1beta1")
     process = vaultsync()
@@ -196,7 +196,7 @@ def test_when_another_version_is_served_it_goes_on_with_that(testbed: Testbed, v
     assert f"/apis/{GROUP}/v1beta1/" in said["reason"]
 
 
-def test_while_a_crd_is_missing_the_others_are_listed_ever_more_seldom(
+def test_while_a_crd_is_missing_the_others_are_listed_with_backoff(
     testbed: Testbed, vaultsync: VaultsyncFactory
 ) -> None:
     """The group is served, one of its resources is not: each attempt gets as far as the lists."""
@@ -288,7 +288,7 @@ class TestConditionIsAllowed:
         corner.wait_for_condition("app", "True", "Success", "re-created")
         assert corner.conditions("app")["Ready"] == READY
 
-    def test_the_time_tells_when_the_status_turned(self, corner: Corner) -> None:
+    def test_the_transition_time_is_when_the_status_changed(self, corner: Corner) -> None:
         corner.external_secret("app")
         corner.wait_for_condition("app", "True", "Success", "version 1")
         old = "2026-01-01T00:00:00Z"

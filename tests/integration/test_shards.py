@@ -131,7 +131,7 @@ def wait_until_healed(place: Place, app: str, before: dict[str, str] | None) -> 
     place.wait_for(lambda: another(place, app, before), PATIENCE, f"{place.name}/{app} is healed")
 
 
-def test_each_of_three_shards_seeds_heals_and_fails_over_for_itself(testbed: Testbed, shards: list[Shard]) -> None:
+def test_each_of_three_shards_seeds_heals_and_fails_over_independently(testbed: Testbed, shards: list[Shard]) -> None:
     began = len(audit_lines(testbed))
     for place in places_of(shards):
         for app in APPS:

@@ -74,9 +74,9 @@ def test_the_next_source_takes_over_until_events_arrive_again(
     assert process.output().count(SILENT) == 1
     assert proxy.subscriptions == 2
     proxy.drops = False
-    place.put("other", password="told")
+    place.put("other", password="reported")
     place.wait_for(lambda: sources(process) == ["events", next_source, "events"], SLACK, "the event stream again")
-    place.wait_for_secret("other", p="told")
+    place.wait_for_secret("other", p="reported")
     assert Metrics(process)("stream_connected") == 1
     first = place.wait_for_secret("app")
     place.vault.delete(place.path("app"))
@@ -86,7 +86,7 @@ def test_the_next_source_takes_over_until_events_arrive_again(
     assert Metrics(process)("stream_deaf_total") == 1
 
 
-def test_where_the_stream_is_the_only_source_that_is_told_and_everything_is_looked_at(
+def test_a_silent_stream_as_the_only_source_is_logged_and_everything_is_read(
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy
 ) -> None:
     process = started(place, vaultsync, proxy, "events", audit=False)
@@ -94,12 +94,12 @@ def test_where_the_stream_is_the_only_source_that_is_told_and_everything_is_look
     assert "[-] source: events, not connected\n" in process.health.text("/readyz")
     assert sources(process) == ["events"]
     proxy.drops = False
-    place.put("other", password="told")
-    place.wait_for_secret("other", p="told")
+    place.put("other", password="reported")
+    place.wait_for_secret("other", p="reported")
     assert "[+] source: events\n" in process.health.text("/readyz")
 
 
-def test_silence_that_repeats_is_not_looked_for_at_each_heal(
+def test_repeated_silence_is_not_checked_at_each_heal(
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy
 ) -> None:
     process = started(place, vaultsync, proxy, "auto", audit=False)
@@ -114,7 +114,7 @@ def test_silence_that_repeats_is_not_looked_for_at_each_heal(
     assert proxy.subscriptions == 1 + process.output().count(SILENT)
 
 
-def test_a_stream_that_delivers_is_never_taken_for_silent(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_delivering_stream_is_never_reported_silent(place: Place, vaultsync: VaultsyncFactory) -> None:
     """Seeds in KV v2 and v1, a patch, a rotation and heals, with a token that is not root's."""
     place.store("old", path="kv1", version="v1")
     process = vaultsync()

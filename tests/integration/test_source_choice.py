@@ -29,7 +29,7 @@ def heals(place: Place, name: str) -> None:
     place.wait_for(lambda: another(place, name, first))
 
 
-def test_a_better_source_is_taken_when_it_comes_and_the_poll_steps_in_when_it_goes(
+def test_a_better_source_is_used_while_available_and_the_poll_otherwise(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     process = vaultsync({"VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
@@ -37,21 +37,23 @@ def test_a_better_source_is_taken_when_it_comes_and_the_poll_steps_in_when_it_go
     heals(place, "polled")
     place.testbed.audit_to(process.audit_name, process.audit_address)
     place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
-    heals(place, "heard")
+    heals(place, "connected")
     place.testbed.no_audit_to(process.audit_name)  # which leaves the connection open: its silence is what tells
     place.external_secret("asked", {"p": ("asked", "password")}, annotations=SEED)
     place.wait_for(lambda: sources(process) == ["poll", "audit", "poll"], 20, "the poll again")
     heals(place, "polled-again")
 
 
-def test_without_a_listener_it_polls_at_once_and_says_why(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_without_a_listener_it_polls_at_once_and_logs_why(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync({"VAULTSYNC_AUDIT_LISTEN": "", "VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
     place.wait_for(lambda: sources(process) == ["poll"], 5)
     assert "the token's policy needs read on sys/events/subscribe/*" in process.output()
     heals(place, "app")
 
 
-def test_an_audit_file_is_followed_over_its_rotation(place: Place, vaultsync: VaultsyncFactory, tmp_path: Path) -> None:
+def test_an_audit_file_is_followed_across_its_rotation(
+    place: Place, vaultsync: VaultsyncFactory, tmp_path: Path
+) -> None:
     file = tmp_path / "audit.log"
     root = place.testbed.vault_root
     root.audit("followed", "file", file_path=str(file))

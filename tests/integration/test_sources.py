@@ -7,10 +7,10 @@ import pytest
 
 from tests.integration.test_healing import (
     test_a_burst_on_one_path_is_two_force_syncs_and_the_last_value_arrives,
+    test_a_deleted_path_is_created_again_with_a_new_value,
     test_a_property_that_a_new_version_lacks_is_added_again,
-    test_in_a_burst_over_many_paths_none_is_lost,
-    test_what_happens_while_vaultsync_is_away_is_caught_up,
-    test_what_is_deleted_comes_back_with_a_fresh_value,
+    test_changes_while_vaultsync_is_stopped_are_caught_up,
+    test_no_path_of_a_burst_is_lost,
     test_write_patch_and_undelete_reach_every_reader,
 )
 from tests.testbed.fixtures import VaultsyncFactory, stopped_in_the_end
@@ -19,10 +19,10 @@ from tests.testbed.testbed import Testbed
 # collected here too, and run with the fixtures of this file
 __all__ = [
     "test_a_burst_on_one_path_is_two_force_syncs_and_the_last_value_arrives",
+    "test_a_deleted_path_is_created_again_with_a_new_value",
     "test_a_property_that_a_new_version_lacks_is_added_again",
-    "test_in_a_burst_over_many_paths_none_is_lost",
-    "test_what_happens_while_vaultsync_is_away_is_caught_up",
-    "test_what_is_deleted_comes_back_with_a_fresh_value",
+    "test_changes_while_vaultsync_is_stopped_are_caught_up",
+    "test_no_path_of_a_burst_is_lost",
     "test_write_patch_and_undelete_reach_every_reader",
 ]
 

@@ -65,7 +65,7 @@ def ready(process: VaultsyncProcess) -> VaultsyncProcess:
 
 
 @pytest.mark.parametrize("signals", [1, 3])
-def test_a_create_under_way_is_waited_for_and_marked(
+def test_a_create_in_flight_is_awaited_and_owned(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str, signals: int
 ) -> None:
     """Also when the signal comes again and again."""
@@ -86,7 +86,7 @@ def test_a_create_under_way_is_waited_for_and_marked(
     assert place.version("app") == 2
 
 
-def test_a_rotation_under_way_is_waited_for_and_marked(
+def test_a_rotation_in_flight_is_awaited_and_owned(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
     process = vaultsync(over(to_vault, testbed))
@@ -100,7 +100,7 @@ def test_a_rotation_under_way_is_waited_for_and_marked(
     assert metadata(place, "app")["vaultsync-version"].startswith("2@")
 
 
-def test_a_vault_that_hangs_in_the_middle_of_a_write_does_not_hold_it_up_and_the_lease_runs_out(
+def test_a_vault_that_hangs_during_a_write_does_not_delay_the_stop_and_the_lease_expires(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str
 ) -> None:
     """As far as it knows the write may still arrive: nobody else may write before that."""
@@ -116,7 +116,7 @@ def test_a_vault_that_hangs_in_the_middle_of_a_write_does_not_hold_it_up_and_the
     assert "a write in Vault is still in progress" in process.output()
 
 
-def test_a_vault_that_hangs_while_nothing_is_written_holds_up_nothing(
+def test_a_vault_that_hangs_while_nothing_is_written_delays_nothing(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, lease: str
 ) -> None:
     process = ready(vaultsync({"VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}, audit=False))
@@ -146,7 +146,7 @@ def test_it_stops_in_time_where_vault_and_the_api_server_hang(
     stopped(process)
 
 
-def test_a_bug_in_a_helper_task_is_one_line_and_exit_70_and_another_replica_goes_on(
+def test_a_bug_in_a_helper_task_is_one_line_and_exit_70_and_another_replica_takes_over(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, lease: str
 ) -> None:
     process = vaultsync({"VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}, start=False)

@@ -16,7 +16,7 @@ from tests.unit.servers import Balancer
 ALLOWED = 'path "sys/events/subscribe/*" {'
 
 
-def test_a_policy_that_forbids_the_stream_is_told_and_another_source_tells(
+def test_a_policy_that_denies_the_stream_is_reported_and_another_source_is_used(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     root = place.testbed.vault_root
@@ -60,7 +60,7 @@ def running(balancer: Balancer, host: str, port: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("rst", [False, True])
-def test_a_balancer_that_cuts_every_stream_is_survived_and_told_once(
+def test_a_balancer_that_closes_every_stream_is_tolerated_and_reported_once(
     place: Place, vaultsync: VaultsyncFactory, rst: bool
 ) -> None:
     vault = place.testbed.vault

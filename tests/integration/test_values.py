@@ -75,7 +75,9 @@ def test_key_pairs_have_two_halves(place: Place, vaultsync: VaultsyncFactory) ->
 
 
 @pytest.mark.parametrize("strategy", ["Base64", "Base64URL", "Auto"])
-def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: VaultsyncFactory, strategy: str) -> None:
+def test_values_that_external_secrets_decodes_are_encoded(
+    place: Place, vaultsync: VaultsyncFactory, strategy: str
+) -> None:
     vaultsync()
     entry = {
         "secretKey": "user",
@@ -86,52 +88,52 @@ def test_what_external_secrets_decodes_is_encoded(place: Place, vaultsync: Vault
     assert place.read("app") != {"user": "subjects?>~"}
 
 
-def test_the_whole_of_a_path_needs_names_and_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_whole_path_needs_property_names_and_the_message_says_so(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.external_secret("app", annotations=SEED, dataFrom=[{"extract": {"key": place.path("app")}}])
-    place.wait_until_told("app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
+    place.wait_until_reported("app", "spec.dataFrom[0].extract", "vaultsync.io/generate")
     place.patch("app", {"metadata": {"annotations": ruled("{user: {value: app}, password: {format: uuid}}")}})
     found = place.wait_for_secret("app")
     assert found.keys() == {"user", "password"}
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
 
 
-def test_wrong_rules_are_told_and_nothing_is_written_until_they_are_right(
+def test_wrong_rules_are_reported_and_nothing_is_written_until_they_are_fixed(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     vaultsync()
     data = {"p": ("app", "password"), "u": ("app", "user")}
     place.external_secret("app", data, annotations=ruled("{password: {format: password, length: 4}, user: {value: a}}"))
-    place.wait_until_told("app", "vaultsync.io/generate", "password.length")
+    place.wait_until_reported("app", "vaultsync.io/generate", "password.length")
     assert place.version("app") == 0, "not even the good half of it"
     place.patch("app", {"metadata": {"annotations": ruled("{password: {format: password}, user: {value: a}}")}})
     assert len(place.wait_for_secret("app")["p"]) == 32
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
 
 
-def test_of_two_rules_the_older_objects_counts_and_the_younger_is_told(
+def test_of_two_rules_the_older_objects_wins_and_the_younger_is_reported(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     place.external_secret("a-old", {"u": ("app", "user")}, annotations=ruled("user: {value: old}"))
     place.external_secret("b-young", {"u": ("app", "user")}, annotations=ruled("user: {value: young}"))
     vaultsync()
     assert place.wait_for_secret("b-young") == {"u": "old"}
-    place.wait_until_told("b-young", "'user'", f"{place.name}/a-old")
+    place.wait_until_reported("b-young", "'user'", f"{place.name}/a-old")
     place.patch("b-young", {"metadata": {"annotations": ruled("user: {value: old}")}})
-    place.wait_until_fine("b-young")
+    place.wait_until_healthy("b-young")
 
 
-def test_a_pinned_version_and_an_empty_find_are_told(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_pinned_version_and_an_empty_find_are_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     pinned = {"key": place.path("app"), "property": "p", "version": "7"}
     place.external_secret("pinned", annotations=SEED, entries=[{"secretKey": "p", "remoteRef": pinned}])
     find = {"path": place.name, "name": {"regexp": ".*"}}
     place.external_secret("find", annotations=SEED, dataFrom=[{"find": find}])
-    place.wait_until_told("pinned", "spec.data[0].remoteRef", "'7'")
-    place.wait_until_told("find", "dataFrom.find")
+    place.wait_until_reported("pinned", "spec.data[0].remoteRef", "'7'")
+    place.wait_until_reported("find", "dataFrom.find")
 
 
-def test_the_cluster_wide_rules_are_for_who_has_none(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_the_cluster_wide_rules_apply_without_own_rules(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync({"VAULTSYNC_GENERATE": '{user: {value: cluster}, "*": {format: uuid}}'})
     data = {"u": ("app", "user"), "p": ("app", "password")}
     place.external_secret("app", data, annotations=ruled("password: {format: hex, bytes: 16}"))
@@ -149,7 +151,7 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
     found = place.wait_for_secret("database")
     public = {rule["public"] for rule in rules.values() if "public" in rule}
     assert found.keys() == (rules.keys() - {"*"}) | public | {"session", "session-key"}
-    place.wait_until_fine("database")
+    place.wait_until_healthy("database")
     (command,) = re.findall(r"```sh\n(kubectl .* annotate externalsecret .*)\n```", README.read_text())
     path = os.pathsep.join([str(place.testbed.binaries["kubectl"].parent), os.environ["PATH"]])
     environment = {**os.environ, **place.testbed.env, "PATH": path}
@@ -166,19 +168,19 @@ def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: Vault
     annotation = "\n".join(f"{name}: {rule}" for name, rule in written.items())
     place.external_secret("app", {name: ("app", name) for name in written}, annotations=ruled(annotation))
     assert place.wait_for_secret("app").keys() == written.keys()
-    place.wait_until_fine("app")
+    place.wait_until_healthy("app")
 
 
 # -- where it may go
 
 
-def test_another_namespaces_path_is_refused_by_name_and_the_rest_goes_on(
+def test_a_path_of_another_namespace_is_refused_by_name_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     vaultsync()
     data = {"mine": (f"{place.name}/a", "p"), "theirs": (f"else-{place.name}/a", "p")}
     place.external_secret("app", data, annotations=SEED, absolute=True)
-    place.wait_until_told("app", f"secret/else-{place.name}/a", f"*/{place.name}/**", "VAULTSYNC_SEED_PATHS")
+    place.wait_until_reported("app", f"secret/else-{place.name}/a", f"*/{place.name}/**", "VAULTSYNC_SEED_PATHS")
     assert place.vault.version(f"else-{place.name}/a") == 0
     assert place.version("a") == 1
 
@@ -187,40 +189,40 @@ ESCAPES = ("{}/../else-{}/a", "{}/%2e%2e/else-{}/a", "else-{}//a", "{}/а", "{}/
 
 
 @pytest.mark.parametrize("key", ESCAPES, ids=range(len(ESCAPES)))
-def test_no_spelling_leads_elsewhere(place: Place, vaultsync: VaultsyncFactory, key: str) -> None:
+def test_no_spelling_escapes_the_namespace(place: Place, vaultsync: VaultsyncFactory, key: str) -> None:
     vaultsync()
     before = place.vault.names("")
     written = key.format(place.name, place.name)
     place.external_secret("app", {"p": (written, "p")}, annotations=SEED, absolute=True)
-    place.wait_until_told("app", "spec.data[0].remoteRef")
+    place.wait_until_reported("app", "spec.data[0].remoteRef")
     assert place.vault.names("") == before
 
 
-def test_a_store_of_the_authors_own_making_leads_nowhere_either(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_store_created_by_the_author_does_not_escape_either(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync()
     place.store("sly", path=f"secret/data/else-{place.name}", version="v1")
     place.external_secret("app", {"p": ("a", "p")}, annotations=SEED, store="sly", absolute=True)
-    place.wait_until_told("app", "spec.data[0].remoteRef")
+    place.wait_until_reported("app", "spec.data[0].remoteRef")
     assert place.vault.version(f"else-{place.name}/a") == 0
 
 
-def test_a_label_of_the_namespace_opens_a_path(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_label_of_the_namespace_allows_a_path(place: Place, vaultsync: VaultsyncFactory) -> None:
     vaultsync({"VAULTSYNC_SEED_PATHS": "*/{label:example.com/team}/**"})
     team = f"team-{place.name}"
     place.external_secret("app", {"p": (f"{team}/a", "p")}, annotations=SEED, absolute=True)
-    place.wait_until_told("app", "the namespace has no label example.com/team")
+    place.wait_until_reported("app", "the namespace has no label example.com/team")
     label = {"metadata": {"labels": {"example.com/team": team}}}
     place.kube.patch("v1", "Namespace", place.name, label)
     assert HEX.fullmatch(place.wait_for_secret("app")["p"])
 
 
-def test_a_spent_budget_is_told_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
+def test_a_used_up_budget_is_reported_and_heals_are_free(place: Place, vaultsync: VaultsyncFactory) -> None:
     process = vaultsync({"VAULTSYNC_SEED_BUDGET": "2"})
     for name in ("a", "b"):
         place.external_secret(name, {"p": (name, "p")}, annotations=SEED)
         place.wait_for_secret(name)
     place.external_secret("c", {"p": ("c", "p")}, annotations=SEED)
-    place.wait_until_told("c", "VAULTSYNC_SEED_BUDGET")
+    place.wait_until_reported("c", "VAULTSYNC_SEED_BUDGET")
     assert place.version("c") == 0
     metrics = process.health.text("/metrics")
     assert "\nvaultsync_new_paths_total 2.0\n" in metrics

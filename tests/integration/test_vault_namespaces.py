@@ -65,11 +65,11 @@ def test_a_store_of_a_vault_namespace_is_seeded_and_healed(
     place.wait_for_secret("app", p="a person's")
 
 
-def test_a_vault_namespace_in_the_path_is_told_and_nothing_is_created(
+def test_a_vault_namespace_in_the_path_is_reported_and_nothing_is_created(
     testbed: Testbed, team: str, place: Place, process: VaultsyncProcess
 ) -> None:
     """Changes there are told by namespace, and what a team may have created there is not what the root's globs say."""
     place.store("sly", path=f"{team}/secret")
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="sly")
-    place.wait_until_told("app", f"is in the Vault namespace {team}", "spec.provider.vault.namespace")
+    place.wait_until_reported("app", f"is in the Vault namespace {team}", "spec.provider.vault.namespace")
     assert inside(testbed, team).get(place.path("app")) is None

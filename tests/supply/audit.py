@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.supply.locked import LOCK
 
-NONE_KNOWN, FOUND, NOT_TOLD = 0, 1, 3
+NONE_KNOWN, FOUND, UNKNOWN = 0, 1, 3
 """Exit codes."""
 ARGUMENTS: Final = ("--disable-pip", "--require-hashes", "--progress-spinner", "off", "--format", "json")
 
@@ -38,7 +38,7 @@ def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
         dependencies = json.loads(answer)["dependencies"]
     except ValueError:
         last = (errors.strip() or "no answer").splitlines()[-1]
-        return NOT_TOLD, [f"audit: it can't be told here whether vulnerabilities are known: {last[:300]}"]
+        return UNKNOWN, [f"audit: it can't be told here whether vulnerabilities are known: {last[:300]}"]
     found = [
         f"{one['name']} {one['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version yet'}"
         for one in dependencies
@@ -49,5 +49,5 @@ def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
     skipped = [one["skip_reason"] for one in dependencies if "skip_reason" in one]
     if skipped or not dependencies:
         counted = f"{len(skipped)} of {len(dependencies)} packages could not be looked up"
-        return NOT_TOLD, [f"audit: it can't be told here whether vulnerabilities are known: {counted}", *skipped[:1]]
+        return UNKNOWN, [f"audit: it can't be told here whether vulnerabilities are known: {counted}", *skipped[:1]]
     return NONE_KNOWN, [f"audit: no known vulnerability in {len(dependencies)} packages"]

@@ -76,6 +76,6 @@ def _package(pin: Requirement, hashes: str, names: set[str]) -> Package:
 
 
 def _licence(said: metadata.PackageMetadata) -> str:
-    told = [text for field in LICENCE_FIELDS for text in said.get_all(field) or () if text]
-    first = next((text for text in told if "::" not in text or text.startswith("License ::")), "unknown")
+    licences = [text for field in LICENCE_FIELDS for text in said.get_all(field) or () if text]
+    first = next((text for text in licences if "::" not in text or text.startswith("License ::")), "unknown")
     return SPELLINGS.get(first, first)

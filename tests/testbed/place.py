@@ -170,7 +170,7 @@ class Place:
         """Those of an ExternalSecret."""
         return dict((self.get(name) or {"metadata": {}})["metadata"].get("annotations") or {})
 
-    def wait_until_told(self, name: str, *words: str) -> str:
+    def wait_until_reported(self, name: str, *words: str) -> str:
         """Waits until an ExternalSecret says that something is wrong, in all these words; returns what it says."""
 
         def probe() -> str | None:
@@ -180,7 +180,7 @@ class Place:
 
         return self.wait_for(probe, what=f"{name} says {words}")
 
-    def wait_until_fine(self, name: str, timeout: float = 10.0) -> None:
+    def wait_until_healthy(self, name: str, timeout: float = 10.0) -> None:
         """Waits until an ExternalSecret says that nothing is wrong."""
 
         def probe() -> bool:

@@ -34,11 +34,11 @@ class Watchdog:
         """Has a process (the leader of its group) killed when this one dies."""
         with self._lock:
             self._ensure_started()
-            self._tell(f"+{pid}")
+            self._send(f"+{pid}")
 
     def forget(self, pid: int) -> None:
         with self._lock:
-            self._tell(f"-{pid}")
+            self._send(f"-{pid}")
 
     def add(self, process: Process) -> None:
         """Watches a process, and ends it at a normal exit too."""
@@ -53,7 +53,7 @@ class Watchdog:
         """Notes a folder to remove when this process dies before it can."""
         with self._lock:
             self._ensure_started()
-            self._tell(f"={folder}")
+            self._send(f"={folder}")
 
     def stop_all(self) -> None:
         """For a normal exit: ends what was not stopped, without waiting for the watchdog to notice."""
@@ -70,7 +70,7 @@ class Watchdog:
         self._owner = os.getpid()
         atexit.register(self.stop_all)
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")

@@ -59,18 +59,18 @@ class Trap(_Listener):
 
     Attributes:
         connections: that were made, each of which is one too many.
-        heard: what came by them.
+        received: what came by them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.connections = 0
-        self.heard = b""
+        self.received = b""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         while chunk := await reader.read(65536):
-            self.heard += chunk
+            self.received += chunk
 
 
 class Redirector(_Listener):

@@ -36,8 +36,8 @@ class VaultsyncProcess(Process):
         self.audit_port = free_port()
         self.audit_name = f"vaultsync-{self.audit_port}"
         own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        told = {**self._listen(), **identity.env} if identity else {}
-        given = {"HOME": str(work), "PYTHONUNBUFFERED": "1", **told, **(env or {})}
+        login = {**self._listen(), **identity.env} if identity else {}
+        given = {"HOME": str(work), "PYTHONUNBUFFERED": "1", **login, **(env or {})}
         super().__init__(
             name,
             [sys.executable, "-m", "vaultsync", *arguments],

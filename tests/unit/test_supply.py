@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from tests.supply.audit import FOUND, NONE_KNOWN, NOT_TOLD, verdict
+from tests.supply.audit import FOUND, NONE_KNOWN, UNKNOWN, verdict
 from tests.supply.bill import bill
 from tests.supply.licences import LICENCES, problems, table
 from tests.supply.locked import LOCK, Package, locked
@@ -89,9 +89,9 @@ SKIPPED = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
     [
         (json.dumps({"dependencies": [WELL]}), NONE_KNOWN, "1 packages"),
         (json.dumps({"dependencies": [WELL, ILL, SKIPPED]}), FOUND, "b 2: PYSEC-1, mended in 2.1"),
-        (json.dumps({"dependencies": [WELL, SKIPPED]}), NOT_TOLD, "1 of 2 packages could not be looked up"),
-        (json.dumps({"dependencies": []}), NOT_TOLD, "can't be told"),
-        ("", NOT_TOLD, "ConnectionError: no such host"),
+        (json.dumps({"dependencies": [WELL, SKIPPED]}), UNKNOWN, "1 of 2 packages could not be looked up"),
+        (json.dumps({"dependencies": []}), UNKNOWN, "can't be told"),
+        ("", UNKNOWN, "ConnectionError: no such host"),
     ],
 )
 def test_an_audit_takes_no_silence_for_good_news(answer: str, code: int, told: str) -> None:

@@ -13,10 +13,7 @@ from vaultsync.config.settings import Settings, variable
 
 
 def load_settings(given: Mapping[str, Any] | None = None) -> Settings:
-    """The settings from the environment.
-
-    Args:
-        given: values that replace those of the environment.
+    """The settings from the environment; the given values replace those of the environment.
 
     Raises:
         InputError: a setting is invalid.

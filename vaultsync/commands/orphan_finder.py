@@ -3,19 +3,19 @@
 An operator runs it with a token of their own; the controller never deletes. A path that may be read counts as read.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from vaultsync.commands.snapshot import IndexBuilder
+from vaultsync.commands.snapshot import IndexBuilder, for_each
 from vaultsync.controller.index import Entry, Index
 from vaultsync.core.errors import OF_ONE_PATH, VaultDenied
 from vaultsync.core.external_secret import FindRef, RemoteRef, Store
 from vaultsync.core.ownership import MANAGER
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, find_prefix, logical, metadata_owner, secret_path
 from vaultsync.core.vault_state import SecretState
+from vaultsync.vault.client import VaultClient
 
 MAX_WALKED: Final = 100_000
 """Maximum secrets of one mount that are listed."""
@@ -23,28 +23,11 @@ READ: Final = "an ExternalSecret reads it now"
 CHANGED: Final = "it has changed since it was listed"
 
 
-class Vault(Protocol):
-    """The requests to Vault; vault.client.VaultClient documents them."""
-
-    async def look(self, path: VaultPath, kv: int) -> SecretState:
-        """Read the state of a path."""
-
-    async def find(self, prefix: FindPrefix, limit: int) -> set[VaultPath]:
-        """List the secrets below the prefix, up to a limit."""
-
-    async def mounts(self, namespace: str) -> Mapping[str, Mount]:
-        """List the KV v2 mounts, by accessor."""
-
-    async def delete_version(self, path: VaultPath, version: int) -> None:
-        """Soft-delete one version."""
-
-
 @dataclass(frozen=True, slots=True)
 class Orphan:
     """A path whose latest version vaultsync alone has written, and that no ExternalSecret reads.
 
     Attributes:
-        path: its API path.
         where: its path as in Vault's UI, without the Vault namespace.
         written: when its latest version was written.
         made: when the oldest of its values was generated.
@@ -83,16 +66,16 @@ class _Place(NamedTuple):
 
 
 class OrphanFinder(IndexBuilder):
-    """Receives the listed objects, then walks Vault.
+    """Receives every ExternalSecret of the cluster, then walks Vault.
 
     Args:
-        index: is filled with every ExternalSecret of the cluster.
+        index: is filled by the listing.
         vault: only `delete` writes to it.
         cluster: VAULTSYNC_CLUSTER; paths that another cluster owns are left out.
         namespace: the token's Vault namespace, which is walked besides those of the stores.
     """
 
-    def __init__(self, index: Index, vault: Vault, cluster: str, namespace: str) -> None:
+    def __init__(self, index: Index, vault: VaultClient, cluster: str, namespace: str) -> None:
         super().__init__(index)
         self._vault = vault
         self._cluster = cluster
@@ -113,21 +96,14 @@ class OrphanFinder(IndexBuilder):
             ExceptionGroup: of VaultsyncErrors but refusals, which the report has.
         """
         places, readers = await self._look_around()
-        async with asyncio.TaskGroup() as tasks:
-            walks = [tasks.create_task(self._walk(place)) for place in places]
-        unread = [path for walk in walks for path in walk.result() if not readers.read(path)]
-        async with asyncio.TaskGroup() as tasks:
-            looks = [tasks.create_task(self._look(path)) for path in unread]
-        found = [orphan for look in looks if (orphan := look.result()) is not None]
+        unread = [path for paths in await for_each(places, self._walk) for path in paths if not readers.read(path)]
+        found = [orphan for orphan in await for_each(unread, self._look) if orphan is not None]
         doubts = {orphan.path: readers.doubt(orphan.path) for orphan in found}
         sure = sorted((orphan for orphan in found if not doubts[orphan.path]), key=lambda orphan: orphan.path)
         return OrphanReport(tuple(sure), tuple(sorted(filter(None, doubts.values()))), tuple(self._refused))
 
     async def delete(self, orphans: Sequence[Orphan]) -> AsyncGenerator[tuple[Orphan, str], None]:
-        """Soft-delete the orphans that have not changed, one after the other.
-
-        Args:
-            orphans: found by an earlier finder, before the listing of this one.
+        """Soft-delete the orphans of an earlier finder that have not changed, one after the other.
 
         Yields:
             Each orphan, with the reason why it was not deleted, "" if it is deleted.
@@ -191,15 +167,12 @@ class OrphanFinder(IndexBuilder):
 
     async def _delete(self, orphan: Orphan) -> str:
         try:
-            now = self._orphan(orphan.path, await self._vault.look(orphan.path, 2))
-        except OF_ONE_PATH as error:
-            return str(error)
-        if now != orphan:
-            return CHANGED
-        try:
-            await self._vault.delete_version(orphan.path, orphan.version)
-        except VaultDenied as error:
-            return f"{error}, where your token needs `update`"
+            if self._orphan(orphan.path, await self._vault.look(orphan.path, 2)) != orphan:
+                return CHANGED
+            try:
+                await self._vault.delete_version(orphan.path, orphan.version)
+            except VaultDenied as error:
+                return f"{error}, where your token needs `update`"
         except OF_ONE_PATH as error:
             return str(error)
         return ""
@@ -222,8 +195,7 @@ class _Readers:
         self._read |= {self._spelled(prefix.namespace, prefix.prefix): "" for prefix in index.prefixes()}
         self._doubted: dict[str, str] = {}
         for name in sorted(index.names()):
-            entry = index.entry(name)
-            if entry is not None:
+            if (entry := index.entry(name)) is not None:
                 self._doubt(entry)
 
     def read(self, path: VaultPath) -> bool:
@@ -241,8 +213,7 @@ class _Readers:
     def _doubt(self, entry: Entry) -> None:
         everything: tuple[RemoteRef | FindRef, ...] = (*entry.object.refs, *entry.object.finds)
         for one in everything:
-            problem = self._index.store_problem(one.store, entry.object)
-            if problem:
+            if problem := self._index.store_problem(one.store, entry.object):
                 for spelled in self._possible(one, self._index.store(one.store)):
                     self._doubted.setdefault(spelled, f"{entry.object.name} may read it: {problem}")
 

@@ -77,16 +77,10 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
 
 @asynccontextmanager
 async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
-    """List all ExternalSecrets of the cluster, whatever the settings select.
-
-    Raises:
-        NoKubeConfig: there is no Kubernetes configuration.
-        SnapshotFailed: a request failed.
-    """
+    """List all ExternalSecrets of the cluster, whatever the settings select; raises as list_once."""
     async with vault_session(settings) as vault:
-        found = OrphanFinder(
-            factory.create_index(settings), vault, settings.cluster, clean_namespace(settings.vault_namespace)
-        )
+        namespace = clean_namespace(settings.vault_namespace)
+        found = OrphanFinder(factory.create_index(settings), vault, settings.cluster, namespace)
         try:
             async with list_once(settings, found, Selection()):
                 yield found

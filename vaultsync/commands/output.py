@@ -5,27 +5,21 @@ Text from the cluster may contain control characters, which are escaped.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from vaultsync.commands.check.report import CheckResult, Status
 from vaultsync.commands.orphan_finder import Orphan, OrphanReport
 from vaultsync.commands.planner import Explanation, ReferenceStatus, Summary
 from vaultsync.core.durations import age
 
-GAP = "   "
-_COLUMNS = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
+_COLUMNS: Final = ("PATH", "PROPERTY", "VERSION", "AGE", "IN VAULT", "MADE BY", "ACTION")
 
 
 def explain_table(explained: Explanation, now: datetime) -> str:
-    """One ExternalSecret: its seeding, then a line for each reference.
-
-    Args:
-        explained: by the dry-run planner.
-        now: with a time zone, to compute ages.
-    """
+    """One ExternalSecret: its seeding, then a line for each reference; ages are computed from `now`."""
     head = [["ExternalSecret:", str(explained.name)], ["Seeding:", f"{explained.choice.value} ({explained.why})"]]
     if not explained.references:
         return columns([*head, ["Reads:", "nothing from a store"]])
@@ -61,13 +55,12 @@ def summary_line(summary: Summary) -> str:
 
 def explain_json(explained: Explanation) -> str:
     """The same as JSON."""
-    return json.dumps(_document(explained), indent=2) + "\n"
+    return _json(_document(explained))
 
 
 def plan_json(all_explained: Sequence[Explanation], summary: Summary) -> str:
     """The same as JSON."""
-    document = {"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)}
-    return json.dumps(document, indent=2) + "\n"
+    return _json({"external_secrets": [_document(one) for one in all_explained], "summary": asdict(summary)})
 
 
 def orphans_table(found: OrphanReport, now: datetime) -> str:
@@ -89,8 +82,20 @@ def orphans_table(found: OrphanReport, now: datetime) -> str:
 
 def orphans_json(found: OrphanReport) -> str:
     """The same as JSON."""
-    summary = {"orphans": len(found.orphans), "left_out": len(found.uncertain), "refused": len(found.refused)}
-    return json.dumps({"orphans": [_orphan(one) for one in found.orphans], "summary": summary}, indent=2) + "\n"
+    orphans = [
+        {
+            "vault_namespace": orphan.path.namespace,
+            "path": orphan.where,
+            "version": orphan.version,
+            "written": _time(orphan.written),
+            "made": _time(orphan.made),
+            "made_for": orphan.external_secret or None,
+            "properties": orphan.properties,
+        }
+        for orphan in found.orphans
+    ]
+    summary = {"orphans": len(orphans), "left_out": len(found.uncertain), "refused": len(found.refused)}
+    return _json({"orphans": orphans, "summary": summary})
 
 
 def gaps(found: OrphanReport) -> list[str]:
@@ -108,10 +113,10 @@ def not_deleted(orphan: Orphan, why: str) -> str:
 
 def check_table(results: Sequence[CheckResult]) -> str:
     """A line for each check with its fix, and a summary line."""
-    rows = [
-        [result.status.value, f"{result.check.value} {result.subject}".rstrip(), _with_fix(result)]
-        for result in results
-    ]
+    rows = []
+    for one in results:
+        fix = f". To do: {one.fix}" if one.fix else ""
+        rows.append([one.status.value, f"{one.check.value} {one.subject}".rstrip(), one.found + fix])
     counts = Counter(result.status for result in results)
     last = ", ".join(f"{counts[status]} {status.value}" for status in Status)
     return f"{columns(rows)}\n{last}\n"
@@ -131,7 +136,7 @@ def check_json(results: Sequence[CheckResult]) -> str:
         for result in results
     ]
     summary = {status.value.replace(" ", "_"): counts[status] for status in Status}
-    return json.dumps({"checks": checks, "summary": summary}, indent=2) + "\n"
+    return _json({"checks": checks, "summary": summary})
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -139,7 +144,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     cells = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     widths[-1] = 0
-    lines = [GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines) + "\n"
 
 
@@ -165,22 +170,6 @@ def _age(written: datetime | None, now: datetime) -> str:
 
 def _time(written: datetime | None) -> str | None:
     return written.astimezone(UTC).isoformat() if written else None
-
-
-def _orphan(orphan: Orphan) -> dict[str, Any]:
-    return {
-        "vault_namespace": orphan.path.namespace,
-        "path": orphan.where,
-        "version": orphan.version,
-        "written": _time(orphan.written),
-        "made": _time(orphan.made),
-        "made_for": orphan.external_secret or None,
-        "properties": list(orphan.properties),
-    }
-
-
-def _with_fix(result: CheckResult) -> str:
-    return f"{result.found}. To do: {result.fix}" if result.fix else result.found
 
 
 def _why(status: ReferenceStatus) -> str:
@@ -212,8 +201,12 @@ def _status(status: ReferenceStatus) -> dict[str, Any]:
         "made_by": status.made_by or None,
         "action": status.action.value,
         "why": status.why,
-        "problems": list(status.problems),
+        "problems": status.problems,
     }
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _printable(text: str) -> str:

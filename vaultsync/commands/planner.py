@@ -4,16 +4,14 @@ It decides by the code of the controller, writes nothing, and assumes a vaultsyn
 one, and no count of VAULTSYNC_SEED_BUDGET.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
 
 from vaultsync.commands.help_text import describe_value
-from vaultsync.commands.snapshot import IndexBuilder, list_once, vault_session
+from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, vault_session
 from vaultsync.config.settings import Settings
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
@@ -31,8 +29,6 @@ from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence, SecretState, presence
 from vaultsync.runtime import factory
-
-K = TypeVar("K")
 
 CHANGED = "changed in Vault since external-secrets' last refresh"
 
@@ -57,7 +53,6 @@ class ReferenceStatus:
     Attributes:
         field: its place in the ExternalSecret, such as `spec.data[0].remoteRef`.
         store: the store's kind and name.
-        key: as written in the ExternalSecret.
         path: as in Vault's UI; as in Vault's API if Vault refused to name the mount; "" if it is not in this Vault.
         version: the latest, also if it is deleted; 0: none. KV v1 has no versions.
         written: when the latest version was written.
@@ -84,13 +79,7 @@ class ReferenceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One ExternalSecret.
-
-    Attributes:
-        choice: whether it is seeded.
-        why: the reason of the choice.
-        problem: the error in its annotations, "" for none.
-    """
+    """One ExternalSecret: whether it is seeded and why, and the error in its annotations, "" for none."""
 
     name: ObjectName
     choice: SeedChoice
@@ -125,14 +114,7 @@ class Summary:
 
 
 class DryRunPlanner(IndexBuilder):
-    """Receives the listed objects, then reads Vault.
-
-    Args:
-        index: is filled by the listing.
-        vault: is only read.
-        seed_paths: where values may be created.
-        mode: VAULTSYNC_SEED.
-    """
+    """Receives the listed objects, then reads Vault."""
 
     def __init__(self, index: Index, vault: VaultReader, seed_paths: SeedPaths, mode: SeedMode) -> None:
         super().__init__(index)
@@ -145,22 +127,19 @@ class DryRunPlanner(IndexBuilder):
         self._refused: dict[VaultPath | FindPrefix, str] = {}
 
     async def explain(self, only: ObjectName | None = None) -> list[Explanation]:
-        """Read each referenced path once.
+        """Read each referenced path once, and explain each ExternalSecret, by name; none if `only` does not exist.
 
         Args:
-            only: explain this ExternalSecret alone; the result still depends on the other readers of its paths.
-
-        Returns:
-            Each ExternalSecret, by name; none if `only` does not exist.
+            only: explain this one alone; the result still depends on the other readers of its paths.
 
         Raises:
             ExceptionGroup: of VaultsyncErrors but refusals, which become problems of their references.
         """
         chosen = sorted(self._index.names()) if only is None else [only]
         entries = [entry for name in chosen if (entry := self._index.entry(name)) is not None]
-        await _each({prefix for entry in entries for prefix in entry.prefixes}, self._list)
+        await for_each({prefix for entry in entries for prefix in entry.prefixes}, self._list)
         named = {path for entry in entries for path in entry.references}
-        await _each(named.union(*self._found.values()), self._look)
+        await for_each(named.union(*self._found.values()), self._look)
         return [self._explanation(entry) for entry in entries]
 
     async def _list(self, prefix: FindPrefix) -> None:
@@ -251,14 +230,7 @@ class DryRunPlanner(IndexBuilder):
 
 
 async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Explanation]:
-    """List Kubernetes once, read the referenced paths in Vault, and explain what `run` would do. Writes nothing.
-
-    Args:
-        settings: those of `run`.
-        only: explain this ExternalSecret alone.
-
-    Returns:
-        Each ExternalSecret, by name; none if `only` does not exist.
+    """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing.
 
     Raises:
         NoKubeConfig: there is no Kubernetes configuration.
@@ -346,10 +318,3 @@ def _force_sync(entry: Entry, reason: str, *, changed: bool) -> tuple[Action, st
         return Action.FORCE_SYNC, CHANGED
     ignored = "its refreshPolicy or refreshInterval ignores it" if entry.object.ignores_force_sync else "opted out"
     return Action.NOTHING, f"{reason}; {CHANGED}, but no force-sync: {ignored}"
-
-
-async def _each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, None]]) -> None:
-    """Process all keys at once; vault.client limits its requests itself."""
-    async with asyncio.TaskGroup() as tasks:
-        for key in keys:
-            tasks.create_task(work(key))

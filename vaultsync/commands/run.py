@@ -16,12 +16,7 @@ from vaultsync.runtime.lifecycle import BUG, crash
 
 
 def execute(arguments: Namespace, start: Callable[[Settings], Coroutine[Any, Any, None]] = app.run) -> int:
-    """Run until SIGTERM or SIGINT, then end the process.
-
-    Args:
-        arguments: none are used.
-        start: replaces `app.run` in tests, with other timings.
-    """
+    """Run until SIGTERM or SIGINT, then end the process; tests replace `app.run` to use other timings."""
     settings = console.load_settings()
     logging.configure(settings.log_format, settings.log_level)
     code = 0

@@ -1,7 +1,7 @@
 """One listing of Kubernetes, put into an index, and one session with Vault: for the commands that run once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -9,6 +9,7 @@ from vaultsync.commands import console, exit_codes
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
+from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube.client import NoKubeConfig, connect
@@ -19,15 +20,12 @@ from vaultsync.vault.client import VaultClient
 
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
 class IndexBuilder:
-    """A kube.informer_manager.EventHandler that fills an index from one listing.
-
-    Args:
-        index: to be filled.
-    """
+    """A kube.informer_manager.EventHandler that fills an index from one listing, which removes nothing."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -36,28 +34,15 @@ class IndexBuilder:
         """Add it to the index."""
         self._index.put(external_secret)
 
-    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """Remove it from the index."""
-        self._index.remove(external_secret.name)
-
     def store_changed(self, store: Store) -> None:
         """Add it to the index."""
         self._index.put_store(store)
-
-    def store_removed(self, store: Store) -> None:
-        """Remove it from the index."""
-        self._index.remove_store(store.name)
 
     def namespace_changed(self, namespace: Namespace) -> None:
         """Add it to the index."""
         self._index.put_namespace(namespace)
 
-    def namespace_removed(self, namespace: Namespace) -> None:
-        """Remove it from the index."""
-        self._index.remove_namespace(namespace.name)
-
-    def kube_is_back(self) -> None:
-        """A failed listing is not repeated."""
+    external_secret_removed = store_removed = namespace_removed = kube_is_back = ignore
 
 
 class SnapshotFailed(Exception):
@@ -77,6 +62,13 @@ def run_once(work: Coroutine[Any, Any, T]) -> T:
     except SnapshotFailed as error:
         console.say(str(error))
         console.leave(exit_codes.FAILED)
+
+
+async def for_each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, T]]) -> list[T]:
+    """Process all keys at once, in a task group; vault.client limits its requests itself."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(work(key)) for key in keys]
+    return [task.result() for task in running]
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """The settings of the login to Vault.
 
-Sends nothing and reads no file: vault/auth_methods.py does.
+Sends nothing and reads no file: vault/token_api.py does.
 """
 
 from dataclasses import dataclass

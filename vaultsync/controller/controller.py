@@ -23,12 +23,12 @@ from vaultsync.controller.sync_state import NEVER, SyncStates
 from vaultsync.controller.vault_events import VaultEvents
 from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
-from vaultsync.core.backoff import backoff, jittered
-from vaultsync.core.callbacks import ignore
+from vaultsync.core.callbacks import Clock, ignore
 from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
-from vaultsync.core.events import MountChange, VaultEvent
+from vaultsync.core.events import MountChange
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff, jittered
 
 WORKERS = 16
 RESCAN_WORKERS = 4
@@ -47,11 +47,15 @@ class Controller:
 
     Args:
         resync: seconds between two rescans, jittered.
-        clock: seconds, monotonic.
 
     Attributes:
         on_rescan: is called before paths are read because anything may have changed, for example their mounts.
         caught_up: is set after the first pass over everything that was known at the start of `work`.
+        vault_changed, own_write: receive the reports of the event stream or an audit device, and of the Vault client;
+            see VaultEvents.receive and OwnWrites.add.
+        audit_gap, mounts_changed: receive the reports of an audit device that cause rescans; see rescans.
+        polled_paths, polled_prefixes, is_live, live_under: for the poll; see Index and PathStates.
+        oldest, stop_starting: how many seconds the oldest key has waited; start no further pass. See WorkQueue.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Controller:
         external_secret_reconciler: ExternalSecretReconciler,
         resync: float,
         metrics: ControllerMetrics,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._index = index
         self._paths = paths
@@ -76,10 +80,15 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: RESCAN_WORKERS}
         )
+        self.oldest, self.stop_starting = self._queue.oldest, self._queue.close
         self._scopes = FailureScopes(self._queue.add)
         self._events = VaultEvents(index, paths, self._queue, clock)
-        self._audit_rescans = AuditRescans(self._rescan_after_gap)
+        self.vault_changed, self.own_write = self._events.receive, self._events.own_writes.add
+        self.audit_gap = AuditRescans(self._rescan_after_gap).schedule
         self._mount_rescans = MountRescans(self._rescan_mounts)
+        self.mounts_changed = self._mount_rescans.schedule
+        self.polled_paths, self.polled_prefixes = index.paths_with_kv, index.prefixes
+        self.is_live, self.live_under = paths.is_live, paths.live_under
         self.on_rescan: Callable[[], None] = ignore
         self.caught_up = asyncio.Event()
         self._is_working = False
@@ -97,11 +106,8 @@ class Controller:
             self._add(set(entry.references))
 
     def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """An ExternalSecret is gone. Its paths get a pass, too, as perhaps no other one reads them."""
-        entry = self._index.entry(external_secret.name)
-        self._index.remove(external_secret.name)
-        if entry is not None:
-            self._add({external_secret.name, *entry.references, *entry.prefixes}, Priority.RESYNC)
+        """An ExternalSecret is gone."""
+        self._add(self._index.remove(external_secret.name), Priority.RESYNC)
 
     def store_changed(self, store: Store) -> None:
         """A store is new or changed. external-secrets does not refresh for it, so its readers count as unsynced."""
@@ -146,14 +152,6 @@ class Controller:
 
     # -- signals from Vault
 
-    def vault_changed(self, event: VaultEvent) -> None:
-        """The event stream or an audit device reports a write; see VaultEvents.receive."""
-        self._events.receive(event)
-
-    def own_write(self, path: VaultPath, version: int, request_id: str) -> None:
-        """The Vault client has written, and the event will follow; see OwnWrites.add."""
-        self._events.own_writes.add(path, version, request_id)
-
     def vault_connected(self) -> None:
         """The event stream is connected: any earlier event may have been missed."""
         self._events.own_writes.clear()
@@ -165,19 +163,6 @@ class Controller:
         """The login has a new token: retry what has failed without one."""
         self._scopes.close()
         self._queue.requeue_now()
-
-    def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
-        """An audit device may have missed entries. A rescan follows, with a shortest interval between two of them.
-
-        Args:
-            alone: the device is the only source of writes; otherwise it only reports deletions.
-            settles: more entries may get lost in the next moments, as in a burst: the rescan waits for its end.
-        """
-        self._audit_rescans.schedule(alone, settles=settles)
-
-    def mounts_changed(self, change: MountChange) -> None:
-        """An audit device reports that KV paths may be in another mount, in none, or have another version of KV."""
-        self._mount_rescans.schedule(change)
 
     # -- rescans
 
@@ -202,24 +187,6 @@ class Controller:
         for key in keys:
             self._queue.add(key, Priority.RESYNC)
 
-    # -- the poll
-
-    def polled_paths(self) -> list[tuple[VaultPath, int]]:
-        """The paths in use, each with the KV version that its readers' store claims."""
-        return self._index.paths_with_kv()
-
-    def polled_prefixes(self) -> list[FindPrefix]:
-        """The listings in use."""
-        return list(self._index.prefixes())
-
-    def is_live(self, path: VaultPath) -> bool:
-        """Whether the path was last seen with a live version."""
-        return self._paths.is_live(path)
-
-    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
-        """The paths under the prefix that were last seen with a live version."""
-        return self._paths.live_under(prefix)
-
     def poll(self, key: VaultPath | FindPrefix) -> None:
         """Give the path or listing a pass, after all that is urgent."""
         self._queue.add(key, Priority.RESYNC)
@@ -229,10 +196,6 @@ class Controller:
     def backlog(self) -> int:
         """How many keys wait for a worker."""
         return len(self._queue)
-
-    def oldest(self) -> float:
-        """How many seconds the oldest key has waited."""
-        return self._queue.oldest()
 
     def failing(self) -> int:
         """How many keys have failed and are retried, or wait for Vault."""
@@ -260,10 +223,6 @@ class Controller:
                 await free.acquire()
                 key, priority = await self._queue.get()
                 passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
-
-    def stop_starting(self) -> None:
-        """Start no further pass: the process stops."""
-        self._queue.close()
 
     def _check_caught_up(self) -> None:
         if self.caught_up.is_set() or self._scopes.is_vault_unavailable or not self._queue.is_idle():
@@ -301,7 +260,7 @@ class Controller:
             self._queue.retry(key)
         else:
             self._queue.forget(key)
-            self._scopes.succeeded(key, asked_vault=bool(followers))
+            self._scopes.succeeded(key, reached_vault=bool(followers))
         finally:
             self._queue.done(key)  # before its readers are queued: they wait for busy paths
             self._scopes.end(key)
@@ -338,7 +297,7 @@ class Controller:
         return {*names}, again
 
     def _priority_of(self, keys: set[Key], priority: Priority) -> Priority:
-        """Urgent after a write by somebody else. After own writes, all values come before their readers."""
+        """Urgent after a write by another client. After own writes, all values come before their readers."""
         entries = self._index.entries(key for key in keys if isinstance(key, ObjectName))
         if priority is Priority.URGENT and not any(self._syncs.of(entry.object).is_seeded for entry in entries):
             return priority

@@ -8,10 +8,9 @@ from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.decide import Decision, decide
+from vaultsync.core.decide import NEW, Decision, decide
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader
-from vaultsync.core.seed import NEW
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import ABSENT, SecretState
 
@@ -30,11 +29,7 @@ class Evaluation:
 
 
 class PathEvaluator:
-    """Reads paths and decides about them.
-
-    Args:
-        seed_paths: the paths that each namespace may create.
-    """
+    """Reads paths and decides about them."""
 
     def __init__(self, index: Index, paths: PathStates, vault: VaultReader, seed_paths: SeedPaths) -> None:
         self._index = index

@@ -4,7 +4,6 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -16,6 +15,7 @@ from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStat
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import EventReason, Refusal
+from vaultsync.core.callbacks import Clock
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
 
@@ -24,7 +24,6 @@ class ExternalSecretReconciler:
     """Has external-secrets read what has changed in Vault.
 
     Args:
-        clock: seconds, monotonic.
         dry_run: patcher and recorder send nothing; the log says so.
     """
 
@@ -35,7 +34,7 @@ class ExternalSecretReconciler:
         syncs: SyncStates,
         patcher: ExternalSecretPatcher,
         recorder: EventSink,
-        clock: Callable[[], float],
+        clock: Clock,
         metrics: ControllerMetrics,
         dry_run: bool = False,
     ) -> None:
@@ -55,10 +54,7 @@ class ExternalSecretReconciler:
             self._metrics.seed_to_ready.observe(self._clock() - since)
 
     async def reconcile(self, name: ObjectName) -> float:
-        """One pass over an ExternalSecret, while no pass over its paths runs.
-
-        Returns:
-            Seconds until it needs another pass, 0 for none.
+        """One pass over an ExternalSecret; returns the seconds until it needs another pass, 0 for none.
 
         Raises:
             VaultsyncError: as its `retryable` says.
@@ -73,7 +69,14 @@ class ExternalSecretReconciler:
         wait = state.debounce(changes, self._clock()) if changes else 0.0
         is_due = bool(changes) and wait == 0
         is_forced = is_due and accepts_force_sync(entry.object)
-        report = self._report(entry, state)
+        choice, problem = self._index.choice(entry)
+        report = state.compose_report(
+            entry.object,
+            {*entry.references, *entry.prefixes},
+            problem,
+            all_exist=self._paths.all_exist(entry),
+            wanted=choice is SeedChoice.WANTED,
+        )
         if not changes or (is_due and not is_forced):
             state.stop_timing()
         unreported: ConditionNotWritten | None = None
@@ -84,16 +87,6 @@ class ExternalSecretReconciler:
         if unreported is not None:
             raise unreported
         return wait
-
-    def _report(self, entry: Entry, state: SyncState) -> CreatedCondition | None:
-        choice, problem = self._index.choice(entry)
-        return state.compose_report(
-            entry.object,
-            {*entry.references, *entry.prefixes},
-            problem,
-            all_exist=self._paths.all_exist(entry),
-            wanted=choice is SeedChoice.WANTED,
-        )
 
     async def _write(
         self,

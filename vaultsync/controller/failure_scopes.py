@@ -14,7 +14,6 @@ from loguru import logger
 
 from vaultsync.controller.index import Key
 from vaultsync.controller.workqueue import K, Priority
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     KubeDenied,
     KubeRejected,
@@ -29,6 +28,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff
 
 FIRST_ATTEMPT: Final = 0.1
 LONGEST_ABSENCE: Final = 5.0
@@ -114,24 +114,15 @@ class CircuitBreaker(Generic[K]):
 
 @dataclass(slots=True)
 class _Outage:
-    """A Vault namespace that is unavailable.
-
-    Attributes:
-        since: by the loop's clock.
-        reported: the keys on whose readers the outage is reported.
-    """
+    """A Vault namespace that is unavailable."""
 
     breaker: CircuitBreaker[Key]
-    since: float
-    reported: set[Key] = field(default_factory=set)
+    since: float  # by the loop's clock
+    reported: set[Key] = field(default_factory=set)  # the keys on whose readers the outage is reported
 
 
 class FailureScopes:
-    """Decides which passes may begin, and logs failures.
-
-    Args:
-        release: queues a key with its priority.
-    """
+    """Decides which passes may begin, and logs failures."""
 
     def __init__(self, release: Callable[[Key, Priority], None]) -> None:
         self._release = release
@@ -168,23 +159,21 @@ class FailureScopes:
         for breaker in list(self._breakers()):
             breaker.close()
 
-    def succeeded(self, key: Key, *, asked_vault: bool) -> None:
-        """A pass over the key has succeeded; with `asked_vault`, by requests to Vault."""
+    def succeeded(self, key: Key, *, reached_vault: bool) -> None:
+        """A pass over the key has succeeded; `reached_vault` says whether it sent requests to Vault."""
         self._refused_keys.discard(key)
         has_failed = key in self._failed_keys
         self._failed_keys.discard(key)
-        if asked_vault:
+        if reached_vault:
             self._answered(key)
             if has_failed:
                 logger.info("pass succeeds again", key=_short(key))
 
     def failed(self, key: Key, error: VaultsyncError, wait: float | None) -> list[VaultPath | FindPrefix]:
-        """A pass over the key has failed; returns the keys on whose readers the failure is to be reported, as it lasts.
+        """A pass over the key has failed; the next one is in `wait` seconds, None if none follows by itself.
 
-        Args:
-            key: of any kind.
-            error: the reason.
-            wait: seconds until the next pass, None if none follows by itself.
+        Returns:
+            The keys on whose readers the failure is to be reported, as it lasts.
         """
         was_unanswered = _folder(key) in self._folders
         level = "WARNING" if self._is_new(key, error) else "DEBUG"

@@ -1,7 +1,6 @@
-"""The index from a Vault path to the ExternalSecrets that read it, kept up to date by the informers.
+"""The index from a Vault path to the ExternalSecrets that read it, as the informers last saw them.
 
-It holds Kubernetes objects as the informers last saw them, and nothing of Vault's content. Every method that changes it
-returns the keys that need a pass because of the change.
+It holds nothing of Vault's content. Every method that changes it returns the keys that need a pass because of that.
 """
 
 from collections import defaultdict
@@ -115,13 +114,13 @@ class Index:
         return self._by_path.keys()
 
     def paths_with_kv(self) -> list[tuple[VaultPath, int]]:
-        """The same, each with the KV version that a reader's store specifies."""
+        """Every path that an ExternalSecret names, each with the KV version that a reader's store specifies."""
         readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
         return [(path, entry.references[path][0].kv) for path, entry in readers]
 
-    def prefixes(self) -> Iterable[FindPrefix]:
+    def prefixes(self) -> list[FindPrefix]:
         """Every prefix that an ExternalSecret lists."""
-        return self._by_prefix.keys()
+        return list(self._by_prefix)
 
     def prefixes_of(self, path: VaultPath) -> list[FindPrefix]:
         """The listings that contain the path: one look-up per folder above it."""
@@ -132,20 +131,11 @@ class Index:
         candidates = (FindPrefix(path.namespace, prefix, kv) for prefix in above for kv in (1, 2))
         return [candidate for candidate in candidates if candidate in self._by_prefix]
 
-    def reader_names(self, path: VaultPath) -> set[ObjectName]:
-        """The ExternalSecrets that read the path, by name or in a listing."""
-        found = self.named_by(path)
-        for prefix in self.prefixes_of(path):
-            found |= self._by_prefix[prefix]
-        return found
-
-    def prefix_reader_names(self, prefix: FindPrefix) -> set[ObjectName]:
-        """The ExternalSecrets that list the prefix."""
-        return set(self._by_prefix.get(prefix, ()))
-
-    def named_by(self, path: VaultPath) -> set[ObjectName]:
-        """The ExternalSecrets that read the path by name."""
-        return set(self._by_path.get(path, ()))
+    def reader_names(self, key: VaultPath | FindPrefix) -> set[ObjectName]:
+        """The ExternalSecrets that list the prefix, or read the path, by name or in a listing."""
+        if isinstance(key, FindPrefix):
+            return set(self._by_prefix.get(key, ()))
+        return set(self._by_path.get(key, ())).union(*(self._by_prefix[prefix] for prefix in self.prefixes_of(key)))
 
     def knows(self, path: VaultPath) -> bool:
         """Whether any ExternalSecret reads the path."""
@@ -153,7 +143,7 @@ class Index:
 
     def readers(self, path: VaultPath) -> list[Reader]:
         """The ExternalSecrets that name the path, oldest first."""
-        entries = [self._entries[name] for name in self._by_path.get(path, ())]
+        entries = self.entries(self._by_path.get(path, ()))
         entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
         return [
             Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules, entry.rotation)
@@ -162,9 +152,9 @@ class Index:
 
     def reads_metadata(self, path: VaultPath) -> bool:
         """Whether any ExternalSecret reads the path's custom metadata, or may select by it."""
-        entries = [self._entries[name] for name in self._by_path.get(path, ())]
-        named = (reference.metadata for entry in entries for reference in entry.references[path])
-        return any(named) or bool(self.prefixes_of(path))
+        entries = self.entries(self._by_path.get(path, ()))
+        named = any(reference.metadata for entry in entries for reference in entry.references[path])
+        return named or bool(self.prefixes_of(path))
 
     def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
         """Whether vaultsync seeds an ExternalSecret, and the error in its annotations, see decide.seed_choice."""
@@ -177,7 +167,7 @@ class Index:
         """The Kubernetes namespace of that name, None before the informer has it."""
         return self._namespaces.get(name)
 
-    def stores(self) -> Iterable[Store]:
+    def stores(self) -> Collection[Store]:
         """Every store."""
         return self._stores.values()
 
@@ -204,8 +194,9 @@ class Index:
     def prefix(self, find: FindRef, external_secret: ExternalSecret) -> FindPrefix | None:
         """The listing of a find, None if its store is not usable or external-secrets rejects it."""
         store = self._usable_store(find.store, external_secret)
-        prefix = find_prefix(store.path, store.kv, find.path, tags=find.tags) if store else None
-        return FindPrefix(store.vault_namespace, prefix, store.kv) if store and prefix is not None else None
+        if store is None or (prefix := find_prefix(store.path, store.kv, find.path, tags=find.tags)) is None:
+            return None
+        return FindPrefix(store.vault_namespace, prefix, store.kv)
 
     # -- changes
 
@@ -219,11 +210,12 @@ class Index:
             entry.rules, entry.rotation, entry.problem = _parse_annotations(external_secret, self.defaults.rules)
         return _changed_keys(old, entry)
 
-    def remove(self, name: ObjectName) -> None:
-        """Remove an ExternalSecret."""
-        entry = self._entries.get(name)
-        if entry is not None:
-            self._unlink(entry)
+    def remove(self, name: ObjectName) -> set[Key]:
+        """Remove an ExternalSecret; returns its references too, as perhaps no other one reads them."""
+        if (entry := self._entries.get(name)) is None:
+            return set()
+        self._unlink(entry)
+        return {name, *entry.references, *entry.prefixes}
 
     def put_store(self, store: Store) -> set[Key]:
         """Add or update a store, and resolve its ExternalSecrets again."""
@@ -234,9 +226,7 @@ class Index:
 
     def remove_store(self, name: StoreName) -> set[Key]:
         """Remove a store, and resolve its ExternalSecrets again."""
-        if self._stores.pop(name, None) is None:
-            return set()
-        return self._resolve_again(self._by_store.get(name, ()))
+        return self._resolve_again(self._by_store.get(name, ())) if self._stores.pop(name, None) else set()
 
     def put_namespace(self, namespace: Namespace) -> set[Key]:
         """Add or update a namespace; a change affects each ExternalSecret in it."""
@@ -245,7 +235,7 @@ class Index:
         if old == namespace:
             return set()
         inside = tuple(self._by_namespace.get(namespace.name, ()))
-        keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may look at its labels
+        keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may select its labels
         for name in inside:
             keys |= self._entries[name].references.keys() | {name}
         return keys
@@ -258,8 +248,7 @@ class Index:
 
     def _resolve_again(self, names: Iterable[ObjectName]) -> set[Key]:
         keys: set[Key] = set()
-        for name in list(names):
-            old = self._entries[name]
+        for old in self.entries(names):
             keys |= _changed_keys(old, self._replace(old, old.object))
         return keys
 
@@ -274,17 +263,14 @@ class Index:
         references: dict[VaultPath, list[Reference]] = defaultdict(list)
         for ref in external_secret.refs:
             store = self._usable_store(ref.store, external_secret)
-            path = _path(store, ref) if store else None
-            if store and path is not None:
+            if store is not None and (path := _path(store, ref)) is not None:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
-        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
         resolved = {path: tuple(group) for path, group in references.items()}
+        prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
+        stores = map(self._stores.get, _stores_of(external_secret))
+        changed = max((store.changed for store in stores if store and store.changed), default=None)
         annotated = _parse_annotations(external_secret, self.defaults.rules)
-        return Entry(external_secret, resolved, frozenset(prefixes), self._stores_changed(external_secret), *annotated)
-
-    def _stores_changed(self, external_secret: ExternalSecret) -> datetime | None:
-        stores = (self._stores.get(name) for name in _stores_of(external_secret))
-        return max((store.changed for store in stores if store and store.changed), default=None)
+        return Entry(external_secret, resolved, frozenset(prefixes), changed, *annotated)
 
     def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
         """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
@@ -320,7 +306,7 @@ def _discard(links: dict[K, set[ObjectName]], keys: Iterable[K], name: ObjectNam
 
 
 def server_identity(address: str) -> str:
-    """Normalise an address for comparison: lower-case scheme and host, explicit port, no trailing slash."""
+    """An address for comparison: lower-case scheme and host, explicit port, no trailing slash."""
     try:
         url = urlsplit(address.strip())
         port = url.port or {"http": 80, "https": 443}.get(url.scheme.lower(), 0)
@@ -335,13 +321,12 @@ def _path(store: Store, ref: RemoteRef) -> str | None:
 
 
 def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
-    refusal = unsafe_reason(ref.key)
-    if not refusal and store.path:  # an empty one adds nothing
-        refusal = unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}")
-    if not refusal:
-        refusal = unsafe_reason(path, "the path that store and key make up")
-    if not refusal and ref.version:
-        refusal = f"version pins version {ref.version!r}, and only a next version can be created"
+    refusal = (
+        unsafe_reason(ref.key)
+        or (unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}") if store.path else "")
+        or unsafe_reason(path, "the path that store and key make up")
+        or (f"version pins version {ref.version!r}, and only a next version can be created" if ref.version else "")
+    )
     return Reference(
         path=VaultPath(store.vault_namespace, path),
         field=ref.field,

@@ -14,7 +14,6 @@ from loguru import logger
 from vaultsync.controller.interfaces import Vault
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.workqueue import WorkQueue
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -26,6 +25,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.retry import backoff
 from vaultsync.core.vault_state import SecretState
 
 BEHIND_SECONDS: Final = 3.0
@@ -64,11 +64,7 @@ class PendingOwnership:
 
 
 class OwnershipWriter:
-    """Keeps pending ownership, and writes it path by path.
-
-    Args:
-        paths: a path without a state there has no further pass.
-    """
+    """Keeps pending ownership, and writes it path by path."""
 
     def __init__(self, paths: PathStates, vault: Vault) -> None:
         self._paths = paths
@@ -178,7 +174,7 @@ class OwnershipWriter:
             self._queue.add_after(path, DENIED_AGAIN_SECONDS)
             return
         self._denied.clear()
-        if self._paths.get(path) is None:  # the path has no further pass
+        if self._paths.get(path) is None:  # no ExternalSecret reads the path: it has no further pass
             self._drop(path, pending)
         if not self._is_denial_logged:
             logger.warning(

@@ -3,16 +3,15 @@
 Vault holds the truth: all of this can be lost, and is rebuilt by the next rescan.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
 from vaultsync.controller.index import Entry
+from vaultsync.core.decide import History
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.seed import History
 from vaultsync.core.vault_state import SENT_WITHIN, SecretState
 
 CLOCK_SKEW: Final = timedelta(seconds=1)
@@ -24,7 +23,7 @@ class Reading:
     """One path or listing that an ExternalSecret reads, in its present state.
 
     Attributes:
-        name: its key in the annotation names.VERSIONS.
+        name: its key in the annotation annotations.VERSIONS.
         fingerprint: identifies the state; a different fingerprint means that external-secrets has to read it again.
         durable: the fingerprint stays valid after a restart.
         refreshed: external-secrets has refreshed the ExternalSecret after the last write.
@@ -51,7 +50,11 @@ class PathState:
     epoch: int = 0
 
     def observe(self, secret: SecretState) -> None:
-        """Record the result of a read or a write. An unchanged state keeps its object, see PathStates.observe."""
+        """Record the result of a read or a write.
+
+        An unchanged state keeps its object: after a rescan of ten thousand paths, Python's garbage collection would
+        otherwise go through all the new objects, which blocks the loop for a tenth of a second.
+        """
         if self.secret != secret:
             self.secret = secret
         existed, known = self.history.existed or secret.exists, self.history.properties
@@ -59,7 +62,7 @@ class PathState:
             self.history = History(known | frozenset(secret.subkeys or ()), existed)
 
     def record_change(self) -> None:
-        """Record that the secret may have changed; in KV v2 the state shows it."""
+        """Record that the secret may have changed; only KV v2 shows that."""
         if self.secret.mount.kv == 1:
             self.epoch += 1
 
@@ -114,14 +117,9 @@ class PathStates:
         return state is not None and state.history.existed
 
     def observe(self, path: VaultPath, secret: SecretState) -> None:
-        """Record the result of a read or a write.
-
-        An unchanged state keeps its object: after a rescan of ten thousand paths, Python's garbage collection would
-        otherwise go through all the new objects, which blocks the loop for a tenth of a second.
-        """
+        """Record the result of a read or a write."""
         self._unreadable.discard(path)
-        state = self._paths.get(path)
-        if state is None:
+        if (state := self._paths.get(path)) is None:
             state = self._paths[path] = PathState(secret)
         state.observe(secret)
 
@@ -189,19 +187,15 @@ class PathStates:
 
     def readings(self, entry: Entry) -> list[Reading]:
         """The paths and listings that the ExternalSecret reads, without those that were not read yet."""
-        found = [self._path_reading(entry, path) for path in entry.references]
-        found += [self._listing_reading(entry, prefix) for prefix in entry.prefixes]
-        return [reading for reading in found if reading is not None]
+        paths = (self._path_reading(entry, path) for path in entry.references)
+        listings = (self._listing_reading(entry, prefix) for prefix in entry.prefixes)
+        return [reading for reading in (*paths, *listings) if reading is not None]
 
     def _path_reading(self, entry: Entry, path: VaultPath) -> Reading | None:
-        state = self._paths.get(path)
-        if state is None:
+        if (state := self._paths.get(path)) is None:
             return None
-        metadata = any(reference.metadata for reference in entry.references[path])
-        durable = state.secret.mount.kv == 2
-        return Reading(
-            str(path), state.fingerprint(metadata=metadata), durable, self._is_refreshed(entry, state.secret)
-        )
+        fingerprint = state.fingerprint(metadata=any(reference.metadata for reference in entry.references[path]))
+        return Reading(str(path), fingerprint, state.secret.mount.kv == 2, self._is_refreshed(entry, state.secret))
 
     def _listing_reading(self, entry: Entry, prefix: FindPrefix) -> Reading | None:
         paths = self._listings.get(prefix)
@@ -210,8 +204,10 @@ class PathStates:
         states = {path: self._paths[path] for path in paths if path in self._paths}
         if len(states) < len(paths - self._unreadable):
             return None
+        live = sorted(f"{path}@{one.fingerprint(metadata=True)}" for path, one in states.items() if one.secret.exists)
+        fingerprint = sha256("\n".join(live).encode()).hexdigest()[:16]
         refreshed = all(self._is_refreshed(entry, state.secret) for state in states.values())
-        return Reading(str(prefix), _listing_fingerprint(states), prefix.kv == 2, refreshed)
+        return Reading(str(prefix), fingerprint, prefix.kv == 2, refreshed)
 
     def _is_refreshed(self, entry: Entry, secret: SecretState) -> bool:
         """Whether external-secrets' last refresh came after the last write, so that it has read the value.
@@ -231,8 +227,3 @@ class PathStates:
 
 def _is_written_after(secret: SecretState, time: datetime | None) -> bool:
     return time is not None and secret.written is not None and secret.written > time
-
-
-def _listing_fingerprint(states: Mapping[VaultPath, PathState]) -> str:
-    live = sorted(f"{path}@{state.fingerprint(metadata=True)}" for path, state in states.items() if state.secret.exists)
-    return sha256("\n".join(live).encode()).hexdigest()[:16]

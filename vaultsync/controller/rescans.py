@@ -22,11 +22,7 @@ MAX_MOUNTS: Final = 16
 
 
 class AuditRescans:
-    """After audit entries may have been missed.
-
-    Args:
-        rescan: is called with whether the audit device was the only source of writes at one of the gaps.
-    """
+    """After gaps in the audit entries. `rescan` receives whether the device was the only source of writes at one."""
 
     def __init__(self, rescan: Callable[[bool], None]) -> None:
         self._rescan = rescan
@@ -36,9 +32,14 @@ class AuditRescans:
         self._loss_interval = LOSS_SECONDS[0]
         self._is_only_source = False
 
-    def schedule(self, is_only_source: bool, *, settles: bool) -> None:
-        """Rescan soon, see Controller.audit_gap."""
-        self._is_only_source |= is_only_source
+    def schedule(self, alone: bool, *, settles: bool = False) -> None:
+        """An audit device may have missed entries: rescan soon.
+
+        Args:
+            alone: the device is the only source of writes; otherwise it only reports deletions.
+            settles: more entries may get lost in the next moments, as in a burst: the rescan waits for its end.
+        """
+        self._is_only_source |= alone
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._timer is None:
@@ -66,11 +67,7 @@ class AuditRescans:
 
 
 class MountRescans:
-    """After changes of mounts.
-
-    Args:
-        rescan: is called with the changes.
-    """
+    """After changes of mounts, which `rescan` receives."""
 
     def __init__(self, rescan: Callable[[set[MountChange]], None]) -> None:
         self._rescan = rescan
@@ -78,7 +75,7 @@ class MountRescans:
         self._due = float("-inf")
 
     def schedule(self, change: MountChange) -> None:
-        """Rescan the paths in the changed mount soon."""
+        """KV paths may be in another mount, in none, or have another version of KV: rescan those in the mount soon."""
         if len(self._changes) >= MAX_MOUNTS:
             self._changes = {MountChange(None)}
         is_scheduled = bool(self._changes)

@@ -1,7 +1,6 @@
 """What each ExternalSecret was last force-synced for, and what is to be reported on it. Memory only; no I/O, no clock.
 
-Kubernetes holds the truth: all of this can be lost, and is rebuilt from the objects and the annotation names.VERSIONS.
-Nothing of Vault's own state enters; path_state has that.
+All of this can be lost, and is rebuilt from the objects and annotations.VERSIONS. path_state has the state of Vault.
 """
 
 from collections import Counter
@@ -10,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from vaultsync.controller.path_state import Reading
-from vaultsync.core.annotations import CreatedReason, EventReason, Refusal, Result
+from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
 from vaultsync.core.errors import VaultsyncError
 from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.reader import Problem
 from vaultsync.core.vault_state import same_fingerprint
 
 QUIET_SECONDS: Final = 0.2
@@ -25,29 +25,13 @@ UNSYNCED: Final = "not synced"
 """A fingerprint that no state has."""
 NEVER: Final = float("inf")
 """The time of an event that has not happened."""
-_GRAVEST: Final = tuple(Refusal)
-"""The order in which one refusal stands for several."""
-
-
-class Failure(NamedTuple):
-    """A message to the owner of an ExternalSecret about one path or listing."""
-
-    message: str
-    reason: CreatedReason
-    refusal: Refusal
 
 
 class Delivery(NamedTuple):
-    """What one patch delivers, taken out of the SyncState before the request.
-
-    Attributes:
-        events: Kubernetes Events to record after the patch.
-        is_seed: vaultsync has written a path, so the patch was not debounced.
-        received_at: when vaultsync received the first event that the force-sync is for.
-    """
+    """What one patch delivers, taken out of the fields of the same names of SyncState before the request."""
 
     events: list[tuple[EventReason, str]]
-    is_seed: bool
+    is_seeded: bool
     received_at: float
 
 
@@ -56,7 +40,7 @@ class SyncState:
     """One ExternalSecret. All times are seconds of one monotonic clock. Other modules read the fields, and set none.
 
     Attributes:
-        uid: of the object; another object of the same name starts anew.
+        uid: of the object; another object of the same name gets a new state.
         fingerprints: by reading name, the state that the object was last force-synced for, or created with.
         failures: by path or listing, what is to be reported.
         refusal: the gravest refusal as of the last report, None if nothing is wrong.
@@ -68,7 +52,7 @@ class SyncState:
 
     uid: str
     fingerprints: dict[str, str] = field(default_factory=dict)
-    failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
+    failures: dict[VaultPath | FindPrefix, list[Problem]] = field(default_factory=dict)
     refusal: Refusal | None = None
     events: list[tuple[EventReason, str]] = field(default_factory=list)
     is_seeded: bool = False
@@ -104,7 +88,7 @@ class SyncState:
         self._successes[path] = message
         self.events.append((reason, message))
 
-    def record_failures(self, key: VaultPath | FindPrefix, failures: list[Failure]) -> None:
+    def record_failures(self, key: VaultPath | FindPrefix, failures: list[Problem]) -> None:
         """Report the failures of a path or listing in place of what was reported on it; none: nothing is wrong."""
         if not failures:
             self.failures.pop(key, None)
@@ -118,11 +102,8 @@ class SyncState:
     def pending_changes(self, recorded: Mapping[str, str], readings: Iterable[Reading]) -> dict[str, str]:
         """The fingerprints, by name, of the readings that the object has yet to read.
 
-        A reading without a recorded fingerprint counts as read if the object was refreshed after the last write.
-
-        Args:
-            recorded: the fingerprints that an earlier process has recorded on the object.
-            readings: in their present state.
+        A reading without a fingerprint, here or `recorded` on the object by an earlier process, counts as read if the
+        object was refreshed after the last write.
         """
         found: dict[str, str] = {}
         for reading in readings:
@@ -134,12 +115,7 @@ class SyncState:
         return found
 
     def debounce(self, changes: dict[str, str], now: float) -> float:
-        """Seconds until the force-sync is due: the first of a burst at once, the next one at the end of the burst.
-
-        Args:
-            changes: as `pending_changes` returned them, not empty.
-            now: seconds, monotonic.
-        """
+        """Seconds until the force-sync is due: the first of a burst at once, the next one at the end of the burst."""
         if changes != self._pending:
             is_quiet = now - self._changed_at >= QUIET_SECONDS
             if not self._pending:
@@ -169,18 +145,13 @@ class SyncState:
     ) -> CreatedCondition | None:
         """The report to write on the object, None where it needs no change; see condition.compose.
 
-        Args:
-            external_secret: as the informer has it.
-            keys: the paths and listings that it reads; reports on others are dropped.
-            problem: the error in its annotations, "" for none.
-            all_exist: everything that it reads exists.
-            wanted: it asks for seeding.
+        Reports on any other path or listing than `keys` are dropped, as the object does not read them.
         """
         self._successes = {path: text for path, text in self._successes.items() if path in keys}
         self.failures = {key: failures for key, failures in self.failures.items() if key in keys}
         failures = [failure for group in self.failures.values() for failure in group]
         refusals = [Refusal.ANNOTATION] if problem else [failure.refusal for failure in failures]
-        self.refusal = min(refusals, key=_GRAVEST.index, default=None)
+        self.refusal = min(refusals, key=tuple(Refusal).index, default=None)  # the gravest is declared first
         if not all_exist:
             self.awaited_since = NEVER  # external-secrets can't get ready for now
         return compose(
@@ -197,29 +168,20 @@ class SyncState:
     def take_delivery(self, *, force_sync: bool, await_ready: str | None) -> Delivery:
         """Take out what a patch delivers; what comes during the request belongs to the next patch.
 
-        Args:
-            force_sync: the patch forces external-secrets to read.
-            await_ready: the object's syncedResourceVersion, None if it can't get ready.
+        `await_ready` is the object's syncedResourceVersion, None if external-secrets can't get it ready.
         """
-        received_at = NEVER
+        delivery = Delivery(self.events, self.is_seeded, self.received_at if force_sync else NEVER)
+        self.events, self.is_seeded = [], False
         if force_sync:
             if self._written_at != NEVER and await_ready is not None:
                 self.awaited_since, self._synced_version = self._written_at, await_ready
-            received_at = self.received_at
             self.stop_timing()
-        delivery = Delivery(self.events, self.is_seeded, received_at)
-        self.events, self.is_seeded = [], False
         return delivery
 
     def restore(self, delivery: Delivery, error: VaultsyncError) -> list[tuple[EventReason, str]]:
-        """The patch has failed; returns the Events that are to be recorded all the same.
-
-        Args:
-            delivery: of the patch.
-            error: a refusal ends the time measurement, as it lasts until a person removes its cause.
-        """
-        self.is_seeded |= delivery.is_seed
-        if error.result is not Result.REFUSED:
+        """The patch has failed; returns the Events that are to be recorded all the same."""
+        self.is_seeded |= delivery.is_seeded
+        if error.result is not Result.REFUSED:  # a refusal lasts until a person removes its cause: no measurement
             self.record_event(delivery.received_at)
         if not error.retryable:
             return delivery.events  # vaultsync has written to Vault nevertheless
@@ -232,9 +194,8 @@ class SyncState:
 
     def record_refresh(self, external_secret: ExternalSecret) -> float | None:
         """The informer has a new version of the object; returns since when it waits for a value it has read now."""
-        if self.awaited_since == NEVER or not external_secret.ready:
-            return None
-        if external_secret.synced_version == self._synced_version:
+        is_synced = external_secret.ready and external_secret.synced_version != self._synced_version
+        if self.awaited_since == NEVER or not is_synced:
             return None
         since, self.awaited_since = self.awaited_since, NEVER
         return since

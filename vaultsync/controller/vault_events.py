@@ -12,6 +12,7 @@ from vaultsync.controller.index import Index, Key
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import NEVER
 from vaultsync.controller.workqueue import Priority, WorkQueue
+from vaultsync.core.callbacks import Clock
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
 
@@ -28,14 +29,9 @@ KEPT_SECONDS: Final = 60.0
 
 
 class VaultEvents:
-    """The events of the last moments.
+    """The events of the last moments."""
 
-    Args:
-        queue: the controller's.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, index: Index, paths: PathStates, queue: WorkQueue[Key], clock: Callable[[], float]) -> None:
+    def __init__(self, index: Index, paths: PathStates, queue: WorkQueue[Key], clock: Clock) -> None:
         self._index = index
         self._paths = paths
         self._queue = queue
@@ -51,7 +47,7 @@ class VaultEvents:
         self._received_at: dict[VaultPath, float] = {}
 
     def receive(self, event: VaultEvent) -> None:
-        """Have the path read now, unless the event reports an own write.
+        """Read the path now, unless the event reports an own write.
 
         An event that arrives during a pass over its path waits for the end of the pass: it may report the write of
         this pass, whose response has not arrived yet.
@@ -139,24 +135,15 @@ class OwnWrites:
     Vault's request ID identifies a write exactly. Events of the event stream and responses to writes in KV v1 have no
     such ID. For them path, version and kind must match, and each source may report the write once: a second event with
     the same version is another client's write, for example after `kv metadata delete` and `kv put`.
-
-    Args:
-        clock: seconds, monotonic.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._by_path: dict[VaultPath, list[_Expected]] = {}
         self._in_order: deque[_Expected] = deque()
 
     def add(self, path: VaultPath, version: int, request_id: str) -> None:
-        """Expect the events of a write that Vault has accepted.
-
-        Args:
-            path: of the secret.
-            version: the version that the write created, 0 in KV v1.
-            request_id: Vault's ID of the request, "" where the response names none.
-        """
+        """Expect the events of a write. The version is 0 in KV v1, the ID is "" where the response names none."""
         self._expire()
         expected = _Expected(path, version, request_id, self._clock())
         self._by_path.setdefault(path, []).append(expected)

@@ -8,9 +8,12 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
+
+from vaultsync.core.callbacks import Clock
 
 K = TypeVar("K", bound=Hashable)
 
@@ -33,21 +36,21 @@ class WorkQueue(Generic[K]):
     Args:
         delays: makes the seconds of back-off after one key's consecutive failures.
         at_once: the most keys of a priority that workers may have at a time; unlimited by default.
-        clock: seconds, monotonic; the loop's by default.
+        clock: the loop's by default.
     """
 
     def __init__(
         self,
         delays: Callable[[], Iterator[float]],
         at_once: Mapping[Priority, int] = MappingProxyType({}),
-        clock: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._delays = delays
         self._at_once = at_once
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._priorities: tuple[deque[K], ...] = tuple(deque() for _ in Priority)
+        # the priority of each waiting key, and since when it waits; the oldest first
         self._queued: dict[K, tuple[Priority, float]] = {}
-        """The priority of each waiting key, and since when it waits; the oldest first."""
         self._processing: dict[K, Priority] = {}
         self._taken = 0
         self._again: dict[K, Priority] = {}
@@ -64,8 +67,7 @@ class WorkQueue(Generic[K]):
 
     def oldest(self) -> float:
         """How many seconds the oldest key has waited for a worker, 0 without one."""
-        _, since = next(iter(self._queued.values()), (None, None))
-        return 0.0 if since is None else self._clock() - since
+        return self._clock() - next(iter(self._queued.values()))[1] if self._queued else 0.0
 
     def failing(self) -> int:
         """Keys whose last pass failed and is retried."""
@@ -146,8 +148,7 @@ class WorkQueue(Generic[K]):
         """The worker has ended its pass."""
         if self._processing.pop(key) in self._at_once:
             self._changed.set()
-        priority = self._again.pop(key, None)
-        if priority is not None:
+        if (priority := self._again.pop(key, None)) is not None:
             self.add(key, priority)
 
     def _may_begin(self, priority: Priority) -> bool:
@@ -172,8 +173,6 @@ class WorkQueue(Generic[K]):
     async def _wait(self) -> None:
         self._changed.clear()
         timeout = max(0.0, self._due[0][0] - self._clock()) if self._due else None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
-        except TimeoutError:
-            pass

@@ -16,8 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
-from vaultsync.core.untrusted import mapping, text
-from vaultsync.core.vault_state import parse_time
+from vaultsync.core.untrusted import mapping, parse_time, text
 
 MAX_REQUEST_ID: Final = 64
 """Characters; a longer ID is not stored."""

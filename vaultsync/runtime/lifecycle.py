@@ -64,12 +64,7 @@ class Stop:
         await self._requested.wait()
 
     def left(self, until: float, otherwise: float) -> float:
-        """The time that a step may take, in seconds.
-
-        Args:
-            until: the end of the step, in seconds after the request.
-            otherwise: the result if no stop is requested.
-        """
+        """Seconds left for a step that ends `until` seconds after the request; `otherwise` if there is no request."""
         if not self._requested.is_set():
             return otherwise
         return max(LEAST_SECONDS, self._at + until - time.monotonic())

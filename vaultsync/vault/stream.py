@@ -13,12 +13,11 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
 from vaultsync.core.paths import clean_namespace
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import silent_stream
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login

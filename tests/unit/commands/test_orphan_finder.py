@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -69,7 +70,8 @@ class Cluster:
 
     def listed(self) -> OrphanFinder:
         """As a run of the command lists them."""
-        made = OrphanFinder(Index(frozenset({server_identity(ADDRESS)}), SeedMode.OFF), self.vault, self.cluster, "")
+        index, vault = Index(frozenset({server_identity(ADDRESS)}), SeedMode.OFF), cast(VaultClient, self.vault)
+        made = OrphanFinder(index, vault, self.cluster, "")
         for name in self.namespaces:
             made.namespace_changed(namespace(name))
         for one in self.objects:

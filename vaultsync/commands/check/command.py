@@ -1,22 +1,33 @@
-"""`vaultsync check`: check whether vaultsync can work here, or print the commands that set up what is missing."""
+"""`vaultsync check`: check whether vaultsync can work here, or print the commands that set up what is missing.
+
+Writes to neither Kubernetes nor Vault, and reads no value.
+"""
 
 import asyncio
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from vaultsync.commands import console, exit_codes, output
-from vaultsync.commands.check.preflight import run_checks
-from vaultsync.commands.check.report import CheckReport, has_failures, invalid_settings, valid_settings
-from vaultsync.commands.check.setup_plan import setup_plan
-from vaultsync.commands.check.setup_script import script
+from vaultsync.commands.check.audit_devices import check_audit
+from vaultsync.commands.check.kubernetes_checks import KubernetesChecks
+from vaultsync.commands.check.login_checks import check_vault_and_login
+from vaultsync.commands.check.mounts_in_use import MountsInUse
+from vaultsync.commands.check.object_checks import count_stores, explain_all
+from vaultsync.commands.check.policy_checks import PolicyChecks
+from vaultsync.commands.check.report import CheckReport, Status, invalid_settings, valid_settings
+from vaultsync.commands.check.setup import script, setup_plan
+from vaultsync.commands.check.source_checks import probe_source
+from vaultsync.commands.planner import DryRunPlanner
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
-from vaultsync.kube.client import connect
-from vaultsync.runtime import logging
+from vaultsync.kube.client import KubeClient, connect
+from vaultsync.runtime import factory, logging
+from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
@@ -45,7 +56,8 @@ def _print_report(*, as_json: bool) -> int:
         return exit_codes.USAGE
     logging.configure(settings.log_format, "CRITICAL")  # the results contain all problems
     results = [*valid_settings(removed_variables(os.environ)), *asyncio.run(check(settings)).results]
-    return console.leave(exit_codes.FAILED if has_failures(results) else 0, formatted(results))
+    has_failures = any(result.status is Status.FAILED for result in results)
+    return console.leave(exit_codes.FAILED if has_failures else 0, formatted(results))
 
 
 def _print_setup() -> int:
@@ -76,6 +88,40 @@ def _complete_settings(missing: set[str]) -> Settings:
     return settings.model_copy(update={"audit_listen": ""})
 
 
-async def check(settings: Settings) -> CheckReport:
-    """Run all checks with the Kubernetes configuration of the settings."""
-    return await run_checks(settings, lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True))
+async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeClient]] | None = None) -> CheckReport:
+    """Run all checks; one that depends on a failed one does not run.
+
+    Args:
+        settings: of `vaultsync run`.
+        connect_kube: returns a read-only client; None: by the settings.
+    """
+    login = factory.create_login(settings)
+    vault = VaultClient(login, waits=True)
+    try:
+        return await _check(
+            settings,
+            login,
+            vault,
+            connect_kube or (lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True)),
+        )
+    finally:
+        await login.close()
+        await vault.close()
+
+
+async def _check(
+    settings: Settings, login: Login, vault: VaultClient, connect_kube: Callable[[], Awaitable[KubeClient]]
+) -> CheckReport:
+    report, index = CheckReport(), factory.create_index(settings)
+    planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
+    mounts = MountsInUse(settings, vault, index, report)
+    policy = PolicyChecks(settings, vault, index, mounts, report)
+    await KubernetesChecks(settings, report, planner).run(connect_kube)
+    await check_vault_and_login(settings, vault, login, report)
+    report.mounts = await mounts.find()
+    report.add(await probe_source(settings, login, report, policy.fix))
+    report.add(*await check_audit(settings, vault, has_token=report.token is not None))
+    report.add(count_stores(settings, index, report))
+    await policy.run()
+    report.add(await explain_all(settings, planner, index, report))
+    return report

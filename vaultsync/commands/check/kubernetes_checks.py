@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
-from vaultsync.commands.check import access
 from vaultsync.commands.check.rbac import (
     DEFAULT_ACCOUNT,
     AccessReview,
@@ -26,6 +25,7 @@ from vaultsync.core.errors import (
     VaultsyncError,
     first_reason,
 )
+from vaultsync.core.untrusted import mapping, mappings, text
 from vaultsync.kube.client import KubeClient, NoKubeConfig
 from vaultsync.kube.discovery import SUPPORTED_VERSIONS, ServedVersion, preferred, served_resources, takes_condition
 from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, STORES, EventHandler, InformerManager
@@ -46,24 +46,14 @@ KINDS: Final = (EXTERNAL_SECRETS, STORES, CLUSTER_STORES)
 
 @dataclass(slots=True)
 class KubernetesChecks:
-    """Fill the report's `user` and `listing_needs`, and list the selected objects.
-
-    Attributes:
-        handler: gets the objects.
-        listing_error: why the listing failed although it is permitted, "" if it did not fail.
-    """
+    """Fill the report's `user`, `listing_needs` and `listing_error`, and list the selected objects for the handler."""
 
     settings: Settings
     report: CheckReport
     handler: EventHandler
-    listing_error: str = ""
 
     async def run(self, connect: Callable[[], Awaitable[KubeClient]]) -> None:
-        """Run the checks.
-
-        Args:
-            connect: returns a read-only client, as kube.client.connect does.
-        """
+        """Run the checks with a read-only client, as kube.client.connect returns it."""
         try:
             client = await connect()
             try:
@@ -85,8 +75,9 @@ class KubernetesChecks:
         self.report.add(*(check.not_asked(Check.KUBERNETES) for check in left))
 
     async def _check(self, client: KubeClient) -> None:
-        report, version = self.report, await access.version(client)
-        report.user = await access.user(client)
+        report = self.report
+        version = str((await client.get("/version")).get("gitVersion", "unknown"))[:40]  # requires no permission
+        report.user = await _user(client)
         report.add(Check.KUBERNETES.ok(f"{version} at {client.server}, as {report.user or 'an unknown user'}"))
         served = await self._served(client)
         unlistable = await self._permissions(client, takes_condition=served is None or served.takes_condition)
@@ -136,7 +127,8 @@ class KubernetesChecks:
             return selection.namespaces
         if selection.namespace_labels and rule.in_namespaces:
             with suppress(KubeDenied):
-                return await access.namespaces(client, selection.namespace_labels)
+                found = await client.get("/api/v1/namespaces", {"labelSelector": selection.namespace_labels})
+                return tuple(text(mapping(item.get("metadata")).get("name")) for item in mappings(found.get("items")))
         return ()
 
     async def _list(self, client: KubeClient, version: str) -> None:
@@ -145,7 +137,19 @@ class KubernetesChecks:
                 selection = self.settings.selection
                 await InformerManager(tasks, client, version, selection, self.handler, once=True).start()
         except* VaultsyncError as errors:
-            self.report.listing_needs, self.listing_error = Check.STORES, first_reason(errors)
+            self.report.listing_needs, self.report.listing_error = Check.STORES, first_reason(errors)
+
+
+async def _user(client: KubeClient) -> str:
+    """The user of the credentials, "" if the API server does not support SelfSubjectReview (1.28 and later do).
+
+    (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review.)
+    """
+    try:
+        review = await client.review("authentication.k8s.io/v1", "SelfSubjectReview", {})
+    except (KubeNotFound, KubeDenied):
+        return ""
+    return text(mapping(mapping(review.get("status")).get("userInfo")).get("username"))
 
 
 async def _denied(client: KubeClient, reviews: Sequence[AccessReview]) -> list[AccessReview]:
@@ -153,10 +157,19 @@ async def _denied(client: KubeClient, reviews: Sequence[AccessReview]) -> list[A
 
     async def is_denied(review: AccessReview) -> bool:
         async with slots:
-            return not await access.is_allowed(client, review)
+            return not await _is_allowed(client, review)
 
     answers = await asyncio.gather(*map(is_denied, reviews))
     return [review for review, denied in zip(reviews, answers, strict=True) if denied]
+
+
+async def _is_allowed(client: KubeClient, review: AccessReview) -> bool:
+    """Whether RBAC allows the access (https://kubernetes.io/docs/reference/access-authn-authz/authorization/)."""
+    resource, _, subresource = review.resource.partition("/")
+    attributes = {**asdict(review), "resource": resource, "subresource": subresource}
+    spec = {"spec": {"resourceAttributes": attributes}}
+    answer = await client.review("authorization.k8s.io/v1", "SelfSubjectAccessReview", spec)
+    return mapping(answer.get("status")).get("allowed") is True
 
 
 def check_crds(served: Mapping[str, frozenset[str]]) -> tuple[str, CheckResult]:

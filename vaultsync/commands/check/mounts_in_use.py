@@ -5,12 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from vaultsync.commands.check.report import Check, CheckResult, cut
-from vaultsync.commands.vault_policy import PLACEHOLDER, parse_mounts
+from vaultsync.commands.check.report import RETRY, Check, CheckReport, CheckResult, cut
+from vaultsync.commands.policy import PLACEHOLDER, parse_mounts
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed
+from vaultsync.core.errors import VaultNamespaceUnavailable, VaultRejected, VaultRequestFailed, VaultUnavailable
 from vaultsync.core.external_secret import Store
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount, secret_path, v2_path
 from vaultsync.vault.client import VaultClient
@@ -33,15 +33,21 @@ class MountsInUse:
     settings: Settings
     vault: VaultClient
     index: Index
+    report: CheckReport
     uses: Uses = field(default_factory=dict)
     failures: list[CheckResult] = field(default_factory=list)
 
     async def find(self) -> tuple[Mount, ...]:
-        """Ask Vault for the mount of each path.
+        """The mounts from Vault; guessed by the paths if the login failed, none if nothing could be listed."""
+        if self.report.token is not None and not self.report.listing_needs:
+            try:
+                await self._find()
+            except VaultUnavailable as error:  # sys/health succeeded before
+                self.report.add(Check.VAULT.failed(error, RETRY))
+                self.report.token = None
+        return self._guess() if self.report.token is None else tuple(sorted({mount for _, mount in self.uses}))
 
-        Raises:
-            VaultUnavailable: Vault has become unavailable.
-        """
+    async def _find(self) -> None:
         for path, kv in sorted(self.index.paths_with_kv()):
             await self._add(path, kv, by_name=True)
         for prefix in self.index.prefixes():
@@ -50,10 +56,8 @@ class MountsInUse:
             await self._mount(
                 VaultPath(store.vault_namespace, secret_path(store.path, store.kv, PLACEHOLDER)), store.kv
             )
-        return tuple(sorted({mount for _, mount in self.uses}))
 
-    def guess(self) -> tuple[Mount, ...]:
-        """The mounts by the paths alone."""
+    def _guess(self) -> tuple[Mount, ...]:
         named = [guessed_mount(path.path, kv) for path, kv in self.index.paths_with_kv()]
         named += [Mount(f"{store.path}/", store.kv) for store in self._own_stores()]
         found: dict[str, Mount] = {}

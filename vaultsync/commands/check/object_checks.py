@@ -17,8 +17,12 @@ from vaultsync.core.external_secret import FindRef, RemoteRef
 NO_STORE: Final = "none of the selected stores is a store of Vault"
 
 
-def count_stores(settings: Settings, index: Index) -> CheckResult:
+def count_stores(settings: Settings, index: Index, report: CheckReport) -> CheckResult:
     """Whether the listed stores are in this Vault."""
+    if report.listing_error:
+        return Check.STORES.failed(cut(report.listing_error), RETRY)
+    if report.listing_needs:
+        return Check.STORES.not_asked(report.listing_needs)
     own, others = 0, {}
     for store in index.stores():
         if index.is_ours(store):
@@ -74,14 +78,14 @@ def _labels(address: str) -> list[str]:
 
 async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, report: CheckReport) -> CheckResult:
     """Plan every ExternalSecret as `vaultsync plan` does, and fill the report's `unseeded_namespace`."""
-    explained: list[Explanation] = []
-    failure = ""
+    if report.listing_needs or report.token is None:
+        return Check.EXTERNAL_SECRETS.not_asked(report.listing_needs or Check.LOGIN)
     try:
         explained = await planner.explain()
-    except* VaultsyncError as errors:
-        failure = cut(first_reason(errors))
-    if failure:
-        return Check.EXTERNAL_SECRETS.failed(failure, RETRY)
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        return Check.EXTERNAL_SECRETS.failed(cut(first_reason(errors)), RETRY)
     reading = [one for one in explained if _reads(index, one)]
     wanted = [one for one in reading if one.choice is SeedChoice.WANTED]
     blocked = [(str(one.name), problem) for one in explained if (problem := _problem(index, one))]
@@ -101,10 +105,8 @@ def check_external_secrets(
         blocked: names and reasons.
         unseeded_namespace: as in CheckReport.
     """
-    check, count = (
-        Check.EXTERNAL_SECRETS,
-        f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded",
-    )
+    check = Check.EXTERNAL_SECRETS
+    count = f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded"
     if blocked:
         name, reason = blocked[0]
         rest = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""

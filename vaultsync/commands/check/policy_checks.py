@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync.commands.check.login_commands import obtain_token
+from vaultsync.commands.check.login_checks import obtain_token
 from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut
-from vaultsync.commands.vault_policy import (
+from vaultsync.commands.policy import (
     DEFAULT_MOUNTS,
     PathCapabilities,
     command,
@@ -49,8 +49,6 @@ class PolicyChecks:
     """What the token may do outside of mounts, and in each mount in use.
 
     Attributes:
-        mounts: in use.
-        report: gets the results; has the token.
         has_capabilities: whether Vault has answered which capabilities the token has.
     """
 

@@ -104,10 +104,10 @@ def required_rules(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ..
 
 
 def leader_rules(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
-    """The rules for the leader election, as in the Role of deploy/base.
+    """The rules for the leader election by a Lease ("" for none), as in the Role of deploy/base.
 
     Args:
-        lease: VAULTSYNC_LEASE, "" if there is no election.
+        lease: VAULTSYNC_LEASE.
         labels: whether the leader labels its pod.
     """
     if not lease:
@@ -121,12 +121,7 @@ def leader_rules(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
 
 
 def access_reviews(rule: RbacRule, namespaces: Sequence[str]) -> list[AccessReview]:
-    """The reviews that check a rule.
-
-    Args:
-        rule: any rule.
-        namespaces: the watched ones, by name; none if all are watched.
-    """
+    """The reviews that check a rule in the watched namespaces; none are given if all are watched."""
     places = [(rule.namespace, rule.name)]
     if namespaces and rule.in_namespaces and not rule.namespace:
         places = [(name, "") for name in namespaces]

@@ -88,6 +88,7 @@ class CheckReport:
         version: Vault's version.
         unseeded_namespace: a namespace with an ExternalSecret, where seeding needs an annotation that none has.
         listing_needs: the failed check because of which stores and ExternalSecrets are unknown, "" if they are known.
+        listing_error: why the listing failed although it is permitted, "" if it did not fail.
     """
 
     results: list[CheckResult] = field(default_factory=list)
@@ -97,6 +98,7 @@ class CheckReport:
     version: str = ""
     unseeded_namespace: str = ""
     listing_needs: str = ""
+    listing_error: str = ""
 
     def add(self, *results: CheckResult) -> None:
         """Append results."""
@@ -105,11 +107,6 @@ class CheckReport:
     def is_ok(self, check: Check) -> bool:
         """Whether the check has results, all of them without a failure or warning."""
         return {result.status for result in self.results if result.check is check} == {Status.OK}
-
-
-def has_failures(results: Sequence[CheckResult]) -> bool:
-    """Whether a check failed."""
-    return any(result.status is Status.FAILED for result in results)
 
 
 def valid_settings(removed: Mapping[str, str]) -> list[CheckResult]:

@@ -3,16 +3,18 @@
 import asyncio
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from vaultsync.commands.check.audit_commands import PORT, enable_to_service
-from vaultsync.commands.check.report import Check, CheckResult, Status, cut
+from vaultsync.commands.check.audit_devices import PORT, enable_to_service
+from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status, cut
 from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultsyncError
-from vaultsync.vault.api import has_event_stream
+from vaultsync.runtime.metrics import Metrics
+from vaultsync.vault.api import Token, has_event_stream
 from vaultsync.vault.login import Login
 from vaultsync.vault.stream import EventStream
 
@@ -56,20 +58,14 @@ class FileProbe:
 
 
 async def probe_source(
-    settings: Settings, login: Login, stream: EventStream, version: str, policy_fix: str
+    settings: Settings, login: Login, report: CheckReport, policy_fix: Callable[[Token], str]
 ) -> CheckResult:
-    """Try the configured sources, then check them.
-
-    Args:
-        settings: of `vaultsync run`.
-        login: is logged in.
-        stream: is not running.
-        version: Vault's.
-        policy_fix: the command that writes the policy.
-    """
-    subscribed = await _probe_stream(stream) if settings.source.streams else StreamProbe()
+    """Try the configured sources, then check them; `policy_fix` returns the command that writes the policy."""
+    if report.token is None:
+        return Check.SOURCE.not_asked(Check.LOGIN)
+    stream = await _probe_stream(EventStream(login, Metrics())) if settings.source.streams else StreamProbe()
     file = await _probe_file(settings.audit_file, login) if settings.audit_file else FileProbe()
-    return check_source(settings, subscribed, file, version, policy_fix)
+    return check_source(settings, stream, file, report.version, policy_fix(report.token))
 
 
 async def _probe_stream(stream: EventStream) -> StreamProbe:

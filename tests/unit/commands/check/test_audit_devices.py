@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.build import settings
-from vaultsync.commands.check.audit_checks import check_devices, check_listener, devices_unknown
-from vaultsync.commands.check.audit_devices import AuditDevice, enable_device, parse_devices
+from vaultsync.commands.check.audit_devices import (
+    AuditDevice,
+    check_devices,
+    check_listener,
+    devices_unknown,
+    enable_device,
+    parse_devices,
+)
 from vaultsync.commands.check.report import Status
 from vaultsync.config.change_source import parse_audit_address
 from vaultsync.config.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.build import V1, V2
 from vaultsync.commands.check.policy_checks import check_policy, policy_fix
 from vaultsync.commands.check.report import Check, CheckResult, Status
-from vaultsync.commands.vault_policy import PathCapabilities, needed_capabilities, placeholder_paths
+from vaultsync.commands.policy import PathCapabilities, needed_capabilities, placeholder_paths
 from vaultsync.config.auth import AuthConfig
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
 from vaultsync.vault.api import Token

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from tests.unit.build import external_secret_json, run, settings, store_json
 from tests.unit.servers import answer, http_server
-from vaultsync.commands.check.preflight import run_checks
+from vaultsync.commands.check.command import check
 from vaultsync.commands.check.rbac import DEFAULT_ACCOUNT, RBAC_RULES
 from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status
 from vaultsync.config.change_source import ChangeSource
@@ -92,7 +92,7 @@ def checked(failing: Failing, stores: Sequence[tuple[str, str]] = (("secret", "v
                 return KubeClient(ApiClient(configuration), 5.0, read_only=True)
 
             given = settings(vault_addr=address, vault_token=SecretStr("t0ken"), source=ChangeSource.POLL)
-            return await run_checks(given, connect), servers.asked
+            return await check(given, connect), servers.asked
 
     return run(main())
 

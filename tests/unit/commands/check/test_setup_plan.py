@@ -7,7 +7,7 @@ import pytest
 from tests.unit.build import settings
 from vaultsync.commands.check.rbac import DEFAULT_ACCOUNT, DEFAULT_LEASE, RBAC_RULES, RbacRule, leader_rules
 from vaultsync.commands.check.report import Check, CheckReport, CheckResult, Status
-from vaultsync.commands.check.setup_plan import setup_plan
+from vaultsync.commands.check.setup import setup_plan
 from vaultsync.config.auth import Auth
 from vaultsync.core.paths import Mount
 from vaultsync.vault.api import Token

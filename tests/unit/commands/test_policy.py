@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from vaultsync.cli import main
-from vaultsync.commands.vault_policy import DEFAULT_MOUNTS, parse_mounts, policy
+from vaultsync.commands.policy import DEFAULT_MOUNTS, parse_mounts, policy
 from vaultsync.core.external_secret import Namespace
 from vaultsync.core.paths import Mount, VaultPath
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths

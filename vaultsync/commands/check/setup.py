@@ -1,4 +1,4 @@
-"""The shell script of `vaultsync check --print-setup`, for an admin of Kubernetes and Vault. No I/O.
+"""`vaultsync check --print-setup`: what to set up, and the shell script for an admin of Kubernetes and Vault. No I/O.
 
 The script is idempotent and contains no secret: the shell creates secrets, and stores them where the settings expect
 them. Texts from the cluster and from Vault are quoted.
@@ -7,18 +7,32 @@ them. Texts from the cluster and from Vault are quoted.
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import yaml
 
-from vaultsync.commands.check.audit_checks import FILE
-from vaultsync.commands.check.login_commands import create_token, grant_policy
-from vaultsync.commands.check.rbac import NAMESPACES, RbacRule, ServiceAccount
-from vaultsync.commands.check.setup_plan import SetupPlan
-from vaultsync.config.auth import Auth
+from vaultsync.commands.check.audit_devices import FILE, enable_device
+from vaultsync.commands.check.login_checks import create_token, grant_policy
+from vaultsync.commands.check.rbac import (
+    DEFAULT_ACCOUNT,
+    DEFAULT_LEASE,
+    NAMESPACES,
+    RbacRule,
+    ServiceAccount,
+    leader_rules,
+    required_rules,
+)
+from vaultsync.commands.check.report import Check, CheckReport, Status
+from vaultsync.commands.policy import DEFAULT_MOUNTS, policy
+from vaultsync.config.auth import Auth, AuthConfig
+from vaultsync.config.settings import Settings
 from vaultsync.core import annotations
+from vaultsync.core.paths import clean_namespace
+from vaultsync.vault.api import POLICY_NAME, has_event_stream
 
+AUDIENCE: Final = "vault"
+"""Audience of the ServiceAccount token that deploy/base mounts for Vault."""
 MOUNTED: Final = ("/var/run/secrets/", "/run/secrets/")
 """Where Kubernetes mounts files into a pod: their content belongs into a Secret."""
 TOKEN_SECRET: Final = "vaultsync-vault-token"  # noqa: S105 — a name
@@ -86,8 +100,82 @@ _GRANT: Final = """\
 _CRDS: Final = "# external-secrets is missing: https://external-secrets.io/latest/introduction/getting-started/"
 
 
+@dataclass(frozen=True, slots=True)
+class SetupPlan:
+    """What to set up.
+
+    Attributes:
+        crds: whether external-secrets is missing.
+        rules: permissions in Kubernetes; none if they are granted.
+        namespaces: the watched ones, by name; none if all are.
+        policy: Vault's policy in HCL, "" if it is there.
+        login: whether the login fails: role or token are to be created.
+        grants_by_role: whether the login succeeds, but the role gives other policies.
+        audience: of the ServiceAccount token, "" if vaultsync logs in with the token for the API server.
+        audit: the command that enables an audit device, "" if a change source works.
+        device_fixes: commands for the audit devices that can block Vault.
+        namespace_to_seed: a namespace to annotate, "" if seeding is enabled somewhere.
+    """
+
+    account: ServiceAccount = DEFAULT_ACCOUNT
+    crds: bool = False
+    rules: Sequence[RbacRule] = ()
+    namespaces: Sequence[str] = ()
+    policy: str = ""
+    policy_name: str = POLICY_NAME
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    login: bool = False
+    grants_by_role: bool = False
+    audience: str = AUDIENCE
+    audit: str = ""
+    device_fixes: Sequence[str] = ()
+    namespace_to_seed: str = ""
+    address: str = ""
+    vault_namespace: str = ""
+
+
+def setup_plan(settings: Settings, report: CheckReport) -> SetupPlan:
+    """Plan to set up everything that a check found missing, or could not check; all of it for an empty report.
+
+    Permissions of a person say nothing about those of vaultsync: with a person's credentials, the plan has all rules.
+
+    Raises:
+        ValueError: a glob of VAULTSYNC_SEED_PATHS matches none of the mounts.
+    """
+    account, token, auth = ServiceAccount.parse(report.user), report.token, settings.auth
+    needs_policy, has_run = not report.is_ok(Check.POLICY), bool(report.results)
+    has_other_policy = needs_policy and token is not None and not token.policy
+    streams = settings.source.streams and (not report.version or has_event_stream(report.version))
+    mounts, seeds = report.mounts or DEFAULT_MOUNTS, settings.seeds
+    return SetupPlan(
+        account=account or DEFAULT_ACCOUNT,
+        crds=has_run and not report.is_ok(Check.CRDS) and report.is_ok(Check.KUBERNETES),
+        rules=() if account and report.is_ok(Check.PERMISSION) else _rules(settings, account),
+        namespaces=settings.namespaces,
+        policy=policy(settings.seedable_paths, mounts, seeds=seeds, streams=streams) if needs_policy else "",
+        policy_name=(token.policy if token else "") or POLICY_NAME,
+        auth=auth,
+        login=not report.is_ok(Check.LOGIN) or (has_other_policy and not auth.issues),
+        grants_by_role=has_other_policy,
+        audience="" if account and not auth.jwt_file else AUDIENCE,
+        audit="" if report.is_ok(Check.SOURCE) else enable_device(settings),
+        device_fixes=[one.fix for one in report.results if (one.check, one.status) == (Check.AUDIT, Status.FAILED)],
+        namespace_to_seed=report.unseeded_namespace or ("" if has_run else "NAMESPACE"),
+        address=settings.vault_addr if has_run else "",
+        vault_namespace=clean_namespace(settings.vault_namespace),
+    )
+
+
+def _rules(settings: Settings, account: ServiceAccount | None) -> tuple[RbacRule, ...]:
+    """All rules; a person's shell lacks the settings of the pod, so that those of deploy/base replace them."""
+    writes = not settings.dry_run
+    rules = required_rules(writes=writes, takes_condition=True)  # another version of external-secrets may take it
+    lease = settings.lease if account else settings.lease or DEFAULT_LEASE
+    return (*rules, *leader_rules(lease if writes else "", labels=settings.labels_leader if account else True))
+
+
 def script(plan: SetupPlan) -> str:
-    """The script."""
+    """The commands; a comment if nothing is missing."""
     parts = [part for part in _parts(plan) if part]
     return "\n\n".join([_HEAD, *(["set -eu", *parts] if parts else [_NOTHING])]) + "\n"
 
@@ -162,60 +250,53 @@ def _bounds(plan: SetupPlan) -> list[str]:
     return []
 
 
-@dataclass(frozen=True, slots=True)
-class _Credential:
-    """A secret that the script creates.
-
-    Attributes:
-        key: its key in a Kubernetes Secret.
-        variable: the shell variable that contains it.
-        file: where the settings look for it, "" if an environment variable contains it.
-    """
-
-    key: str
-    variable: str
-    file: str
-
-    @property
-    def is_local_file(self) -> bool:
-        """Whether the file is one of this machine, and not mounted from a Kubernetes Secret."""
-        return bool(self.file) and not self.file.startswith(MOUNTED)
-
-
 def _token(plan: SetupPlan) -> str:
-    credentials = [_Credential("token", "token", plan.auth.token_file)]
+    credentials = {"token": plan.auth.token_file}
     create = f"token=$({create_token(plan.policy_name)} -field=token)"
     comment = f"# a token with this policy, renewable without end, to {_places(credentials, TOKEN_SECRET)}"
     return "\n".join([comment, create, *_store(plan, TOKEN_SECRET, credentials)])
 
 
 def _ids(plan: SetupPlan) -> str:
-    auth, key = plan.auth, "secret-id"
-    secret_id = _Credential(key, "secret_id", auth.secret_id_file)
-    credentials = [_Credential("role-id", "role_id", auth.role_id_file), secret_id]
-    if secret_id.is_local_file:
+    auth = plan.auth
+    credentials = {"role_id": auth.role_id_file, "secret_id": auth.secret_id_file}
+    if _is_local(auth.secret_id_file):
         file = shlex.quote(auth.secret_id_file)
         look = f"secret_id=\nif [ -f {file} ]; then secret_id=$(cat {file}); fi"
     else:
         get = f"kubectl -n {plan.account.namespace} get secret {APPROLE_SECRET} --ignore-not-found"
-        look = f"kept=$({get} -o 'jsonpath={{.data.{key}}}')\nsecret_id=$(printf %s \"$kept\" | base64 -d)"
+        look = f"kept=$({get} -o 'jsonpath={{.data.secret-id}}')\nsecret_id=$(printf %s \"$kept\" | base64 -d)"
     ids = _IDS.format(place=_places(credentials, APPROLE_SECRET), at=shlex.quote(auth.role_at), look=look)
     return "\n".join([ids, *_store(plan, APPROLE_SECRET, credentials)])
 
 
-def _places(credentials: Sequence[_Credential], secret: str) -> str:
-    files = [one.file for one in credentials if one.is_local_file]
+def _is_local(file: str) -> bool:
+    """Whether it is a file of this machine: not mounted from a Kubernetes Secret, and no environment variable."""
+    return bool(file) and not file.startswith(MOUNTED)
+
+
+def _places(credentials: Mapping[str, str], secret: str) -> str:
+    files = list(filter(_is_local, credentials.values()))
     return " and ".join(files if len(files) == len(credentials) else [*files, f"the Secret {secret}"])
 
 
-def _store(plan: SetupPlan, secret: str, credentials: Sequence[_Credential]) -> list[str]:
-    """The commands that store the credentials; none has one as an argument, which other users could see."""
-    files = [one for one in credentials if one.is_local_file]
-    lines = [f'(umask 077; printf %s "${one.variable}" >{shlex.quote(one.file)})' for one in files]
-    others = [one for one in credentials if one not in files]
-    data = "\n".join(f"  {one.key}: $(printf %s \"${one.variable}\" | base64 | tr -d '\\n')" for one in others)
+def _store(plan: SetupPlan, secret: str, credentials: Mapping[str, str]) -> list[str]:
+    """The commands that store the credentials; none has one as an argument, which other users could see.
+
+    Args:
+        plan: has the namespace of the Secret.
+        secret: name of the Kubernetes Secret.
+        credentials: by shell variable: the file of the settings, "" if an environment variable has the credential.
+    """
+    lines, data = [], []
+    for variable, file in credentials.items():
+        if _is_local(file):
+            lines.append(f'(umask 077; printf %s "${variable}" >{shlex.quote(file)})')
+        else:
+            key = variable.replace("_", "-")
+            data.append(f"  {key}: $(printf %s \"${variable}\" | base64 | tr -d '\\n')")
     if data:
-        lines.append(_APPLY.format(end=END, data=data, name=secret, namespace=plan.account.namespace))
+        lines.append(_APPLY.format(end=END, data="\n".join(data), name=secret, namespace=plan.account.namespace))
     return lines
 
 

@@ -11,9 +11,8 @@ import yaml
 from tests.unit.commands.check.manifests import LEADING, by_name, granted, shipped, used
 from vaultsync.commands.check.audit_devices import AuditDevice
 from vaultsync.commands.check.rbac import RBAC_RULES, ServiceAccount
-from vaultsync.commands.check.setup_plan import SetupPlan
-from vaultsync.commands.check.setup_script import script
-from vaultsync.commands.vault_policy import policy
+from vaultsync.commands.check.setup import SetupPlan, script
+from vaultsync.commands.policy import policy
 from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.paths import Mount
 from vaultsync.core.seed_paths import SeedPaths

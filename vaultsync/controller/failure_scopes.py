@@ -114,16 +114,11 @@ class CircuitBreaker(Generic[K]):
 
 @dataclass(slots=True)
 class _Outage:
-    """A Vault namespace that is unavailable.
-
-    Attributes:
-        since: by the loop's clock.
-        reported: the keys on whose readers the outage is reported.
-    """
+    """A Vault namespace that is unavailable."""
 
     breaker: CircuitBreaker[Key]
-    since: float
-    reported: set[Key] = field(default_factory=set)
+    since: float  # by the loop's clock
+    reported: set[Key] = field(default_factory=set)  # the keys on whose readers the outage is reported
 
 
 class FailureScopes:

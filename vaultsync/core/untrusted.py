@@ -5,7 +5,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 
-def parse_json(document: str) -> object:
+def parse_json(document: str | bytes) -> object:
     """The value that the document contains, None if it is not valid or nested too deeply."""
     try:
         return json.loads(document)

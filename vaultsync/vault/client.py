@@ -18,7 +18,7 @@ from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.untrusted import mapping
+from vaultsync.core.untrusted import mapping, texts
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
@@ -222,7 +222,7 @@ class VaultClient:
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """The token's capabilities (sys/capabilities-self) on paths of the API, without /v1/."""
         data = await self._request("post", CAPABILITIES, namespace, {"paths": list(paths)})
-        return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
+        return {path: frozenset(texts(data.get(path))) - {"deny"} for path in paths}
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
         """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that."""
@@ -267,7 +267,7 @@ class VaultClient:
 
         The state is read again if it is old: after this process was frozen, or where Vault is slow. A state with a
         version proves that the mount is KV v2. One without a version does not: a mount that was enabled again as KV
-        v1, or as another engine, would accept the write, for a path that nobody reads.
+        v1, or as another engine, would accept the write, for a path that no ExternalSecret reads.
 
         Raises:
             WriteConflict: the secret was undeleted, or is in another mount.
@@ -307,9 +307,7 @@ class VaultClient:
     def _read_ha_enabled(self) -> bool:
         enabled = mapping(self._requester.send("get", LEADER).document).get("ha_enabled")
         if not isinstance(enabled, bool):
-            raise VaultUnavailable(
-                f"Vault at {self._login.access.address} does not report whether it has standby nodes"
-            )
+            raise VaultUnavailable(f"sys/leader of Vault at {self._login.access.address} has no field ha_enabled")
         return enabled
 
     # -- on the loop

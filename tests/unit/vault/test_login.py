@@ -16,13 +16,12 @@ from tests.unit.build import eventually, live, logged, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
 from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
-from vaultsync.vault import auth_methods
 from vaultsync.vault import login as module
+from vaultsync.vault import token_api
 from vaultsync.vault.api import Token
-from vaultsync.vault.auth_methods import read_credential
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.token_api import parse_lease, parse_token
+from vaultsync.vault.token_api import parse_lease, parse_token, read_credential
 from vaultsync.vault.transport import VaultAccess
 
 LOGIN, LOOK_UP, RENEW, REVOKE = "approle/login", "token/lookup-self", "token/renew-self", "token/revoke-self"
@@ -441,7 +440,7 @@ def test_mount_and_vault_namespace_count(
 
 
 def test_without_a_file_the_jwt_is_the_service_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth_methods, "SERVICE_ACCOUNT_TOKEN", str(tmp_path / "none"))
+    monkeypatch.setattr(token_api, "SERVICE_ACCOUNT_TOKEN", str(tmp_path / "none"))
 
     async def main() -> None:
         login = Login(VaultAccess(f"http://127.0.0.1:{unused_port()}"), AuthConfig(Auth.KUBERNETES, role="r"))

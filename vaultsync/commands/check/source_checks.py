@@ -46,12 +46,7 @@ class StreamProbe:
 
 @dataclass(frozen=True, slots=True)
 class FileProbe:
-    """Result of reading VAULTSYNC_AUDIT_FILE.
-
-    Attributes:
-        problem: why it can't be read, "" if it can.
-        grew: whether a request of the check appeared in it.
-    """
+    """Why VAULTSYNC_AUDIT_FILE can't be read, "" if it can, and whether a request of the check appeared in it."""
 
     problem: str = ""
     grew: bool = False
@@ -108,7 +103,7 @@ def _size(path: str) -> int:
 def check_source(
     settings: Settings, stream: StreamProbe, file: FileProbe, version: str, policy_fix: str
 ) -> CheckResult:
-    """Which source `vaultsync run` will use; for the parameters see probe_source."""
+    """Which source `vaultsync run` will use; `policy_fix` is the command that writes the policy."""
     check, wanted = Check.SOURCE, settings.source
     because = f"as VAULTSYNC_SOURCE is {wanted.value}"
     poll = f"the poll, every {age(settings.poll_interval)}"

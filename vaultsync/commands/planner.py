@@ -230,16 +230,11 @@ class DryRunPlanner(IndexBuilder):
 
 
 async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Explanation]:
-    """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing.
-
-    Raises:
-        NoKubeConfig: there is no Kubernetes configuration.
-        SnapshotFailed: a request failed.
-    """
+    """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing."""
     async with vault_session(settings) as vault:
         planner = DryRunPlanner(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
-        async with list_once(settings, planner, settings.selection):
-            return await planner.explain(only)
+        await list_once(settings, planner, settings.selection)
+        return await planner.explain(only)
 
 
 def summarise(explained: Sequence[Explanation]) -> Summary:

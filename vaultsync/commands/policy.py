@@ -179,7 +179,7 @@ def needed_capabilities(
 
     Args:
         mount: of the secret.
-        inner: its path within the mount.
+        inner: path of the secret within the mount.
         creates: whether vaultsync may create it.
         seeds: whether values are created at all.
         streams: whether the event stream is used, and Vault knows `subscribe`.

@@ -7,6 +7,7 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -94,15 +95,11 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         settings: of `vaultsync run`.
         connect_kube: returns a read-only client; None: by the settings.
     """
+    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
     login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
-        return await _check(
-            settings,
-            login,
-            vault,
-            connect_kube or (lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True)),
-        )
+        return await _check(settings, login, vault, connect_kube)
     finally:
         await login.close()
         await vault.close()

@@ -109,7 +109,10 @@ class PolicyChecks:
     async def _add(self, path: VaultPath, kv: int, *, by_name: bool) -> None:
         """Note a path in its mount; vaultsync creates only paths that an ExternalSecret reads by name."""
         mount = await self._mount_of(path, kv)
-        if mount is not None and (inner := _inner(mount, path)):
+        if mount is None:
+            return
+        inner = v2_path(mount, path.path) if mount.kv == 2 else path.path.removeprefix(mount.path)
+        if inner:  # else it is the path of no secret
             may_create = by_name and self._may_create(path, mount)
             self.uses[path.namespace, mount].setdefault(inner, may_create)
 
@@ -220,11 +223,6 @@ class PolicyChecks:
                 known = found.get(one.path, one)
                 found[one.path] = replace(one, needed=one.needed | known.needed)
         return list(found.values())
-
-
-def _inner(mount: Mount, path: VaultPath) -> str:
-    """A path within its mount, "" if it is the path of no secret."""
-    return (v2_path(mount, path.path) or "") if mount.kv == 2 else path.path.removeprefix(mount.path)
 
 
 def check_policy(

@@ -92,7 +92,7 @@ class OrphanFinder(IndexBuilder):
             VaultDenied: Vault lists no KV v2 mount for the token.
             ExceptionGroup: of VaultsyncErrors but refusals, which the report has.
         """
-        places, readers = await self._look_around()
+        places, readers = await self._prepare()
         unread = [path for paths in await for_each(places, self._walk) for path in paths if not readers.read(path)]
         found = [orphan for orphan in await for_each(unread, self._look) if orphan is not None]
         doubts = {orphan.path: readers.doubt(orphan.path) for orphan in found}
@@ -108,12 +108,12 @@ class OrphanFinder(IndexBuilder):
         Raises:
             VaultsyncError: Vault does not answer; the other orphans are not deleted.
         """
-        _, readers = await self._look_around()
+        _, readers = await self._prepare()
         for orphan in orphans:
             why = READ if readers.read(orphan.path) else readers.doubt(orphan.path)
             yield orphan, why or await self._delete(orphan)
 
-    async def _look_around(self) -> tuple[list[_Place], "_Readers"]:
+    async def _prepare(self) -> tuple[list[_Place], "_Readers"]:
         """List every mount once, and index the readers."""
         places: dict[str, _Place] = {}
         is_flat = False

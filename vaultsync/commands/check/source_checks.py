@@ -26,7 +26,7 @@ AUDIT_FIX: Final = (
     f"set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:{PORT}, and in Vault, beside another audit device: "
     f"{enable_to_service()}; on Vault's own machine: udp:127.0.0.1:{PORT} and address=127.0.0.1:{PORT}"
 )
-LOOK_AT_NETWORK: Final = "allow websockets from here to Vault in proxies and load balancers"
+CHECK_NETWORK: Final = "allow websockets from here to Vault in proxies and load balancers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def check_source(
         return check.warning(f"{found} are noticed late: {audit or 'there is no audit device'}", audit_fix or AUDIT_FIX)
     offered = has_event_stream(version)
     unavailable = f"no event stream: {cut(stream.reason)}" if offered else f"Vault {version} has no event stream"
-    fix = (policy_fix if stream.refused else LOOK_AT_NETWORK) if offered else ""
+    fix = (policy_fix if stream.refused else CHECK_NETWORK) if offered else ""
     if wanted is ChangeSource.EVENTS:
         return check.failed(f"{unavailable}, and {because}", fix or "set VAULTSYNC_SOURCE=auto")
     if audit and not audit_fix:

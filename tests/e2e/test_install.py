@@ -34,7 +34,7 @@ INSTALL_PAGE = (DOCS / "install.md").read_text()
 [OVERLAY] = objects(section("Your overlay", INSTALL_PAGE))
 UNINSTALL, UNINSTALL_HELM = commands(section("Uninstall", INSTALL_PAGE))
 UNAUDIT, DELETE, FORGET_POLICY, FORGET_ROLE = UNINSTALL.splitlines()
-[LOOK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)` reports", INSTALL)
+[LOOK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)`, which reports", INSTALL)
 
 
 def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:

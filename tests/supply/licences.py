@@ -1,4 +1,4 @@
-"""The list of licences, docs/licences.md, and whether each is one of those that are permitted."""
+"""The list of licences, docs/licences.md, and whether each is permitted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.supply.locked import PROJECT, Package
 LICENCES = PROJECT / "docs" / "licences.md"
 HEAD = """\
 # Licences
-vaultsync itself is under Apache-2.0 ([LICENSE](../LICENSE)). Here is what `requirements.lock` brings into the image
-beside it, by what each package says of itself; `make licences` writes the list, and a test compares it with the lock
-file. All are permissive but certifi's, which asks for the source of changes to its own file, a list of CAs: there are
-none.
+vaultsync itself is under Apache-2.0 ([LICENSE](../LICENSE)). This page lists the packages of `requirements.lock` in the
+image, with the licence that each declares; `make licences` writes the list, and a test compares it with the lock
+file. All licences are permissive except certifi's, which requires the source of changes to its own file, a list of
+CAs: there are none.
 
 | package | version | licence |
 | --- | --- | --- |

@@ -83,6 +83,17 @@ def test_it_names_only_settings_annotations_and_targets_that_there_are(page: Pat
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(phony.group(1).split())
 
 
+def test_the_pages_for_developers_name_only_modules_that_there_are() -> None:
+    """As `controller/index`, or with `*` in the name."""
+    pages = (PROJECT / "CONTRIBUTING.md", PROJECT / "docs" / "architecture.md")
+    packages = "|".join(sorted(folder.name for folder in (PROJECT / "vaultsync").iterdir() if folder.is_dir()))
+    named = {name for page in pages for name in re.findall(rf"`((?:{packages})/[a-z_*/]+)`", page.read_text())}
+    assert len(named) > 20
+    assert {
+        name for name in named if not list(PROJECT.glob(f"vaultsync/{name}{'' if name[-1] == '/' else '.py'}"))
+    } == set()
+
+
 def test_manifests_and_messages_name_only_settings_that_there_are() -> None:
     kinds = ("deploy/**/*.yaml", "deploy/**/*.txt", "deploy/**/*.tpl", "deploy/**/*.json", "deploy/**/*.hcl")
     named = {name for kind in kinds for file in PROJECT.glob(kind) for name in VARIABLE.findall(file.read_text())}

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vaultsync.core import annotations
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.plan import Encoding, PropertyPlan
 from vaultsync.generation.rules import (
     BytesRule,
     KeyPairRule,

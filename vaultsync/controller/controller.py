@@ -23,12 +23,12 @@ from vaultsync.controller.sync_state import NEVER, SyncStates
 from vaultsync.controller.vault_events import VaultEvents
 from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
-from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.callbacks import Clock, ignore
 from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
 from vaultsync.core.events import MountChange
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff, jittered
 
 WORKERS = 16
 RESCAN_WORKERS = 4
@@ -55,6 +55,7 @@ class Controller:
             see VaultEvents.receive and OwnWrites.add.
         audit_gap, mounts_changed: receive the reports of an audit device that cause rescans; see rescans.
         polled_paths, polled_prefixes, is_live, live_under: for the poll; see Index and PathStates.
+        oldest, stop_starting: how many seconds the oldest key has waited; start no further pass. See WorkQueue.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: RESCAN_WORKERS}
         )
+        self.oldest, self.stop_starting = self._queue.oldest, self._queue.close
         self._scopes = FailureScopes(self._queue.add)
         self._events = VaultEvents(index, paths, self._queue, clock)
         self.vault_changed, self.own_write = self._events.receive, self._events.own_writes.add
@@ -195,10 +197,6 @@ class Controller:
         """How many keys wait for a worker."""
         return len(self._queue)
 
-    def oldest(self) -> float:
-        """How many seconds the oldest key has waited."""
-        return self._queue.oldest()
-
     def failing(self) -> int:
         """How many keys have failed and are retried, or wait for Vault."""
         return self._queue.failing() + len(self._scopes)
@@ -225,10 +223,6 @@ class Controller:
                 await free.acquire()
                 key, priority = await self._queue.get()
                 passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
-
-    def stop_starting(self) -> None:
-        """Start no further pass: the process stops."""
-        self._queue.close()
 
     def _check_caught_up(self) -> None:
         if self.caught_up.is_set() or self._scopes.is_vault_unavailable or not self._queue.is_idle():
@@ -303,7 +297,7 @@ class Controller:
         return {*names}, again
 
     def _priority_of(self, keys: set[Key], priority: Priority) -> Priority:
-        """Urgent after a write by somebody else. After own writes, all values come before their readers."""
+        """Urgent after a write by another client. After own writes, all values come before their readers."""
         entries = self._index.entries(key for key in keys if isinstance(key, ObjectName))
         if priority is Priority.URGENT and not any(self._syncs.of(entry.object).is_seeded for entry in entries):
             return priority

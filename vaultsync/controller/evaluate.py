@@ -8,10 +8,9 @@ from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.decide import Decision, decide
+from vaultsync.core.decide import NEW, Decision, decide
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader
-from vaultsync.core.seed import NEW
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import ABSENT, SecretState
 

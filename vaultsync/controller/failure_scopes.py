@@ -14,7 +14,6 @@ from loguru import logger
 
 from vaultsync.controller.index import Key
 from vaultsync.controller.workqueue import K, Priority
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     KubeDenied,
     KubeRejected,
@@ -29,6 +28,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.retry import backoff
 
 FIRST_ATTEMPT: Final = 0.1
 LONGEST_ABSENCE: Final = 5.0
@@ -114,16 +114,11 @@ class CircuitBreaker(Generic[K]):
 
 @dataclass(slots=True)
 class _Outage:
-    """A Vault namespace that is unavailable.
-
-    Attributes:
-        since: by the loop's clock.
-        reported: the keys on whose readers the outage is reported.
-    """
+    """A Vault namespace that is unavailable."""
 
     breaker: CircuitBreaker[Key]
-    since: float
-    reported: set[Key] = field(default_factory=set)
+    since: float  # by the loop's clock
+    reported: set[Key] = field(default_factory=set)  # the keys on whose readers the outage is reported
 
 
 class FailureScopes:

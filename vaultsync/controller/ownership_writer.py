@@ -14,7 +14,6 @@ from loguru import logger
 from vaultsync.controller.interfaces import Vault
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.workqueue import WorkQueue
-from vaultsync.core.backoff import backoff
 from vaultsync.core.errors import (
     NotLeading,
     RedirectRefused,
@@ -26,6 +25,7 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.retry import backoff
 from vaultsync.core.vault_state import SecretState
 
 BEHIND_SECONDS: Final = 3.0

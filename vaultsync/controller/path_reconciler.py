@@ -5,29 +5,29 @@ The force-sync of these ExternalSecrets is external_secret_reconciler's.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from loguru import logger
 
 from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
-from vaultsync.controller.index import Entry, Index, Key
+from vaultsync.controller.index import Index, Key
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
-from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, log_fields
-from vaultsync.controller.sync_state import Failure, SyncStates
+from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
+from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.callbacks import Clock
-from vaultsync.core.decide import Decision
+from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
 from vaultsync.core.rotate import Rotation
-from vaultsync.core.seed import Seed
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import SecretState
 
@@ -112,30 +112,28 @@ class PathReconciler:
         """Report to the readers of a path or listing that Vault fails on it; returns their names."""
         refusal = Refusal.VAULT_REJECTED if isinstance(error, VaultRejected) else Refusal.VAULT_FAILED
         text = f"{error}; vaultsync tries again by itself" if error.retryable else str(error)
-        names = self._index.reader_names(key)
         if isinstance(key, VaultPath):
             if isinstance(error, VaultRequestFailed):
                 self._paths.record_unreadable(key)
             self._record_problems(key, _same_for_all(self._index.readers(key), text, refusal))
         else:
-            failure = Failure(f"dataFrom.find: {text}", CreatedReason.ERROR_CREATING, refusal)
-            for entry in filter(self._is_wanting, self._index.entries(names)):
-                self._syncs.of(entry.object).record_failures(key, [failure])
-        return names
+            self._record_problems(key, self._listing_problems(key, f"dataFrom.find: {text}", refusal))
+        return self._index.reader_names(key)
 
     async def _pass(self, path: VaultPath, readers: list[Reader]) -> float:
         """Returns the seconds until the path needs another pass, 0 for none."""
         state = await self._evaluator.read(path, readers)
         if (confirmed := self._writer.confirm(path, state)) is not None:
-            self._report_write(path, confirmed)
+            self._report_write(confirmed)
         found = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers)
         decision, problems = found.decision, found.decision.problems
         work = decision.seed or decision.rotation
-        if work is not None and self._dry_run:
+        write = Write(path, found.state, work, tuple(found.allowed)) if work is not None else None
+        if write is not None and self._dry_run:
             verb = "rotate" if isinstance(work, Rotation) else "seed"
-            logger.info(f"would {verb}", **log_fields(path, state, work, found.allowed))
-        elif work is not None:
-            state = await self._write(path, found.state, work, found.allowed)
+            logger.info(f"would {verb}", **write.log_fields(state))
+        elif write is not None:
+            state = await self._write(write)
             decision = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers).decision
             problems += decision.problems
         self._paths.observe(path, state)
@@ -148,20 +146,18 @@ class PathReconciler:
         self._ownership.schedule(path, state)
         return self._seconds_until_due(decision)
 
-    async def _write(
-        self, path: VaultPath, state: SecretState, work: Seed | Rotation, allowed: list[Reader]
-    ) -> SecretState:
-        if isinstance(work, Seed):
-            self._take_budget(path, state, allowed)
+    async def _write(self, write: Write) -> SecretState:
+        if isinstance(write.work, Seed):
+            self._take_budget(write.path, write.before, write.readers)
         try:
-            applied = await self._writer.write(path, state, work, tuple(allowed))
+            applied = await self._writer.write(write)
         except (VaultDenied, VaultRejected):
-            self._paths.observe(path, state)  # other readers of the path need it
+            self._paths.observe(write.path, write.before)  # other readers of the path need it
             raise
-        self._report_write(path, applied)
+        self._report_write(applied)
         return applied.after
 
-    def _take_budget(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> None:
+    def _take_budget(self, path: VaultPath, state: SecretState, readers: Sequence[Reader]) -> None:
         """Count a new path against the budget of the oldest reader's namespace, or raise BudgetSpent."""
         if state.exists or state.version > 0 or self._paths.existed(path):
             return
@@ -185,35 +181,35 @@ class PathReconciler:
 
     # -- reports
 
-    def _report_write(self, path: VaultPath, applied: AppliedWrite) -> None:
+    def _report_write(self, applied: AppliedWrite) -> None:
         """Report a write to the ExternalSecrets that requested it, and force-sync all that read the path."""
-        message = applied.message(path)
-        for entry in self._index.entries(reader.name for reader in applied.readers):
-            self._syncs.of(entry.object).record_success(path, applied.work.reason, message)
+        path, reason = applied.write.path, applied.write.work.reason
+        for entry in self._index.entries(reader.name for reader in applied.write.readers):
+            self._syncs.of(entry.object).record_success(path, reason, applied.message)
         for entry in self._index.entries(self._index.reader_names(path)):
             prefixes = (prefix for prefix in entry.prefixes if prefix.covers(path))
             self._syncs.of(entry.object).record_seed(map(str, (path, *prefixes)), self._clock())
 
     def _report_listing(self, prefix: FindPrefix) -> None:
         """Report an empty listing: vaultsync can't know which paths to create."""
-        failures = []
-        if self._paths.is_empty(prefix):
-            failures = [Failure(empty_listing(prefix), CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
         for entry in self._index.entries(self._index.reader_names(prefix)):
-            self._syncs.of(entry.object).record_failures(prefix, failures if self._is_wanting(entry) else [])
+            self._syncs.of(entry.object).record_failures(prefix, [])
+        if self._paths.is_empty(prefix):
+            self._record_problems(prefix, self._listing_problems(prefix, empty_listing(prefix), Refusal.IMPOSSIBLE))
 
-    def _record_problems(self, path: VaultPath, problems: Iterable[Problem]) -> None:
-        is_lost = self._paths.existed(path) and not self._paths.is_live(path)
-        found: dict[ObjectName, list[Failure]] = defaultdict(list)
-        for problem in problems:
-            is_recreation = is_lost and problem.reason is CreatedReason.ERROR_CREATING
-            reason = CreatedReason.RECREATING if is_recreation else problem.reason
-            found[problem.reader].append(Failure(problem.message, reason, problem.refusal))
+    def _listing_problems(self, prefix: FindPrefix, message: str, refusal: Refusal) -> list[Problem]:
+        entries = self._index.entries(self._index.reader_names(prefix))
+        wanting = (entry for entry in entries if self._index.choice(entry)[0] is SeedChoice.WANTED)
+        return [Problem(entry.object.name, message, refusal=refusal) for entry in wanting]
+
+    def _record_problems(self, key: VaultPath | FindPrefix, problems: Iterable[Problem]) -> None:
+        is_lost = isinstance(key, VaultPath) and self._paths.existed(key) and not self._paths.is_live(key)
+        found: dict[ObjectName, list[Problem]] = defaultdict(list)
+        for one in problems:
+            is_recreation = is_lost and one.reason is CreatedReason.ERROR_CREATING
+            found[one.reader].append(replace(one, reason=CreatedReason.RECREATING) if is_recreation else one)
         for entry in self._index.entries(found):
-            self._syncs.of(entry.object).record_failures(path, found[entry.object.name])
-
-    def _is_wanting(self, entry: Entry) -> bool:
-        return self._index.choice(entry)[0] is SeedChoice.WANTED
+            self._syncs.of(entry.object).record_failures(key, found[entry.object.name])
 
 
 def create_budget(per_hour: int, clock: Clock) -> TokenBuckets[str] | None:

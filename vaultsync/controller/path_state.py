@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import Final
 
 from vaultsync.controller.index import Entry
+from vaultsync.core.decide import History
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.seed import History
 from vaultsync.core.vault_state import SENT_WITHIN, SecretState
 
 CLOCK_SKEW: Final = timedelta(seconds=1)

@@ -28,15 +28,14 @@ from pydantic import SecretStr
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultDenied, VaultFailure, VaultRejected, WriteConflict
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, render_ownership
 from vaultsync.core.paths import VaultPath, logical
 from vaultsync.core.reader import Reader
 from vaultsync.core.rotate import Rotation, next_ownership
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.encoding import encode
-from vaultsync.generation.generate import generate
+from vaultsync.generation.generate import encode, generate
 from vaultsync.generation.plan import PropertyPlan
 from vaultsync.generation.rules import KeyPairRule, PasswordPolicyRule
 
@@ -45,6 +44,26 @@ CLOCK_SKEW: Final = timedelta(seconds=1.5)
 LATE: Final = timedelta(seconds=15)
 """Vault applies a request within this time after vaultsync has given up, for example a Vault that was frozen."""
 DONE = {EventReason.SEEDED: "created", EventReason.RECREATED: "re-created", EventReason.ROTATED: "rotated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write to a path: the state that it is based on, the decision, and the ExternalSecrets that requested it."""
+
+    path: VaultPath
+    before: SecretState
+    work: Seed | Rotation
+    readers: tuple[Reader, ...]
+
+    def log_fields(self, state: SecretState, **done: object) -> dict[str, object]:
+        """The fields of its log line."""
+        return {
+            "path": logical(state.mount, self.path.path),
+            "properties": self.work.properties,
+            **done,
+            "reason": str(self.work.reason),
+            "external_secrets": [str(reader.name) for reader in self.readers][:10],
+        }
 
 
 class Verdict(Enum):
@@ -60,24 +79,19 @@ class UnconfirmedWrite:
     """A write in KV v2 that Vault may have applied.
 
     Attributes:
-        before: the state that it was based on; its version is the check-and-set parameter.
-        work: the decision that it carries out.
-        readers: the ExternalSecrets that requested it.
         subkeys: the key names that the path has after it.
         sent: when vaultsync sent the request, by Vault's clock.
         until: when Vault applies it at the latest, by Vault's clock.
     """
 
-    before: SecretState
-    work: Seed | Rotation
-    readers: tuple[Reader, ...]
+    write: Write
     subkeys: Mapping[str, Any]
     sent: datetime
     until: datetime
 
     def verdict(self, state: SecretState, now: datetime) -> Verdict:
         """What a read shows, `now` by Vault's clock."""
-        before = self.before
+        before = self.write.before
         if (state.version, state.written, state.exists) == (before.version, before.written, before.exists):
             return Verdict.PENDING if now <= self.until + CLOCK_SKEW else Verdict.NOT_OWN
         is_own = (
@@ -91,29 +105,27 @@ class UnconfirmedWrite:
 
     def after(self, earlier: "UnconfirmedWrite | None") -> "UnconfirmedWrite":
         """The write as a repetition of an earlier one: check-and-set lets Vault apply only one of them."""
-        if earlier is None or (earlier.before.version, earlier.subkeys) != (self.before.version, self.subkeys):
+        if earlier is None or earlier.subkeys != self.subkeys:
             return self
-        return replace(self, sent=min(earlier.sent, self.sent))
+        is_repetition = earlier.write.before.version == self.write.before.version
+        return replace(self, sent=min(earlier.sent, self.sent)) if is_repetition else self
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedWrite:
-    """A write that Vault has applied.
+    """A write that Vault has applied, and the state that it created."""
 
-    Attributes:
-        after: the state that it created.
-    """
-
+    write: Write
     after: SecretState
-    work: Seed | Rotation
-    readers: tuple[Reader, ...]
 
-    def message(self, path: VaultPath) -> str:
+    @property
+    def message(self) -> str:
         """The report to the owners of the ExternalSecrets."""
-        number = f" version {self.after.version}" if self.after.version else ""
-        why = f" ({self.work.why})" if isinstance(self.work, Rotation) else ""
-        where = logical(self.after.mount, path.path)
-        return f"{DONE[self.work.reason]} {where}{number} with {', '.join(self.work.properties)}{why}"
+        work, after = self.write.work, self.after
+        number = f" version {after.version}" if after.version else ""
+        why = f" ({work.why})" if isinstance(work, Rotation) else ""
+        where = logical(after.mount, self.write.path.path)
+        return f"{DONE[work.reason]} {where}{number} with {', '.join(work.properties)}{why}"
 
 
 class SecretWriter:
@@ -130,42 +142,38 @@ class SecretWriter:
         self._cluster = cluster
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
 
-    async def write(
-        self, path: VaultPath, before: SecretState, work: Seed | Rotation, readers: tuple[Reader, ...]
-    ) -> AppliedWrite:
-        """Carry out a decision about the state `before`, which the readers have requested.
+    async def write(self, write: Write) -> AppliedWrite:
+        """Generate the values, and write them.
 
         Raises:
             WriteConflict: the path has changed since it was read.
             VaultsyncError: Vault did not answer, or refused.
         """
         started = time.monotonic()
-        values = await self._values(path, work.plan)
-        write = self._vault.rotate if isinstance(work, Rotation) else self._vault.create
+        values = await self._values(write.path, write.work.plan)
+        request = self._vault.rotate if isinstance(write.work, Rotation) else self._vault.create
         try:
-            after = await write(path, before, values)
+            after = await request(write.path, write.before, values)
         except VaultFailure as error:
-            self._record_unconfirmed(path, before, work, readers, values.keys(), error)
+            self._record_unconfirmed(write, values.keys(), error)
             raise
         except (VaultDenied, VaultRejected) as error:
-            await self._raise_conflict(path, before, error)
+            await self._raise_conflict(write, error)
             raise
-        self._unconfirmed.pop(path, None)
-        duration = round((time.monotonic() - started) * 1000, 1)
-        return self._finish(path, before, AppliedWrite(after, work, readers), duration_ms=duration)
+        self._unconfirmed.pop(write.path, None)
+        return self._finish(AppliedWrite(write, after), duration_ms=round((time.monotonic() - started) * 1000, 1))
 
     def confirm(self, path: VaultPath, state: SecretState) -> AppliedWrite | None:
         """The earlier write whose response was lost, if the state shows that Vault has applied it."""
-        write = self._unconfirmed.get(path)
-        verdict = write.verdict(state, self._vault.clock()) if write else Verdict.PENDING
-        if write is None or verdict is Verdict.PENDING:
+        unconfirmed = self._unconfirmed.get(path)
+        verdict = unconfirmed.verdict(state, self._vault.clock()) if unconfirmed else Verdict.PENDING
+        if unconfirmed is None or verdict is Verdict.PENDING:
             return None
         del self._unconfirmed[path]
         if verdict is Verdict.NOT_OWN:
             logger.debug("a write without a response is not confirmed", path=str(path), version=state.version)
             return None
-        applied = AppliedWrite(state, write.work, write.readers)
-        return self._finish(path, write.before, applied, confirmed="by a read, as the response was lost")
+        return self._finish(AppliedWrite(unconfirmed.write, state), confirmed="by a read, as the response was lost")
 
     def forget(self, path: VaultPath) -> None:
         """No ExternalSecret reads the path any more."""
@@ -184,67 +192,46 @@ class SecretWriter:
             made = generate(rules, fetched)
         return {name: encode(value, plan[name].encoding) for name, value in made.items()}
 
-    def _record_unconfirmed(
-        self,
-        path: VaultPath,
-        before: SecretState,
-        work: Seed | Rotation,
-        readers: tuple[Reader, ...],
-        written: Iterable[str],
-        error: VaultFailure,
-    ) -> None:
+    def _record_unconfirmed(self, write: Write, written: Iterable[str], error: VaultFailure) -> None:
         """Remember a write that Vault may have applied, so that a later read can confirm it. KV v1 shows too little."""
+        before = write.before
         if error.sent is None or before.mount.kv == 1:
             return
         subkeys = {**((before.subkeys or {}) if before.exists else {}), **dict.fromkeys(written)}
-        write = UnconfirmedWrite(before, work, readers, subkeys, error.sent, self._vault.clock() + LATE)
-        self._unconfirmed[path] = write.after(self._unconfirmed.get(path))
+        unconfirmed = UnconfirmedWrite(write, subkeys, error.sent, self._vault.clock() + LATE)
+        self._unconfirmed[write.path] = unconfirmed.after(self._unconfirmed.get(write.path))
 
-    async def _raise_conflict(self, path: VaultPath, before: SecretState, error: VaultDenied | VaultRejected) -> None:
+    async def _raise_conflict(self, write: Write, error: VaultDenied | VaultRejected) -> None:
         """A refused write is a conflict if the path has changed. The state shows it, not the message."""
+        path, before = write.path, write.before
         now = await self._vault.look(path, before.mount.kv)
         if (now.version, now.exists) != (before.version, before.exists):
             raise WriteConflict(f"{path} was written by another client") from error
 
-    def _finish(self, path: VaultPath, before: SecretState, applied: AppliedWrite, **how: object) -> AppliedWrite:
-        """Count the write, log it, and have its ownership recorded in Vault."""
-        work, after = applied.work, applied.after
-        self._metrics.writes[work.reason].inc()
+    def _finish(self, applied: AppliedWrite, **how: object) -> AppliedWrite:
+        """Count the write, log it, and record its ownership in Vault."""
+        write, after = applied.write, applied.after
+        self._metrics.writes[write.work.reason].inc()
         if after.written is not None:  # KV v1 has no metadata
-            self._record_ownership(path, before, applied, after.written)
+            self._record_ownership(write, after, after.written)
         logger.info(
-            "rotated" if isinstance(work, Rotation) else "seeded",
-            **log_fields(path, after, work, applied.readers, version=after.version),
+            "rotated" if isinstance(write.work, Rotation) else "seeded",
+            **write.log_fields(after, version=after.version),
             **how,
         )
         return applied
 
-    def _record_ownership(self, path: VaultPath, before: SecretState, applied: AppliedWrite, written: datetime) -> None:
-        after, readers = applied.after, applied.readers
+    def _record_ownership(self, write: Write, after: SecretState, written: datetime) -> None:
+        ids = (reader.rotation.request_id for reader in write.readers if reader.rotation.request_id)
         made = Ownership(
             version=after.fingerprint(metadata=False),
             made=max(written, datetime.now(UTC)),  # a clock that is behind would cause a rotation at once
-            properties=frozenset(applied.work.properties),
-            external_secret=str(readers[0].name),
+            properties=frozenset(write.work.properties),
+            external_secret=str(write.readers[0].name),
             cluster=self._cluster,
-            rotation_ids=tuple(reader.rotation.request_id for reader in readers if reader.rotation.request_id)[
-                :MAX_ROTATION_IDS
-            ],
+            rotation_ids=tuple(ids)[:MAX_ROTATION_IDS],
         )
-        is_rotation = isinstance(applied.work, Rotation)
-        ownership = next_ownership(before, made, rotated=is_rotation)
+        is_rotation = isinstance(write.work, Rotation)
+        ownership = next_ownership(write.before, made, rotated=is_rotation)
         pending = PendingOwnership(ownership, render_ownership(ownership, after.managed_by))
-        self._ownership.add(path, pending, at_once=is_rotation)
-
-
-def log_fields(
-    path: VaultPath, state: SecretState, work: Seed | Rotation, readers: Iterable[Reader], **done: object
-) -> dict[str, object]:
-    """The fields of a log line about a seed or rotation."""
-    return {
-        "path": logical(state.mount, path.path),
-        "properties": work.properties,
-        **done,
-        "reason": str(work.reason),
-        "external_secrets": [str(reader.name) for reader in readers][:10],
-    }
+        self._ownership.add(write.path, pending, at_once=is_rotation)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from vaultsync.controller.path_state import Reading
-from vaultsync.core.annotations import CreatedReason, EventReason, Refusal, Result
+from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.core.condition import compose
 from vaultsync.core.errors import VaultsyncError
 from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.reader import Problem
 from vaultsync.core.vault_state import same_fingerprint
 
 QUIET_SECONDS: Final = 0.2
@@ -24,14 +25,6 @@ UNSYNCED: Final = "not synced"
 """A fingerprint that no state has."""
 NEVER: Final = float("inf")
 """The time of an event that has not happened."""
-
-
-class Failure(NamedTuple):
-    """A message to the owner of an ExternalSecret about one path or listing."""
-
-    message: str
-    reason: CreatedReason
-    refusal: Refusal
 
 
 class Delivery(NamedTuple):
@@ -59,7 +52,7 @@ class SyncState:
 
     uid: str
     fingerprints: dict[str, str] = field(default_factory=dict)
-    failures: dict[VaultPath | FindPrefix, list[Failure]] = field(default_factory=dict)
+    failures: dict[VaultPath | FindPrefix, list[Problem]] = field(default_factory=dict)
     refusal: Refusal | None = None
     events: list[tuple[EventReason, str]] = field(default_factory=list)
     is_seeded: bool = False
@@ -95,7 +88,7 @@ class SyncState:
         self._successes[path] = message
         self.events.append((reason, message))
 
-    def record_failures(self, key: VaultPath | FindPrefix, failures: list[Failure]) -> None:
+    def record_failures(self, key: VaultPath | FindPrefix, failures: list[Problem]) -> None:
         """Report the failures of a path or listing in place of what was reported on it; none: nothing is wrong."""
         if not failures:
             self.failures.pop(key, None)
@@ -152,12 +145,7 @@ class SyncState:
     ) -> CreatedCondition | None:
         """The report to write on the object, None where it needs no change; see condition.compose.
 
-        Args:
-            external_secret: as the informer has it.
-            keys: the paths and listings that it reads; reports on others are dropped.
-            problem: the error in its annotations, "" for none.
-            all_exist: everything that it reads exists.
-            wanted: it requests seeding.
+        Reports on any other path or listing than `keys` are dropped, as the object does not read them.
         """
         self._successes = {path: text for path, text in self._successes.items() if path in keys}
         self.failures = {key: failures for key, failures in self.failures.items() if key in keys}
@@ -180,9 +168,7 @@ class SyncState:
     def take_delivery(self, *, force_sync: bool, await_ready: str | None) -> Delivery:
         """Take out what a patch delivers; what comes during the request belongs to the next patch.
 
-        Args:
-            force_sync: the patch forces external-secrets to read.
-            await_ready: the object's syncedResourceVersion, None if it can't get ready.
+        `await_ready` is the object's syncedResourceVersion, None if external-secrets can't get it ready.
         """
         delivery = Delivery(self.events, self.is_seeded, self.received_at if force_sync else NEVER)
         self.events, self.is_seeded = [], False

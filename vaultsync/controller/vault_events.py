@@ -143,13 +143,7 @@ class OwnWrites:
         self._in_order: deque[_Expected] = deque()
 
     def add(self, path: VaultPath, version: int, request_id: str) -> None:
-        """Expect the events of a write that Vault has accepted.
-
-        Args:
-            path: of the secret.
-            version: the version that the write created, 0 in KV v1.
-            request_id: Vault's ID of the request, "" where the response names none.
-        """
+        """Expect the events of a write. The version is 0 in KV v1, the ID is "" where the response names none."""
         self._expire()
         expected = _Expected(path, version, request_id, self._clock())
         self._by_path.setdefault(path, []).append(expected)

@@ -1,9 +1,9 @@
-"""Parses the annotations by which an ExternalSecret asks for seeding and rotation. Pure.
+"""Parses the annotations by which an ExternalSecret requests seeding and rotation. Pure.
 
 The rules for values (annotations.GENERATE) have a parser of their own: generation.rule_parser.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -35,7 +35,7 @@ class SeedChoice(Enum):
 
     WANTED = "wanted"
     NOT_ASKED = "not asked"
-    """It does not ask; its properties are created together with those of an ExternalSecret that does."""
+    """It does not request seeding; its properties are created together with those of an ExternalSecret that does."""
     REFUSED = "refused"
     """It opted out, or its annotation is invalid."""
 
@@ -46,10 +46,10 @@ class RotationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RotationSpec:
-    """The rotation that an ExternalSecret asks for.
+    """The rotation that an ExternalSecret requests.
 
     Attributes:
-        max_age: in seconds, 0 for never, None if it does not say.
+        max_age: in seconds, 0 for never, None without the annotation.
         request_id: identifies the request for a rotation now; it changes with the annotation. "": no request.
     """
 
@@ -63,33 +63,24 @@ NO_ROTATION: Final = RotationSpec()
 def seed_choice(external_secret: ExternalSecret, namespace: Namespace | None, mode: SeedMode) -> tuple[SeedChoice, str]:
     """Whether the ExternalSecret is seeded, and what is wrong with its annotations ("" if nothing is).
 
-    Args:
-        external_secret: its own annotations take precedence.
-        namespace: None if it is not known yet: it may opt out, so nothing is seeded.
-        mode: for ExternalSecrets without an annotation.
+    Precedence: its own annotations, that of the namespace, the mode. A namespace that is not known yet (None) may opt
+    out, so nothing is seeded.
     """
     if namespace is None:
         return SeedChoice.REFUSED, ""
-    names = (annotations.SEED, annotations.CREATE)
-    given = external_secret.annotations
-    own, problem = _parse_booleans([(name, given.get(name), "this ExternalSecret") for name in names])
-    if own is None and not problem:
-        own, problem = _parse_booleans([(annotations.SEED, namespace.seed, f"Namespace {namespace.name}")])
-    if problem:
+    own = {name: external_secret.annotations.get(name) for name in (annotations.SEED, annotations.CREATE)}
+    wanted, problem = _parse_booleans(own, "this ExternalSecret")
+    if wanted is None and not problem:
+        wanted, problem = _parse_booleans({annotations.SEED: namespace.seed}, f"Namespace {namespace.name}")
+    if problem or wanted is False or mode is SeedMode.OFF:
         return SeedChoice.REFUSED, problem
-    if own is False or mode is SeedMode.OFF:
-        return SeedChoice.REFUSED, ""
-    if own or mode is SeedMode.ALL:
-        return SeedChoice.WANTED, ""
-    return SeedChoice.NOT_ASKED, ""
+    return (SeedChoice.WANTED if wanted or mode is SeedMode.ALL else SeedChoice.NOT_ASKED), ""
 
 
 def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationSpec:
     """Read annotations.ROTATE_AFTER and annotations.ROTATE.
 
-    Args:
-        name: of the ExternalSecret; part of the request ID, so that two ExternalSecrets may use the same text.
-        given: its annotations, untrusted.
+    The ExternalSecret's name is part of the request ID, so that two ExternalSecrets may use the same text.
 
     Raises:
         RotationError: the age is not a duration, or out of bounds.
@@ -104,13 +95,13 @@ def is_age(seconds: float) -> bool:
     return seconds == 0 or SHORTEST <= seconds <= LONGEST
 
 
-def _parse_booleans(given: Sequence[tuple[str, str | None, str]]) -> tuple[bool | None, str]:
-    """Combine annotations (name, value, place): False if one is, True if one is, else None; and what is wrong."""
-    present = [(name, value, place) for name, value, place in given if value is not None]
-    for name, value, place in present:
+def _parse_booleans(given: Mapping[str, str | None], place: str) -> tuple[bool | None, str]:
+    """Combine annotations: False if one is false, else True if one is true, else None; and what is wrong."""
+    present = {name: value for name, value in given.items() if value is not None}
+    for name, value in present.items():
         if value not in ("true", "false"):
             return None, f'annotation {name} on {place} is {value[:40]!r}; it must be "true" or "false"'
-    return (all(value == "true" for _, value, _ in present) if present else None), ""
+    return (all(value == "true" for value in present.values()) if present else None), ""
 
 
 def _parse_max_age(text: str) -> float:

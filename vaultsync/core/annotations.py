@@ -27,17 +27,7 @@ MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync if the CRD does not allow the condition: its message."""
 LEADER_LABEL: Final = "vaultsync.io/leader"
 """On the leader's pod: "true". The Service of the audit port selects it."""
-READ_ANNOTATIONS: Final = (
-    SEED,
-    CREATE,
-    GENERATE,
-    ROTATE_AFTER,
-    ROTATE,
-    FORCE_SYNC_OPT_OUT,
-    VERSIONS,
-    CREATED,
-    MESSAGE,
-)
+READ_ANNOTATIONS: Final = (SEED, CREATE, GENERATE, ROTATE_AFTER, ROTATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
 
 CONDITION_TYPE: Final = "Created"
 

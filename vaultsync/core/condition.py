@@ -21,13 +21,8 @@ def compose(
 ) -> CreatedCondition | None:
     """The condition to write, None if it need not change.
 
-    Args:
-        annotation_problem: what is wrong with the annotations, "" if nothing.
-        failures: message and reason for each failing path.
-        success: what this process did for the object, "" if nothing.
-        before: the present condition.
-        all_there: everything that it reads exists.
-        wanted: it asks to be seeded.
+    `failures` has the message and the reason for each failing path; `success` is what this process did for the object,
+    "" if nothing. Everything that it reads exists (`all_there`), and it requests seeding (`wanted`), or not.
     """
     if annotation_problem:
         return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)
@@ -36,11 +31,11 @@ def compose(
         return _changed(CreatedCondition(False, reason, "; ".join(message for message, _ in failures)), before)
     if success:
         return _changed(CreatedCondition(True, CreatedReason.SUCCESS, success), before)
-    if before is not None and not before.ok and all_there:
+    if before is None or before.ok:
+        return None
+    if all_there:
         return CreatedCondition(True, CreatedReason.EXISTS, "everything that it reads exists in Vault")
-    if before is not None and not before.ok and not wanted:
-        return WITHDRAWAL
-    return None
+    return None if wanted else WITHDRAWAL
 
 
 def _changed(condition: CreatedCondition, before: CreatedCondition | None) -> CreatedCondition | None:

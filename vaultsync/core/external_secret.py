@@ -4,22 +4,22 @@ The JSON is untrusted, as the CRD's schema need not hold. The parsers never rais
 as missing.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from vaultsync.core import annotations
 from vaultsync.core.paths import clean_namespace
-from vaultsync.core.untrusted import mapping, mappings, text, texts
-from vaultsync.generation.encoding import Encoding
+from vaultsync.core.untrusted import mapping, mappings, parse_json, parse_time, text, text_fields, texts
+from vaultsync.generation.plan import Encoding
 
 Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""
 
 _ENCODINGS = {"Base64": Encoding.BASE64, "Base64URL": Encoding.BASE64URL, "Auto": Encoding.BASE64}
+"""By decodingStrategy; Auto tries Base64 first."""
 
 MAX_VERSIONS_BYTES = 64 * 1024
 """Of the annotation annotations.VERSIONS; the API server limits all annotations to 256 KiB."""
@@ -50,11 +50,7 @@ class StoreName:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
-
-    Attributes:
-        encoding: that external-secrets decodes (decodingStrategy; Auto tries Base64 first).
-    """
+    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`)."""
 
     field: str
     store: StoreName
@@ -124,11 +120,7 @@ class ExternalSecret:
 
 @dataclass(frozen=True, slots=True)
 class StoreCondition:
-    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it.
-
-    Attributes:
-        selector: a label selector, unchanged; None if there is none.
-    """
+    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it; `selector` is a label selector."""
 
     namespaces: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -139,8 +131,7 @@ class StoreCondition:
 class Store:
     """A SecretStore or ClusterSecretStore; `server` is None if its provider is not Vault.
 
-    Attributes:
-        changed: the last change of its spec, None if unknown; not compared.
+    `changed` is the last change of its spec, None if unknown; it is not compared.
     """
 
     name: StoreName
@@ -164,43 +155,33 @@ class Namespace:
 def parse_namespace(document: Json) -> Namespace:
     """Parse a Namespace."""
     metadata = mapping(document.get("metadata"))
-    seed = mapping(metadata.get("annotations")).get(annotations.SEED)
-    labels = {key: value for key, value in mapping(metadata.get("labels")).items() if isinstance(value, str)}
-    return Namespace(text(metadata.get("name")), seed if isinstance(seed, str) else None, labels)
+    seed = text_fields(metadata.get("annotations")).get(annotations.SEED)
+    return Namespace(text(metadata.get("name")), seed, text_fields(metadata.get("labels")))
 
 
 def parse_store(document: Json) -> Store:
     """Parse a SecretStore or ClusterSecretStore."""
-    metadata = mapping(document.get("metadata"))
+    metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
     kind = text(document.get("kind")) or "SecretStore"
-    vault = mapping(mapping(mapping(document.get("spec")).get("provider")).get("vault"))
-    path = vault.get("path")
+    vault = text_fields(mapping(spec.get("provider")).get("vault"))
+    # https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    managers = [one for one in mappings(metadata.get("managedFields")) if "f:spec" in mapping(one.get("fieldsV1"))]
     return Store(
         name=StoreName(kind, text(metadata.get("namespace")), text(metadata.get("name"))),
-        server=text(vault.get("server")) or None,
-        path=path if isinstance(path, str) else None,
+        server=vault.get("server") or None,
+        path=vault.get("path"),
         kv=1 if vault.get("version") == "v1" else 2,
-        vault_namespace=clean_namespace(text(vault.get("namespace"))),
+        vault_namespace=clean_namespace(vault.get("namespace", "")),
         conditions=tuple(
             StoreCondition(
                 namespaces=texts(condition.get("namespaces")),
                 patterns=texts(condition.get("namespaceRegexes")),
                 selector=mapping(condition.get("namespaceSelector")) if condition.get("namespaceSelector") else None,
             )
-            for condition in mappings(mapping(document.get("spec")).get("conditions"))
+            for condition in mappings(spec.get("conditions"))
         ),
-        changed=max(_spec_changes(metadata), default=None),
+        changed=max((time for one in managers if (time := parse_time(one.get("time"), UTC))), default=None),
     )
-
-
-def _spec_changes(metadata: Json) -> Iterator[datetime]:
-    """When each field manager last changed fields of the spec.
-
-    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
-    """
-    for entry in mappings(metadata.get("managedFields")):
-        if "f:spec" in mapping(entry.get("fieldsV1")) and (time := _time(entry, "time")) is not None:
-            yield time
 
 
 def is_open_to(store: Store, namespace: Namespace) -> bool:
@@ -243,12 +224,9 @@ def parse_external_secret(document: Json) -> ExternalSecret:
     """Parse an ExternalSecret."""
     metadata, spec, status = (mapping(document.get(part)) for part in ("metadata", "spec", "status"))
     name = ObjectName(text(metadata.get("namespace")), text(metadata.get("name")))
-    given = {
-        key: value
-        for key, value in mapping(metadata.get("annotations")).items()
-        if key in annotations.READ_ANNOTATIONS and isinstance(value, str)
-    }
-    created, refreshed = _time(metadata, "creationTimestamp"), _time(status, "refreshTime")
+    present = text_fields(metadata.get("annotations"))
+    given = {key: value for key, value in present.items() if key in annotations.READ_ANNOTATIONS}
+    created, refreshed = parse_time(metadata.get("creationTimestamp"), UTC), parse_time(status.get("refreshTime"), UTC)
     conditions = mappings(status.get("conditions"))
     own = next((condition for condition in conditions if condition.get("type") == annotations.CONDITION_TYPE), None)
     # external-secrets does not read for an object being deleted, however long a finalizer delays that
@@ -260,9 +238,9 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         api_version=text(document.get("apiVersion")) or f"{annotations.GROUP}/v1",
         created=created,
         refreshed=max((time for time in (created, refreshed) if time), default=None),
-        ignores_force_sync=_ignores_force_sync(spec, status),
+        ignores_force_sync=_ignores_force_sync(spec, status, refreshed),
         annotations=given,
-        versions=_versions(given.get(annotations.VERSIONS)),
+        versions=_versions(given.get(annotations.VERSIONS, "")),
         refs=refs,
         finds=finds,
         conditions=tuple(conditions),
@@ -277,17 +255,16 @@ def _entries(namespace: str, spec: Json) -> tuple[tuple[RemoteRef, ...], tuple[F
     refs: list[RemoteRef] = []
     finds: list[FindRef] = []
     for i, entry in enumerate(mappings(spec.get("data"))):
-        store = _store_of(namespace, entry, default)
-        if store and isinstance(entry.get("remoteRef"), Mapping):
-            refs.append(_remote_ref(f"spec.data[{i}].remoteRef", store, mapping(entry.get("remoteRef")), whole=False))
+        store, ref = _store_of(namespace, entry, default), entry.get("remoteRef")
+        if store and isinstance(ref, dict):
+            refs.append(_remote_ref(f"spec.data[{i}].remoteRef", store, ref, whole=False))
     for i, entry in enumerate(mappings(spec.get("dataFrom"))):
-        store = _store_of(namespace, entry, default)
-        if store and isinstance(entry.get("find"), Mapping):  # external-secrets evaluates it first
-            path = mapping(entry.get("find")).get("path")
-            tags = isinstance(mapping(entry.get("find")).get("tags"), Mapping)
-            finds.append(FindRef(f"spec.dataFrom[{i}].find", store, path if isinstance(path, str) else None, tags))
-        elif store and isinstance(entry.get("extract"), Mapping):
-            refs.append(_remote_ref(f"spec.dataFrom[{i}].extract", store, mapping(entry.get("extract")), whole=True))
+        store, find, ref = _store_of(namespace, entry, default), entry.get("find"), entry.get("extract")
+        if store and isinstance(find, dict):  # external-secrets evaluates it first
+            tags = isinstance(find.get("tags"), dict)
+            finds.append(FindRef(f"spec.dataFrom[{i}].find", store, text_fields(find).get("path"), tags))
+        elif store and isinstance(ref, dict):
+            refs.append(_remote_ref(f"spec.dataFrom[{i}].extract", store, ref, whole=True))
     return tuple(refs), tuple(finds)
 
 
@@ -307,24 +284,23 @@ def _remote_ref(field: str, store: StoreName, ref: Json, *, whole: bool) -> Remo
 def _store_of(namespace: str, entry: Json, default: Json) -> StoreName | None:
     """The store of the entry (sourceRef.storeRef), else of the ExternalSecret; None for a generator."""
     source = mapping(entry.get("sourceRef"))
-    if isinstance(source.get("generatorRef"), Mapping):
-        return None
     # a storeRef without a name counts too: external-secrets then finds no store
-    ref = mapping(source.get("storeRef")) if isinstance(source.get("storeRef"), Mapping) else default
-    if not text(ref.get("name")):
+    ref = source["storeRef"] if isinstance(source.get("storeRef"), dict) else default
+    name = text(ref.get("name"))
+    if isinstance(source.get("generatorRef"), dict) or not name:
         return None
     if ref.get("kind") == "ClusterSecretStore":
-        return StoreName("ClusterSecretStore", "", text(ref.get("name")))
-    return StoreName("SecretStore", namespace, text(ref.get("name")))
+        return StoreName("ClusterSecretStore", "", name)
+    return StoreName("SecretStore", namespace, name)
 
 
-def _ignores_force_sync(spec: Json, status: Json) -> bool:
+def _ignores_force_sync(spec: Json, status: Json, refreshed: datetime | None) -> bool:
     """As shouldRefresh of external-secrets: CreatedOnce, and Periodic with interval 0, refresh until synced."""
     if not text(status.get("syncedResourceVersion")):
         return False
     policy = text(spec.get("refreshPolicy")) or "Periodic"
     if policy == "CreatedOnce":
-        return _time(status, "refreshTime") is not None
+        return refreshed is not None
     interval = text(spec.get("refreshInterval"))
     never = interval.startswith("-") or (bool(interval) and not interval.strip("0hmsnuµ."))
     return policy == "Periodic" and never
@@ -332,28 +308,11 @@ def _ignores_force_sync(spec: Json, status: Json) -> bool:
 
 def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:
     if condition is not None:
-        return CreatedCondition(
-            condition.get("status") == "True", text(condition.get("reason")), text(condition.get("message"))
-        )
+        ok, reason = condition.get("status") == "True", text(condition.get("reason"))
+        return CreatedCondition(ok, reason, text(condition.get("message")))
     status, _, reason = given.get(annotations.CREATED, "").partition(" ")
     return CreatedCondition(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
 
 
-def _versions(annotation: str | None) -> Mapping[str, str]:
-    if not annotation or len(annotation) > MAX_VERSIONS_BYTES:
-        return {}
-    try:
-        document = json.loads(annotation)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    return {key: value for key, value in document.items() if isinstance(value, str)}
-
-
-def _time(document: Json, field: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text(document.get(field)))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+def _versions(annotation: str) -> Mapping[str, str]:
+    return text_fields(parse_json(annotation)) if len(annotation) <= MAX_VERSIONS_BYTES else {}

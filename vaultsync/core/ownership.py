@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from vaultsync.core.untrusted import parse_json, parse_time, text_fields, texts
+
 MANAGED_BY: Final = "managed-by"
 """The key by which other tools, such as external-secrets' PushSecret, mark their secrets."""
 MANAGER: Final = "vaultsync"
@@ -37,8 +39,7 @@ class Ownership:
         properties: their names, None for all of the version.
         external_secret: for which they were made, as NAMESPACE/NAME.
         cluster: VAULTSYNC_CLUSTER of the instance that made them.
-        rotation_ids: the answered requests (annotation_parser.RotationSpec.request_id), the latest first; at most
-            MAX_ROTATION_IDS.
+        rotation_ids: the answered requests (RotationSpec.request_id), the latest first; at most MAX_ROTATION_IDS.
     """
 
     version: str
@@ -55,32 +56,25 @@ class Ownership:
 
 def parse_ownership(custom_metadata: object) -> Ownership | None:
     """Parse the custom metadata; None if it contains no valid ownership. It is untrusted."""
-    if not isinstance(custom_metadata, Mapping):
-        return None
-    text = {key: value for key, value in custom_metadata.items() if isinstance(value, str)}
-    properties = _names(text.get(PROPERTIES, ""))
-    try:
-        made = datetime.fromisoformat(text.get(MADE, ""))
-    except ValueError:
-        return None
-    if not text.get(VERSION) or made.tzinfo is None:
+    fields = text_fields(custom_metadata)
+    made, properties = parse_time(fields.get(MADE)), fields.get(PROPERTIES, "")
+    if not fields.get(VERSION) or made is None:
         return None
     return Ownership(
-        version=text[VERSION],
+        version=fields[VERSION],
         made=made,
-        properties=properties,
-        external_secret=text.get(EXTERNAL_SECRET, ""),
-        cluster=text.get(CLUSTER, ""),
-        rotation_ids=tuple(text.get(ANSWERED, "").split()),
+        properties=None if properties == ALL else frozenset(texts(parse_json(properties))),
+        external_secret=fields.get(EXTERNAL_SECRET, ""),
+        cluster=fields.get(CLUSTER, ""),
+        rotation_ids=tuple(fields.get(ANSWERED, "").split()),
     )
 
 
 def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
     """The entries to merge into the custom metadata; None removes a key.
 
-    Args:
-        made: to write; names that do not fit are omitted, and their properties count as foreign.
-        managed_by: the present value of MANAGED_BY; that of another tool is kept.
+    Names that do not fit are omitted, and their properties count as foreign. `managed_by` is the present value of
+    MANAGED_BY; that of another tool is kept.
     """
     own = made.properties is None and managed_by in ("", MANAGER)
     return {
@@ -101,16 +95,6 @@ def others(custom_metadata: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in custom_metadata.items()
         if not str(key).startswith(_PREFIX) and (key, value) != (MANAGED_BY, MANAGER)
     }
-
-
-def _names(text: str) -> frozenset[str] | None:
-    if text == ALL:
-        return None
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        return frozenset()
-    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 def _fitting_list(names: frozenset[str]) -> str:

@@ -51,20 +51,14 @@ class Mount(NamedTuple):
 
 
 def guessed_mount(path: str, kv: int) -> Mount:
-    """The most likely mount of an API path, if Vault does not tell.
-
-    Args:
-        path: of a secret.
-        kv: the KV version that its store claims.
-    """
+    """The most likely mount of an API path, if Vault does not report it; `kv` is the version that the store claims."""
     before, data, _ = path.partition("/data/")
     return Mount(before + "/", 2) if kv == 2 and data else Mount(path.split("/", 1)[0] + "/", kv)
 
 
 def clean(path: str) -> str:
     """The path as Vault's Go client sends it: after path.Join (https://pkg.go.dev/path#Join)."""
-    cleaned = posixpath.normpath("/" + path.lstrip("/"))
-    return cleaned.lstrip("/")
+    return posixpath.normpath("/" + path.lstrip("/")).lstrip("/")
 
 
 def clean_namespace(namespace: str) -> str:
@@ -76,17 +70,12 @@ def clean_namespace(namespace: str) -> str:
 def secret_path(store_path: str | None, kv: int, key: str) -> str:
     """The API path that external-secrets 0.20 requests for a remoteRef.key.
 
-    Args:
-        store_path: the store's `provider.vault.path`, None if it is not set; "" counts as set.
-        kv: the store's KV version, 1 or 2.
-        key: of the remoteRef.
+    `store_path` is the store's `provider.vault.path`, None if it is not set; "" counts as set.
     """
     if store_path is not None:
-        rest = key
-        if rest.startswith(store_path + "/"):
-            rest = rest[len(store_path) + 1 :]
-            if kv == 2:
-                rest = rest.removeprefix("data/")
+        rest = key.removeprefix(store_path + "/")
+        if kv == 2 and rest != key:
+            rest = rest.removeprefix("data/")
         return clean("/".join([store_path, "data", rest] if kv == 2 else [store_path, rest]))
     if kv == 2 and "/data/" not in key:
         first, *rest_of = key.split("/")
@@ -136,9 +125,7 @@ def logical(mount: Mount, api_path: str) -> str:
 def unsendable_reason(namespace: str, path: str = "") -> str:
     """Why a request for a path can't be sent, and what to correct; "" if it can.
 
-    Args:
-        namespace: of Vault; it is sent in an HTTP header. The reason quotes at most one character of it.
-        path: of Vault's API.
+    The namespace is sent in an HTTP header; the reason quotes at most one character of it.
     """
     where = "spec.provider.vault.namespace of the store"
     if len(namespace) > MAX_NAMESPACE:
@@ -153,14 +140,10 @@ def unsendable_reason(namespace: str, path: str = "") -> str:
 
 
 def unsafe_reason(text: str, what: str = "the key") -> str:
-    """Why nothing is written for a key or path, "" if it may be.
+    """Why nothing is written for a key or path, "" if it may be; `what` is its name in the reason.
 
     Outer slashes are allowed, as `clean` removes them. `+` is allowed, as it is a wildcard in policies only, and occurs
     in names.
-
-    Args:
-        text: a remoteRef's key, a store's path or an API path.
-        what: its name in the reason.
     """
     segments = text.strip("/").split("/")
     if not text.strip("/"):

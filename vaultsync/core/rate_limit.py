@@ -1,8 +1,10 @@
 """Token buckets: a burst, then a rate. Pure; callers wait."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
+
+from vaultsync.core.callbacks import Clock
 
 K = TypeVar("K", bound=Hashable)
 
@@ -11,24 +13,14 @@ _ROUNDING: Final = 1e-6
 
 
 class TokenBucket:
-    """A bucket, full at the start.
+    """A bucket of `burst` tokens, full at the start; `rate` tokens are added per second."""
 
-    Args:
-        rate: tokens per second.
-        burst: capacity in tokens.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._tokens, self._at = burst, clock()
 
     def take(self) -> float:
-        """Take a token, if there is one.
-
-        Returns:
-            0.0 if one was taken, else the seconds until there is one.
-        """
+        """Take a token; returns 0.0 if there was one, else the seconds until there is one."""
         self._fill()
         if self._tokens < 1 - _ROUNDING:
             return self.wait
@@ -53,14 +45,12 @@ class TokenBucket:
 
 
 class TokenBuckets(Generic[K]):
-    """A bucket for each key. Full buckets are dropped.
+    """A TokenBucket for each key. Full ones are dropped.
 
-    Args:
-        rate, burst, clock: of each bucket.
-        capacity: maximum number of buckets, 0 for no limit; the least recently used are dropped.
+    The least recently used are dropped if there are more than `capacity`, unless that is 0.
     """
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float], capacity: int = 0) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock, capacity: int = 0) -> None:
         self._rate, self._burst, self._clock, self._capacity = rate, burst, clock, capacity
         self._buckets: OrderedDict[K, TokenBucket] = OrderedDict()
 
@@ -72,13 +62,8 @@ class TokenBuckets(Generic[K]):
         bucket = self._buckets.setdefault(key, TokenBucket(self._rate, self._burst, self._clock))
         self._buckets.move_to_end(key)
         wait = bucket.take()
-        self._forget()
-        return wait
-
-    def _forget(self) -> None:
-        """Drop the least recently used buckets that are full or exceed the capacity."""
-        while self._buckets:
-            oldest = next(iter(self._buckets.values()))
+        while (oldest := next(iter(self._buckets.values()), None)) is not None:
             if not oldest.is_full and not 0 < self._capacity < len(self._buckets):
-                return
+                break
             self._buckets.popitem(last=False)
+        return wait

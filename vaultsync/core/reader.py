@@ -1,7 +1,4 @@
-"""The input and the messages of a decision about one Vault path: its state, and the ExternalSecrets that read it. Pure.
-
-core.seed and core.rotate decide by it.
-"""
+"""The input of core.decide and core.rotate (a path and the ExternalSecrets that read it) and their messages. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +8,8 @@ from vaultsync.core.annotation_parser import NO_ROTATION, RotationSpec, SeedChoi
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.plan import PropertyRequest
+from vaultsync.core.vault_state import SecretState, is_expression
+from vaultsync.generation.plan import Encoding, PropertyRequest
 from vaultsync.generation.rule_set import NO_RULES, Rules
 
 
@@ -42,7 +38,7 @@ class Reference:
 
     def is_missing(self, state: SecretState) -> bool:
         """Whether its value does not exist. Custom metadata is never generated, and so never missing."""
-        return not self.metadata and is_missing(state, self.property)
+        return not self.metadata and state.is_missing(self.property)
 
     def obstacle(self, state: SecretState) -> str:
         """Why it can't be created where it is missing, "" if it can."""
@@ -74,12 +70,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An ExternalSecret that reads the path.
-
-    Attributes:
-        references: its entries that read the path.
-        rules, rotation: of its annotations.
-    """
+    """An ExternalSecret that reads the path by these references, with the rules and the rotation of its annotations."""
 
     name: ObjectName
     choice: SeedChoice
@@ -104,12 +95,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that is reported on an ExternalSecret.
-
-    Attributes:
-        refusal: the label of the metrics.
-        field: the entry, "" for each one that reads the path.
-    """
+    """A problem that is reported on an ExternalSecret; `field` is the entry, "" for each one that reads the path."""
 
     reader: ObjectName
     message: str
@@ -120,11 +106,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class PathInput:
-    """All that is known of one path.
+    """All that is known of one path, with its readers, the oldest first.
 
-    Attributes:
-        readers: the ExternalSecrets that read it, the oldest first.
-        forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
+    `forbidden` has the Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
 
     path: VaultPath
@@ -138,26 +122,21 @@ class PathInput:
         return logical(self.state.mount, self.path.path)
 
     @cached_property
-    def wanting(self) -> tuple[Reader, ...]:
-        """The readers that ask to be seeded."""
-        return tuple(reader for reader in self.readers if reader.choice is SeedChoice.WANTED)
+    def wanting(self) -> Mapping[str, Reader]:
+        """The readers that request seeding, by name, as in PropertyRequest.reader."""
+        return {str(reader.name): reader for reader in self.readers if reader.choice is SeedChoice.WANTED}
 
     @cached_property
     def permitted(self) -> tuple[Reader, ...]:
         """Those of them for which something may be created here."""
-        return tuple(reader for reader in self.wanting if reader.name.namespace not in self.forbidden)
+        return tuple(reader for reader in self.wanting.values() if reader.name.namespace not in self.forbidden)
 
     @cached_property
     def requests(self) -> tuple[PropertyRequest, ...]:
-        """The requests of all readers for which something may be created, whether they ask or not."""
+        """The requests of all readers for which something may be created, whether they request seeding or not."""
         return tuple(
             request
             for reader in self.readers
             if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in self.forbidden
             for request in reader.requests(self.state)
         )
-
-
-def is_missing(state: SecretState, property: str) -> bool:
-    """Whether a property is known not to exist."""
-    return not state.exists or presence(state.subkeys, property) is Presence.MISSING

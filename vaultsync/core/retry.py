@@ -1,19 +1,30 @@
-"""Tracks the attempts of one operation: the wait after a failure, and whether its reason is new. Pure."""
+"""Waits between attempts (exponential back-off, jitter), and failures of one operation. Pure, except for randomness."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vaultsync.core.backoff import backoff
+
+def backoff(first: float, most: float, rng: random.Random | None = None) -> Iterator[float]:
+    """Waits in seconds, without end: doubling from `first` to `most`, each multiplied by a random factor of 0.5 to 1.
+
+    The lower bound prevents immediate retries; the jitter prevents replicas from retrying at the same time.
+    """
+    rng = rng or random.Random()
+    delay = first
+    while True:
+        yield delay * rng.uniform(0.5, 1.0)
+        delay = min(delay * 2, most)
+
+
+def jittered(period: float, rng: random.Random | None = None) -> float:
+    """A period in seconds with a jitter of ±10 %."""
+    return period * (rng or random.Random()).uniform(0.9, 1.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One failed attempt.
-
-    Attributes:
-        wait: seconds until the next one.
-        is_new: the previous attempt did not fail for the same reason.
-    """
+    """A failed attempt: the seconds until the next one, and whether its reason differs from the previous one."""
 
     wait: float
     is_new: bool
@@ -25,12 +36,7 @@ class Failed:
 
 
 class Retry:
-    """Counts the consecutive failures of one operation.
-
-    Args:
-        first, longest: seconds, as for `backoff`.
-        rng: for the jitter.
-    """
+    """Counts the consecutive failures of one operation. The arguments are those of `backoff`."""
 
     def __init__(self, first: float, longest: float, rng: random.Random | None = None) -> None:
         self._first, self._longest, self._rng = first, longest, rng
@@ -43,11 +49,7 @@ class Retry:
         return self._reason is not None
 
     def failed(self, reason: str) -> Failed:
-        """Count a failure.
-
-        Args:
-            reason: as it is logged.
-        """
+        """Count a failure; `reason` as it is logged."""
         is_new = reason != self._reason
         self._reason = reason
         return Failed(next(self._waits), is_new)

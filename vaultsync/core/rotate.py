@@ -25,11 +25,7 @@ SPREAD: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Replace these properties in one write; vaultsync has made each of them.
-
-    Attributes:
-        why: for the Event.
-    """
+    """Replace these properties in one write; vaultsync has made each of them. `why` is for the Event."""
 
     plan: Mapping[str, PropertyPlan]
     why: str
@@ -44,13 +40,7 @@ class Rotation:
 def plan_rotation(
     given: PathInput, now: datetime, default_age: float, defaults: Rules
 ) -> tuple[Rotation | None, datetime | None, tuple[Problem, ...]]:
-    """Plan the replacement of values that are too old, or whose rotation was requested.
-
-    Args:
-        given: the path and its readers.
-        now: to tell a value's age.
-        default_age: in seconds, 0 for never.
-        defaults: the cluster-wide rules.
+    """Plan the replacement of values that are too old (`default_age` is 0 for never), or whose rotation was requested.
 
     Returns:
         The write if one is due; when one will be due, None for never; and the problems.
@@ -58,7 +48,14 @@ def plan_rotation(
     state, where = given.state, given.where
     max_age, problems = _max_age(given.permitted, default_age)
     requesting = [reader for reader in given.permitted if reader.rotation.request_id]
-    problems += [_too_many_requests(reader, where) for reader in requesting[MAX_ROTATION_IDS:]]
+    problems += [
+        _annotation_problem(
+            reader,
+            f"{annotations.ROTATE}: {where} is read by {MAX_ROTATION_IDS} older ExternalSecrets with this annotation, "
+            "and vaultsync can't track more; remove it from some of them",
+        )
+        for reader in requesting[MAX_ROTATION_IDS:]
+    ]
     answered = state.ownership.rotation_ids if state.ownership else ()
     requesting = [one for one in requesting[:MAX_ROTATION_IDS] if one.rotation.request_id not in answered]
     for reader in requesting:
@@ -89,7 +86,7 @@ def due_at(path: VaultPath, made: datetime, max_age: float) -> datetime:
     share = int.from_bytes(sha256(str(path).encode()).digest()[:4]) / 2**32
     try:
         return made + timedelta(seconds=max_age * (1 + SPREAD * share))
-    except OverflowError:  # anybody may have written that time
+    except OverflowError:  # the time is untrusted
         return datetime.max.replace(tzinfo=UTC)
 
 
@@ -97,7 +94,7 @@ def next_ownership(before: SecretState, made: Ownership, *, rotated: bool) -> Ow
     """The ownership of a path after a write of vaultsync.
 
     Args:
-        before: the state that the write was based on.
+        before: the state on which the write was based.
         made: the ownership if vaultsync owned nothing there before.
         rotated: the write replaced all that vaultsync owned.
     """
@@ -122,26 +119,18 @@ def _max_age(permitted: Sequence[Reader], default: float) -> tuple[float, list[P
         return default, []
     first = given[0].rotation.max_age or 0.0
     return first, [
-        Problem(
-            reader.name,
-            f"annotation {annotations.ROTATE_AFTER} differs from that of {given[0].name}, which reads the same path, "
-            "is older and takes precedence; make the ages equal, or remove this one",
-            CreatedReason.ERROR_ANNOTATION,
-            refusal=Refusal.ANNOTATION,
+        _annotation_problem(
+            reader,
+            f"{annotations.ROTATE_AFTER} differs from that of {given[0].name}, which reads the same path, is older "
+            "and takes precedence; make the ages equal, or remove this one",
         )
         for reader in given[1:]
         if reader.rotation.max_age != first
     ]
 
 
-def _too_many_requests(reader: Reader, where: str) -> Problem:
-    return Problem(
-        reader.name,
-        f"annotation {annotations.ROTATE}: {where} is read by {MAX_ROTATION_IDS} older ExternalSecrets with this "
-        "annotation, and vaultsync can't track more; remove it from some of them",
-        CreatedReason.ERROR_ANNOTATION,
-        refusal=Refusal.ANNOTATION,
-    )
+def _annotation_problem(reader: Reader, text: str) -> Problem:
+    return Problem(reader.name, f"annotation {text}", CreatedReason.ERROR_ANNOTATION, refusal=Refusal.ANNOTATION)
 
 
 def _is_foreign(state: SecretState, read: frozenset[str]) -> bool:
@@ -153,5 +142,5 @@ def _not_owned(state: SecretState) -> str:
     if state.mount.kv == 1:
         return "is in KV v1, which can't record who made a value"
     if state.ownership is not None:
-        return "was written by somebody else since vaultsync made it"
+        return "was written by another client since vaultsync made it"
     return "is not marked as made by vaultsync"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vaultsync.core.ownership import Ownership
 from vaultsync.core.paths import Mount
+from vaultsync.core.untrusted import parse_time
 
 
 class Presence(Enum):
@@ -65,64 +66,40 @@ class SecretState:
             return frozenset()
         return self.ownership.covers(self.subkeys or {})
 
-    def fingerprint(self, *, metadata: bool) -> str:
-        """Identifies the state among those of the secret: readers of an equal fingerprint have read the same.
+    def is_missing(self, property: str) -> bool:
+        """Whether a property is known not to exist."""
+        return not self.exists or presence(self.subkeys, property) is Presence.MISSING
 
-        Args:
-            metadata: include the custom metadata.
-        """
+    def fingerprint(self, *, metadata: bool) -> str:
+        """Identifies the state among those of the secret, with or without its custom metadata."""
         # with the time: after `kv metadata delete` version numbers start at 1 again
         number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
         base = number if self.exists else f"deleted-{number}" if self.version else ABSENT
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
-def parse_time(value: object) -> datetime | None:
-    """Parse a time of Vault (RFC 3339); None if it is not one."""
-    if not isinstance(value, str):  # `str` of what is nested deeply raises RecursionError
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
-
-
 def same_fingerprint(known: str, now: str) -> bool:
-    """Whether two fingerprints identify the same state.
+    """Whether the recorded fingerprint `known` identifies the state that was read now.
 
     Earlier releases recorded the time of a write's event, which is up to SENT_WITHIN after the write.
-
-    Args:
-        known: recorded, maybe by an earlier release.
-        now: of the state that was read.
     """
     if known == now:
         return True
-    (version, at, time), (now_version, _, now_time) = known.partition("@"), now.partition("@")
-    if not at or version != now_version:
+    (version, _, sent), (now_version, _, written) = known.partition("@"), now.partition("@")
+    known_time, now_time = parse_time(sent), parse_time(written)
+    if version != now_version or known_time is None or now_time is None:
         return False
-    try:
-        later = datetime.fromisoformat(time) - datetime.fromisoformat(now_time)
-    except (ValueError, TypeError):
-        return False
-    return timedelta(0) <= later <= SENT_WITHIN
+    return timedelta(0) <= known_time - now_time <= SENT_WITHIN
 
 
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
     """Whether external-secrets finds the property: first as the name of a key, then as a gjson path.
 
-    Args:
-        subkeys: as in SecretState.
-        name: the remoteRef's property; "" reads the whole secret.
+    `subkeys` are those of SecretState. The name "" reads the whole secret.
     """
-    if not name:
+    if not name or name in (subkeys or ()):
         return Presence.PRESENT
-    if subkeys is None:
-        return Presence.UNKNOWN
-    if name in subkeys:
-        return Presence.PRESENT
-    if _is_piped(name):
+    if subkeys is None or _is_piped(name):
         return Presence.UNKNOWN
     node: Any = subkeys
     for part in name.split("."):

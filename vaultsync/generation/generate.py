@@ -3,6 +3,7 @@
 All randomness is the operating system's. Rules arrive checked; only their combination in one write is checked here.
 """
 
+import base64
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
-from vaultsync.generation.encoding import to_base64
-from vaultsync.generation.rule_set import template_order
+from vaultsync.generation.plan import Encoding
+from vaultsync.generation.rule_set import other_half, templates_in_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
     BytesRule,
@@ -39,22 +40,17 @@ _RANDOM: Final = secrets.SystemRandom()
 def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
     """Generate one value for each property. The caller writes them together. Large RSA keys take seconds.
 
-    Args:
-        wanted: the properties with their rules, including siblings (Rules.siblings).
-        fetched: the values of the properties with a PasswordPolicyRule.
+    The properties include all siblings (Rules.siblings). The values for each PasswordPolicyRule are fetched before.
 
     Raises:
         RuleError: a sibling or a policy's password is missing, or a template's result is too long.
     """
+    _check_key_pairs(wanted)
     made: dict[str, SecretStr] = {}
     for name, rule in wanted.items():
         match rule:
             case KeyPairRule():
-                _check_partner(name, wanted.get(rule.public) == PublicPartRule(private=name), rule.public)
                 made[name], made[rule.public] = _key_pair(rule)
-            case PublicPartRule():
-                pair = wanted.get(rule.private)
-                _check_partner(name, isinstance(pair, KeyPairRule) and pair.public == name, rule.private)
             case PasswordPolicyRule():
                 if name not in fetched:
                     policy = shortened(rule.name)
@@ -62,11 +58,11 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
                         f"{shortened(name)}: a password of the policy {policy} must be fetched from Vault first"
                     )
                 made[name] = fetched[name]
-            case TemplateRule():
-                pass  # below, after the values that they use
+            case PublicPartRule() | TemplateRule():
+                pass  # made with the private part, or below, after the values that they use
             case _:
                 made[name] = SecretStr(_simple(rule))
-    for name, template in _templates(wanted):
+    for name, template in templates_in_order(wanted).items():
         if missing := template.uses - made.keys():
             raise RuleError(
                 f"{shortened(name)}.template: {shortened(min(missing))} is not generated in the same write, "
@@ -76,18 +72,21 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
     return {name: made[name] for name in wanted}
 
 
-def _check_partner(name: str, there: bool, partner: str) -> None:
-    if not there:
-        raise RuleError(
-            f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(partner)}, is not generated "
-            "in the same write"
-        )
+def encode(value: SecretStr, encoding: Encoding) -> SecretStr:
+    """Encode a value, as UTF-8."""
+    if encoding is Encoding.NONE:
+        return value
+    return SecretStr(_base64(value.get_secret_value().encode(), url=encoding is Encoding.BASE64URL))
 
 
-def _templates(wanted: Mapping[str, Rule]) -> list[tuple[str, TemplateRule]]:
-    """The templates, each after those that it uses."""
-    ordered = ((name, wanted[name]) for name in template_order(wanted))
-    return [(name, rule) for name, rule in ordered if isinstance(rule, TemplateRule)]
+def _check_key_pairs(wanted: Mapping[str, Rule]) -> None:
+    for name in wanted:
+        other, fits = other_half(name, wanted)
+        if not fits:
+            raise RuleError(
+                f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(other)}, "
+                "is not generated in the same write"
+            )
 
 
 def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
@@ -100,7 +99,12 @@ def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:
             return rule.value
     if rule.format == "hex":
         return secrets.token_hex(rule.bytes)
-    return to_base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+    return _base64(secrets.token_bytes(rule.bytes), url=rule.format == "base64url")
+
+
+def _base64(raw: bytes, *, url: bool) -> str:
+    """Base64 or base64url (RFC 4648 sections 4 and 5), with padding."""
+    return (base64.urlsafe_b64encode(raw) if url else base64.b64encode(raw)).decode()
 
 
 def _password(rule: PasswordRule) -> str:

@@ -5,20 +5,23 @@ Which ExternalSecrets may have something generated is decided in core.decide.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.rule_set import NO_RULES, Rules, template_order
-from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
+from vaultsync.generation.rule_set import NO_RULES, Rules, closure, other_half, templates_in_order
+from vaultsync.generation.rules import DEFAULT_RULE, Rule, RuleError, TemplateRule
+
+
+class Encoding(Enum):
+    """The encoding of a value in Vault, which the readers' decodingStrategy removes."""
+
+    NONE = "none"
+    BASE64 = "base64"
+    BASE64URL = "base64url"
 
 
 @dataclass(frozen=True, slots=True)
 class PropertyPlan:
-    """How one property is generated.
-
-    Attributes:
-        rule: for its value.
-        encoding: which its readers decode.
-    """
+    """How one property is generated."""
 
     rule: Rule = DEFAULT_RULE
     encoding: Encoding = Encoding.NONE
@@ -26,13 +29,7 @@ class PropertyPlan:
 
 @dataclass(frozen=True, slots=True)
 class PropertyRequest:
-    """An ExternalSecret's entry that reads a property, whether it exists or not.
-
-    Attributes:
-        reader: the ExternalSecret, as NAMESPACE/NAME.
-        field: the path of the entry in the ExternalSecret.
-        rules: the ExternalSecret's own.
-    """
+    """The entry `field` of a reader, which is an ExternalSecret (NAMESPACE/NAME) with rules, for one property."""
 
     reader: str
     field: str
@@ -43,11 +40,7 @@ class PropertyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:
-    """The plan of one write.
-
-    Attributes:
-        impossible: properties that can't be generated, each with the reason.
-    """
+    """The plan of one write, and the properties that can't be generated, each with the reason."""
 
     properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
     impossible: Mapping[str, str] = field(default_factory=dict)
@@ -59,13 +52,8 @@ def plan(
     """Plan the missing properties and their siblings.
 
     A template and its parts, or the two halves of a key pair, are generated in one write or not at all, because
-    existing values are never read.
-
-    Args:
-        requests: of the ExternalSecrets that may have something created here, the oldest first.
-        missing: the requested properties to generate.
-        present: the properties that exist.
-        defaults: the cluster-wide rules.
+    existing values are never read. The requests are those of ExternalSecrets that may have something created here, the
+    oldest first.
     """
     owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
@@ -81,15 +69,14 @@ def plan(
             settled.add(sibling)
             todo.append(sibling)
     impossible = _impossible(needs, present, _halves({name: rules_of[name].rule_for(name) for name in needs}))
-    planned = {
-        name: _property_plan(requests, name, rules_of[name]) for name in _closure(missing - impossible.keys(), needs)
-    }
+    possible = closure(missing - impossible.keys(), needs.__getitem__)
+    planned = {name: _property_plan(requests, name, rules_of[name]) for name in possible}
     try:
-        template_order({name: one.rule for name, one in planned.items()})
+        templates_in_order({name: one.rule for name, one in planned.items()})
     except RuleError as error:  # rules that are valid for each ExternalSecret may contradict each other together
         templates = [name for name, one in planned.items() if isinstance(one.rule, TemplateRule)]
         impossible |= dict.fromkeys(templates, str(error))
-        planned = {name: planned[name] for name in _closure(missing - impossible.keys(), needs)}
+        planned = {name: planned[name] for name in closure(missing - impossible.keys(), needs.__getitem__)}
     return GenerationPlan(planned, impossible)
 
 
@@ -97,34 +84,24 @@ def differing(requests: Sequence[PropertyRequest]) -> Iterable[tuple[PropertyReq
     """The requests whose own rule is not used, each with the older ExternalSecret whose rule is."""
     owners: dict[str, PropertyRequest] = {}
     for request in requests:
-        own = request.rules.rule_for(request.property)
-        if own is None:
-            continue
-        owner = owners.setdefault(request.property, request)
-        if owner.rules.rule_for(request.property) != own:
-            yield request, owner.reader
+        if (own := request.rules.rule_for(request.property)) is not None:
+            owner = owners.setdefault(request.property, request)
+            if owner.rules.rule_for(request.property) != own:
+                yield request, owner.reader
 
 
 def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
     """The rules of the oldest ExternalSecret that reads the property and has a rule for it."""
-    own = (
-        request.rules for request in requests if request.property == name and request.rules.rule_for(name) is not None
-    )
-    return next(own, NO_RULES)
+    rules = (request.rules for request in requests if request.property == name)
+    return next((one for one in rules if one.rule_for(name) is not None), NO_RULES)
 
 
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
     """Halves of key pairs whose other half has a different rule in another ExternalSecret, each with the reason."""
     found: dict[str, str] = {}
-    for name, rule in rules.items():
-        if isinstance(rule, KeyPairRule) and rule.public in rules:
-            other, fits = rule.public, rules[rule.public] == PublicPartRule(private=name)
-        elif isinstance(rule, PublicPartRule) and rule.private in rules:
-            pair = rules[rule.private]
-            other, fits = rule.private, isinstance(pair, KeyPairRule) and pair.public == name
-        else:
-            continue
-        if not fits:
+    for name in rules:
+        other, fits = other_half(name, rules)
+        if other in rules and not fits:
             found[name] = (
                 f"{name!r} is half of a key pair, and its other half, {other!r}, has a different rule in another "
                 "ExternalSecret; make the rules equal"
@@ -141,22 +118,10 @@ def _impossible(needs: Mapping[str, frozenset[str]], present: frozenset[str], fo
     return found
 
 
-def _closure(names: Iterable[str], needs: Mapping[str, frozenset[str]]) -> set[str]:
-    found: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += needs[name]
-    return found
-
-
 def _property_plan(requests: Iterable[PropertyRequest], name: str, rules: Rules) -> PropertyPlan:
-    encodings = (
-        request.encoding for request in requests if request.property == name and request.encoding is not Encoding.NONE
-    )
-    return PropertyPlan(rules.rule_for(name) or DEFAULT_RULE, next(encodings, Encoding.NONE))
+    encodings = (request.encoding for request in requests if request.property == name)
+    encoding = next((one for one in encodings if one is not Encoding.NONE), Encoding.NONE)
+    return PropertyPlan(rules.rule_for(name) or DEFAULT_RULE, encoding)
 
 
 def _incomplete(name: str, there: Iterable[str]) -> str:

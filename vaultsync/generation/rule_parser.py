@@ -13,17 +13,13 @@ from pydantic import ValidationError
 
 from vaultsync.generation.rule_set import NO_RULES, Rules
 from vaultsync.generation.rules import (
+    FORMATS,
     QUOTED,
     REST,
-    BytesRule,
     KeyPairRule,
-    PasswordPolicyRule,
-    PasswordRule,
     Rule,
     RuleError,
-    RuleModel,
     TemplateRule,
-    UuidRule,
     ValueRule,
     check_name,
     shortened,
@@ -51,24 +47,11 @@ _TYPES: Final = {
     dict: "a mapping",
 }
 _EXAMPLE: Final = "such as password: {format: password, length: 40}"
-FORMATS: Final[Mapping[str, type[RuleModel]]] = {
-    "password": PasswordRule,
-    "hex": BytesRule,
-    "base64": BytesRule,
-    "base64url": BytesRule,
-    "uuid": UuidRule,
-    "policy": PasswordPolicyRule,
-    "rsa": KeyPairRule,
-    "ed25519": KeyPairRule,
-}
 _KINDS: Final = ("format", "value", "template")
 
 
 def parse_rules(text: str) -> Rules:
-    """Read the annotation.
-
-    Args:
-        text: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
+    """Read the annotation: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
 
     Raises:
         RuleError: it is anything else, is contradictory, or exceeds a limit.
@@ -81,15 +64,15 @@ def parse_rules(text: str) -> Rules:
         return NO_RULES
     if not isinstance(document, dict):
         raise RuleError(f"it is {_kind(document)}; it must be a mapping of properties to rules, {_EXAMPLE}")
-    written = {name: _rule(name, fields) for name, fields in document.items()}
-    rules = Rules.checked(written)
+    rules = Rules.checked({name: _rule(name, fields) for name, fields in document.items()})
     _check_numbers(rules)
     return rules
 
 
 def _check_numbers(rules: Rules) -> None:
-    if rules.key_pairs > MAX_KEY_PAIRS:
-        raise RuleError(f"there are {rules.key_pairs} key pairs; at most {MAX_KEY_PAIRS} are allowed")
+    key_pairs = sum(isinstance(rule, KeyPairRule) for _, rule in rules.written)
+    if key_pairs > MAX_KEY_PAIRS:
+        raise RuleError(f"there are {key_pairs} key pairs; at most {MAX_KEY_PAIRS} are allowed")
     used = [rule.uses for _, rule in rules.written if isinstance(rule, TemplateRule)]
     properties = frozenset(rules.named).union(*used)
     if len(properties) > MAX_PROPERTIES:
@@ -113,15 +96,13 @@ def _rule(name: str, fields: object) -> Rule:
     if model is KeyPairRule:
         fields = {"public": f"{name}_public"} | fields
     try:
-        rule: Any = model.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         details = error.errors(include_url=False)[0]
         raise RuleError(f"{place}.{shortened(str(details['loc'][0]))}: {_wrong(details, model)}") from error
-    found: Rule = rule
-    return found
 
 
-def _model(place: str, fields: Mapping[str, object]) -> type[RuleModel]:
+def _model(place: str, fields: Mapping[str, object]) -> type[Rule]:
     kinds = [kind for kind in _KINDS if kind in fields]
     if len(kinds) != 1:
         found = f"has {' and '.join(kinds)}" if kinds else "has none of format, value and template"
@@ -129,14 +110,12 @@ def _model(place: str, fields: Mapping[str, object]) -> type[RuleModel]:
     if kinds != ["format"]:
         return ValueRule if kinds == ["value"] else TemplateRule
     found_format = fields["format"]
-    model = FORMATS.get(found_format) if isinstance(found_format, str) else None
-    if model is None:
-        shown = f'"{shortened(found_format)}"' if isinstance(found_format, str) else _kind(found_format)
-        raise RuleError(f"{place}.format: {shown} is not a format; the formats are {', '.join(FORMATS)}")
-    return model
+    if isinstance(found_format, str) and found_format in FORMATS:
+        return FORMATS[found_format]
+    raise RuleError(f"{place}.format: {_shown(found_format)} is not a format; the formats are {', '.join(FORMATS)}")
 
 
-def _wrong(details: Mapping[str, Any], model: type[RuleModel]) -> str:
+def _wrong(details: Mapping[str, Any], model: type[Rule]) -> str:
     """Translate an error of pydantic (https://docs.pydantic.dev/latest/errors/validation_errors/) about one field."""
     kind = _kind(details["input"])
     match details["type"]:
@@ -153,10 +132,8 @@ def _wrong(details: Mapping[str, Any], model: type[RuleModel]) -> str:
             hint = "; write it without quotes" if isinstance(details["input"], str) else ""
             return f"must be a whole number, and is {kind}{hint}"
         case "literal_error":
-            shown = f'"{shortened(details["input"])}"' if isinstance(details["input"], str) else kind
-            return f"{shown} is not allowed here; it must be {details['ctx']['expected']}"
-        case _:
-            return f"is not valid ({details['type']})"
+            return f"{_shown(details['input'])} is not allowed here; it must be {details['ctx']['expected']}"
+    return f"is not valid ({details['type']})"
 
 
 def _document(text: str) -> object:
@@ -247,10 +224,11 @@ def _construct(node: yaml.Node) -> object:
             raise RuleError(f"{line}{shortened(node.value)} must be a plain decimal number, or in quotes if it is text")
         case "float":
             return 0.5  # no rule accepts a fraction
-        case _:
-            raise RuleError(
-                f"{line}{shortened(node.value)} is neither plain text nor a number to YAML; put it in quotes"
-            )
+    raise RuleError(f"{line}{shortened(node.value)} is neither plain text nor a number to YAML; put it in quotes")
+
+
+def _shown(value: object) -> str:
+    return f'"{shortened(value)}"' if isinstance(value, str) else _kind(value)
 
 
 def _kind(value: object) -> str:

@@ -3,7 +3,7 @@
 Pure. generation.plan decides whose rules apply where several ExternalSecrets read a property.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -30,11 +30,7 @@ _NOT_FOR_REST: Final = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules for the properties that one ExternalSecret reads. Two sets are equal if they mean the same.
-
-    Attributes:
-        written: each rule with its property or "*", sorted; without the public parts.
-    """
+    """The rules of one ExternalSecret, each with its property or "*", sorted; public parts are derived from them."""
 
     written: tuple[tuple[str, Rule], ...] = ()
 
@@ -55,7 +51,7 @@ class Rules:
                 whose = "a rule of its own" if public in written else f"the public part of {shortened(other)}"
                 shown = shortened(public)
                 raise RuleError(f"{shortened(name)}.public: {shown} already has {whose}; name another property")
-        template_order(written)
+        templates_in_order(written)
         return cls(tuple(sorted(written.items())))
 
     @property
@@ -68,11 +64,6 @@ class Rules:
         """The properties with a rule of their own, public parts included, sorted."""
         return tuple(sorted(name for name in self._by_name if name != REST))
 
-    @property
-    def key_pairs(self) -> int:
-        """The number of key pairs."""
-        return len(_public_parts(self.written))
-
     def rule_for(self, property: str) -> Rule | None:
         """The property's own rule, else that of "*", else None."""
         rule = self._by_name.get(property) if property != REST else None
@@ -83,14 +74,7 @@ class Rules:
 
         These are the properties that a template uses, the other part of a key pair, and their siblings.
         """
-        found: set[str] = set()
-        ahead = [property]
-        while ahead:
-            name = ahead.pop()
-            if name not in found:
-                found.add(name)
-                ahead.extend(_neighbours(self._by_name.get(name)))
-        return frozenset(found - {property})
+        return frozenset(closure([property], lambda name: _neighbours(self._by_name.get(name))) - {property})
 
     def over(self, defaults: "Rules") -> "Rules":
         """Merge with defaults. Precedence: own name, own "*", default's name, default's "*".
@@ -112,8 +96,8 @@ class Rules:
 NO_RULES: Final = Rules()
 
 
-def template_order(rules: Mapping[str, Rule]) -> tuple[str, ...]:
-    """The properties with templates, each after those that it uses.
+def templates_in_order(rules: Mapping[str, Rule]) -> dict[str, TemplateRule]:
+    """The templates by property, each after those that it uses.
 
     Raises:
         RuleError: the templates form a circle, or are nested deeper than MAX_TEMPLATE_DEPTH.
@@ -133,7 +117,30 @@ def template_order(rules: Mapping[str, Rule]) -> tuple[str, ...]:
                 f"{shortened(name)}.template: uses templates that use templates, {depths[name]} deep; "
                 f"at most {MAX_TEMPLATE_DEPTH} are allowed"
             )
-    return order
+    return {name: templates[name] for name in order}
+
+
+def other_half(name: str, rules: Mapping[str, Rule | None]) -> tuple[str, bool]:
+    """The other half of a key pair, and whether its rule fits; "" for a property that is no half of one."""
+    match rules[name]:
+        case KeyPairRule(public=public):
+            return public, rules.get(public) == PublicPartRule(private=name)
+        case PublicPartRule(private=private):
+            pair = rules.get(private)
+            return private, isinstance(pair, KeyPairRule) and pair.public == name
+    return "", True
+
+
+def closure(names: Iterable[str], neighbours: Callable[[str], Iterable[str]]) -> set[str]:
+    """The names, their neighbours, the neighbours of these, and so on."""
+    found: set[str] = set()
+    ahead = list(names)
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += neighbours(name)
+    return found
 
 
 def _public_parts(written: Iterable[tuple[str, Rule]]) -> list[tuple[str, str]]:
@@ -149,5 +156,4 @@ def _neighbours(rule: Rule | None) -> frozenset[str]:
             return frozenset({rule.public})
         case PublicPartRule():
             return frozenset({rule.private})
-        case _:
-            return frozenset()
+    return frozenset()

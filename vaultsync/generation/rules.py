@@ -7,8 +7,8 @@ generation. Their messages are shown to the author of the rule.
 import re
 import string
 import unicodedata
-from collections.abc import Callable
-from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -43,10 +43,10 @@ def shortened(text: str) -> str:
 
 def _within(least: int, most: int, below: str, above: str) -> Callable[[int], int]:
     def check(number: int) -> int:
-        if not least <= number <= most:
-            what = below if number < least else above
-            raise ValueError(f"{shortened(str(number))} is too {what}; it must be from {least} to {most}")
-        return number
+        if least <= number <= most:
+            return number
+        what = below if number < least else above
+        raise ValueError(f"{shortened(str(number))} is too {what}; it must be from {least} to {most}")
 
     return check
 
@@ -203,9 +203,7 @@ class KeyPairRule(RuleModel):
     """
 
     format: Literal["rsa", "ed25519"]
-    bits: int | None = Field(
-        default_factory=lambda data: DEFAULT_RSA_BITS if data.get("format") == "rsa" else None,
-    )
+    bits: int | None = Field(default_factory=lambda data: DEFAULT_RSA_BITS if data.get("format") == "rsa" else None)
     public: Annotated[str, AfterValidator(_check_public_name)]
     encoding: Literal["pem", "openssh"] = "pem"
 
@@ -246,11 +244,9 @@ class TemplateRule(RuleModel):
     @classmethod
     def _has_references(cls, template: str) -> str:
         pieces = _pieces(template)
-        if not any(piece.name for piece in pieces):
+        names = [check_name(piece.name) for piece in pieces if piece.name]
+        if not names:
             raise ValueError("has no {{ .name }}; write a fixed text as value (does Helm replace {{ }} here?)")
-        for piece in pieces:
-            if piece.name:
-                check_name(piece.name)
         return "".join(map(_spelled, pieces))  # normalised, so that equal templates compare equal
 
     @property
@@ -287,6 +283,13 @@ def _spelled(piece: Piece) -> str:
 Rule: TypeAlias = (
     PasswordRule | BytesRule | UuidRule | PasswordPolicyRule | ValueRule | KeyPairRule | PublicPartRule | TemplateRule
 )
+
+FORMATS: Final[Mapping[str, type[Rule]]] = {
+    name: model
+    for model in (PasswordRule, BytesRule, UuidRule, PasswordPolicyRule, KeyPairRule)
+    for name in get_args(model.model_fields["format"].annotation)
+}
+"""The rule that has the format."""
 
 DEFAULT_RULE: Final = BytesRule(format="hex")
 """For a property without a rule: equivalent to `openssl rand -hex 32`."""

@@ -30,12 +30,7 @@ class ServedVersion:
 
 
 async def discover(client: KubeClient, waits: Sequence[float] = SCHEMA_WAITS) -> ServedVersion | None:
-    """The preferred version among those that are served, None if no supported version is.
-
-    Args:
-        client: for the requests.
-        waits: seconds between attempts to read the schema.
-    """
+    """The preferred version among those that are served, None if no supported version is."""
     version = preferred(await served_versions(client))
     return ServedVersion(version, await takes_condition(client, version, waits)) if version else None
 
@@ -66,27 +61,17 @@ async def served_resources(client: KubeClient) -> dict[str, frozenset[str]]:
 async def takes_condition(client: KubeClient, version: str, waits: Sequence[float] = SCHEMA_WAITS) -> bool:
     """Whether a served version's ExternalSecret allows the condition `Created`; False if its schema is not published.
 
-    Args:
-        client: for the requests.
-        version: of external-secrets.io.
-        waits: seconds between attempts to read the schema.
+    See https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3.
     """
-    for wait in (*waits, None):
-        takes = await _schema_takes_condition(client, version)
-        if takes is not None or wait is None:
-            return bool(takes)
+    for wait in (0.0, *waits):
         await asyncio.sleep(wait)
-    raise AssertionError("the last attempt returns")
-
-
-async def _schema_takes_condition(client: KubeClient, version: str) -> bool | None:
-    """None: not published (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
-    try:
-        document = await client.get(f"/openapi/v3/apis/{GROUP}/{version}")
-        schema: Any = document["components"]["schemas"][f"io.{GROUP.split('.')[0]}.{version}.ExternalSecret"]
-        condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
-        return CONDITION_TYPE in condition["type"].get("enum", (CONDITION_TYPE,))
-    except KubeDenied:
-        return False
-    except (KeyError, TypeError, AttributeError, KubeNotFound):
-        return None
+        try:
+            document = await client.get(f"/openapi/v3/apis/{GROUP}/{version}")
+            schema: Any = document["components"]["schemas"][f"io.{GROUP.split('.')[0]}.{version}.ExternalSecret"]
+            condition = schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
+            return CONDITION_TYPE in condition["type"].get("enum", (CONDITION_TYPE,))
+        except KubeDenied:
+            return False
+        except (KeyError, TypeError, AttributeError, KubeNotFound):
+            continue
+    return False

@@ -24,17 +24,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 from loguru import logger
 
-from vaultsync.core.backoff import jittered
 from vaultsync.core.errors import KubeConflict, KubeNotFound, VaultsyncError
 from vaultsync.core.fence import Fence
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import Informer
@@ -55,8 +53,7 @@ class Timing:
 
     Attributes:
         duration: how long a candidate waits after the last change of the record that it has seen.
-        deadline: how long after the last successful renewal a leader acts; the difference to the duration is the time
-            that its last request may be under way.
+        deadline: how long after the last successful renewal a leader acts; its last request may take until `duration`.
         retry: between two renewals.
     """
 
@@ -102,19 +99,17 @@ class Lease:
         spec: the whole record; a renewal changes it.
     """
 
-    name: str
     version: str
     holder: str
     seconds: float
     transitions: int
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any]
 
 
 def parse_lease(document: Mapping[str, Any]) -> Lease:
     """Parse a Lease of the API; never raises."""
     metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
     return Lease(
-        name=str(metadata.get("name", "")),
         version=str(metadata.get("resourceVersion", "")),
         holder=text(spec.get("holderIdentity")),
         seconds=min(_number(spec.get("leaseDurationSeconds")), LONGEST_SECONDS),
@@ -198,9 +193,8 @@ class Election:
             self._leases,
             "Lease",
             parse_lease,
-            attrgetter("name"),
             self._observe,
-            lambda _: self._vanished(),
+            self._vanished,
             silence=2 * self._timing.duration,  # a leader renews more often
             query={"fieldSelector": f"metadata.name={self._name}"},  # RBAC by `resourceNames` allows this query
         )
@@ -253,7 +247,7 @@ class Election:
             self._free_at = self._clock() + max(self._timing.duration, lease.seconds)
         self._changed.set()
 
-    def _vanished(self) -> None:
+    def _vanished(self, _: Lease | None = None) -> None:
         """Process the deletion of the Lease. It is not free earlier because of it: its leader may create it again."""
         self._seen = None
         self._changed.set()
@@ -291,16 +285,15 @@ class Election:
 
     async def _release(self, how: Release) -> None:
         """Release the Lease if the API server answers in time."""
-        if how.refusal:
-            logger.warning("the Lease is left to expire", lease=self._where, reason=how.refusal)
-            return
-        try:
-            async with asyncio.timeout(how.seconds):
-                await self._update("")
-        except TimeoutError:
-            logger.warning("the Lease is left to expire", lease=self._where, reason="no answer in time")
-        except (VaultsyncError, LeadershipLost) as error:
-            logger.warning("the Lease is left to expire", lease=self._where, reason=str(error))
+        reason = how.refusal
+        if not reason:
+            try:
+                async with asyncio.timeout(how.seconds):
+                    await self._update("")
+            except (TimeoutError, VaultsyncError, LeadershipLost) as error:
+                reason = str(error) or "no answer in time"
+        if reason:
+            logger.warning("the Lease is left to expire", lease=self._where, reason=reason)
 
     async def _update(self, holder: str) -> None:
         """Renew or release the own Lease.
@@ -338,8 +331,7 @@ class Election:
             KubeNotFound: it is deleted.
             VaultsyncError: the outcome is unknown.
         """
-        sent, seen = self._clock(), self._seen
-        spec = self._record(holder, seen)
+        sent, seen, spec = self._clock(), self._seen, self._record(holder)
         if seen is None:
             body = {"apiVersion": API, "kind": "Lease", "metadata": {"name": self._name}, "spec": spec}
             document = await self._client.post(self._leases, body)
@@ -350,8 +342,8 @@ class Election:
         if holder:
             self._fence.open(sent + self._timing.deadline)
 
-    def _record(self, holder: str, seen: Lease | None) -> dict[str, Any]:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    def _record(self, holder: str) -> dict[str, Any]:
+        seen, now = self._seen, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         # client-go releases like this: some candidates consider the duration only
         record = {
             "holderIdentity": holder,
@@ -360,8 +352,8 @@ class Election:
         }
         if seen is None or seen.holder != holder:
             record["acquireTime"] = now
-        if seen is not None and holder and seen.holder != holder:
-            record["leaseTransitions"] = seen.transitions + 1 if seen.transitions < MAX_TRANSITIONS else 0
+            if seen is not None and holder:
+                record["leaseTransitions"] = seen.transitions + 1 if seen.transitions < MAX_TRANSITIONS else 0
         return record
 
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -50,41 +51,13 @@ class _Created:
     """An Event that was created, and its count."""
 
     name: str
-    count: int
-
-
-class Aggregator:
-    """Counts the Events of an object that differ only in their messages.
-
-    Args:
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._groups: OrderedDict[tuple[str, str], tuple[set[str], float]] = OrderedDict()
-
-    def combines(self, uid: str, reason: str, message: str) -> bool:
-        """Count a message; returns whether it is combined with the similar ones before it."""
-        now = self._clock()
-        messages, since = self._groups.pop((uid, reason), (set(), now))
-        if now - since > SIMILAR_SECONDS:
-            messages = set()
-        messages.add(message)
-        combined = len(messages) >= SIMILAR
-        if combined:
-            messages.pop()
-        self._groups[uid, reason] = (messages, now)
-        if len(self._groups) > REMEMBERED:
-            self._groups.popitem(last=False)
-        return combined
+    count: int = 1
 
 
 class EventRecorder:
     """Queues Events and writes them in the background, one after another.
 
     Args:
-        client: for the requests.
         delay, pause: seconds, see DELAY_SECONDS.
         clock: seconds, monotonic.
     """
@@ -99,7 +72,9 @@ class EventRecorder:
         self._client = client
         self._delay, self._pause = delay, pause
         self._limits: TokenBuckets[str] = TokenBuckets(1 / REFILL_SECONDS, BURST, clock, REMEMBERED)
-        self._aggregator = Aggregator(clock)
+        self._clock = clock
+        self._groups: OrderedDict[tuple[str, str], tuple[set[str], float]] = OrderedDict()
+        """By object and reason: messages, and the time of the last one."""
         self._created: OrderedDict[_Key, _Created] = OrderedDict()
         self._waiting: deque[tuple[ExternalSecret, _Key, str]] = deque(maxlen=WAITING)
         self._recorded = asyncio.Event()
@@ -107,13 +82,28 @@ class EventRecorder:
 
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None:
         """Record an Event on the ExternalSecret, of type Warning if the reason is a failure."""
-        uid = external_secret.uid
-        combined = self._aggregator.combines(uid, reason, message)
-        key = _Key(uid, reason, COMBINED if combined else message)
+        uid, key_message = external_secret.uid, message
+        if self._is_combined(uid, reason, message):
+            key_message, message = COMBINED, COMBINED + message
         if self._limits.take(uid) == 0.0:
-            shown = (COMBINED + message if combined else message).encode()[:MESSAGE_BYTES].decode(errors="ignore")
-            self._waiting.append((external_secret, key, shown))
+            shown = message.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+            self._waiting.append((external_secret, _Key(uid, reason, key_message), shown))
             self._recorded.set()
+
+    def _is_combined(self, uid: str, reason: str, message: str) -> bool:
+        """Count a message; returns whether it is combined with the similar ones before it."""
+        now = self._clock()
+        messages, since = self._groups.pop((uid, reason), (set(), now))
+        if now - since > SIMILAR_SECONDS:
+            messages = set()
+        messages.add(message)
+        combined = len(messages) >= SIMILAR
+        if combined:
+            messages.pop()
+        self._groups[uid, reason] = (messages, now)
+        if len(self._groups) > REMEMBERED:
+            self._groups.popitem(last=False)
+        return combined
 
     async def run(self) -> None:
         """Write recorded Events until cancelled."""
@@ -136,14 +126,12 @@ class EventRecorder:
             created.count += 1
             self._created.move_to_end(key)
             patch = {"count": created.count, "lastTimestamp": _now(), "message": message}
-            try:
+            with suppress(KubeNotFound):  # the API server deletes Events after an hour
                 await self._client.merge_patch(f"{path}/{created.name}", patch)
                 return
-            except KubeNotFound:  # the API server deletes Events after an hour
-                pass
         body = self._event(external_secret, key, message)
         await self._client.post(path, body)
-        self._created[key] = _Created(body["metadata"]["name"], 1)
+        self._created[key] = _Created(body["metadata"]["name"])
         if len(self._created) > REMEMBERED:
             self._created.popitem(last=False)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vaultsync.core import annotations
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
-from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, Json, parse_external_secret
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, parse_external_secret
 from vaultsync.kube.client import KubeClient
 
 
@@ -34,21 +34,19 @@ class ExternalSecretWriter:
         """
         if condition is not None and not self.takes_condition:
             annotations, condition = {**annotations, **_as_annotations(condition)}, None
-        document = await self._annotate(external_secret, annotations) if annotations else None
+        if annotations:
+            body = {"metadata": {"annotations": annotations}}
+            document = await self._client.merge_patch(_path(external_secret), body)
+            if condition is not None:
+                external_secret = parse_external_secret(document)
         if condition is None:
             return
-        if document is not None:
-            external_secret = parse_external_secret(document)
         try:
             await self._set_condition(external_secret, condition)
         except VaultsyncError as error:
             if not annotations:
                 raise
             raise ConditionNotWritten(str(error)) from error
-
-    async def _annotate(self, external_secret: ExternalSecret, annotations: Mapping[str, str | None]) -> Json:
-        body = {"metadata": {"annotations": annotations}}
-        return await self._client.merge_patch(_path(external_secret), body)
 
     async def _set_condition(self, external_secret: ExternalSecret, condition: CreatedCondition) -> None:
         others = [one for one in external_secret.conditions if one.get("type") != annotations.CONDITION_TYPE]

@@ -14,9 +14,10 @@ from typing import Any, Final, Generic, TypeVar
 from loguru import logger
 
 from vaultsync.core.annotations import Result
-from vaultsync.core.backoff import backoff
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
+from vaultsync.core.retry import backoff
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient, watch_error
 
 T = TypeVar("T")
@@ -34,13 +35,11 @@ class Informer(Generic[T]):
     """Lists and watches one resource.
 
     Args:
-        client: for the requests.
         path: of the list, such as /api/v1/namespaces.
         kind: of the items; lists omit it.
         parse: reduces an object to what is needed; must not raise.
-        identity: the name of a parsed object, unique in the resource.
         changed: called with each object that is new, has changed or was listed again; must not block.
-        removed: called with each object that is deleted.
+        removed: called with each object that is deleted; must not block.
         silence: seconds without data after which the watch is reopened.
         query: labelSelector and fieldSelector of list and watch.
 
@@ -55,7 +54,6 @@ class Informer(Generic[T]):
         path: str,
         kind: str,
         parse: Callable[[Mapping[str, Any]], T],
-        identity: Callable[[T], object],
         changed: Callable[[T], None],
         removed: Callable[[T], None],
         silence: float = SILENCE_SECONDS,
@@ -65,12 +63,11 @@ class Informer(Generic[T]):
         self._path = path
         self._kind = kind
         self._parse = parse
-        self._identity = identity
         self._changed = changed
         self._removed = removed
         self._silence = silence
         self._query = dict(query or {})
-        self._cache: dict[object, T] = {}
+        self._cache: dict[tuple[str, str], T] = {}
         self._version = ""
         self._open: asyncio.Timeout | None = None
         """Ends the open watch."""
@@ -128,7 +125,7 @@ class Informer(Generic[T]):
         Raises:
             VaultsyncError: the list is not complete.
         """
-        seen: set[object] = set()
+        seen: set[tuple[str, str]] = set()
         version, token = "", ""
         while True:
             query = self._query | {"limit": str(PAGE)} | ({"continue": token} if token else {})
@@ -169,14 +166,18 @@ class Informer(Generic[T]):
         if kind in ("ADDED", "MODIFIED"):
             self._put(document)
         elif kind == "DELETED":
-            old = self._cache.pop(self._identity(self._parse(document)), None)
+            old = self._cache.pop(_identity(document), None)
             if old is not None:
                 self._removed(old)
         self._version = (document.get("metadata") or {}).get("resourceVersion") or self._version
 
-    def _put(self, document: Mapping[str, Any]) -> object:
-        new = self._parse(document)
-        identity = self._identity(new)
-        self._cache[identity] = new
+    def _put(self, document: Mapping[str, Any]) -> tuple[str, str]:
+        identity = _identity(document)
+        self._cache[identity] = new = self._parse(document)
         self._changed(new)
         return identity
+
+
+def _identity(document: Mapping[str, Any]) -> tuple[str, str]:
+    metadata = mapping(document.get("metadata"))
+    return text(metadata.get("namespace")), text(metadata.get("name"))

@@ -7,7 +7,6 @@ requires).
 
 import asyncio
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar
 
 from loguru import logger
@@ -32,30 +31,28 @@ NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
 STORES: Final = "secretstores"
 EXTERNAL_SECRETS: Final = "externalsecrets"
-RESOURCES: Final = (NAMESPACES, CLUSTER_STORES, STORES, EXTERNAL_SECRETS)
+_KINDS: Final = {
+    NAMESPACES: "Namespace",
+    CLUSTER_STORES: "ClusterSecretStore",
+    STORES: "SecretStore",
+    EXTERNAL_SECRETS: "ExternalSecret",
+}
+RESOURCES: Final = tuple(_KINDS)
 
 
 class EventHandler(Protocol):
-    """Handles changes of Kubernetes objects; its methods must not block."""
+    """Handles changes of Kubernetes objects; must not block.
 
-    def external_secret_changed(self, external_secret: ExternalSecret) -> None:
-        """An object is new, has changed or was listed again."""
+    An object has changed also if it is new or listed again. It is removed also if it, or its namespace, is no longer
+    selected; the objects in a removed namespace are removed with it.
+    """
 
-    def external_secret_removed(self, external_secret: ExternalSecret) -> None:
-        """An object is deleted, or no longer selected."""
-
-    def store_changed(self, store: Store) -> None:
-        """An object is new, has changed or was listed again."""
-
-    def store_removed(self, store: Store) -> None:
-        """An object is deleted, or its namespace is no longer selected."""
-
-    def namespace_changed(self, namespace: Namespace) -> None:
-        """An object is new, has changed or was listed again."""
-
-    def namespace_removed(self, namespace: Namespace) -> None:
-        """A namespace is deleted or no longer selected, and so are the objects in it."""
-
+    def external_secret_changed(self, external_secret: ExternalSecret) -> None: ...
+    def external_secret_removed(self, external_secret: ExternalSecret) -> None: ...
+    def store_changed(self, store: Store) -> None: ...
+    def store_removed(self, store: Store) -> None: ...
+    def namespace_changed(self, namespace: Namespace) -> None: ...
+    def namespace_removed(self, namespace: Namespace) -> None: ...
     def kube_is_back(self) -> None:
         """The API server answers again after a failure."""
 
@@ -65,10 +62,7 @@ class InformerManager:
 
     Args:
         tasks: group of the informers' tasks; KubeNotFound of one of them ends it.
-        client: for the requests.
         version: of external-secrets.io.
-        selection: of namespaces and objects.
-        handler: of changes.
         once: list without watching; any failure ends the task group.
         silence: seconds, as for `Informer`.
 
@@ -101,7 +95,7 @@ class InformerManager:
         """Start every informer, and wait until all selected objects are listed."""
         for name in self._selection.namespaces or ("",):
             self._start_namespaces(name)
-        self._start_stores(CLUSTER_STORES, "ClusterSecretStore", "")
+        self._start_stores(CLUSTER_STORES, "")
         if self._selection.takes_every_namespace:
             self._start_inside("")
         # the informer of namespaces starts others before it is synced
@@ -133,8 +127,7 @@ class InformerManager:
         query = {"fieldSelector": f"metadata.name={name}"} if name else {}
         if self._selection.namespace_labels:
             query["labelSelector"] = self._selection.namespace_labels
-        changed, removed = self._namespace_changed, self._namespace_removed
-        self._start(NAMESPACES, name, "Namespace", parse_namespace, changed, removed, query)
+        self._start(NAMESPACES, name, parse_namespace, self._namespace_changed, self._namespace_removed, query)
 
     def _namespace_changed(self, namespace: Namespace) -> None:
         self.handler.namespace_changed(namespace)
@@ -151,23 +144,21 @@ class InformerManager:
         self.handler.namespace_removed(namespace)
 
     def _start_inside(self, namespace: str) -> None:
-        self._start_stores(STORES, "SecretStore", namespace)
+        self._start_stores(STORES, namespace)
         query = {"labelSelector": self._selection.labels} if self._selection.labels else {}
         self._start(
             EXTERNAL_SECRETS,
             namespace,
-            "ExternalSecret",
             parse_external_secret,
             lambda changed: self.handler.external_secret_changed(changed),
             lambda removed: self.handler.external_secret_removed(removed),
             query,
         )
 
-    def _start_stores(self, resource: str, kind: str, namespace: str) -> None:
+    def _start_stores(self, resource: str, namespace: str) -> None:
         self._start(
             resource,
             namespace,
-            kind,
             parse_store,
             lambda changed: self.handler.store_changed(changed),
             lambda removed: self.handler.store_removed(removed),
@@ -178,7 +169,6 @@ class InformerManager:
         self,
         resource: str,
         namespace: str,
-        kind: str,
         parse: Callable[[Json], T],
         changed: Callable[[T], None],
         removed: Callable[[T], None],
@@ -186,8 +176,7 @@ class InformerManager:
     ) -> None:
         place = f"namespaces/{namespace}/{resource}" if namespace else resource
         path = "/api/v1/namespaces" if resource == NAMESPACES else f"{self._group}/{place}"
-        name = attrgetter("name")
-        informer = Informer(self._client, path, kind, parse, name, changed, removed, self._silence, query)
+        informer = Informer(self._client, path, _KINDS[resource], parse, changed, removed, self._silence, query)
         work = informer.list_once() if self._once else informer.run(lambda: self.handler.kube_is_back())
         self._running[resource, namespace] = (informer, self._tasks.create_task(work))
 

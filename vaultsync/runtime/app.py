@@ -1,7 +1,4 @@
-"""The process: creates, starts and stops its parts. No other logic enters.
-
-runtime.term has the parts that a replica needs only while it leads.
-"""
+"""The process: creates, starts and stops its parts. runtime.term has those that a replica needs only while it leads."""
 
 import asyncio
 import os
@@ -17,7 +14,6 @@ from vaultsync import __version__
 from vaultsync.config.settings import Settings, removed_variables
 from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
-from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
@@ -29,7 +25,7 @@ from vaultsync.runtime import factory
 from vaultsync.runtime.health import HealthServer, PartStatus
 from vaultsync.runtime.lifecycle import Stop, report_callback
 from vaultsync.runtime.metrics import Metrics
-from vaultsync.runtime.term import Term, spare_collection
+from vaultsync.runtime.term import Term, freeze_garbage_collection
 
 FIRST_RESTART, LONGEST_RESTART = 1.0, 60.0
 """Seconds before the informers are restarted after a resource is no longer served."""
@@ -46,12 +42,7 @@ REFUSED: Final = "the API server refuses; see the log"
 
 
 async def run(settings: Settings, timing: Timing = TIMING, watch_silence: float = SILENCE_SECONDS) -> None:
-    """Run until SIGTERM or SIGINT.
-
-    Args:
-        settings: of the process.
-        timing: of the election.
-        watch_silence: seconds, as for `Informer`.
+    """Run until SIGTERM or SIGINT; the arguments are those of App.
 
     Raises:
         NoKubeConfig: there is no usable Kubernetes configuration.
@@ -79,12 +70,9 @@ class App:
     index, metrics and health server continue, so that Kubernetes is not listed again.
 
     Args:
-        settings: of this process.
-        kube: without a fence.
+        kube: without a fence; counts with `metrics`.
         stop: ends `run`.
-        metrics: of this process; `kube` counts with them.
         identity: of this process in the election.
-        timing: of the election.
         watch_silence: seconds, as for `Informer`.
     """
 
@@ -108,7 +96,11 @@ class App:
         self._informers: InformerManager | None = None
         self._discovery = NOT_LISTED
         """Why there are no informers yet, for /readyz."""
-        self._label = self._leader_label()
+        self._label: LeaderLabel | None = None
+        """None if no Service selects the leader's pod."""
+        if settings.labels_leader:
+            namespace, _, _ = settings.lease.partition("/")
+            self._label = LeaderLabel(kube.unfenced(timing.request), namespace, settings.pod_name)
         self._metrics = metrics
         self.term = Term(settings, kube, self._index, stop, metrics)
         self._health = HealthServer(self.statuses, self.metrics_text)
@@ -171,8 +163,7 @@ class App:
         """Run the informers and the terms; restart them, with a backoff, when a resource is no longer served."""
         retry = Retry(FIRST_RESTART, LONGEST_RESTART)
         while True:
-            started = time.monotonic()
-            reason = ""
+            started, reason = time.monotonic(), ""
             try:
                 await self._watch()
             except* KubeNotFound as errors:  # such as v1beta1 after an upgrade
@@ -201,7 +192,7 @@ class App:
             )
             self._configure_term()
             await self._informers.start()
-            spare_collection(anew=True)
+            freeze_garbage_collection(unfreeze=True)
             logger.info("watching Kubernetes", external_secrets_version=self._served.version)
             if self._label is not None:
                 tasks.create_task(self._label.run())
@@ -229,28 +220,18 @@ class App:
         if self.term.fence is None:
             await self.term.run()
             return
+        namespace, _, name = self._settings.lease.partition("/")
+        kube, timing = self._kube.unfenced(self._timing.request), self._timing
+        election = Election(kube, namespace, name, self._identity, self.term.fence, timing=timing)
         try:
-            election = self._election(self.term.fence)
             await election.run(lambda: self.term.run(self._label, election.previous_holder), self.term.release)
         except* LeadershipLost as errors:
             logger.warning("leadership lost: this replica is now a standby", reason=first_reason(errors))
             if self._informers is not None:
                 self._informers.reopen()  # renewals failed, so the watches may be dead too
         await self._begin_term()
-        spare_collection(anew=True)
+        freeze_garbage_collection(unfreeze=True)
         await asyncio.sleep(STANDBY_SECONDS)
-
-    def _election(self, fence: Fence) -> Election:
-        namespace, _, name = self._settings.lease.partition("/")
-        kube = self._kube.unfenced(self._timing.request)
-        return Election(kube, namespace, name, self._identity, fence, timing=self._timing)
-
-    def _leader_label(self) -> LeaderLabel | None:
-        """The writer of the label on the leader's pod, None if no Service selects it."""
-        if not self._settings.labels_leader:
-            return None
-        namespace, _, _ = self._settings.lease.partition("/")
-        return LeaderLabel(self._kube.unfenced(self._timing.request), namespace, self._settings.pod_name)
 
     async def _begin_term(self) -> None:
         """Replace the term that has ended."""

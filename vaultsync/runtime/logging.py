@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
@@ -19,12 +20,12 @@ def configure(format: str, level: str, stream: TextIO | None = None) -> None:
         stream: stderr by default.
     """
     stream = stream or sys.stderr
-    as_text = format == "text" or (format == "auto" and stream.isatty())
     logger.remove()
-    if as_text:
-        logger.add(stream, format=_text, level=level, backtrace=False, diagnose=False, catch=True)
+    add = partial(logger.add, level=level, backtrace=False, diagnose=False, catch=True)
+    if format == "text" or (format == "auto" and stream.isatty()):
+        add(stream, format=_text)
     else:
-        logger.add(_JsonSink(stream), format="{message}", level=level, backtrace=False, diagnose=False, catch=True)
+        add(partial(_write_json, stream), format="{message}")
 
 
 def _text(record: "Record") -> str:
@@ -34,21 +35,16 @@ def _text(record: "Record") -> str:
     return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message} <dim>{extra[_shown]}</dim>\n{exception}"
 
 
-class _JsonSink:
+def _write_json(stream: TextIO, message: "Message") -> None:
     """One JSON object a line: time, level, message, then the fields."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __call__(self, message: "Message") -> None:
-        record = message.record
-        line = {
-            "time": record["time"].isoformat(timespec="milliseconds"),
-            "level": record["level"].name,
-            "message": record["message"],
-            **record["extra"],
-        }
-        if record["exception"] is not None:
-            line["exception"] = str(message).removeprefix(record["message"]).strip()
-        self._stream.write(json.dumps(line, default=str) + "\n")
-        self._stream.flush()
+    record = message.record
+    line = {
+        "time": record["time"].isoformat(timespec="milliseconds"),
+        "level": record["level"].name,
+        "message": record["message"],
+        **record["extra"],
+    }
+    if record["exception"] is not None:
+        line["exception"] = str(message).removeprefix(record["message"]).strip()
+    stream.write(json.dumps(line, default=str) + "\n")
+    stream.flush()

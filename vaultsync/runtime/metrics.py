@@ -9,18 +9,11 @@ https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
-from typing import Final
+from typing import Final, TypeVar
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import disable_created_metrics
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -31,6 +24,7 @@ from vaultsync.core.annotations import EventReason, Refusal, Result
 from vaultsync.kube.informer_manager import RESOURCES
 from vaultsync.vault.canary import CanaryResult
 
+PREFIX: Final = "vaultsync"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """https://prometheus.io/docs/instrumenting/exposition_formats/."""
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -39,12 +33,13 @@ STATUS_CODES: Final = frozenset(
     {200, 201, 202, 204, 307, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 422, 429, 472, 473, 500, 502, 503, 504}
 )
 """HTTP statuses with a label value of their own: those that Vault, the API server and proxies document."""
+M = TypeVar("M", Counter, Gauge)
 
 
 class Metrics:
     """All metrics of this process.
 
-    An attribute is named like its metric, without the prefix `vaultsync_` and the unit.
+    Each metric is named vaultsync_NAME, and its attribute NAME without the unit.
 
     Attributes:
         registry: holds all of them.
@@ -55,120 +50,113 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry, buckets=SECONDS)
+        counter, gauge = partial(self._declare, Counter), partial(self._declare, Gauge)
+        histogram = partial(Histogram, namespace=PREFIX, registry=self.registry, buckets=SECONDS)
 
         # -- this replica
-        gauge("vaultsync_build_info", "Always 1; the label is the running version.", ["version"]).labels(
-            __version__
-        ).set(1)
-        self.leading = gauge("vaultsync_leading", "1 if this replica is the leader, else 0.")
-        self.external_secrets = gauge("vaultsync_external_secrets", "Watched ExternalSecrets.")
-        self.paths = gauge("vaultsync_paths", "Vault paths that watched ExternalSecrets reference.")
+        info = gauge("build_info", "Always 1; the label is the running version.", version=[__version__])
+        info.labels(__version__).set(1)
+        self.leading = gauge("leading", "1 if this replica is the leader, else 0.")
+        self.external_secrets = gauge("external_secrets", "Watched ExternalSecrets.")
+        self.paths = gauge("paths", "Vault paths that watched ExternalSecrets reference.")
 
         # -- work
-        self.reconciles = counter("vaultsync_reconciles", "Passes, by kind of key and by result.", ["kind", "result"])
-        _add_zeros(self.reconciles, KINDS.values(), Result)
-        self.resyncs = counter("vaultsync_resyncs", "Full rescans: periodic ones and those after a reconnect.")
-        self.queue_depth = gauge("vaultsync_queue_depth", "Keys that wait for a pass.")
-        self.queue_oldest = gauge("vaultsync_queue_oldest_seconds", "Time that the oldest key in the queue has waited.")
-        self.queue_failing = gauge("vaultsync_queue_failing", "Keys whose last pass failed and is retried.")
+        self.reconciles = counter(
+            "reconciles", "Passes, by kind of key and by result.", kind=KINDS.values(), result=Result
+        )
+        self.resyncs = counter("resyncs", "Full rescans: periodic ones and those after a reconnect.")
+        self.queue_depth = gauge("queue_depth", "Keys that wait for a pass.")
+        self.queue_oldest = gauge("queue_oldest_seconds", "Time that the oldest key in the queue has waited.")
+        self.queue_failing = gauge("queue_failing", "Keys whose last pass failed and is retried.")
         self.writes: Mapping[EventReason, Counter] = {
-            EventReason.SEEDED: counter("vaultsync_seeds", "Writes to Vault of a value that was missing."),
-            EventReason.RECREATED: counter("vaultsync_recreations", "Writes to Vault of a value that was deleted."),
-            EventReason.ROTATED: counter("vaultsync_rotations", "Writes to Vault of a new value for a generated one."),
+            EventReason.SEEDED: counter("seeds", "Writes to Vault of a value that was missing."),
+            EventReason.RECREATED: counter("recreations", "Writes to Vault of a value that was deleted."),
+            EventReason.ROTATED: counter("rotations", "Writes to Vault of a new value for a generated one."),
         }
-        self.new_paths = counter("vaultsync_new_paths", "Vault paths created.")
+        self.new_paths = counter("new_paths", "Vault paths created.")
         self.new_paths_put_off = counter(
-            "vaultsync_new_paths_put_off",
+            "new_paths_put_off",
             "Creations of a Vault path deferred because the namespace has used up VAULTSYNC_SEED_BUDGET.",
         )
-        self.force_syncs = counter("vaultsync_force_syncs", "Force-syncs that the API server has accepted.")
+        self.force_syncs = counter("force_syncs", "Force-syncs that the API server has accepted.")
         self.event_to_force_sync = histogram(
-            "vaultsync_event_to_force_sync_seconds",
+            "event_to_force_sync_seconds",
             "Time from the arrival of a Vault event or an audit entry to the force-sync that it causes.",
         )
         self.seed_to_ready = histogram(
-            "vaultsync_seed_to_ready_seconds",
-            "Time from a seed, re-creation or rotation until external-secrets reports Ready.",
+            "seed_to_ready_seconds", "Time from a seed, re-creation or rotation until external-secrets reports Ready."
         )
         self.seed_to_ready_oldest = gauge(
-            "vaultsync_seed_to_ready_oldest_seconds",
+            "seed_to_ready_oldest_seconds",
             "Time that the ExternalSecret which waits longest after such a write has waited for Ready.",
         )
         self.refusals = counter(
-            "vaultsync_refusals",
+            "refusals",
             "Reports on an ExternalSecret that a value cannot be created for it, by the most severe reason.",
-            ["reason"],
+            reason=Refusal,
         )
-        _add_zeros(self.refusals, Refusal)
         self.blocked_external_secrets = gauge(
-            "vaultsync_blocked_external_secrets",
+            "blocked_external_secrets",
             "ExternalSecrets for which a value cannot be created, by the most severe reason; see their conditions.",
-            ["reason"],
+            reason=Refusal,
         )
-        _add_zeros(self.blocked_external_secrets, Refusal)
 
         # -- sources of changes
-        self.source = gauge("vaultsync_source", "1 for the active source of changes in Vault, else 0.", ["source"])
-        _add_zeros(self.source, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value, ChangeSource.POLL.value))
-        self.events = counter("vaultsync_events", "Changes in Vault that the source reported.", ["source"])
-        _add_zeros(self.events, (ChangeSource.EVENTS.value, ChangeSource.AUDIT.value))
-        self.last_event_timestamp = gauge(
-            "vaultsync_last_event_timestamp_seconds",
-            "Unix time of the last change in Vault that the source reported; absent before the first one.",
-            ["source"],
+        events, audit, poll = ChangeSource.EVENTS.value, ChangeSource.AUDIT.value, ChangeSource.POLL.value
+        self.source = gauge(
+            "source", "1 for the active source of changes in Vault, else 0.", source=(events, audit, poll)
         )
-        self.events_not_understood = counter("vaultsync_events_not_understood", "Invalid frames of the event stream.")
+        self.events = counter("events", "Changes in Vault that the source reported.", source=(events, audit))
+        self.last_event_timestamp = gauge(
+            "last_event_timestamp_seconds",
+            "Unix time of the last change in Vault that the source reported; absent before the first one.",
+            source=(),
+        )
+        self.events_not_understood = counter("events_not_understood", "Invalid frames of the event stream.")
         self.stream_connected = gauge(
-            "vaultsync_stream_connected", "1 while the subscription to Vault's event stream is open and not silent."
+            "stream_connected", "1 while the subscription to Vault's event stream is open and not silent."
         )
         self.stream_deaf = counter(
-            "vaultsync_stream_deaf",
+            "stream_deaf",
             "Silent event streams: the stream was open and did not report a write of vaultsync; a rescan followed.",
         )
         self.audit_configured = gauge(
-            "vaultsync_audit_configured", "1 if an address or a file for an audit device is configured, else 0."
+            "audit_configured", "1 if an address or a file for an audit device is configured, else 0."
         )
         self.audit_connected = gauge(
-            "vaultsync_audit_connected", "1 while an audit device reports the canaries and the writes of vaultsync."
+            "audit_connected", "1 while an audit device reports the canaries and the writes of vaultsync."
         )
-        self.audit_lost = counter("vaultsync_audit_lost", "Audit entries known to be lost; a rescan follows.")
+        self.audit_lost = counter("audit_lost", "Audit entries known to be lost; a rescan follows.")
         self.canaries = counter(
-            "vaultsync_canaries", "Requests that test whether the audit device reports them, by result.", ["result"]
+            "canaries",
+            "Requests that test whether the audit device reports them, by result.",
+            result=[result.value for result in CanaryResult],
         )
-        _add_zeros(self.canaries, (result.value for result in CanaryResult))
 
         # -- Vault and the API server
         self.vault_reachable = gauge(
-            "vaultsync_vault_reachable", "1 if Vault answered the last request or the event stream is open."
+            "vault_reachable", "1 if Vault answered the last request or the event stream is open."
         )
         self.vault_token_expiry = _TokenExpiry()
         self.registry.register(self.vault_token_expiry)
-        self.watches_lost = gauge("vaultsync_watches_lost", "Watches of the API server that are down.", ["resource"])
-        _add_zeros(self.watches_lost, RESOURCES)
+        self.watches_lost = gauge("watches_lost", "Watches of the API server that are down.", resource=RESOURCES)
         codes = 'by HTTP method and status code: "none" without a response, "other" for a rare status.'
-        labels = ["method", "code"]
-        self.vault_requests = counter("vaultsync_vault_requests", f"Requests to Vault, {codes}", labels)
-        self.kube_requests = counter("vaultsync_kube_requests", f"Requests to the API server, {codes}", labels)
+        self.vault_requests = counter("vault_requests", f"Requests to Vault, {codes}", method=(), code=())
+        self.kube_requests = counter("kube_requests", f"Requests to the API server, {codes}", method=(), code=())
+
+    def _declare(self, type: type[M], name: str, help: str, /, **labels: Iterable[str]) -> M:
+        """Create a metric, with 0 for each combination of the labels' known values: `rate` needs a first sample."""
+        metric = type(name, help, list(labels), PREFIX, registry=self.registry)
+        for combination in product(*labels.values()) if labels else ():
+            metric.labels(*combination)
+        return metric
 
     def count_vault_request(self, method: str, status: int) -> None:
-        """Count a request to Vault; any thread may call this.
-
-        Args:
-            method: HTTP method.
-            status: HTTP status, 0 without a response.
-        """
+        """Count a request to Vault; see core.callbacks.CountRequest."""
         self.vault_requests.labels(method, status_label(status)).inc()
 
     def count_kube_request(self, method: str, status: int) -> None:
-        """Count a request to the API server.
-
-        Args:
-            method: HTTP method, or WATCH.
-            status: HTTP status, 0 without a response.
-        """
+        """Count a request to the API server; see core.callbacks.CountRequest."""
         self.kube_requests.labels(method, status_label(status)).inc()
 
     def text(self) -> bytes:
@@ -177,20 +165,10 @@ class Metrics:
 
 
 def status_label(status: int) -> str:
-    """The label value of an HTTP status; the number of different values is bounded.
-
-    Args:
-        status: 0 without a response.
-    """
+    """The label value of an HTTP status, or of 0 for no response; the number of different values is bounded."""
     if status in STATUS_CODES:
         return str(status)
     return "other" if status else "none"
-
-
-def _add_zeros(metric: Counter | Gauge, *values: Iterable[str]) -> None:
-    """Export the metric with 0 for each combination of label values, as `rate` needs a first sample."""
-    for combination in product(*values):
-        metric.labels(*combination)
 
 
 class _TokenExpiry(Collector):

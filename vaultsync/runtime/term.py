@@ -10,7 +10,6 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
 
 from loguru import logger
 
@@ -44,21 +43,16 @@ from vaultsync.vault.stream import EventStream
 
 FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
 """Seconds between attempts to listen for the audit device: the previous leader may still occupy the address."""
-LOGIN_FIRST_SECONDS: Final = 2.0
-"""The initial scan waits this long for the login: without a token its requests fail."""
-STREAM_FIRST_SECONDS: Final = 2.0
-"""The initial scan waits this long for the event stream: a new subscription causes a rescan."""
+LOGIN_FIRST_SECONDS, STREAM_FIRST_SECONDS = 2.0, 2.0
+"""The initial scan waits this long for a token, and for the event stream, as a new subscription causes a rescan."""
 
 
 class Term:
     """Creates and connects the parts of one term; `run` starts them.
 
     Args:
-        settings: of this process.
-        kube: the process's client; the fence is checked before each write of this term.
-        index: the process's.
+        kube: without a fence; this term checks its own before each write.
         stop: bounds the duration of the end of the term.
-        metrics: the process's.
 
     Attributes:
         fence: open while this process leads; None without leader election.
@@ -216,7 +210,7 @@ class Term:
         self._is_drained = True
 
     async def _finish_writes(self) -> None:
-        left = await self._vault.finish_writes(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
+        left = await self._vault.writes.finish(self._stop.left(WRITES_SECONDS, WRITES_SECONDS))
         if left:
             logger.warning(
                 "Vault did not respond in time: its pending writes may be applied, and get no ownership metadata",
@@ -229,7 +223,7 @@ class Term:
         While a write may still be in progress, the Lease is kept until it expires, so that no other replica writes
         meanwhile. KV v1 needs this, as it has no check-and-set; in KV v2, check-and-set alone refuses the second write.
         """
-        if self._vault.is_writing:
+        if self._vault.writes.is_sending:
             return Release(refusal="a write in Vault is still in progress")
         return Release(self._stop.left(RELEASE_SECONDS, RELEASE_LONGEST))
 
@@ -252,7 +246,7 @@ class Term:
         for work in (self.controller.work, self.controller.resync, self._recorder.run, self._ownership.run):
             tasks.create_task(work())
         await self.controller.caught_up.wait()
-        spare_collection(anew=False)
+        freeze_garbage_collection()
 
     async def _listen(self, label: LeaderLabel | None, previous_holder: str) -> None:
         """Listen for Vault's audit device; only the leader listens, so that the device connects to it."""
@@ -269,16 +263,16 @@ class Term:
             label.lead(self.fence, previous_holder)
 
 
-def spare_collection(*, anew: bool) -> None:
+def freeze_garbage_collection(*, unfreeze: bool = False) -> None:
     """Exclude all current objects from Python's garbage collection.
 
     A collection over ten thousand ExternalSecrets blocks the event loop for a tenth of a second and finds nothing:
     objects without references are released by their reference count.
 
     Args:
-        anew: first collect the objects that an earlier call excluded, such as those of a former term.
+        unfreeze: first collect the objects that an earlier call excluded, such as those of a former term.
     """
-    if anew:
+    if unfreeze:
         gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import VaultDenied, VaultRejected, VaultUnavailable, WriteConflict
 from vaultsync.core.fence import Fence
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.untrusted import mapping
+from vaultsync.core.untrusted import mapping, texts
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault import kv as kv_api
 from vaultsync.vault.api import CAPABILITIES, LEADER, SYS_AUDIT, Health
@@ -50,10 +50,11 @@ class VaultClient:
     Args:
         login: has the token.
         fence: is checked before each write; None where there is no other replica.
-        count_request: counts each request.
+        count_request: is called for each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
+        writes: those under way.
         on_own_write: called on the loop for each write of values that Vault has accepted.
     """
 
@@ -63,7 +64,7 @@ class VaultClient:
         self._login = login
         self._requester = Requester(login, count_request, waits=waits)
         self._mounts = Mounts(self._requester)
-        self._writes = PendingWrites(fence)
+        self.writes = PendingWrites(fence)
         self._truncated: set[FindPrefix] = set()
         """Listings whose truncation was logged."""
         self._is_clustered = True
@@ -78,15 +79,6 @@ class VaultClient:
     async def close(self) -> None:
         """See Requester.close."""
         await self._requester.close()
-
-    @property
-    def is_writing(self) -> bool:
-        """See PendingWrites.is_sending."""
-        return self._writes.is_sending
-
-    async def finish_writes(self, seconds: float) -> int:
-        """See PendingWrites.finish."""
-        return await self._writes.finish(seconds)
 
     def forget_mounts(self) -> None:
         """Request each mount again at its next use, as mounts may have changed."""
@@ -121,7 +113,7 @@ class VaultClient:
 
         def send(mount: Mount) -> None:
             where = kv_api.v2_api_path(mount, "metadata", path)
-            with self._writes.sending(values=False):
+            with self.writes.sending(values=False):
                 self._requester.request("patch", where, path.namespace, {"custom_metadata": custom_metadata})
 
         await self._requester.run(lambda: self._mounts.use(path, 2, send), _scope(path), ("mark", path))
@@ -206,7 +198,7 @@ class VaultClient:
         def send() -> SecretStr:
             password = mapping(self._requester.request("get", path, namespace).get("data")).get("password")
             if not isinstance(password, str):
-                raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+                raise VaultUnavailable(f"a response that is not Vault's on {path}")
             return SecretStr(password)
 
         return await self._requester.run(send, (namespace, "sys"), is_next=True)
@@ -230,7 +222,7 @@ class VaultClient:
     async def capabilities(self, paths: Sequence[str], namespace: str) -> dict[str, frozenset[str]]:
         """The token's capabilities (sys/capabilities-self) on paths of the API, without /v1/."""
         data = await self._request("post", CAPABILITIES, namespace, {"paths": list(paths)})
-        return {path: frozenset(map(str, data.get(path) or ())) - {"deny"} for path in paths}
+        return {path: frozenset(texts(data.get(path))) - {"deny"} for path in paths}
 
     async def audit_devices(self, namespace: str) -> dict[str, Any]:
         """Vault's audit devices by path (sys/audit); the token needs `read` and `sudo` on that."""
@@ -275,7 +267,7 @@ class VaultClient:
 
         The state is read again if it is old: after this process was frozen, or where Vault is slow. A state with a
         version proves that the mount is KV v2. One without a version does not: a mount that was enabled again as KV
-        v1, or as another engine, would accept the write, for a path that nobody reads.
+        v1, or as another engine, would accept the write, for a path that no ExternalSecret reads.
 
         Raises:
             WriteConflict: the secret was undeleted, or is in another mount.
@@ -297,11 +289,11 @@ class VaultClient:
         if state.mount.kv == 1:
             # KV v1 has no check-and-set; deploy/vault/policy.hcl grants create without update there,
             # so that Vault itself refuses the write if the path exists by now.
-            with self._writes.sending(values=True):
+            with self.writes.sending(values=True):
                 self._requester.request("post", path.path, path.namespace, data)
             return SecretState(state.mount, exists=True), ""
         body = {"options": {"cas": state.version}, "data": data}
-        with self._writes.sending(values=True):
+        with self.writes.sending(values=True):
             sent = self.clock()
             try:
                 method = "patch" if state.exists else "post"
@@ -315,14 +307,14 @@ class VaultClient:
     def _read_ha_enabled(self) -> bool:
         enabled = mapping(self._requester.send("get", LEADER).document).get("ha_enabled")
         if not isinstance(enabled, bool):
-            raise VaultUnavailable(f"Vault at {self._login.access.address} does not say whether it has standby nodes")
+            raise VaultUnavailable(f"sys/leader of Vault at {self._login.access.address} has no field ha_enabled")
         return enabled
 
     # -- on the loop
 
     async def _write(self, path: VaultPath, state: SecretState, values: Mapping[str, SecretStr]) -> SecretState:
         sent = loop_time()
-        with self._writes.awaited():
+        with self.writes.awaited():
             call = partial(self._send_write, path, state, values)
             after, request_id = await self._requester.run(call, _scope(path), path, is_next=True)
         for notify in self.on_own_write:

@@ -150,15 +150,15 @@ class FailureClassifier:
         if health.sealed:
             return Probe(VaultUnavailable(f"Vault at {address} is sealed", 503), "it is sealed")
         if health.standby and not 0 < self._status() < 500:  # a standby node is healthy without an active one, too
-            text = f"Vault at {address} is a standby node, and the active node does not answer"
-            return Probe(VaultUnavailable(text, 500), "its active node does not answer")
+            text = f"Vault at {address} is a standby node, and the active node does not respond"
+            return Probe(VaultUnavailable(text, 500), "its active node does not respond")
         return Probe()
 
     def _read_health(self) -> Health:
         response = self._get("sys/health")
         health = mapping(response.document)
         if not isinstance(health.get("initialized"), bool):
-            raise VaultUnavailable(f"what answers at {self._address} is not Vault", response.status)
+            raise VaultUnavailable(f"the server at {self._address} is not Vault", response.status)
         return Health(
             initialized=health["initialized"],
             sealed=health.get("sealed") is not False,

@@ -11,8 +11,8 @@ from typing import Any
 from vaultsync.core import ownership
 from vaultsync.core.errors import VaultRejected, VaultUnavailable
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath, v2_path
-from vaultsync.core.untrusted import mapping, texts
-from vaultsync.core.vault_state import SecretState, parse_time
+from vaultsync.core.untrusted import mapping, parse_time, texts
+from vaultsync.core.vault_state import SecretState
 
 
 def v2_api_path(mount: Mount, folder: str, path: VaultPath) -> str:
@@ -56,7 +56,7 @@ def parse_state(mount: Mount, response: Mapping[str, Any]) -> SecretState:
     metadata = mapping(data.get("metadata"))
     subkeys, version = data.get("subkeys"), metadata.get("version") or 0
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's: a version in {mount.path} is no number", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: a version in {mount.path} is no number", 200)
     return _state(mount, metadata, version, mapping(subkeys), exists=isinstance(subkeys, dict))
 
 
@@ -71,7 +71,7 @@ def parse_written(
     metadata = mapping(response.get("data"))
     version = metadata.get("version")
     if not isinstance(version, int):
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}")
+        raise VaultUnavailable(f"a response that is not Vault's on {path}")
     known = dict(before.subkeys or {}) if before.exists else {}
     return _state(before.mount, metadata, version, known | dict.fromkeys(names), exists=True)
 

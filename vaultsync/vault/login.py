@@ -14,7 +14,6 @@ from loguru import logger
 from pydantic import SecretStr
 
 from vaultsync.config.auth import AuthConfig
-from vaultsync.core.backoff import jittered
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import (
     NoCredential,
@@ -24,7 +23,7 @@ from vaultsync.core.errors import (
     VaultThrottled,
     VaultUnavailable,
 )
-from vaultsync.core.retry import Retry
+from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
 from vaultsync.vault.clock import loop_time
@@ -205,7 +204,7 @@ class Login:
 
     async def _prolong(self) -> None:
         """Renew the token, or replace it if it can't be renewed for long."""
-        refused, is_past_max_ttl = "", False
+        refused: VaultsyncError | None = None
         if self._lease.renewable:
             try:
                 self._confirmed(await self.api.renew(self.token))
@@ -214,19 +213,19 @@ class Login:
                     raise
                 if isinstance(error, VaultDenied) and self.issues:
                     self._state = _TokenState.LOST
-                refused, is_past_max_ttl = str(error), isinstance(error, VaultUnavailable)
+                refused = error
             else:
                 if self._lease.ttl > self._longest_ttl / 2:
                     return
         if self.issues:
             if refused:  # each token has a maximum TTL
-                level = "INFO" if is_past_max_ttl else "WARNING"
-                logger.log(level, "the Vault token is not renewed, but replaced", reason=refused)
+                level = "INFO" if isinstance(refused, VaultUnavailable) else "WARNING"
+                logger.log(level, "the Vault token is not renewed, but replaced", reason=str(refused))
             await self._obtain()
             return
         if refused or not self._lease.renewable:
             await self._check()
-        self._log_end(refused or "near its max TTL")
+        self._log_end(str(refused or "near its max TTL"))
 
     async def _check(self) -> None:
         """Look the token up, and replace it if it is lost."""

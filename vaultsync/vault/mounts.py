@@ -20,7 +20,7 @@ MAX_AGE: Final = 60.0
 """Seconds after which a mount is requested again, at its next use: no event reports that a mount was upgraded, moved,
 or disabled and enabled again."""
 FRESH_SECONDS: Final = 0.25
-"""The age that is allowed after Vault has refused a request, and where its response says nothing about the mount: many
+"""The age that is allowed after Vault has refused a request, and where its response does not report the mount: many
 such requests in a row request their mount at most four times a second."""
 WRITE_SECONDS: Final = 0.005
 """The age that is allowed before a write that could create something at the wrong place: less time than it takes to
@@ -38,11 +38,7 @@ class Mounts:
         self.cache = MountCache()
 
     def find(self, path: VaultPath, kv: int) -> Mount:
-        """The mount of a path; the likely one if the token may not read it, as the next request brings Vault's reason.
-
-        Args:
-            path: the secret.
-            kv: the KV version that the store of its readers names.
+        """The mount of a path; a guess by `kv` if the token may not read it: the next request returns Vault's reason.
 
         Raises:
             VaultRejected: the path is in no KV mount.
@@ -130,11 +126,7 @@ class _Entry(NamedTuple):
 
 
 class MountCache:
-    """Mounts by Vault namespace and path. For any thread; it sends no request itself.
-
-    Args:
-        clock: seconds, monotonic.
-    """
+    """Mounts by Vault namespace and path. For any thread; it sends no request itself."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -144,17 +136,9 @@ class MountCache:
         self._forgotten = 0
 
     def resolve(self, path: VaultPath, max_age: float, request: Callable[[], Mount | None]) -> Mount | None:
-        """The mount of a path; None if the token may not read it.
+        """The mount of a path, at most `max_age` seconds old; None if the token may not read it.
 
         Threads that need the same mount at the same time send one request; if that fails, each sends its own.
-
-        Args:
-            path: the secret.
-            max_age: seconds; an older entry is requested again.
-            request: requests the mount.
-
-        Raises:
-            VaultsyncError: of `request`.
         """
         if (found := self._find(path, max_age)) is not None:
             return found

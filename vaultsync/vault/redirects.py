@@ -4,7 +4,6 @@ A redirect may only name another node for the same request. Therefore a `Locatio
 addresses: the next request is built from that address and the original path, never from the text of the `Location`.
 """
 
-import json
 import re
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 from vaultsync.core.errors import RedirectRefused
-from vaultsync.core.untrusted import mapping, text
+from vaultsync.core.untrusted import mapping, parse_json, text
 
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 KEEPS_METHOD: Final = frozenset({307, 308})
@@ -201,8 +200,4 @@ def _parse_addresses(urls: Iterable[str]) -> frozenset[Address]:
 
 def _parse_leader(body: bytes) -> frozenset[Address]:
     """The active node's API address. `leader_cluster_address` is the port between the nodes, which has no API."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return frozenset()
-    return _parse_addresses([text(mapping(document).get("leader_address"))])
+    return _parse_addresses([text(mapping(parse_json(body)).get("leader_address"))])

@@ -44,7 +44,7 @@ class Requester:
 
     Args:
         login: has the token, and replaces it when Vault refuses it.
-        count_request: counts each request.
+        count_request: is called for each request.
         waits: a request waits for its turn without a limit, instead of raising VaultThrottled.
 
     Attributes:
@@ -150,8 +150,8 @@ class Requester:
 
         def send() -> Response:  # quotes here: execute() translates the error of a path that can't be encoded
             url = "/v1/" + quote(path, safe="/")
-            answer: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
-            return answer
+            response: Response = self._hvac.adapter.request(method, url, headers=headers, json=body)
+            return response
 
         response = execute(send, self._login.access.address, method.upper(), self._count_request)
         self.clock.observe(response.date)

@@ -35,29 +35,24 @@ def execute(
         RedirectRefused: the response is a redirect that is not followed.
     """
     status = 0
+    failure: VaultsyncError
     try:
-        response = _translated(send, address)
+        response = send()
         status = response.status
+        return response
     except RedirectRefused as error:
         status = error.status
         raise
-    finally:
-        count_request(method, status)
-    return response
-
-
-def _translated(send: Callable[[], Response], address: str) -> Response:
-    failure: VaultsyncError
-    try:
-        return send()
     except HTTPError as error:
         inner = _innermost(error)
         kind = VaultUntrusted if isinstance(inner, ssl.SSLCertVerificationError) else VaultUnavailable
         failure = kind(f"no answer from Vault at {address}: {_cause(inner)}")
     except ValueError as error:  # of http.client, before it sends: a header that Latin-1 has no characters for
         failure = RequestImpossible(f"the request can't be built: {type(error).__name__}")
-    except OSError as error:  # such as a CA file that is gone
+    except OSError as error:  # such as a deleted CA file
         failure = VaultUnavailable(f"can't send a request to Vault at {address}: {type(error).__name__}: {error}")
+    finally:
+        count_request(method, status)
     raise failure  # outside the except block: the original error may hold values and the token
 
 
@@ -74,7 +69,7 @@ def content(response: Response, path: str, *, missing_ok: bool = False) -> dict[
     if response.status == 200 and ("data" in document or "auth" in document):
         return document
     if response.status < 300:
-        raise VaultUnavailable(f"an answer that is not Vault's on {path}", response.status)
+        raise VaultUnavailable(f"a response that is not Vault's on {path}", response.status)
     known = document if "errors" in document or "data" in document else None
     if missing_ok and response.status == 404 and known is not None and _is_missing(known):
         return known

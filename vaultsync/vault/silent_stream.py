@@ -9,9 +9,9 @@ from typing import Final
 
 from loguru import logger
 
-from vaultsync.core.backoff import backoff
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import VaultPath
+from vaultsync.core.retry import backoff
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.metrics import SourceMetrics
 from vaultsync.vault.writes import OwnWrite

@@ -1,4 +1,4 @@
-"""Requests about Vault tokens, in a thread of their own, so that none waits for requests to KV.
+"""Requests about Vault tokens, and the credentials for them, in a thread of their own: none waits for requests to KV.
 
 https://developer.hashicorp.com/vault/api-docs/auth/token. No message contains a token or a credential.
 """
@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import hvac
 from pydantic import SecretStr
 
-from vaultsync.config.auth import AuthConfig
-from vaultsync.core.errors import VaultUnavailable
+from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
+from vaultsync.core.errors import NoCredential, VaultUnavailable
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.vault import transport
 from vaultsync.vault.api import LOOK_UP, Token
-from vaultsync.vault.auth_methods import read_credential, request_token
 from vaultsync.vault.redirects import Redirects
 from vaultsync.vault.responses import content, execute
 from vaultsync.vault.transport import Response, VaultAccess
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 LONGEST_TTL: Final = 1e11
 """Seconds."""
+MAX_CREDENTIAL: Final = 64 * 1024
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,12 @@ class TokenApi:
         return await self._in_thread(lambda: read_credential(None, file))
 
     async def log_in(self, config: AuthConfig) -> tuple[SecretStr, TokenLease]:
-        """Obtain a token from an auth method; see request_token."""
+        """Obtain a token from an auth method, with the current credentials."""
         path = f"{config.at}/login"
-        auth = mapping((await self._request(lambda vault: request_token(vault, config), path, None)).get("auth"))
+        auth = mapping((await self._request(lambda vault: _request_token(vault, config), path, None)).get("auth"))
         token = text(auth.get("client_token"))
         if not token:
-            raise VaultUnavailable(f"an answer without a token on {path}")
+            raise VaultUnavailable(f"a response without a token on {path}")
         return SecretStr(token), parse_lease(auth)
 
     async def look_up(self, token: SecretStr | None) -> Token:
@@ -100,6 +102,50 @@ class TokenApi:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
+def read_credential(given: SecretStr | None, file: str) -> SecretStr:
+    """The given credential, else the one in the file.
+
+    Raises:
+        NoCredential: the file holds none.
+    """
+    if given is not None:
+        return given
+    try:
+        with Path(file).open("rb") as opened:
+            found = opened.read(MAX_CREDENTIAL + 1).strip(b" \t\r\n")
+    except OSError as error:
+        raise NoCredential(f"{file} can't be read: {error.strerror}") from error
+    decoded = found.decode("ascii", "replace")
+    if not found or not found.isascii() or not decoded.isprintable() or len(found) > MAX_CREDENTIAL:
+        raise NoCredential(f"{file} does not hold printable ASCII on a single line")
+    return SecretStr(decoded)
+
+
+def _request_token(vault: hvac.Client, config: AuthConfig) -> Response:
+    """Request a token from the auth method, which is not Auth.TOKEN.
+
+    https://developer.hashicorp.com/vault/docs/auth/kubernetes, …/jwt and …/approle
+
+    Raises:
+        NoCredential: see read_credential.
+    """
+    mount = config.mount or config.auth.value
+    response: Response
+    if config.auth is Auth.APPROLE:
+        role_id = read_credential(config.role_id, config.role_id_file).get_secret_value()
+        secret_id = None
+        if config.secret_id is not None or config.secret_id_file:  # the role may not bind one
+            secret_id = read_credential(config.secret_id, config.secret_id_file).get_secret_value()
+        response = vault.auth.approle.login(role_id, secret_id, use_token=False, mount_point=mount)
+    elif config.auth is Auth.KUBERNETES:
+        jwt = read_credential(None, config.jwt_file or SERVICE_ACCOUNT_TOKEN).get_secret_value()
+        response = vault.auth.kubernetes.login(config.role, jwt, use_token=False, mount_point=mount)
+    else:
+        jwt = read_credential(None, config.jwt_file).get_secret_value()
+        response = vault.auth.jwt.jwt_login(config.role, jwt, use_token=False, path=mount)
+    return response
+
+
 def parse_lease(value: object) -> TokenLease:
     """Read the field `auth` of a response; raises VaultUnavailable if it is not Vault's."""
     auth = mapping(value)
@@ -125,5 +171,5 @@ def parse_token(value: object) -> Token:
 def _seconds(data: Mapping[str, Any], name: str) -> float:
     value = data.get(name) or 0
     if not isinstance(value, int | float) or not 0 <= value < LONGEST_TTL:
-        raise VaultUnavailable(f"an answer that is not Vault's: {name} of the token is no number of seconds", 200)
+        raise VaultUnavailable(f"a response that is not Vault's: {name} of the token is no number of seconds", 200)
     return float(value)

@@ -21,7 +21,8 @@ from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from vaultsync.config.proxy import environment_proxy
+from vaultsync.config.connection import environment_proxy
+from vaultsync.core.untrusted import parse_json
 from vaultsync.vault.api import LEADER
 from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, STATUSES, Redirects
 from vaultsync.vault.replication import BEHIND, INDEX, ReplicationIndex
@@ -70,12 +71,7 @@ class Response:
 
 
 class Pools:
-    """One connection pool for each address. A new TLS context means a new pool, so that no old connection is used.
-
-    Args:
-        access: which Vault.
-        connections: maximum number of open connections to each address.
-    """
+    """One pool of connections for each address. A new TLS context means a new pool: no old connection is used again."""
 
     def __init__(self, access: VaultAccess, connections: int) -> None:
         self._access, self._connections = access, connections
@@ -183,7 +179,7 @@ class PoolAdapter(Adapter):  # type: ignore[misc]  # hvac has no types
         self._index.responded(method.upper(), response.status, response.headers.get(INDEX, ""), index.get(INDEX, ""))
         return Response(
             response.status,
-            _document(response.data),
+            parse_json(response.data),
             _seconds(response.headers.get("Retry-After", "")),
             response.headers.get("Date", ""),
         )
@@ -270,10 +266,3 @@ def _seconds(retry_after: str) -> float:
         except (ValueError, OverflowError):
             seconds = 0.0
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
-
-
-def _document(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None

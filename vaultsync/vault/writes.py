@@ -31,9 +31,6 @@ class PendingWrites:
     """Counts the writes under way, and refuses those that must not be sent.
 
     A cancelled pass no longer waits for its write, but the request continues in its thread.
-
-    Args:
-        fence: checked before each write; None where there is no other replica.
     """
 
     def __init__(self, fence: Fence | None) -> None:

@@ -26,8 +26,7 @@ from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
-from vaultsync.generation.encoding import Encoding
-from vaultsync.generation.plan import PropertyPlan
+from vaultsync.generation.plan import Encoding, PropertyPlan
 from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.kube.client import KubeClient
 from vaultsync.runtime.metrics import Metrics

@@ -9,10 +9,10 @@ from tests.unit.build import NOON, V1, external_secret, gone, live, path, store
 from vaultsync.controller.index import Entry, Index, server_identity
 from vaultsync.controller.path_state import CLOCK_SKEW, PathStates, Reading
 from vaultsync.core.annotation_parser import SeedMode
+from vaultsync.core.decide import History
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.external_secret import ExternalSecret
 from vaultsync.core.paths import FindPrefix
-from vaultsync.core.seed import History
 from vaultsync.core.vault_state import SecretState
 
 A, KV1 = path("secret/data/a"), path("kv1/a")

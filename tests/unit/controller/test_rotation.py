@@ -388,7 +388,7 @@ def test_a_person_who_writes_between_look_and_rotation_wins() -> None:
             await engine.passes(asked("1"))
         await engine.passes(asked("1"))
         assert engine.vault.values(A) == {"password": "a person's"}
-        assert "somebody else" in engine.writer.reports()[-1].message
+        assert "another client" in engine.writer.reports()[-1].message
         assert "Rotated" not in engine.recorder.reasons()
 
     run_ahead(test())

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tests.unit.build import Clock, external_secret, path
 from vaultsync.controller.path_state import Reading
-from vaultsync.controller.sync_state import HELD_SECONDS, QUIET_SECONDS, Failure, SyncState, SyncStates
-from vaultsync.core.annotations import CreatedReason, Refusal
+from vaultsync.controller.sync_state import HELD_SECONDS, QUIET_SECONDS, SyncState, SyncStates
 from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.reader import Problem
 
 A = path("secret/data/a")
 
@@ -58,7 +58,7 @@ def test_only_what_is_new_is_named() -> None:
 
 
 def test_a_new_object_of_the_same_name_starts_anew() -> None:
-    states, wrong = SyncStates(), [Failure("x", CreatedReason.ERROR_CREATING, Refusal.IMPOSSIBLE)]
+    states, wrong = SyncStates(), [Problem(ObjectName("dev-1", "app"), "x")]
     states.of(external_secret("a")).record_failures(A, wrong)
     assert states.of(external_secret("a")).failures == {A: wrong}
     assert states.of(external_secret("a", uid="another")).failures == {}

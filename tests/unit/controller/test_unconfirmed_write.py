@@ -10,10 +10,10 @@ from tests.unit.build import NOON, V2, reader, run_ahead
 from tests.unit.controller.harness import APP, A, Engine
 from tests.unit.controller.test_rotation import asked, value
 from tests.unit.fakes import Secret
-from vaultsync.controller.secret_writer import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict
+from vaultsync.controller.secret_writer import CLOCK_SKEW, LATE, UnconfirmedWrite, Verdict, Write
 from vaultsync.core.annotations import EventReason
+from vaultsync.core.decide import Seed
 from vaultsync.core.errors import VaultUnavailable
-from vaultsync.core.seed import Seed
 from vaultsync.core.vault_state import SecretState
 from vaultsync.vault.clock import ServerClock
 
@@ -27,7 +27,7 @@ UNTIL = NOON + 2 * SECOND + LATE
 def write(before: SecretState = MISSING) -> UnconfirmedWrite:
     seed = Seed({}, before.version, before.exists, EventReason.SEEDED)
     subkeys = {**(before.subkeys or {}), "password": None}
-    return UnconfirmedWrite(before, seed, (reader(),), subkeys, NOON, UNTIL)
+    return UnconfirmedWrite(Write(A, before, seed, (reader(),)), subkeys, NOON, UNTIL)
 
 
 def applied(before: SecretState = MISSING) -> SecretState:
@@ -72,7 +72,7 @@ def test_of_two_attempts_either_may_have_been_applied() -> None:
     assert second.after(None) == second
     assert second.after(first).sent == first.sent
     assert second.after(first).until == second.until
-    assert second.after(replace(first, before=DELETED)).sent == second.sent
+    assert second.after(replace(first, write=replace(first.write, before=DELETED))).sent == second.sent
 
 
 def test_vaults_clock_is_this_machines_unless_a_response_says_otherwise() -> None:

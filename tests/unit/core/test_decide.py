@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.build import NOON, V1, external_secret, gone, live, namespace, path, reader, reference
 from vaultsync.core.annotation_parser import SeedChoice, SeedMode, seed_choice
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.decide import Decision, decide
+from vaultsync.core.decide import Decision, History, Seed, decide
 from vaultsync.core.reader import Reader
-from vaultsync.core.seed import History, Seed
 from vaultsync.core.vault_state import Presence, SecretState, presence
 from vaultsync.generation.plan import PropertyPlan
 

@@ -75,7 +75,7 @@ async def kube(fence: Fence | None) -> AsyncIterator[tuple[Server, KubeClient]]:
     async with http_server(server) as address:
         configuration = Configuration()
         configuration.host = address
-        client = KubeClient(ApiClient(configuration), 5.0, fence=fence)
+        client = KubeClient(ApiClient(configuration), 5.0).fenced(fence)
         try:
             yield server, client
         finally:

@@ -338,7 +338,12 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
         [asking(request_id="r")],
         [ROTATE, "secret/a is not marked as made by vaultsync", "delete it"],
     ),
-    ("a person wrote since", replace(old(), version=2), [asking(request_id="r")], ["somebody else since", "delete it"]),
+    (
+        "a person wrote since",
+        replace(old(), version=2),
+        [asking(request_id="r")],
+        ["another client since", "delete it"],
+    ),
     (
         "a person wrote since it was answered",
         replace(old(rotation_ids=("r",)), version=2),
@@ -346,7 +351,7 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
         [],
     ),
     ("a person's value, however old", live("a"), [asking(max_age=DAY)], []),
-    ("a property that is a person's", old("a", "b", own=["a"]), [asking("b", request_id="r")], ["somebody else"]),
+    ("a property that is a person's", old("a", "b", own=["a"]), [asking("b", request_id="r")], ["another client"]),
     ("a part that is a person's", old("a", "b", own=["a"]), [asking("a", "b", request_id="r")], []),
     ("nothing there", gone(), [asking("", request_id="r", rules="{}")], ["is missing"]),
     (

@@ -1,4 +1,4 @@
-"""core/report, core/backoff and core/errors."""
+"""core/condition, core/retry and core/errors."""
 
 import random
 from itertools import islice
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from vaultsync.core import errors
 from vaultsync.core.annotations import CreatedReason
-from vaultsync.core.backoff import backoff, jittered
 from vaultsync.core.condition import MESSAGE_LENGTH, PRECEDENCE, WITHDRAWAL, compose
 from vaultsync.core.external_secret import CreatedCondition
+from vaultsync.core.retry import backoff, jittered
 
 OK = CreatedCondition(True, "Success", "created a")
 ERROR, AGAIN = CreatedReason.ERROR_CREATING, CreatedReason.RECREATING

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from vaultsync.generation.encoding import Encoding, encode
-from vaultsync.generation.generate import MAX_RESULT, generate
+from vaultsync.generation.generate import MAX_RESULT, encode, generate
+from vaultsync.generation.plan import Encoding
 from vaultsync.generation.rules import (
     DEFAULT_RULE,
     BytesRule,

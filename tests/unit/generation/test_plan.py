@@ -11,9 +11,8 @@ from vaultsync.core.decide import Defaults, decide
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.reader import Reader
 from vaultsync.core.vault_state import SecretState
-from vaultsync.generation.encoding import Encoding
 from vaultsync.generation.generate import generate
-from vaultsync.generation.plan import PropertyRequest, plan
+from vaultsync.generation.plan import Encoding, PropertyRequest, plan
 from vaultsync.generation.rule_parser import parse_rules
 from vaultsync.generation.rule_set import NO_RULES, Rules
 from vaultsync.generation.rules import UuidRule, ValueRule

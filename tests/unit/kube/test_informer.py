@@ -34,7 +34,6 @@ class Watcher:
             "/api/v1/things",
             "Thing",
             self.parse,
-            lambda name: name,
             self.changed,
             self.removed,
             silence,

@@ -84,16 +84,16 @@ def test_the_report_names_task_error_and_place_and_omits_the_message() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(main())
     found = crash(caught.value)
-    assert found.error in ("TypeError", "AttributeError", RuleError.__name__)
-    assert found.where.startswith("vaultsync/generation/")
-    assert " in " in found.where
-    assert found.task
+    assert found["error"] in ("TypeError", "AttributeError", RuleError.__name__)
+    assert found["where"].startswith("vaultsync/generation/")
+    assert " in " in found["where"]
+    assert found["task"]
     assert SECRET not in str(found)
 
 
 def test_a_plain_exception_is_reported_too() -> None:
-    assert crash(LookupError(SECRET)) == ("", "LookupError", "")
-    assert crash(ExceptionGroup("", [KubeUnavailable("x")])).error == "KubeUnavailable"
+    assert crash(LookupError(SECRET)) == {"task": "", "error": "LookupError", "where": ""}
+    assert crash(ExceptionGroup("", [KubeUnavailable("x")]))["error"] == "KubeUnavailable"
 
 
 def test_a_failed_callback_is_logged_in_one_line_without_values() -> None:
@@ -162,13 +162,13 @@ def test_a_stop_waits_for_pending_writes_sends_no_further_values_and_still_write
             try:
                 writing = asyncio.create_task(client.create(path("secret/data/a"), MISSING, values))
                 await eventually(lambda: vault.writes == 1)
-                assert client.is_writing
+                assert client.writes.is_sending
                 started = time.monotonic()
-                assert await client.finish_writes(0.1) == 1
+                assert await client.writes.finish(0.1) == 1
                 assert time.monotonic() - started < 2
                 with pytest.raises(NotLeading):
                     await client.create(path("secret/data/b"), MISSING, values)
-                finishing = asyncio.create_task(client.finish_writes(10))
+                finishing = asyncio.create_task(client.writes.finish(10))
                 await asyncio.sleep(0.05)
                 assert not finishing.done()
                 vault.answers.set()
@@ -176,7 +176,7 @@ def test_a_stop_waits_for_pending_writes_sends_no_further_values_and_still_write
                 assert (await writing).version == 1
                 await client.mark(path("secret/data/a"), {})
                 assert vault.writes == 2
-                assert not client.is_writing
+                assert not client.writes.is_sending
             finally:
                 await client.close()
 
@@ -193,10 +193,10 @@ def test_a_cancelled_write_is_still_pending() -> None:
                 await eventually(lambda: vault.writes == 1)
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-                assert await client.finish_writes(0.01) == 0
-                assert client.is_writing
+                assert await client.writes.finish(0.01) == 0
+                assert client.writes.is_sending
                 vault.answers.set()
-                await eventually(lambda: not client.is_writing)
+                await eventually(lambda: not client.writes.is_sending)
             finally:
                 await client.close()
 

@@ -85,10 +85,10 @@ def test_what_is_not_vault_has_no_health(document: object) -> None:
 
 def test_capabilities_without_those_that_are_denied() -> None:
     async def test(client: VaultClient) -> None:
-        found = await client.capabilities(["a", "b", "c"], "")
-        assert found == {"a": {"read", "list"}, "b": set(), "c": set()}
+        found = await client.capabilities(["a", "b", "c", "odd"], "")
+        assert found == {"a": {"read", "list"}, "b": set(), "c": set(), "odd": set()}
 
-    with_client(responding(200, {"data": {"a": ["read", "list"], "b": ["deny"]}}), test)
+    with_client(responding(200, {"data": {"a": ["read", "list"], "b": ["deny"], "odd": 5}}), test)
 
 
 def test_capabilities_may_be_refused() -> None:

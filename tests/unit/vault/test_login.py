@@ -16,13 +16,12 @@ from tests.unit.build import eventually, live, logged, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, unused_port
 from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.core.errors import NoCredential, VaultRejected, VaultUnavailable
-from vaultsync.vault import auth_methods
 from vaultsync.vault import login as module
+from vaultsync.vault import token_api
 from vaultsync.vault.api import Token
-from vaultsync.vault.auth_methods import read_credential
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
-from vaultsync.vault.token_api import parse_lease, parse_token
+from vaultsync.vault.token_api import parse_lease, parse_token, read_credential
 from vaultsync.vault.transport import VaultAccess
 
 LOGIN, LOOK_UP, RENEW, REVOKE = "approle/login", "token/lookup-self", "token/renew-self", "token/revoke-self"
@@ -164,7 +163,7 @@ def test_a_refused_request_is_sent_again_with_the_new_token() -> None:
             await asyncio.sleep(0.15)
             vault.alive.clear()
             client = VaultClient(login)
-            with pytest.raises(VaultUnavailable, match="an answer that is not Vault's"):  # so it has come that far
+            with pytest.raises(VaultUnavailable, match="a response that is not Vault's"):  # so it has come that far
                 await client.create(path("secret/data/a"), live("q"), {"p": SecretStr("x")})
             assert [token for where, token in vault.asked if where == "/v1/secret/data/a"] == ["t1", "t2"]
             await client.close()
@@ -441,7 +440,7 @@ def test_mount_and_vault_namespace_count(
 
 
 def test_without_a_file_the_jwt_is_the_service_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth_methods, "SERVICE_ACCOUNT_TOKEN", str(tmp_path / "none"))
+    monkeypatch.setattr(token_api, "SERVICE_ACCOUNT_TOKEN", str(tmp_path / "none"))
 
     async def main() -> None:
         login = Login(VaultAccess(f"http://127.0.0.1:{unused_port()}"), AuthConfig(Auth.KUBERNETES, role="r"))

@@ -21,13 +21,8 @@ def compose(
 ) -> CreatedCondition | None:
     """The condition to write, None if it need not change.
 
-    Args:
-        annotation_problem: "" if the annotations are valid.
-        failures: message and reason for each failing path.
-        success: what this process did for the object, "" if nothing.
-        before: the present condition.
-        all_there: everything that it reads exists.
-        wanted: it requests seeding.
+    `failures` has the message and the reason for each failing path; `success` is what this process did for the object,
+    "" if nothing. Everything that it reads exists (`all_there`), and it requests seeding (`wanted`), or not.
     """
     if annotation_problem:
         return _changed(CreatedCondition(False, CreatedReason.ERROR_ANNOTATION, annotation_problem), before)

@@ -12,7 +12,7 @@ from typing import Final
 from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.paths import VaultPath
-from vaultsync.core.reader import PathInput, Problem, Reader, is_missing
+from vaultsync.core.reader import PathInput, Problem, Reader
 from vaultsync.core.rotate import Rotation, plan_rotation
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.plan import PropertyPlan, differing, plan
@@ -21,12 +21,7 @@ from vaultsync.generation.rule_set import NO_RULES, Rules
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Cluster-wide settings for ExternalSecrets without their own.
-
-    Attributes:
-        rules: for values.
-        rotate_after: the age in seconds at which values are replaced, 0 for never.
-    """
+    """Cluster-wide settings: the rules for values, and the age in seconds at which they are replaced, 0 for never."""
 
     rules: Rules = NO_RULES
     rotate_after: float = 0.0
@@ -34,11 +29,9 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Create these properties in one write.
+    """Create these properties in one write: in a new version, or with `patch` in the live one.
 
-    Attributes:
-        cas: the version that must still be the latest (KV v2).
-        patch: add to the live version instead of creating one.
+    `cas` is the version that must still be the latest (KV v2).
     """
 
     plan: Mapping[str, PropertyPlan]
@@ -54,12 +47,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The past of a path.
-
-    Attributes:
-        properties: names of properties that existed.
-        existed: there was a live version.
-    """
+    """The past of a path: the names of properties that existed, and whether it had a live version."""
 
     properties: frozenset[str] = frozenset()
     existed: bool = False
@@ -67,11 +55,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do at a path: at most one write.
-
-    Attributes:
-        due: when a rotation will be due, None for never, or if there is a write now.
-    """
+    """At most one write at a path; `due` is when a rotation will be due, None for never, or if there is a write now."""
 
     seed: Seed | None = None
     problems: tuple[Problem, ...] = ()
@@ -96,7 +80,7 @@ def decide(
     """Decide about one path; `readers` and `forbidden` are those of PathInput."""
     given = PathInput(path, state, tuple(readers), forbidden)
     problems = [*_obstacles(given), *_differences(given)]
-    missing = frozenset(one.property for one in given.requests if is_missing(state, one.property))
+    missing = frozenset(one.property for one in given.requests if state.is_missing(one.property))
     wanted = missing & {one.property for one in given.requests if one.reader in given.wanting}
     if wanted:
         seed, impossible = _plan_seed(given, missing, wanted, history, defaults.rules)

@@ -5,7 +5,7 @@ as missing.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ Json: TypeAlias = Mapping[str, Any]
 """A JSON object as the API server sent it."""
 
 _ENCODINGS = {"Base64": Encoding.BASE64, "Base64URL": Encoding.BASE64URL, "Auto": Encoding.BASE64}
+"""By decodingStrategy; Auto tries Base64 first."""
 
 MAX_VERSIONS_BYTES = 64 * 1024
 """Of the annotation annotations.VERSIONS; the API server limits all annotations to 256 KiB."""
@@ -49,11 +50,7 @@ class StoreName:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`).
-
-    Attributes:
-        encoding: that external-secrets decodes (decodingStrategy; Auto tries Base64 first).
-    """
+    """An entry that reads one secret: spec.data[i].remoteRef, or spec.dataFrom[i].extract (`whole`)."""
 
     field: str
     store: StoreName
@@ -123,11 +120,7 @@ class ExternalSecret:
 
 @dataclass(frozen=True, slots=True)
 class StoreCondition:
-    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it.
-
-    Attributes:
-        selector: a label selector, unchanged; None if there is none.
-    """
+    """One of spec.conditions of a ClusterSecretStore: namespaces that may use it; `selector` is a label selector."""
 
     namespaces: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -138,8 +131,7 @@ class StoreCondition:
 class Store:
     """A SecretStore or ClusterSecretStore; `server` is None if its provider is not Vault.
 
-    Attributes:
-        changed: the last change of its spec, None if unknown; not compared.
+    `changed` is the last change of its spec, None if unknown; it is not compared.
     """
 
     name: StoreName
@@ -172,6 +164,8 @@ def parse_store(document: Json) -> Store:
     metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
     kind = text(document.get("kind")) or "SecretStore"
     vault = text_fields(mapping(spec.get("provider")).get("vault"))
+    # https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    managers = [one for one in mappings(metadata.get("managedFields")) if "f:spec" in mapping(one.get("fieldsV1"))]
     return Store(
         name=StoreName(kind, text(metadata.get("namespace")), text(metadata.get("name"))),
         server=vault.get("server") or None,
@@ -186,18 +180,8 @@ def parse_store(document: Json) -> Store:
             )
             for condition in mappings(spec.get("conditions"))
         ),
-        changed=max(_spec_changes(metadata), default=None),
+        changed=max((time for one in managers if (time := parse_time(one.get("time"), UTC))), default=None),
     )
-
-
-def _spec_changes(metadata: Json) -> Iterator[datetime]:
-    """When each field manager last changed fields of the spec.
-
-    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
-    """
-    for entry in mappings(metadata.get("managedFields")):
-        if "f:spec" in mapping(entry.get("fieldsV1")) and (time := parse_time(entry.get("time"), UTC)):
-            yield time
 
 
 def is_open_to(store: Store, namespace: Namespace) -> bool:

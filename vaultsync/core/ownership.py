@@ -39,8 +39,7 @@ class Ownership:
         properties: their names, None for all of the version.
         external_secret: for which they were made, as NAMESPACE/NAME.
         cluster: VAULTSYNC_CLUSTER of the instance that made them.
-        rotation_ids: the answered requests (annotation_parser.RotationSpec.request_id), the latest first; at most
-            MAX_ROTATION_IDS.
+        rotation_ids: the answered requests (RotationSpec.request_id), the latest first; at most MAX_ROTATION_IDS.
     """
 
     version: str
@@ -74,9 +73,8 @@ def parse_ownership(custom_metadata: object) -> Ownership | None:
 def render_ownership(made: Ownership, managed_by: str) -> dict[str, str | None]:
     """The entries to merge into the custom metadata; None removes a key.
 
-    Args:
-        made: to write; names that do not fit are omitted, and their properties count as foreign.
-        managed_by: the present value of MANAGED_BY; that of another tool is kept.
+    Names that do not fit are omitted, and their properties count as foreign. `managed_by` is the present value of
+    MANAGED_BY; that of another tool is kept.
     """
     own = made.properties is None and managed_by in ("", MANAGER)
     return {

@@ -1,8 +1,10 @@
 """Token buckets: a burst, then a rate. Pure; callers wait."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
+
+from vaultsync.core.callbacks import Clock
 
 K = TypeVar("K", bound=Hashable)
 
@@ -11,15 +13,9 @@ _ROUNDING: Final = 1e-6
 
 
 class TokenBucket:
-    """A bucket, full at the start.
+    """A bucket of `burst` tokens, full at the start; `rate` tokens are added per second."""
 
-    Args:
-        rate: tokens per second.
-        burst: capacity in tokens.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._tokens, self._at = burst, clock()
 
@@ -54,7 +50,7 @@ class TokenBuckets(Generic[K]):
     The least recently used are dropped if there are more than `capacity`, unless that is 0.
     """
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float], capacity: int = 0) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock, capacity: int = 0) -> None:
         self._rate, self._burst, self._clock, self._capacity = rate, burst, clock, capacity
         self._buckets: OrderedDict[K, TokenBucket] = OrderedDict()
 

@@ -8,7 +8,7 @@ from vaultsync.core.annotation_parser import NO_ROTATION, RotationSpec, SeedChoi
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.vault_state import Presence, SecretState, is_expression, presence
+from vaultsync.core.vault_state import SecretState, is_expression
 from vaultsync.generation.plan import Encoding, PropertyRequest
 from vaultsync.generation.rule_set import NO_RULES, Rules
 
@@ -38,7 +38,7 @@ class Reference:
 
     def is_missing(self, state: SecretState) -> bool:
         """Whether its value does not exist. Custom metadata is never generated, and so never missing."""
-        return not self.metadata and is_missing(state, self.property)
+        return not self.metadata and state.is_missing(self.property)
 
     def obstacle(self, state: SecretState) -> str:
         """Why it can't be created where it is missing, "" if it can."""
@@ -70,12 +70,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An ExternalSecret that reads the path.
-
-    Attributes:
-        references: its entries that read the path.
-        rules, rotation: of its annotations.
-    """
+    """An ExternalSecret that reads the path by these references, with the rules and the rotation of its annotations."""
 
     name: ObjectName
     choice: SeedChoice
@@ -100,12 +95,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that is reported on an ExternalSecret.
-
-    Attributes:
-        refusal: the label of the metrics.
-        field: the entry, "" for each one that reads the path.
-    """
+    """A problem that is reported on an ExternalSecret; `field` is the entry, "" for each one that reads the path."""
 
     reader: ObjectName
     message: str
@@ -116,11 +106,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class PathInput:
-    """All that is known of one path.
+    """All that is known of one path, with its readers, the oldest first.
 
-    Attributes:
-        readers: the oldest first.
-        forbidden: Kubernetes namespaces for which nothing may be created here, each with the reason.
+    `forbidden` has the Kubernetes namespaces for which nothing may be created here, each with the reason.
     """
 
     path: VaultPath
@@ -152,8 +140,3 @@ class PathInput:
             if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in self.forbidden
             for request in reader.requests(self.state)
         )
-
-
-def is_missing(state: SecretState, property: str) -> bool:
-    """Whether a property is known not to exist."""
-    return not state.exists or presence(state.subkeys, property) is Presence.MISSING

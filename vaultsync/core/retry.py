@@ -24,12 +24,7 @@ def jittered(period: float, rng: random.Random | None = None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One failed attempt.
-
-    Attributes:
-        wait: seconds until the next one.
-        is_new: the previous attempt did not fail for the same reason.
-    """
+    """A failed attempt: the seconds until the next one, and whether its reason differs from the previous one."""
 
     wait: float
     is_new: bool

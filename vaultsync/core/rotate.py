@@ -25,11 +25,7 @@ SPREAD: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Replace these properties in one write; vaultsync has made each of them.
-
-    Attributes:
-        why: for the Event.
-    """
+    """Replace these properties in one write; vaultsync has made each of them. `why` is for the Event."""
 
     plan: Mapping[str, PropertyPlan]
     why: str
@@ -44,13 +40,7 @@ class Rotation:
 def plan_rotation(
     given: PathInput, now: datetime, default_age: float, defaults: Rules
 ) -> tuple[Rotation | None, datetime | None, tuple[Problem, ...]]:
-    """Plan the replacement of values that are too old, or whose rotation was requested.
-
-    Args:
-        given: the path and its readers.
-        now: to compute the age of values.
-        default_age: cluster-wide, in seconds, 0 for never.
-        defaults: the cluster-wide rules.
+    """Plan the replacement of values that are too old (`default_age` is 0 for never), or whose rotation was requested.
 
     Returns:
         The write if one is due; when one will be due, None for never; and the problems.

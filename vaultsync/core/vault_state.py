@@ -66,6 +66,10 @@ class SecretState:
             return frozenset()
         return self.ownership.covers(self.subkeys or {})
 
+    def is_missing(self, property: str) -> bool:
+        """Whether a property is known not to exist."""
+        return not self.exists or presence(self.subkeys, property) is Presence.MISSING
+
     def fingerprint(self, *, metadata: bool) -> str:
         """Identifies the state among those of the secret, with or without its custom metadata."""
         # with the time: after `kv metadata delete` version numbers start at 1 again

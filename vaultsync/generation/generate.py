@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import SecretStr
 
 from vaultsync.generation.plan import Encoding
-from vaultsync.generation.rule_set import templates_in_order
+from vaultsync.generation.rule_set import other_half, templates_in_order
 from vaultsync.generation.rules import (
     DEFAULT_RSA_BITS,
     BytesRule,
@@ -40,22 +40,17 @@ _RANDOM: Final = secrets.SystemRandom()
 def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
     """Generate one value for each property. The caller writes them together. Large RSA keys take seconds.
 
-    Args:
-        wanted: the properties with their rules, including siblings (Rules.siblings).
-        fetched: the values of the properties with a PasswordPolicyRule.
+    The properties include all siblings (Rules.siblings). The values for each PasswordPolicyRule are fetched before.
 
     Raises:
         RuleError: a sibling or a policy's password is missing, or a template's result is too long.
     """
+    _check_key_pairs(wanted)
     made: dict[str, SecretStr] = {}
     for name, rule in wanted.items():
         match rule:
             case KeyPairRule():
-                _check_partner(name, wanted.get(rule.public) == PublicPartRule(private=name), rule.public)
                 made[name], made[rule.public] = _key_pair(rule)
-            case PublicPartRule():
-                pair = wanted.get(rule.private)
-                _check_partner(name, isinstance(pair, KeyPairRule) and pair.public == name, rule.private)
             case PasswordPolicyRule():
                 if name not in fetched:
                     policy = shortened(rule.name)
@@ -63,8 +58,8 @@ def generate(wanted: Mapping[str, Rule], fetched: Mapping[str, SecretStr]) -> di
                         f"{shortened(name)}: a password of the policy {policy} must be fetched from Vault first"
                     )
                 made[name] = fetched[name]
-            case TemplateRule():
-                pass  # below, after the values that they use
+            case PublicPartRule() | TemplateRule():
+                pass  # made with the private part, or below, after the values that they use
             case _:
                 made[name] = SecretStr(_simple(rule))
     for name, template in templates_in_order(wanted).items():
@@ -84,12 +79,14 @@ def encode(value: SecretStr, encoding: Encoding) -> SecretStr:
     return SecretStr(_base64(value.get_secret_value().encode(), url=encoding is Encoding.BASE64URL))
 
 
-def _check_partner(name: str, there: bool, partner: str) -> None:
-    if not there:
-        raise RuleError(
-            f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(partner)}, is not generated "
-            "in the same write"
-        )
+def _check_key_pairs(wanted: Mapping[str, Rule]) -> None:
+    for name in wanted:
+        other, fits = other_half(name, wanted)
+        if not fits:
+            raise RuleError(
+                f"{shortened(name)}: it is half of a key pair, and the other half, {shortened(other)}, "
+                "is not generated in the same write"
+            )
 
 
 def _simple(rule: PasswordRule | BytesRule | UuidRule | ValueRule) -> str:

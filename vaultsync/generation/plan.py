@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from vaultsync.generation.rule_set import NO_RULES, Rules, closure, templates_in_order
-from vaultsync.generation.rules import DEFAULT_RULE, KeyPairRule, PublicPartRule, Rule, RuleError, TemplateRule
+from vaultsync.generation.rule_set import NO_RULES, Rules, closure, other_half, templates_in_order
+from vaultsync.generation.rules import DEFAULT_RULE, Rule, RuleError, TemplateRule
 
 
 class Encoding(Enum):
@@ -29,13 +29,7 @@ class PropertyPlan:
 
 @dataclass(frozen=True, slots=True)
 class PropertyRequest:
-    """An ExternalSecret's entry that reads a property, whether it exists or not.
-
-    Attributes:
-        reader: the ExternalSecret, as NAMESPACE/NAME.
-        field: the path of the entry in the ExternalSecret.
-        rules: the ExternalSecret's own.
-    """
+    """The entry `field` of a reader, which is an ExternalSecret (NAMESPACE/NAME) with rules, for one property."""
 
     reader: str
     field: str
@@ -46,11 +40,7 @@ class PropertyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:
-    """The plan of one write.
-
-    Attributes:
-        impossible: properties that can't be generated, each with the reason.
-    """
+    """The plan of one write, and the properties that can't be generated, each with the reason."""
 
     properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
     impossible: Mapping[str, str] = field(default_factory=dict)
@@ -62,13 +52,8 @@ def plan(
     """Plan the missing properties and their siblings.
 
     A template and its parts, or the two halves of a key pair, are generated in one write or not at all, because
-    existing values are never read.
-
-    Args:
-        requests: of the ExternalSecrets that may have something created here, the oldest first.
-        missing: the requested properties to generate.
-        present: the properties that exist.
-        defaults: the cluster-wide rules.
+    existing values are never read. The requests are those of ExternalSecrets that may have something created here, the
+    oldest first.
     """
     owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
@@ -114,15 +99,9 @@ def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:
     """Halves of key pairs whose other half has a different rule in another ExternalSecret, each with the reason."""
     found: dict[str, str] = {}
-    for name, rule in rules.items():
-        if isinstance(rule, KeyPairRule) and rule.public in rules:
-            other, fits = rule.public, rules[rule.public] == PublicPartRule(private=name)
-        elif isinstance(rule, PublicPartRule) and rule.private in rules:
-            pair = rules[rule.private]
-            other, fits = rule.private, isinstance(pair, KeyPairRule) and pair.public == name
-        else:
-            continue
-        if not fits:
+    for name in rules:
+        other, fits = other_half(name, rules)
+        if other in rules and not fits:
             found[name] = (
                 f"{name!r} is half of a key pair, and its other half, {other!r}, has a different rule in another "
                 "ExternalSecret; make the rules equal"

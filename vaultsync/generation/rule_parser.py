@@ -13,16 +13,13 @@ from pydantic import ValidationError
 
 from vaultsync.generation.rule_set import NO_RULES, Rules
 from vaultsync.generation.rules import (
+    FORMATS,
     QUOTED,
     REST,
-    BytesRule,
     KeyPairRule,
-    PasswordPolicyRule,
-    PasswordRule,
     Rule,
     RuleError,
     TemplateRule,
-    UuidRule,
     ValueRule,
     check_name,
     shortened,
@@ -50,24 +47,11 @@ _TYPES: Final = {
     dict: "a mapping",
 }
 _EXAMPLE: Final = "such as password: {format: password, length: 40}"
-FORMATS: Final[Mapping[str, type[Rule]]] = {
-    "password": PasswordRule,
-    "hex": BytesRule,
-    "base64": BytesRule,
-    "base64url": BytesRule,
-    "uuid": UuidRule,
-    "policy": PasswordPolicyRule,
-    "rsa": KeyPairRule,
-    "ed25519": KeyPairRule,
-}
 _KINDS: Final = ("format", "value", "template")
 
 
 def parse_rules(text: str) -> Rules:
-    """Read the annotation.
-
-    Args:
-        text: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
+    """Read the annotation: YAML or JSON, a mapping of properties (or "*") to rules; blank is none.
 
     Raises:
         RuleError: it is anything else, is contradictory, or exceeds a limit.

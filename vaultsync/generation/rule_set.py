@@ -30,11 +30,7 @@ _NOT_FOR_REST: Final = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules for the properties that one ExternalSecret reads. Two sets are equal if they mean the same.
-
-    Attributes:
-        written: each rule with its property or "*", sorted; without the public parts.
-    """
+    """The rules of one ExternalSecret, each with its property or "*", sorted; public parts are derived from them."""
 
     written: tuple[tuple[str, Rule], ...] = ()
 
@@ -122,6 +118,17 @@ def templates_in_order(rules: Mapping[str, Rule]) -> dict[str, TemplateRule]:
                 f"at most {MAX_TEMPLATE_DEPTH} are allowed"
             )
     return {name: templates[name] for name in order}
+
+
+def other_half(name: str, rules: Mapping[str, Rule | None]) -> tuple[str, bool]:
+    """The other half of a key pair, and whether its rule fits; "" for a property that is no half of one."""
+    match rules[name]:
+        case KeyPairRule(public=public):
+            return public, rules.get(public) == PublicPartRule(private=name)
+        case PublicPartRule(private=private):
+            pair = rules.get(private)
+            return private, isinstance(pair, KeyPairRule) and pair.public == name
+    return "", True
 
 
 def closure(names: Iterable[str], neighbours: Callable[[str], Iterable[str]]) -> set[str]:

@@ -7,8 +7,8 @@ generation. Their messages are shown to the author of the rule.
 import re
 import string
 import unicodedata
-from collections.abc import Callable
-from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -283,6 +283,13 @@ def _spelled(piece: Piece) -> str:
 Rule: TypeAlias = (
     PasswordRule | BytesRule | UuidRule | PasswordPolicyRule | ValueRule | KeyPairRule | PublicPartRule | TemplateRule
 )
+
+FORMATS: Final[Mapping[str, type[Rule]]] = {
+    name: model
+    for model in (PasswordRule, BytesRule, UuidRule, PasswordPolicyRule, KeyPairRule)
+    for name in get_args(model.model_fields["format"].annotation)
+}
+"""The rule that has the format."""
 
 DEFAULT_RULE: Final = BytesRule(format="hex")
 """For a property without a rule: equivalent to `openssl rand -hex 32`."""

@@ -23,6 +23,7 @@ from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.durations import parse_duration
 from vaultsync.generation import rule_parser
+from vaultsync.generation.rules import FORMATS
 from vaultsync.kube.client import NoKubeConfig, connect
 
 GOOD = {"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "t0ken"}
@@ -402,7 +403,7 @@ def test_help_lists_every_annotation_and_every_rule() -> None:
     assert all(f"  {name}\n" in shown for name in help_text.ANNOTATIONS)
     examples = map(yaml.safe_load, help_text.RULES)
     kinds = {key if key != "format" else rule["format"] for rule in examples for key in rule}
-    assert kinds >= {*rule_parser.FORMATS, "value", "template"}
+    assert kinds >= {*FORMATS, "value", "template"}
     assert all(f"  {rule}\n" in shown for rule in help_text.RULES)
     for rule in help_text.RULES:
         assert rule_parser.parse_rules(f"p: {rule}").rule_for("p") is not None

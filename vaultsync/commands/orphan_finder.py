@@ -29,7 +29,6 @@ class Orphan:
 
     Attributes:
         where: its path as in Vault's UI, without the Vault namespace.
-        written: when its latest version was written.
         made: when the oldest of its values was generated.
         external_secret: the one that it was created for.
     """
@@ -63,11 +62,9 @@ _Place: TypeAlias = tuple[str, Mount]
 
 
 class OrphanFinder(IndexBuilder):
-    """Receives every ExternalSecret of the cluster, then walks Vault.
+    """Receives every ExternalSecret of the cluster, then walks Vault. Only `delete` writes to it.
 
     Args:
-        index: is filled by the listing.
-        vault: only `delete` writes to it.
         cluster: VAULTSYNC_CLUSTER; paths that another cluster owns are left out.
         namespace: the token's Vault namespace, which is walked besides those of the stores.
     """
@@ -180,7 +177,6 @@ class _Readers:
     """The paths that ExternalSecrets read, or may read; a `find` by its prefix, which ends with a slash.
 
     Args:
-        index: of every ExternalSecret.
         places: the mounts that a reference to an unknown store may read.
         is_flat: whether Vault ignores Vault namespaces, as the Community edition does.
     """

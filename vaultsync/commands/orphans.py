@@ -78,7 +78,8 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
 @asynccontextmanager
 async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
     """List all ExternalSecrets of the cluster, whatever the settings select."""
-    async with vault_session(settings) as vault:
+    async with vault_session(settings) as (vault, login):
+        await login.log_in()
         namespace = clean_namespace(settings.vault_namespace)
         found = OrphanFinder(factory.create_index(settings), vault, settings.cluster, namespace)
         try:

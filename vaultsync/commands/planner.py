@@ -55,7 +55,6 @@ class ReferenceStatus:
         store: the store's kind and name.
         path: as in Vault's UI; as in Vault's API if Vault refused to name the mount; "" if it is not in this Vault.
         version: the latest, also if it is deleted; 0: none. KV v1 has no versions.
-        written: when the latest version was written.
         presence: whether external-secrets finds the value; None: not known.
         made_by: who wrote the value, according to the ownership metadata; "" if that does not say.
         why: the reason of the action, also of none.
@@ -231,7 +230,8 @@ class DryRunPlanner(IndexBuilder):
 
 async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Explanation]:
     """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing."""
-    async with vault_session(settings) as vault:
+    async with vault_session(settings) as (vault, login):
+        await login.log_in()
         planner = DryRunPlanner(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
         await list_once(settings, planner, settings.selection)
         return await planner.explain(only)
@@ -266,18 +266,15 @@ def _seed_or_rotation(entry: Entry, reference: Reference, seen: Evaluation) -> t
     if rotation is not None and not reference.metadata:
         concerned = reference.property in rotation.plan or not reference.property
         return (Action.ROTATE, rotation.why) if concerned else (Action.NOTHING, "")
-    if seed is None or reference.metadata:
-        return Action.NOTHING, ""
-    if reference.property and reference.property not in seed.plan:
+    if seed is None or reference.metadata or (reference.property and reference.property not in seed.plan):
         return Action.NOTHING, ""
     if reference.property:
         made = describe_value(seed.plan[reference.property])
     else:
         made = "; ".join(f"{name}: {describe_value(seed.plan[name])}" for name in seed.properties)
-    others = [str(reader.name) for reader in seen.allowed if reader.name != entry.object.name]
-    own = any(reader.name == entry.object.name for reader in seen.allowed)
     again = ", re-created" if seed.reason is EventReason.RECREATED else ""
-    requested = "" if own else f", requested by {', '.join(others[:3])}"
+    readers = [reader.name for reader in seen.allowed]
+    requested = "" if entry.object.name in readers else f", requested by {', '.join(map(str, readers[:3]))}"
     return Action.ADD if seed.patch else Action.SEED, made + again + requested
 
 

@@ -175,14 +175,9 @@ def command(mounts: Sequence[Mount]) -> str:
 def needed_capabilities(
     mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
 ) -> list[PathCapabilities]:
-    """The capabilities for one secret, for each of its paths in Vault's API.
+    """The capabilities for the secret at a path within a mount, which vaultsync may create, by path in Vault's API.
 
-    Args:
-        mount: of the secret.
-        inner: path of the secret within the mount.
-        creates: whether vaultsync may create it.
-        seeds: whether values are created at all.
-        streams: whether the event stream is used, and Vault knows `subscribe`.
+    `seeds`: values are created at all; `streams`: the event stream is used, and Vault knows `subscribe`.
     """
     found = []
     folder = inner.rpartition("/")[0]

@@ -17,6 +17,7 @@ from vaultsync.kube.discovery import NOT_SERVED, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
 
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 
@@ -73,13 +74,12 @@ async def for_each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, T]
 
 
 @asynccontextmanager
-async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
-    """A client that is logged in, for as long as the context lasts."""
+async def vault_session(settings: Settings) -> AsyncIterator[tuple[VaultClient, Login]]:
+    """A client and its login, which are closed at the end of the context. Does not log in."""
     login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
-        await login.log_in()
-        yield vault
+        yield vault, login
     finally:
         await login.close()
         await vault.close()

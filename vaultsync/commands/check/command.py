@@ -22,12 +22,11 @@ from vaultsync.commands.check.report import CheckReport, Status, invalid_setting
 from vaultsync.commands.check.setup import script, setup_plan
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
+from vaultsync.commands.snapshot import vault_session
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.runtime import factory, logging
-from vaultsync.vault.client import VaultClient
-from vaultsync.vault.login import Login
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
@@ -96,27 +95,16 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         connect_kube: returns a read-only client; None: by the settings.
     """
     connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
-    login = factory.create_login(settings)
-    vault = VaultClient(login, waits=True)
-    try:
-        return await _check(settings, login, vault, connect_kube)
-    finally:
-        await login.close()
-        await vault.close()
-
-
-async def _check(
-    settings: Settings, login: Login, vault: VaultClient, connect_kube: Callable[[], Awaitable[KubeClient]]
-) -> CheckReport:
     report, index = CheckReport(), factory.create_index(settings)
-    planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
-    policy = PolicyChecks(settings, vault, index, report)
-    await KubernetesChecks(settings, report, planner).run(connect_kube)
-    await check_vault_and_login(settings, vault, login, report)
-    report.mounts = await policy.find_mounts()
-    report.add(await probe_source(settings, login, report, policy.fix))
-    report.add(*await check_audit(settings, vault, has_token=report.token is not None))
-    report.add(count_stores(settings, index, report))
-    await policy.run()
-    report.add(await explain_all(settings, planner, index, report))
+    async with vault_session(settings) as (vault, login):
+        planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
+        policy = PolicyChecks(settings, vault, index, report)
+        await KubernetesChecks(settings, report, planner).run(connect_kube)
+        await check_vault_and_login(settings, vault, login, report)
+        report.mounts = await policy.find_mounts()
+        report.add(await probe_source(settings, login, report, policy.fix))
+        report.add(*await check_audit(settings, vault, has_token=report.token is not None))
+        report.add(count_stores(settings, index, report))
+        await policy.run()
+        report.add(await explain_all(settings, planner, index, report))
     return report

@@ -94,13 +94,9 @@ async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, 
 def check_external_secrets(
     reading: int, wanted: int, blocked: Sequence[tuple[str, str]], unseeded_namespace: str
 ) -> CheckResult:
-    """Whether an ExternalSecret is blocked; the result names the first.
+    """Whether an ExternalSecret is blocked, by name and reason; the result names the first.
 
-    Args:
-        reading: number of ExternalSecrets that read this Vault.
-        wanted: number of those that have seeding enabled.
-        blocked: names and reasons.
-        unseeded_namespace: as in CheckReport.
+    `reading` ExternalSecrets read this Vault, `wanted` of them are to be seeded; the namespace is that of CheckReport.
     """
     check = Check.EXTERNAL_SECRETS
     count = f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded"

@@ -19,7 +19,7 @@ from vaultsync.core.paths import VaultPath, clean_namespace
 from vaultsync.core.untrusted import mapping, parse_time, text
 
 MAX_REQUEST_ID: Final = 64
-"""Characters."""
+"""Characters; a longer ID is not stored."""
 _DELETIONS = ("kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete", "kv-v1/delete")
 _AUDITED = {
     ("create", "data"): "data-write",
@@ -185,7 +185,9 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
     path, operation = text(request.get("path")).strip("/"), text(request.get("operation"))
     if not path or not operation or document.get("type") != "response":
         return OTHER_ENTRY
-    request_id = _request_id(request)
+    request_id = text(request.get("id"))
+    if len(request_id) > MAX_REQUEST_ID:  # Vault's are UUIDs, but the sender may be unverified
+        request_id = ""
     _, canary, nonce = path.rpartition(CANARY_PATH)  # a Vault namespace may come before
     if canary:
         return AuditEntry(request_id, nonce=nonce)
@@ -195,13 +197,7 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
         return AuditEntry(request_id, mounts=mounts)
     if request.get("mount_type", "kv") != "kv":
         return OTHER_ENTRY
-    return AuditEntry(request_id, tuple(_audited(operation, path, request, document)))
-
-
-def _request_id(request: Mapping[str, Any]) -> str:
-    """The ID of the request, "" if it is too long to store: Vault's are UUIDs, but the sender may be unverified."""
-    request_id = text(request.get("id"))
-    return request_id if len(request_id) <= MAX_REQUEST_ID else ""
+    return AuditEntry(request_id, tuple(_audited(request_id, operation, path, document)))
 
 
 def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> MountChange | None:
@@ -215,14 +211,12 @@ def _changed_mount(operation: str, path: str, request: Mapping[str, Any]) -> Mou
     return MountChange(VaultPath(_namespace(request), mount))
 
 
-def _audited(
-    operation: str, path: str, request: Mapping[str, Any], document: Mapping[str, Any]
-) -> Iterator[VaultEvent]:
+def _audited(request_id: str, operation: str, path: str, document: Mapping[str, Any]) -> Iterator[VaultEvent]:
+    request = mapping(document.get("request"))
     namespace = _namespace(request)
     mount = _audited_mount(request.get("mount_point"), path, namespace)
     if not mount:
         return
-    request_id = _request_id(request)
     folder, _, name = path.removeprefix(mount).partition("/")
     kind = _AUDITED.get((operation, folder))
     response = mapping(mapping(document.get("response")).get("data"))  # strings in it are hashed, numbers are not

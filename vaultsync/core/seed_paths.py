@@ -5,7 +5,7 @@ vaultsync's token can write more than the author of an ExternalSecret may. Autho
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -53,9 +53,8 @@ class Glob:
         pattern = self._pattern(lambda segment: tuple(_PLACEHOLDER.sub("*", segment).split("*")))
         if self._of_mount:
             return frozenset({pattern})
-        rests = {pattern}
-        for segment in mount.strip("/").split("/"):
-            rests = {rest for before in rests for rest in _rests(before, segment)}
+        matched = _matched(pattern, mount.strip("/").split("/"))
+        rests = {pattern[number - (pattern[number - 1] is None) :] for number in matched}  # ** may match more segments
         return frozenset(rests - {()})
 
     def values(self, namespace: Namespace) -> dict[str, str]:
@@ -71,7 +70,7 @@ class Glob:
         pattern = self._pattern(lambda segment: tuple(_fill(piece, values) for piece in segment.split("*")))
         if pattern[-1] is None:
             pattern = (*pattern[:-1], ("", ""), None)  # at the end it matches at least one segment
-        return _matches(pattern, inner if self._of_mount else [*mount, *inner])
+        return len(pattern) in _matched(pattern, inner if self._of_mount else [*mount, *inner])
 
     @property
     def _of_mount(self) -> bool:
@@ -230,18 +229,11 @@ def _fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[0]], text)
 
 
-def _rests(pattern: Pattern, segment: str) -> Iterator[Pattern]:
-    """The remaining patterns after the beginning of the pattern has matched a segment."""
-    for number, wanted in enumerate(pattern):
-        if wanted is not None:
-            if _fits(wanted, segment):
-                yield pattern[number + 1 :]
-            return
-        yield pattern[number:]  # ** continues, or matches no segment
+def _matched(pattern: Pattern, segments: Sequence[str]) -> list[int]:
+    """Each n for which the first n patterns match all segments; at least one segment.
 
-
-def _matches(pattern: Pattern, segments: Sequence[str]) -> bool:
-    """Match without backtracking: `fits[n]` is whether the first n patterns match the segments so far."""
+    It matches without backtracking: `fits[n]` is whether the first n patterns match the segments so far.
+    """
     fits = [True]
     for wanted in pattern:
         fits.append(fits[-1] and wanted is None)
@@ -252,7 +244,7 @@ def _matches(pattern: Pattern, segments: Sequence[str]) -> bool:
                 fits.append(before[number + 1] or fits[number])
             else:
                 fits.append(before[number] and _fits(wanted, segment))
-    return fits[-1]
+    return [number for number, fit in enumerate(fits) if fit]
 
 
 def _fits(pieces: Pieces, segment: str) -> bool:

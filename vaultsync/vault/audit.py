@@ -98,11 +98,10 @@ class Audit:
         self._awaited: dict[str, asyncio.TimerHandle] = {}
         self._unreported = self._missed_in_a_row = 0
         self._has_new_sender = self._is_silence_logged = self._was_connected = False
-        clock = time.monotonic
-        self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, clock), CAPACITY)
-        low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, clock)
+        self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, time.monotonic), CAPACITY)
+        low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, time.monotonic)
         self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
-        self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, clock)
+        self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, time.monotonic)
         self._metrics = metrics
         self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
         self.on_gap: Callable[[bool], None] = ignore
@@ -165,7 +164,7 @@ class Audit:
             timer.cancel()
         self._awaited.clear()
         self._verified.clear()
-        self._report_change()
+        self._update()
 
     async def run(self) -> None:
         """Follow the file and send canaries, until cancelled."""
@@ -196,7 +195,10 @@ class Audit:
             logger.warning("Vault's audit file is not there", file=self._access.file)
             self._forget(_FILE)
 
-    def _report_change(self) -> None:
+    def _update(self) -> None:
+        """Pass the verified senders on to the receiver, and report a change of `is_connected`."""
+        if isinstance(self._listener, UdpReceiver):
+            self._listener.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
         if self.is_connected != self._was_connected:
             self._was_connected = self.is_connected
             self.on_change()
@@ -264,8 +266,8 @@ class Audit:
         if sender is not None:
             self._reported(sender)
         elif self._verified:
-            loop = asyncio.get_running_loop()
-            self._awaited[request_id] = loop.call_later(WRITE_SECONDS, self._missed, request_id)
+            timer = asyncio.get_running_loop().call_later(WRITE_SECONDS, self._missed, request_id)
+            self._awaited[request_id] = timer
 
     def _match_own_write(self, sender: Sender, entry: AuditEntry) -> None:
         if not entry.request_id or not entry.events:
@@ -285,7 +287,7 @@ class Audit:
         self._verify(sender)
         if was_filtered:
             self.on_gap(False)
-            self._report_change()
+            self._update()
 
     def _missed(self, request_id: str) -> None:
         """Find out by a canary whether only this entry is missing."""
@@ -297,20 +299,18 @@ class Audit:
 
     def _verify(self, sender: Sender) -> None:
         """Verify a sender: it has delivered what only Vault can know."""
-        is_new = sender not in self._verified
-        self._verified[sender] = None
-        self._verified.move_to_end(sender)
-        if not is_new:
+        if sender in self._verified:
+            self._verified.move_to_end(sender)
             return
+        self._verified[sender] = None
         self._has_new_sender, self._is_silence_logged = True, False
         if len(self._verified) > VERIFIED:
             self._verified.popitem(last=False)
-        self._update_receiver()
         self._log("INFO", "Vault's audit device is connected", sender=str(sender))
         for hint in self._unverified_hints.remove(sender):
             self._hints.put(hint)
         self.on_gap(False)
-        self._report_change()
+        self._update()
 
     def _closed(self, connection: Connection) -> None:
         """Send a canary after a connection has ended: Vault connects again when it has an entry to send."""
@@ -323,12 +323,8 @@ class Audit:
         if sender not in self._verified:
             return False
         del self._verified[sender]
-        self._report_change()
+        self._update()
         return True
-
-    def _update_receiver(self) -> None:
-        if isinstance(self._listener, UdpReceiver):
-            self._listener.verified = frozenset(peer.address for peer in self._verified if isinstance(peer, Peer))
 
     def _canary_ended(self, result: CanaryResult, missed: int) -> bool:
         has_new_sender, self._has_new_sender = self._has_new_sender, False
@@ -344,14 +340,13 @@ class Audit:
                 self._lose(lost, "audit entries are lost: own requests were not reported; rescanning everything")
             if was_connected and not self.is_connected:
                 logger.warning("Vault's audit device does not report writes: does a filter exclude them?")
-                self._report_change()
+                self._update()
         return has_new_sender
 
     def _fall_silent(self) -> None:
         """Distrust all senders, as nothing is delivered. The next entry causes a canary, which verifies its sender."""
         was_connected = self.is_connected
         self._verified.clear()
-        self._update_receiver()
         if not self._is_silence_logged:
             logger.warning(
                 "Vault's audit device does not deliver: a request of our own did not arrive. Is the device enabled, "
@@ -360,7 +355,7 @@ class Audit:
         self._is_silence_logged = True
         if was_connected or self._is_only:
             self.on_gap(False)
-        self._report_change()
+        self._update()
 
     def _lose(self, number: int, message: str) -> None:
         self._metrics.audit_lost.inc(number)

@@ -15,12 +15,7 @@ _Key = tuple[tuple[VaultPath, bool], ...]
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """The events of one audit entry.
-
-    Attributes:
-        sender: of the entry.
-        events: at least one.
-    """
+    """The events of one audit entry, at least one."""
 
     sender: Sender
     events: tuple[VaultEvent, ...]
@@ -46,9 +41,6 @@ class HintQueue:
         self._capacity = capacity
         self._deferred: dict[_Key, Hint] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._deferred)
 
     def put(self, hint: Hint) -> bool:
         """Pass the hint on, or keep it; returns False if there is no room for it."""

@@ -214,10 +214,9 @@ class Tail:
         """Open the file at its end the first time, later files at their start."""
         try:
             self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 — stays open
-        except OSError:
-            self.is_open = False
-        else:
             if not self._was_there:
                 self._file.seek(0, os.SEEK_END)
-            self.is_open = True
+        except OSError:
+            self._file = None
+        self.is_open = self._file is not None
         self._was_there = True

@@ -6,7 +6,9 @@ counts the dropped datagrams.
 """
 
 import asyncio
+import ctypes
 import errno
+import os
 import socket
 import struct
 import sys
@@ -14,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from loguru import logger
 
 from vaultsync.config.change_source import AuditAddress
 from vaultsync.core.events import may_matter
-from vaultsync.vault.datagrams import SOCKADDR_BYTES, Datagrams
 from vaultsync.vault.limited_log import LimitedLog
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
@@ -38,15 +40,18 @@ PAUSE_SECONDS: Final = 0.1
 """Between two calls of the loop only because of unverified senders."""
 SO_MEMINFO: Final = 55
 """Of <asm-generic/socket.h>; since Linux 4.12."""
+AT_ONCE: Final = 128
+SLOT: Final = 64 * 1024
+"""The maximum length of a datagram. Only pages that were written to use memory."""
+SOCKADDR_BYTES: Final = 28
+"""Size of an IPv6 address; an IPv4 address is shorter."""
+WAIT_SECONDS: Final = 0.25
+_MSG_WAITFORONE: Final = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A sender of datagrams.
-
-    Attributes:
-        address: in the kernel's format (sockaddr).
-    """
+    """A sender of datagrams; the address has the kernel's format (sockaddr)."""
 
     address: bytes
 
@@ -69,7 +74,6 @@ class Batch:
         entries: those that may matter, with their senders.
         size: of the entries, in bytes.
         unverified: number of kept entries from unverified senders.
-        lost: number of lost entries.
         refused: number of datagrams from addresses that are not allowed.
         strangers: whether an unverified sender has sent a possible entry.
     """
@@ -88,6 +92,84 @@ class Batch:
             self.size += len(entry)
         else:
             self.lost += 1
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
+
+
+class Datagrams:
+    """Reads many datagrams from one socket in one system call, recvmmsg(2).
+
+    Python's recvfrom acquires the interpreter lock for each datagram. While the event loop computes, that takes up to
+    5 ms each, and the kernel's buffer overflows in a burst (measured). One recvmmsg acquires it once for all datagrams.
+
+    Args:
+        sock: bound and blocking; gets a timeout for reading.
+
+    Raises:
+        OSError: the system has no recvmmsg; Linux has.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, int(WAIT_SECONDS * 1e6)))
+        self._sock = sock
+        self._data = bytearray(AT_ONCE * SLOT)
+        self._names = bytearray(AT_ONCE * SOCKADDR_BYTES)
+        data = ctypes.addressof(ctypes.c_char.from_buffer(self._data))
+        names = ctypes.addressof(ctypes.c_char.from_buffer(self._names))
+        self._vectors = (_Vector * AT_ONCE)(*(_Vector(data + number * SLOT, SLOT) for number in range(AT_ONCE)))
+        self._messages = (_Message * AT_ONCE)()
+        vectors, size = ctypes.addressof(self._vectors), ctypes.sizeof(_Vector)
+        for number, message in enumerate(self._messages):
+            header = message.header
+            header.name, header.name_length = names + number * SOCKADDR_BYTES, SOCKADDR_BYTES
+            header.vectors, header.vector_count = vectors + number * size, 1
+        library = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(library, "recvmmsg"):
+            raise OSError(errno.ENOSYS, "an audit listener over UDP needs Linux")
+        self._receive = library.recvmmsg
+        self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        """Read sender address (sockaddr) and content of each datagram; empty after WAIT_SECONDS.
+
+        Raises:
+            OSError: the socket has an error.
+        """
+        number = self._receive(self._sock.fileno(), self._messages, AT_ONCE, _MSG_WAITFORONE, None)
+        if number < 0:
+            code = ctypes.get_errno()
+            if code in (errno.EAGAIN, errno.EINTR):
+                return []
+            raise OSError(code, os.strerror(code))
+        data, names, found = self._data, self._names, []
+        for slot, message in enumerate(self._messages[:number]):
+            name, start = slot * SOCKADDR_BYTES, slot * SLOT
+            found.append((bytes(names[name : name + SOCKADDR_BYTES]), bytes(data[start : start + message.length])))
+        return found
 
 
 class UdpReceiver:
@@ -114,18 +196,15 @@ class UdpReceiver:
     ) -> None:
         self._address = address
         self._log = log
-        self._is_allowed = is_allowed
+        self._is_allowed = lru_cache(4096)(is_allowed)
         self._nonces = nonces
         self._on_batch = on_batch
-        self._sock: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._stops = threading.Event()
         self._lock = threading.Lock()
         self._batch = Batch()
         self._is_scheduled = False
         self._handed_over = float("-inf")
-        self._dropped = 0
-        self._known: dict[bytes, bool] = {}
         self.verified: frozenset[bytes] = frozenset()
 
     async def start(self) -> None:
@@ -134,18 +213,17 @@ class UdpReceiver:
         Raises:
             OSError: the address is not available.
         """
-        loop = asyncio.get_running_loop()
-        sock = await self._bound(loop)
+        sock = await self._bound()
         try:
             datagrams = Datagrams(sock)
         except OSError:
             sock.close()
             raise
-        self._sock = sock
         _log_buffer(sock)
-        self._dropped = _drops_of(sock)
         self._stops.clear()
-        self._thread = threading.Thread(target=self._run, args=(loop, sock, datagrams), name="audit", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(asyncio.get_running_loop(), sock, datagrams), name="audit", daemon=True
+        )
         self._thread.start()
 
     async def stop(self) -> None:
@@ -154,14 +232,12 @@ class UdpReceiver:
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.to_thread(thread.join)
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
 
-    async def _bound(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    async def _bound(self) -> socket.socket:
         """A bound socket; without a host it receives over IPv4 and, if the system has it, IPv6."""
         host, port = self._address.host, self._address.port
         if host:
+            loop = asyncio.get_running_loop()
             family, *_, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
             return _bind(family, where)
         try:
@@ -174,20 +250,20 @@ class UdpReceiver:
     # -- in the thread
 
     def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagrams: Datagrams) -> None:
-        while not self._stops.is_set():
-            try:
-                received = datagrams.receive()
-            except OSError as error:
-                self._log("WARNING", "can't read from the audit listener", reason=str(error))
-                self._stops.wait(RETRY_SECONDS)
-                continue
-            self._sort(received)
-            drops = _drops_of(sock)
-            if drops != self._dropped:
+        dropped = 0
+        with sock:
+            while not self._stops.is_set():
+                try:
+                    received = datagrams.receive()
+                except OSError as error:
+                    self._log("WARNING", "can't read from the audit listener", reason=str(error))
+                    self._stops.wait(RETRY_SECONDS)
+                    continue
+                self._sort(received)
+                before, dropped = dropped, _drops_of(sock)
                 with self._lock:
-                    self._batch.lost += (drops - self._dropped) % (1 << 32)
-                self._dropped = drops
-            self._wake(loop)
+                    self._batch.lost += (dropped - before) % (1 << 32)
+                self._wake(loop)
 
     def _sort(self, received: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep the entries that may matter, up to the limits."""
@@ -197,7 +273,7 @@ class UdpReceiver:
         for address, entry in received:
             known = address in verified
             if may_matter(entry):
-                if not self._may_send(address):
+                if not self._is_allowed(Peer(address).host):
                     refused += 1
                 elif known or (b"vaultsync-canary" in entry and any(nonce in entry for nonce in nonces)):
                     kept.append((Peer(address), entry))
@@ -207,22 +283,13 @@ class UdpReceiver:
                         unverified += 1
                         kept.append((Peer(address), entry))
             elif not known and entry.startswith(b"{"):
-                strangers |= self._may_send(address)
+                strangers |= self._is_allowed(Peer(address).host)
         with self._lock:
             for peer, entry in kept:
                 self._batch.add(peer, entry)
             self._batch.unverified += unverified
             self._batch.refused += refused
             self._batch.strangers |= strangers
-
-    def _may_send(self, address: bytes) -> bool:
-        host = address[:2] + address[4:SOCKADDR_BYTES]
-        allowed = self._known.get(host)
-        if allowed is None:
-            if len(self._known) > 4096:  # senders can be forged
-                self._known.clear()
-            allowed = self._known[host] = self._is_allowed(Peer(address).host)
-        return allowed
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule one call on the loop for all that there is."""

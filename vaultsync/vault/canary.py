@@ -6,7 +6,6 @@ is missing soon after the response was not delivered.
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
@@ -60,11 +59,9 @@ class Canary:
         self._interval = interval
         self._on_result = on_result
         self._metrics = metrics
-        self._recent: deque[str] = deque(maxlen=NONCES)
         self._wake = asyncio.Event()
         self._is_requested = self._has_arrived = False
         self._outstanding: set[str] = set()
-        self._missed = 0
         self.nonces: tuple[bytes, ...] = ()
 
     def request(self) -> None:
@@ -74,7 +71,7 @@ class Canary:
 
     def arrived(self, nonce: str) -> bool:
         """Note an entry with a nonce; returns whether it is of a canary."""
-        if nonce not in self._recent:
+        if nonce.encode(errors="replace") not in self.nonces:  # untrusted text, which UTF-8 may not encode
             return False
         self._outstanding.discard(nonce)
         self._has_arrived = True
@@ -87,9 +84,9 @@ class Canary:
         was_requested = False
         while True:
             self._is_requested = False
-            result = await self._send()
+            result, missed = await self._send()
             self._metrics.canaries.labels(result.value).inc()
-            is_new = self._on_result(result, self._missed)
+            is_new = self._on_result(result, missed)
             if result is CanaryResult.UNANSWERED:
                 was_requested = await self._wait(FIRST_PACE, min(retry.failed(result.value).wait, self._interval))
                 continue
@@ -111,30 +108,27 @@ class Canary:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _send(self) -> CanaryResult:
+    async def _send(self) -> tuple[CanaryResult, int]:
         self._has_arrived = False
         self._outstanding.clear()
-        self._missed = 0
         waits, may_hurry = list(WAIT_SECONDS), True
         while waits:
             nonce = secrets.token_hex(16)
-            self._recent.append(nonce)
             self._outstanding.add(nonce)
-            self.nonces = tuple(recent.encode() for recent in self._recent)
+            self.nonces = (*self.nonces, nonce.encode())[-NONCES:]
             try:
                 await self._read(CANARY_PATH + nonce)
             except VaultDenied:
                 pass  # Vault audits a refused request, too
             except VaultsyncError:
-                return CanaryResult.UNANSWERED
+                return CanaryResult.UNANSWERED, 0
             if await self._arrives(waits[0], may_hurry):
-                self._missed = len(self._outstanding - {nonce})
-                return CanaryResult.DELIVERED
+                return CanaryResult.DELIVERED, len(self._outstanding - {nonce})
             if may_hurry and self._is_requested:  # by a sender newer than this canary: once
                 may_hurry = self._is_requested = False
             else:
                 del waits[0]
-        return CanaryResult.MISSING
+        return CanaryResult.MISSING, 0
 
     async def _arrives(self, wait: float, may_hurry: bool) -> bool:
         """Wait for an entry, the end of the time, or a request for the next canary."""

@@ -41,9 +41,7 @@ class Folders(Protocol):
     """The requests of the poll; vault.client.VaultClient documents them."""
 
     async def siblings(self, path: VaultPath, kv: int) -> frozenset[str]: ...
-    async def find(
-        self, prefix: FindPrefix, limit: int = ..., may_list: Callable[[], Awaitable[bool]] | None = None
-    ) -> set[VaultPath]: ...
+    async def find(self, prefix: FindPrefix, *, may_list: Callable[[], Awaitable[bool]]) -> set[VaultPath]: ...
 
 
 class Polled(Protocol):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from loguru import logger
 from pydantic import SecretStr
@@ -91,7 +91,7 @@ class EventStream:
     async def run(self) -> None:
         """Subscribe, and subscribe again whenever the stream ends. Returns only by cancellation."""
         retry = Retry(FIRST_WAIT, LONGEST_WAIT)
-        losses, failures = _LoggedReasons(REMIND_SECONDS), _LoggedReasons(float("inf"))
+        losses, failures = _LoggedReasons(REMIND_SECONDS), _LoggedReasons()
         is_logged = True  # whether to log the end of this outage, as its start was logged
         while True:
             token = await self._login.first()
@@ -100,12 +100,12 @@ class EventStream:
             is_silent = self.silence.unsubscribed()
             if self._login.token is not token:
                 retry.start_over()
-                failures.clear()
+                failures = _LoggedReasons()
                 is_logged = True
                 self._set_state(connected=False, reason="the token is replaced")
                 continue
             if end.was_open:
-                failures.clear()
+                failures = _LoggedReasons()
                 if loop_time() - started > LONGEST_WAIT:
                     retry.start_over()
             reason = silent_stream.REASON if is_silent else end.reason
@@ -245,7 +245,7 @@ class _LoggedReasons:
         seconds: after this time a reason is new again.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float = float("inf")) -> None:
         self._seconds = seconds
         self._logged_at: dict[str, float] = {}
 
@@ -257,10 +257,6 @@ class _LoggedReasons:
             return False
         self._logged_at[reason] = now
         return True
-
-    def clear(self) -> None:
-        """Make every reason new again."""
-        self._logged_at.clear()
 
 
 class _Connect(connect):
@@ -275,7 +271,7 @@ def stream_uri(address: str) -> str:
     """The websocket address of the subscription at a Vault address."""
     url = urlsplit(address)
     scheme = "wss" if url.scheme == "https" else "ws"
-    return urlunsplit((scheme, url.netloc, url.path.rstrip("/") + SUBSCRIBE, QUERY, ""))
+    return url._replace(scheme=scheme, path=url.path.rstrip("/") + SUBSCRIBE, query=QUERY, fragment="").geturl()
 
 
 def _reason(error: Exception) -> str:

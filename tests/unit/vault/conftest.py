@@ -2,9 +2,9 @@
 
 import pytest
 
-from vaultsync.vault import datagrams
+from vaultsync.vault import audit_udp
 
 
 @pytest.fixture(autouse=True)
 def _udp_receivers_stop_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datagrams, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(audit_udp, "WAIT_SECONDS", 0.01)

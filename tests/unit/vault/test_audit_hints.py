@@ -57,7 +57,7 @@ def test_of_one_path_the_last_hint_is_kept() -> None:
             made.queue.put(hint("first"))
         for version in range(1000):
             assert made.queue.put(hint("a", version=version))
-        assert len(made.queue) == 1
+        assert len(made.queue._deferred) == 1
         await asyncio.sleep(10)
         assert [one.events[0].version for one in made.passed[10:]] == [999]
 

@@ -1,4 +1,4 @@
-"""When an operation is tried again, and when its failure is news."""
+"""core/retry: the waits between attempts, and which failures are new."""
 
 from vaultsync.core.retry import Retry
 

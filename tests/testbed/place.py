@@ -71,7 +71,7 @@ class Place:
         self.clean()
 
     def clean(self) -> None:
-        """Removes all objects, as there is no controller-manager. Vault paths are kept, below a prefix that is not reused."""
+        """Removes all objects, as no controller does. Vault paths are kept, below a prefix that is not reused."""
         for api_version, kind in CLEANED:
             self.kube.delete_all(api_version, kind, self.name)
         self.kube.delete("v1", "Namespace", self.name)

@@ -129,15 +129,9 @@ class KubeClient:
     async def watch(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Watch a list.
+        """Watch the list at a path, with resourceVersion etc. in the query.
 
-        Args:
-            path: of the list.
-            query: resourceVersion etc.; `watch` is added.
-            silence: seconds without data after which the watch ends.
-
-        Yields:
-            The watch events, of any size, until the server ends the watch.
+        Yields the watch events, of any size, until the server ends the watch or sends no data for `silence` seconds.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         with self._translated_errors():

@@ -19,7 +19,7 @@ from tests.testbed.redirector import Redirector, Rule, Trap
 from tests.testbed.servers import ROOT_TOKEN
 from tests.testbed.testbed import Testbed
 from vaultsync.config.auth import Auth, AuthConfig
-from vaultsync.config.tls import TlsFiles
+from vaultsync.config.connection import TlsFiles
 from vaultsync.core.errors import RedirectRefused
 from vaultsync.core.paths import VaultPath
 from vaultsync.runtime.metrics import Metrics

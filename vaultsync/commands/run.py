@@ -28,6 +28,6 @@ def execute(arguments: Namespace, start: Callable[[Settings], Coroutine[Any, Any
         logger.error("vaultsync can't start", reason=str(error))
         code = exit_codes.FAILED
     except Exception as error:  # noqa: BLE001 — the message of an unknown error may hold a value
-        logger.critical(BUG, **crash(error)._asdict(), exit_code=exit_codes.BUG)
+        logger.critical(BUG, **crash(error), exit_code=exit_codes.BUG)
         code = exit_codes.BUG
     return console.leave(code)

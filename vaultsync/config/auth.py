@@ -1,7 +1,4 @@
-"""The settings of the login to Vault.
-
-Sends nothing and reads no file: vault/token_api.py does.
-"""
+"""The settings of the login to Vault, which vault/token_api.py uses."""
 
 from dataclasses import dataclass
 from enum import Enum

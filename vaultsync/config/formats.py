@@ -6,7 +6,7 @@ No message holds the value, which may be a secret in the wrong variable.
 import re
 from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, InstanceOf, SecretStr
@@ -151,23 +151,21 @@ def _printable(secret: SecretStr | None) -> SecretStr | None:
     return SecretStr(text)
 
 
-Address: TypeAlias = Annotated[str, AfterValidator(_address)]
-Addresses: TypeAlias = Annotated[tuple[str, ...], NoDecode, _parsed(lambda text: tuple(map(_address, _split(text))))]
-Secret: TypeAlias = Annotated[SecretStr | None, AfterValidator(_printable)]
-AuthMount: TypeAlias = Annotated[str, AfterValidator(_auth_mount)]
-GenerationRules: TypeAlias = Annotated[InstanceOf[Rules], NoDecode, _parsed(parse_rules)]
-Globs: TypeAlias = Annotated[tuple[str, ...], NoDecode, _parsed(_split), AfterValidator(_globs)]
-Seconds: TypeAlias = Annotated[float, _parsed(parse_duration)]
-RotationAge: TypeAlias = Annotated[Seconds, AfterValidator(_age)]
-ClusterName: TypeAlias = Annotated[
+Address = Annotated[str, AfterValidator(_address)]
+Addresses = Annotated[tuple[str, ...], NoDecode, _parsed(lambda text: tuple(map(_address, _split(text))))]
+Secret = Annotated[SecretStr | None, AfterValidator(_printable)]
+AuthMount = Annotated[str, AfterValidator(_auth_mount)]
+GenerationRules = Annotated[InstanceOf[Rules], NoDecode, _parsed(parse_rules)]
+Globs = Annotated[tuple[str, ...], NoDecode, _parsed(_split), AfterValidator(_globs)]
+Seconds = Annotated[float, _parsed(parse_duration)]
+RotationAge = Annotated[Seconds, AfterValidator(_age)]
+ClusterName = Annotated[
     str, _checked(lambda name: len(name) <= 100 and name.isprintable(), "at most 100 printable characters")
 ]
-NamespaceNames: TypeAlias = Annotated[tuple[str, ...], NoDecode, _parsed(_namespaces)]
-LabelSelector: TypeAlias = Annotated[
-    str, _checked(is_label_selector, "a label selector such as vaultsync=on,env!=prod")
-]
-AuditListen: TypeAlias = Annotated[str, AfterValidator(_audit_listen)]
-Networks: TypeAlias = Annotated[tuple[Network, ...], NoDecode, _parsed(_networks)]
-LeaseName: TypeAlias = Annotated[str, _checked(is_lease, "NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")]
-PodName: TypeAlias = Annotated[str, _checked(is_pod_name, "the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")]
-ListenAddress: TypeAlias = Annotated[str, _checked(_is_listen_address, "host:port, such as 0.0.0.0:8080")]
+NamespaceNames = Annotated[tuple[str, ...], NoDecode, _parsed(_namespaces)]
+LabelSelector = Annotated[str, _checked(is_label_selector, "a label selector such as vaultsync=on,env!=prod")]
+AuditListen = Annotated[str, AfterValidator(_audit_listen)]
+Networks = Annotated[tuple[Network, ...], NoDecode, _parsed(_networks)]
+LeaseName = Annotated[str, _checked(is_lease, "NAMESPACE/NAME of a Lease, such as vaultsync/vaultsync")]
+PodName = Annotated[str, _checked(is_pod_name, "the name of a pod, such as vaultsync-5d8f9c7b6-x2x4z")]
+ListenAddress = Annotated[str, _checked(_is_listen_address, "host:port, such as 0.0.0.0:8080")]

@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from vaultsync.config import formats
 from vaultsync.config.auth import SERVICE_ACCOUNT_TOKEN, Auth, AuthConfig
 from vaultsync.config.change_source import AuditAccess, ChangeSource, Transport
+from vaultsync.config.connection import TlsFiles
 from vaultsync.config.selection import Selection
-from vaultsync.config.tls import TlsFiles
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.seed_paths import DEFAULT as DEFAULT_SEED_PATHS

@@ -15,30 +15,22 @@ import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from vaultsync.config.proxy import environment_proxy
+from vaultsync.config.connection import environment_proxy
+from vaultsync.core import errors
 from vaultsync.core.callbacks import CountRequest, ignore
-from vaultsync.core.errors import (
-    KubeConflict,
-    KubeDenied,
-    KubeGone,
-    KubeNotFound,
-    KubeRejected,
-    KubeUnavailable,
-    VaultsyncError,
-)
 from vaultsync.core.fence import Fence
 
 CONNECT_SECONDS: Final = 5.0
 
-_BY_STATUS: Final[Mapping[int, type[VaultsyncError]]] = {
-    400: KubeRejected,
-    401: KubeDenied,
-    403: KubeDenied,
-    404: KubeNotFound,
-    405: KubeNotFound,
-    409: KubeConflict,
-    410: KubeGone,
-    422: KubeRejected,
+_BY_STATUS: Final[Mapping[int, type[errors.VaultsyncError]]] = {
+    400: errors.KubeRejected,
+    401: errors.KubeDenied,
+    403: errors.KubeDenied,
+    404: errors.KubeNotFound,
+    405: errors.KubeNotFound,
+    409: errors.KubeConflict,
+    410: errors.KubeGone,
+    422: errors.KubeRejected,
 }
 """All other statuses of errors are KubeUnavailable."""
 _CONTENT_TYPES: Final = {"POST": "application/json", "PATCH": "application/merge-patch+json"}
@@ -200,7 +192,7 @@ class KubeClient:
             yield
         except (aiohttp.ClientError, OSError) as error:
             reason = f"no answer from the API server {self.server}: {type(error).__name__}: {error}"
-            raise KubeUnavailable(reason[:300]) from error
+            raise errors.KubeUnavailable(reason[:300]) from error
 
 
 async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -214,7 +206,7 @@ async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[
                 if line.strip():
                     event = _parse(line, "a line of the watch")
                     if not isinstance(event, dict):
-                        raise KubeUnavailable("a line of the watch is no JSON object")
+                        raise errors.KubeUnavailable("a line of the watch is no JSON object")
                     yield event
 
 
@@ -222,20 +214,20 @@ def _parse(content: bytes | bytearray, source: str) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise KubeUnavailable(f"{source} is no JSON") from error
+        raise errors.KubeUnavailable(f"{source} is no JSON") from error
 
 
-def watch_error(status: Mapping[str, Any]) -> VaultsyncError:
+def watch_error(status: Mapping[str, Any]) -> errors.VaultsyncError:
     """The error of a watch event of type ERROR, whose object is a metav1.Status."""
     code = status.get("code")
-    kind = _BY_STATUS.get(code if isinstance(code, int) else 0, KubeUnavailable)
+    kind = _BY_STATUS.get(code if isinstance(code, int) else 0, errors.KubeUnavailable)
     return kind(f"the API server ended the watch with {code}: {str(status.get('message', ''))[:300]}")
 
 
-def _error(status: int, content: bytes, path: str) -> VaultsyncError:
+def _error(status: int, content: bytes, path: str) -> errors.VaultsyncError:
     try:
         message = str(json.loads(content).get("message", ""))
     except (ValueError, RecursionError, AttributeError):
         message = ""
-    kind = _BY_STATUS.get(status, KubeUnavailable)
+    kind = _BY_STATUS.get(status, errors.KubeUnavailable)
     return kind(f"the API server returned {status}: {message[:300] or 'no reason given'} ({path})")

@@ -54,29 +54,6 @@ class _Created:
     count: int = 1
 
 
-class Aggregator:
-    """Counts the Events of an object that differ only in their messages."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._groups: OrderedDict[tuple[str, str], tuple[set[str], float]] = OrderedDict()
-
-    def combines(self, uid: str, reason: str, message: str) -> bool:
-        """Count a message; returns whether it is combined with the similar ones before it."""
-        now = self._clock()
-        messages, since = self._groups.pop((uid, reason), (set(), now))
-        if now - since > SIMILAR_SECONDS:
-            messages = set()
-        messages.add(message)
-        combined = len(messages) >= SIMILAR
-        if combined:
-            messages.pop()
-        self._groups[uid, reason] = (messages, now)
-        if len(self._groups) > REMEMBERED:
-            self._groups.popitem(last=False)
-        return combined
-
-
 class EventRecorder:
     """Queues Events and writes them in the background, one after another.
 
@@ -95,7 +72,9 @@ class EventRecorder:
         self._client = client
         self._delay, self._pause = delay, pause
         self._limits: TokenBuckets[str] = TokenBuckets(1 / REFILL_SECONDS, BURST, clock, REMEMBERED)
-        self._aggregator = Aggregator(clock)
+        self._clock = clock
+        self._groups: OrderedDict[tuple[str, str], tuple[set[str], float]] = OrderedDict()
+        """By object and reason: messages, and the time of the last one."""
         self._created: OrderedDict[_Key, _Created] = OrderedDict()
         self._waiting: deque[tuple[ExternalSecret, _Key, str]] = deque(maxlen=WAITING)
         self._recorded = asyncio.Event()
@@ -104,12 +83,27 @@ class EventRecorder:
     def record(self, external_secret: ExternalSecret, reason: EventReason, message: str) -> None:
         """Record an Event on the ExternalSecret, of type Warning if the reason is a failure."""
         uid, key_message = external_secret.uid, message
-        if self._aggregator.combines(uid, reason, message):
+        if self._is_combined(uid, reason, message):
             key_message, message = COMBINED, COMBINED + message
         if self._limits.take(uid) == 0.0:
             shown = message.encode()[:MESSAGE_BYTES].decode(errors="ignore")
             self._waiting.append((external_secret, _Key(uid, reason, key_message), shown))
             self._recorded.set()
+
+    def _is_combined(self, uid: str, reason: str, message: str) -> bool:
+        """Count a message; returns whether it is combined with the similar ones before it."""
+        now = self._clock()
+        messages, since = self._groups.pop((uid, reason), (set(), now))
+        if now - since > SIMILAR_SECONDS:
+            messages = set()
+        messages.add(message)
+        combined = len(messages) >= SIMILAR
+        if combined:
+            messages.pop()
+        self._groups[uid, reason] = (messages, now)
+        if len(self._groups) > REMEMBERED:
+            self._groups.popitem(last=False)
+        return combined
 
     async def run(self) -> None:
         """Write recorded Events until cancelled."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from loguru import logger
 
@@ -70,24 +70,11 @@ class Stop:
         return max(LEAST_SECONDS, self._at + until - time.monotonic())
 
 
-class Crash(NamedTuple):
-    """The report of an unexpected exception, without its message, which may contain a secret value.
+def crash(error: BaseException) -> dict[str, str]:
+    """Describe an exception, or that which ended a task group, without its message, which may contain a secret value.
 
-    Attributes:
-        task: the outermost function, such as Poller.run.
-        error: the exception's type.
-        where: the innermost frame in vaultsync's own code.
-    """
-
-    task: str
-    error: str
-    where: str
-
-
-def crash(error: BaseException) -> Crash:
-    """Report the exception that ended a task group, or a plain exception.
-
-    Of several, it reports the first that is not a VaultsyncError; the others occurred at the same time or as a result.
+    Of several, it describes the first that is not a VaultsyncError; the others occurred at the same time or as a
+    result. `task` is the outermost function, such as Poller.run, `where` the innermost frame in vaultsync's own code.
     """
     leaves = _leaves(error)
     cause = next((leaf for leaf in leaves if not isinstance(leaf, VaultsyncError)), leaves[0])
@@ -98,14 +85,14 @@ def crash(error: BaseException) -> Crash:
         code, line = own[-1]
         where = f"{Path(code.co_filename).relative_to(PACKAGE.parent)}:{line} in {code.co_qualname}"
     task = next((code.co_qualname for code, _ in own or frames), "")
-    return Crash(task, type(cause).__name__, where)
+    return {"task": task, "error": type(cause).__name__, "where": where}
 
 
 def report_callback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log one line as the loop's exception handler; asyncio's own logs a traceback and the callback's arguments."""
     error = context.get("exception")
     if isinstance(error, BaseException):
-        logger.error("a callback failed unexpectedly", **crash(error)._asdict())
+        logger.error("a callback failed unexpectedly", **crash(error))
     else:
         logger.warning("asyncio reports an error", reason=str(context.get("message", ""))[:100])
 

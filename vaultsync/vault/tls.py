@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from loguru import logger
 
-from vaultsync.config.tls import TlsFiles
+from vaultsync.config.connection import TlsFiles
 
 _Stat: TypeAlias = tuple[int, int, int, int] | None
 """Changes when the file is written or replaced, also by a symlink in its path; None if the file is missing."""

@@ -21,7 +21,7 @@ from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from vaultsync.config.proxy import environment_proxy
+from vaultsync.config.connection import environment_proxy
 from vaultsync.core.untrusted import parse_json
 from vaultsync.vault.api import LEADER
 from vaultsync.vault.redirects import LEADER_SECONDS, MAX_LEADER, STATUSES, Redirects

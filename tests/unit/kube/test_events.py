@@ -36,7 +36,7 @@ def test_the_recorder_remembers_a_limited_number_of_objects() -> None:
     recorder = EventRecorder(client_at("http://127.0.0.1:1"), clock=Clock())
     for number in range(REMEMBERED + 100):
         recorder.record(external_secret("a", name=str(number)), EventReason.SEEDED, "created")
-    assert len(recorder._limits) == len(recorder._aggregator._groups) == REMEMBERED
+    assert len(recorder._limits) == len(recorder._groups) == REMEMBERED
 
 
 def recording(

@@ -84,16 +84,16 @@ def test_the_report_names_task_error_and_place_and_omits_the_message() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(main())
     found = crash(caught.value)
-    assert found.error in ("TypeError", "AttributeError", RuleError.__name__)
-    assert found.where.startswith("vaultsync/generation/")
-    assert " in " in found.where
-    assert found.task
+    assert found["error"] in ("TypeError", "AttributeError", RuleError.__name__)
+    assert found["where"].startswith("vaultsync/generation/")
+    assert " in " in found["where"]
+    assert found["task"]
     assert SECRET not in str(found)
 
 
 def test_a_plain_exception_is_reported_too() -> None:
-    assert crash(LookupError(SECRET)) == ("", "LookupError", "")
-    assert crash(ExceptionGroup("", [KubeUnavailable("x")])).error == "KubeUnavailable"
+    assert crash(LookupError(SECRET)) == {"task": "", "error": "LookupError", "where": ""}
+    assert crash(ExceptionGroup("", [KubeUnavailable("x")]))["error"] == "KubeUnavailable"
 
 
 def test_a_failed_callback_is_logged_in_one_line_without_values() -> None:

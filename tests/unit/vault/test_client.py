@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from tests.unit.build import V1, V2, Json, gone, live, logged, login, path, run_ahead
 from tests.unit.servers import all_that_an_error_holds, answer, http_server, raw_server, unused_port
 from vaultsync.config.auth import AuthConfig
-from vaultsync.config.tls import TlsFiles
+from vaultsync.config.connection import TlsFiles
 from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.errors import (
     VaultDenied,

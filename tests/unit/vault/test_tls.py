@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.testbed.certificates import Authority, MountedFolder
 from tests.unit.build import logged
-from vaultsync.config.tls import TlsFiles
+from vaultsync.config.connection import TlsFiles
 from vaultsync.vault.tls import Tls
 
 ONE, OTHER = Authority("one"), Authority("other")

@@ -1,7 +1,9 @@
-"""The TLS files for connections to Vault, as the settings name them. Watches no file: vault/tls.py reloads them."""
+"""How connections to Vault and the API server are made: TLS files, which vault/tls.py reloads, and HTTP proxies."""
 
 import ssl
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,9 @@ class TlsFiles:
             # with a password, as OpenSSL asks for that of an encrypted key on the terminal otherwise
             context.load_cert_chain(self.certificate, self.key, password="")
         return context
+
+
+def environment_proxy(address: str) -> str | None:
+    """The proxy by http_proxy or https_proxy for an address, None if there is none or no_proxy excludes the address."""
+    url = urlsplit(address)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)

@@ -18,7 +18,7 @@ from vaultsync.commands.check.audit_devices import WRITE_TIMEOUT
 README = (PROJECT / "README.md").read_text()
 DOCS = PROJECT / "docs"
 SET_UP = ("README.md", "docs/**/*.md", "deploy/**/*", "vaultsync/**/*.py")
-"""What names an audit device to set up, `check --print-setup` among it."""
+"""The files that have commands for an audit device, including `check --print-setup`."""
 LOGS = "kubectl -n vaultsync logs -l app.kubernetes.io/name=vaultsync --tail=-1"
 """How the manual reads the logs of all replicas."""
 DEVICE_COMMAND = re.compile(r"audit enable [^\n]*\bsocket\b((?:[^\n]*\\\n)*[^\n]*)")
@@ -31,17 +31,17 @@ def section(title: str, text: str = README) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """Its blocks of shell, in their order."""
+    """The shell blocks of the text, in order."""
     return [textwrap.dedent(block).strip() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
 
 
 def objects(text: str) -> list[str]:
-    """Its blocks of YAML that stand by themselves."""
+    """The YAML blocks of the text that are not indented."""
     return re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def audit_devices() -> dict[str, dict[str, str]]:
-    """The options of the socket audit device between machines, by the file that tells how to set it up."""
+    """The options of the socket audit device between machines, by the file with its set-up."""
     files = {file for pattern in SET_UP for file in PROJECT.glob(pattern) if file.is_file()}
     return {
         str(file.relative_to(PROJECT)): dict(DEVICE_OPTION.findall(options))
@@ -52,12 +52,12 @@ def audit_devices() -> dict[str, dict[str, str]]:
 
 
 def _joined(text: str) -> str:
-    """With Python's strings that go on in the next line in one."""
+    """Joins Python strings that continue on the next line."""
     return re.sub(r"""["']\n +f?["']""", "", text).replace("{WRITE_TIMEOUT}", WRITE_TIMEOUT)
 
 
 def adapted(text: str, here: Mapping[str, str]) -> str:
-    """The text with what is another here than in the manual."""
+    """The text with the replacements for this environment."""
     return re.sub("|".join(map(re.escape, here)), lambda match: here[match.group()], text)
 
 
@@ -71,7 +71,7 @@ def run(
         command: of bash; `vaultsync` is one too.
         folder: where it runs.
         env: further variables.
-        helm: whether helm is wanted too.
+        helm: whether helm is needed too.
 
     Returns:
         What they print.

@@ -1,1 +1,1 @@
-"""Parts of the project against real servers."""
+"""Integration tests: parts of the project against real servers."""

@@ -1,4 +1,4 @@
-"""Audit devices over UDP and TCP on real servers: what they deliver, what is lost, and who is believed."""
+"""Audit devices over UDP and TCP on real servers: delivery, losses, and which senders are trusted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MANY = 1000
 
 @pytest.fixture(scope="module", params=["vault", "openbao"])
 def testbed(testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
-    """The usual one, or one with OpenBao in Vault's place."""
+    """The session's testbed, or one with OpenBao instead of Vault."""
     if request.param == "vault":
         return testbed
     made: Testbed = request.getfixturevalue("openbao")
@@ -37,9 +37,9 @@ def testbed(testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
 
 
 only_openbao = pytest.mark.parametrize("testbed", ["openbao"], indirect=True)
-"""OpenBao has no event stream: `auto` takes the audit device, else the poll."""
+"""OpenBao has no event stream: `auto` uses the audit device, or else the poll."""
 only_vault = pytest.mark.parametrize("testbed", ["vault"], indirect=True)
-"""OpenBao 2.7.2 has no format but JSON, and refuses prefixes by default."""
+"""OpenBao 2.7.2 supports only JSON, and refuses prefixes by default."""
 
 
 def tcp(process: VaultsyncProcess) -> str:
@@ -47,7 +47,7 @@ def tcp(process: VaultsyncProcess) -> str:
 
 
 def listening(vaultsync: VaultsyncFactory, transport: str, env: dict[str, str]) -> VaultsyncProcess:
-    """A vaultsync that listens on its audit port in this way, and to which no device of Vault sends."""
+    """A vaultsync that listens on its audit port by this transport; no device of Vault sends to it."""
     process = vaultsync(env, start=False)
     assert process.env is not None
     process.env["VAULTSYNC_AUDIT_LISTEN"] = f"{transport}:{tcp(process)}"
@@ -58,14 +58,14 @@ def listening(vaultsync: VaultsyncFactory, transport: str, env: dict[str, str]) 
 
 
 def looks(place: Place) -> int:
-    """How often vaultsync has read something below the place's prefix since the first call, by Vault's audit file."""
+    """Number of vaultsync's reads below the place's prefix since the first call, by Vault's audit file."""
     log = place.testbed.work / "logs" / "audit.log"
     place.vault.audit("file", "file", file_path=str(log))
     return log.read_bytes().count(f'"path":"secret/subkeys/{place.name}/'.encode()) // 2
 
 
 def forged_entries(place: Place) -> list[bytes]:
-    """That `app` was written, and deleted."""
+    """Forged entries that `app` was written and deleted."""
     path = place.path("app")
     entries = []
     for operation, folder, data in (("update", "data", {"version": 7}), ("delete", "metadata", None)):
@@ -78,7 +78,7 @@ def forged_entries(place: Place) -> list[bytes]:
 
 @contextmanager
 def stranger(process: VaultsyncProcess, transport: str) -> Iterator[Callable[[bytes], None]]:
-    """Somebody else who sends to the audit port."""
+    """Another sender to the audit port."""
     with socket.socket(type=socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM) as sock:
         sock.connect(("127.0.0.1", process.audit_port))
         yield sock.sendall
@@ -104,7 +104,7 @@ def test_created_deleted_and_written_values_arrive_over_udp(place: Place, vaults
 
 
 def test_no_write_of_a_burst_is_lost(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """A thousand writes, among them those of twenty paths that are read: the buffer has room for them."""
+    """A thousand writes, twenty of them to paths that are read: the buffer is large enough for them."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     names = read_paths(place)
     process.freeze()
@@ -129,7 +129,7 @@ def read_paths(place: Place) -> list[str]:
 
 
 def write_burst(place: Place, names: list[str], number: int) -> None:
-    """So many writes, in turn to each of the paths; the values count them."""
+    """Writes to the paths in turn; the values are numbered."""
 
     def write(name: str) -> None:
         for value in range(1, number // len(names) + 1):
@@ -142,12 +142,12 @@ def write_burst(place: Place, names: list[str], number: int) -> None:
 def test_after_a_burst_that_overflows_the_buffer_every_value_reaches_its_secret(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
-    """It is frozen meanwhile. What comes last is what is lost."""
+    """Freezes vaultsync during the burst. The last entries are lost."""
     process = vaultsync({"VAULTSYNC_SOURCE": "audit"})
     names = read_paths(place)
     process.freeze()
     try:
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:  # the buffer is as good as full before the burst
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:  # the buffer is almost full before the burst
             for _ in range(30_000):
                 sock.sendto(b"x", ("127.0.0.1", process.audit_port))
         write_burst(place, names, 200)
@@ -173,7 +173,7 @@ def test_a_disabled_device_is_detected_at_rest_and_used_again_once_enabled(
     place.wait_for(lambda: sources(process)[-1:] == ["audit"], PATIENCE)
     heals(place, "before")
     testbed.no_audit_to(process.audit_name)
-    place.wait_for(lambda: sources(process)[-1:] == ["poll"], PATIENCE, "nothing is delivered any more")
+    place.wait_for(lambda: sources(process)[-1:] == ["poll"], PATIENCE, "delivery has stopped")
     assert "Vault's audit device does not deliver" in process.output()
     assert Metrics(process)("audit_connected") == 0
     heals(place, "meanwhile")
@@ -195,7 +195,7 @@ def test_a_device_with_another_format_does_not_deliver(place: Place, vaultsync: 
 
 @only_vault
 def test_a_file_with_a_prefix_does_not_deliver(place: Place, vaultsync: VaultsyncFactory, tmp_path: Path) -> None:
-    """Beside a device without a prefix, Vault 1.15.1 writes it at random (seen); sockets leave it away."""
+    """With a second device without a prefix, Vault 1.15.1 writes it at random (observed); sockets omit it."""
     place.vault.unaudit("file")
     file = tmp_path / "audit.log"
     place.vault.audit("prefixed", "file", file_path=str(file), prefix="@cee: ")
@@ -222,7 +222,7 @@ def test_a_restarted_vault_is_a_new_sender_and_is_verified_at_once(place: Place,
     assert Metrics(process)("audit_connected") == 1
 
 
-# -- who is believed
+# -- trusted senders
 
 
 @only_openbao
@@ -249,13 +249,13 @@ def test_silent_connections_do_not_block_vault(place: Place, vaultsync: Vaultsyn
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_forging_sender_changes_nothing(place: Place, vaultsync: VaultsyncFactory, transport: str) -> None:
-    """It reports changes of a path that is read, where nothing has changed."""
+    """It reports changes of a path that is read but has not changed."""
     process = listening(vaultsync, transport, NO_STREAM)
     place.wait_for(lambda: sources(process), PATIENCE)
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED)
     place.wait_for_secret("app")
     place.wait_for(lambda: count_force_syncs(process, place, "app") == 1)
-    time.sleep(4)  # its mark is written, and what follows is done
+    time.sleep(4)  # its ownership is written, and all following work is done
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync"), sources(process)
     lines, read, canaries = len(process.output().splitlines()), looks(place), Metrics(process)("canaries_total")
     resyncs = Metrics(process)("resyncs_total")
@@ -284,7 +284,7 @@ def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vault
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED)
     place.wait_for_secret("app")
     place.wait_for(lambda: count_force_syncs(process, place, "app") == 1)
-    time.sleep(4)  # its mark is written, and what follows is done
+    time.sleep(4)  # its ownership is written, and all following work is done
     (port,) = re.findall(r"audit device is connected.*127\.0\.0\.1 port (\d+)", process.output())
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")
     read, events = looks(place), Metrics(process)("events_total", source="audit")
@@ -295,7 +295,7 @@ def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vault
             ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0, home, home)
             sock.sendto(ip + udp, ("127.0.0.1", 0))
     process.wait_until(lambda: Metrics(process)("events_total", source="audit") - events > 1000, PATIENCE)
-    time.sleep(8)  # the looks that follow on one that does not show what was reported
+    time.sleep(8)  # the repeated reads after one that does not show the reported change
     assert (force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")) == before
     assert looks(place) - read <= 200  # of one path, one at a time
     place.put("app", p="a person's")

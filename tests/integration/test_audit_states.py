@@ -1,7 +1,7 @@
-"""Vault is as fast as ever, whatever becomes of vaultsync: its audit device is the one that the documents have set up.
+"""The documented audit device does not slow Vault down in any state of vaultsync.
 
-Vault is on one machine, vaultsync on another; both are network namespaces, so packets between them can be lost. All
-that is asserted is that no client waits for longer than a second; docs/benchmarks.md has the figures.
+Vault is on one machine, vaultsync on another; both are network namespaces, so packets between them can be lost. The
+tests assert only that no client waits longer than a second; docs/benchmarks.md has the figures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.testbed.two_machines import KINDS, TwoMachines, WatchedVault
 from tests.testbed.vaultsync import VaultsyncProcess
 
 LIMIT = 1.0
-"""Seconds that any request may take."""
+"""Maximum seconds of a request."""
 CLIENTS = (1, 8)
 LOAD_SECONDS = 2.0
 CHART_NOTES = "deploy/helm/vaultsync/templates/NOTES.txt"
@@ -45,13 +45,13 @@ def watched(request: pytest.FixtureRequest, machines: TwoMachines) -> Iterator[W
 
 @pytest.fixture
 def process(watched: WatchedVault, request: pytest.FixtureRequest) -> Iterator[VaultsyncProcess]:
-    """A vaultsync that Vault tells of every request."""
+    """A vaultsync that receives every audit entry of Vault."""
     made = watched.vaultsync(TRANSPORT)
     try:
         watched.start(made)
         with watched.device(watched.address_of(made), DEVICE):
             watched.clients(1).write(0)
-            made.wait_until(lambda: "audit device is connected" in made.output(), PATIENCE, "told by Vault")
+            made.wait_until(lambda: "audit device is connected" in made.output(), PATIENCE, "connected to Vault")
             yield made
             watched.cable.heal()
     finally:
@@ -60,7 +60,7 @@ def process(watched: WatchedVault, request: pytest.FixtureRequest) -> Iterator[V
 
 
 def assert_fast(watched: WatchedVault) -> None:
-    """All writes succeed, and no client waits for too long."""
+    """All writes succeed, and no client waits too long."""
     found = {f"{number} clients": watched.clients(number).write(LOAD_SECONDS) for number in CLIENTS}
     assert {name: written.failures for name, written in found.items() if written.failures} == {}
     assert {name: written.longest for name, written in found.items() if written.longest >= LIMIT} == {}
@@ -110,7 +110,7 @@ def test_with_packets_to_vaultsync_lost(watched: WatchedVault, process: Vaultsyn
 
 
 def test_with_vaultsyncs_machine_gone_from_vaults_subnet(watched: WatchedVault, process: VaultsyncProcess) -> None:
-    """Nobody answers ARP: what is sent meanwhile fills the buffer of the device's own socket."""
+    """ARP is not answered: the entries fill the buffer of the device's own socket."""
     watched.cable.silence()
     assert hangs(watched.cable.near, watched.cable.far_address, process.audit_port, LIMIT)
     assert_fast(watched)
@@ -119,13 +119,13 @@ def test_with_vaultsyncs_machine_gone_from_vaults_subnet(watched: WatchedVault, 
 def test_with_vaultsync_overloaded(watched: WatchedVault, process: VaultsyncProcess) -> None:
     with watched.flood(process, TRANSPORT, seconds=60) as flood:
         if TRANSPORT == "udp":
-            wait_for(lambda: dropped(watched.cable.far, process.audit_port), PATIENCE, "more comes than it can take")
+            wait_for(lambda: dropped(watched.cable.far, process.audit_port), PATIENCE, "the socket drops entries")
         assert_fast(watched)
         assert flood.alive
 
 
 def test_the_same_device_over_tcp_delays_clients(watched: WatchedVault) -> None:
-    """The control: this room shows the fault where there is one."""
+    """Control: the set-up detects a device that delays clients."""
     cable = watched.cable
     with cable.far.run(lambda: socket.create_server((cable.far_address, 0))) as server:
         address = f"{cable.far_address}:{server.getsockname()[1]}"
@@ -138,7 +138,7 @@ def test_the_same_device_over_tcp_delays_clients(watched: WatchedVault) -> None:
 
 
 def test_a_udp_device_without_a_write_timeout_delays_clients(watched: WatchedVault) -> None:
-    """The control of why the documented device has a write_timeout."""
+    """Control: the reason for the write_timeout of the documented device."""
     cable = watched.cable
     with udp_sink(cable.far, cable.far_address) as sink, contextlib.ExitStack() as stack:
         address = f"{cable.far_address}:{sink.getsockname()[1]}"

@@ -1,7 +1,7 @@
-"""What a person does in OpenBao's own web UI reaches the Kubernetes Secret: a real browser clicks, vaultsync heals.
+"""Changes in OpenBao's web UI reach the Kubernetes Secret: a real browser clicks, vaultsync heals.
 
-Each step's picture is kept in build/screenshots; docs/ has copies of some, as openbao-<picture>.png. No value is on any
-of them, as the UI masks what it shows.
+Each step's picture is kept in build/screenshots; docs/ has copies of some, as openbao-<picture>.png. They show no
+values, as the UI masks them.
 """
 
 import os
@@ -40,14 +40,14 @@ def testbed(openbao: Testbed, request: pytest.FixtureRequest) -> Testbed:
 
 @pytest.fixture
 def place(testbed: Testbed) -> Iterator[Place]:
-    """One with a name that looks well on the pictures."""
+    """A place with a readable name for the screenshots."""
     with Place(testbed, "shop") as made:
         yield made
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    """A page in Chromium, which finds its libraries and fonts beside itself, whatever the machine has."""
+    """A page in Chromium with its own libraries and fonts, independent of the machine."""
     binary = build.ensure([pins.CHROMIUM])["chromium"]
     fonts = tmp_path / "fonts.conf"
     fonts.write_text(FONTS.format(binary.parent / "fonts"))
@@ -67,7 +67,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 
 class Ui:
-    """OpenBao's web UI, as a person sees it who has logged in."""
+    """OpenBao's web UI, logged in."""
 
     def __init__(self, page: Page, place: Place) -> None:
         self.page = page
@@ -84,7 +84,7 @@ class Ui:
         self.picture("logged-in")
 
     def open_secret(self, name: str) -> None:
-        """By the way through the menus."""
+        """Opens the secret through the menus."""
         self.page.get_by_role("link", name="Secrets engines").click()
         self._link("secret/").click()
         self._link(f"{self.place.name}/").click()
@@ -127,7 +127,7 @@ def test_changes_in_the_web_ui_reach_the_secret(place: Place, vaultsync: Vaultsy
     vaultsync()
     place.external_secret("app", {"password": ("app", "password")}, annotations=SEED)
     values = place.wait_for_secret("app", PATIENCE)
-    place.wait_for(lambda: mark(place) == "vaultsync", PATIENCE, "the mark on what it made")
+    place.wait_for(lambda: mark(place) == "vaultsync", PATIENCE, "the ownership of the created path")
     # Not root's token: the UI forgets that one whenever it reloads.
     place.vault.policy("person", PERSON)
     ui = Ui(page, place)
@@ -143,13 +143,13 @@ def test_changes_in_the_web_ui_reach_the_secret(place: Place, vaultsync: Vaultsy
     for choice, picture, version in (
         ("Delete this version", "delete", 2),
         ("Destroy this version", "destroy", 3),
-        ("Destroy all versions", "delete-metadata", 1),  # and the count of versions begins anew
+        ("Destroy all versions", "delete-metadata", 1),  # and version numbers start again
     ):
         ui.open_secret("app")
         ui.delete(choice, picture, reloads=version > 1)
         values = place.wait_for(lambda: another(place, "app", seen[-1]), PATIENCE, f"a fresh value after: {choice}")
         assert set(values) == {"password"}
-        assert values not in seen, "a fresh one, not one of before"
+        assert values not in seen, "the value is new, not an earlier one"
         assert place.read("app") == values
         assert place.version("app") == version
         seen.append(values)
@@ -161,16 +161,16 @@ def test_changes_in_the_web_ui_reach_the_secret(place: Place, vaultsync: Vaultsy
     place.wait_for_secret("app", PATIENCE, password="typed-by-a-person")
     place.external_secret("witness", {"password": ("witness", "password")}, annotations=SEED)
     place.wait_for_secret("witness", PATIENCE)
-    assert place.version("app") == 2, "vaultsync leaves what a person wrote"
+    assert place.version("app") == 2, "vaultsync keeps the operator's value"
     assert place.secret("app") == {"password": "typed-by-a-person"}
     ui.open_secret("app")
     ui.sees_version(2)
     ui.picture("after-edit")
     shown = {file.stem.removeprefix("openbao-") for file in (PROJECT / "docs").glob("openbao-*.png")}
-    assert shown <= {*ui.pictures}, "the manual shows what is clicked here"
+    assert shown <= {*ui.pictures}, "the manual shows the same steps"
 
 
 def mark(place: Place) -> str | None:
-    """Who made the secret `app`, by its custom metadata."""
+    """The owner of the secret `app`, by its custom metadata."""
     found = place.vault.metadata(place.path("app")) or {}
     return (found.get("custom_metadata") or {}).get("managed-by")

@@ -1,4 +1,4 @@
-"""`check`: whatever can be wrong is provoked on real servers and told in its own line; what is printed mends it."""
+"""`check`: each problem is provoked on real servers and reported in its own line; the printed commands fix it."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ VALUE = "not-to-be-seen"
 POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "policy", "name": "ops"}})}
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
 HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
-"""Of which `check` must not make use; nobody could listen there."""
+"""An address that `check` must not use; it cannot be bound."""
 IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": DEFAULT_LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
 """As deploy/base sets it."""
 
@@ -50,7 +50,7 @@ def environment(testbed: Testbed, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(testbed: Testbed, *arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs vaultsync to its end; no value or token is in what it prints."""
+    """Runs vaultsync to its end and asserts that its output has no value or token."""
     command = [sys.executable, "-m", "vaultsync", "check", *arguments]
     ended = subprocess.run(
         command, env=environment(testbed, env), cwd=PROJECT, text=True, capture_output=True, timeout=60, check=False
@@ -67,7 +67,7 @@ Lines = dict[tuple[str, str | None], Json]
 
 
 def check(place: Place, *, code: int, env: Mapping[str, str] | None = None) -> Lines:
-    """Runs it for this place alone; returns the lines by check and what they are of."""
+    """Runs `check` for this place alone; returns the lines by check and subject."""
     given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **(env or {})}
     ended = run(place.testbed, "-o", "json", env=given)
     assert ended.stderr == ""
@@ -82,12 +82,12 @@ def check(place: Place, *, code: int, env: Mapping[str, str] | None = None) -> L
 
 
 def marked(lines: Lines, mark: str) -> set[str]:
-    """The checks that came out so."""
+    """The checks with this result."""
     return {f"{name} {of}" if of else name for (name, of), line in lines.items() if line["mark"] == mark}
 
 
 def ask(place: Place, **env: str) -> list[CheckResult]:
-    """The same in this process, for what is asked many times."""
+    """The same in this process, for repeated checks."""
     given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **env}
     names = {variable(name): name for name in Settings.model_fields}
     with pytest.MonkeyPatch.context() as patch:
@@ -100,7 +100,7 @@ def ask(place: Place, **env: str) -> list[CheckResult]:
 
 
 def wrong(lines: list[CheckResult]) -> list[CheckResult]:
-    """Those that did not come out well; no policy that vaultsync needs lets it list audit devices."""
+    """The checks that are not `ok`, except audit devices, which vaultsync's policies do not allow to list."""
     return [line for line in lines if line.status is not Status.OK and line.check is not Check.AUDIT]
 
 
@@ -110,7 +110,7 @@ def by_mark(lines: list[CheckResult], mark: Status) -> list[CheckResult]:
 
 @pytest.fixture
 def used(place: Place) -> Place:
-    """A place with an ExternalSecret in each kind of mount, all to be seeded."""
+    """A place with an ExternalSecret in each kind of mount, all with seeding."""
     place.vault.password_policy("ops", 'length = 20\nrule "charset" { charset = "abcdefghij" }')
     place.put("there", password=VALUE)
     place.store("team", path="team/kv")
@@ -121,12 +121,12 @@ def used(place: Place) -> Place:
     return place
 
 
-# -- all is well
+# -- a correct setup
 
 
 def test_a_correct_setup_passes_every_check_and_nothing_is_written(used: Place) -> None:
     names = ("app", "team", "old")
-    used.wait_for(lambda: all(used.ready(name) for name in names), what="external-secrets has spoken")
+    used.wait_for(lambda: all(used.ready(name) for name in names), what="external-secrets has written a status")
     before = {name: signs(used, name) for name in names}
     log = used.testbed.work / "logs" / f"{used.name}.log"
     used.vault.audit(used.name, "file", file_path=str(log))
@@ -175,7 +175,7 @@ def test_a_table_has_a_line_for_each_check(place: Place) -> None:
 
 
 def test_the_commands_of_the_readme_work(used: Place) -> None:
-    block = next(one for one in commands(section("Ask it")) if "vaultsync check" in one)
+    block = next(one for one in commands(section("Check and preview")) if "vaultsync check" in one)
     assert block.splitlines() == ["vaultsync check", "vaultsync check --print-setup"]
     given = {**used.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": used.name}
     for line in block.splitlines():
@@ -218,7 +218,7 @@ class Account:
     def __init__(self, place: Place, rules: list[Json], *, namespaces: tuple[str, ...] = ()) -> None:
         self._place = place
         self._name = name = f"check-{place.name}"
-        assert place.testbed.identity  # makes the namespace
+        assert place.testbed.identity  # creates the namespace
         place.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self.metadata})
         self.rules(rules)
         self.own_rules([])
@@ -234,17 +234,17 @@ class Account:
         return {"name": self._name, "namespace": NAMESPACE}
 
     def rules(self, rules: list[Json]) -> None:
-        """Those that are bound in the namespaces."""
+        """Binds the rules in the namespaces."""
         self._place.kube.apply(
             {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": self._name}, "rules": rules}
         )
 
     def own_rules(self, rules: list[Json]) -> None:
-        """Those in vaultsync's own namespace alone."""
+        """Binds the rules in vaultsync's own namespace."""
         self._place.kube.apply({"apiVersion": RBAC, "kind": "Role", "metadata": self.metadata, "rules": rules})
 
     def binding(self, namespace: str, role: str, kind: str = "ClusterRole") -> Json:
-        """Of a role, in a namespace or "" in all."""
+        """The binding of a role, in a namespace or "" in all."""
         name = self._name
         return {
             "apiVersion": RBAC,
@@ -316,7 +316,7 @@ def test_each_missing_right_is_reported(place: Place) -> None:
 
 
 def test_each_missing_right_in_its_own_namespace_is_reported(place: Place) -> None:
-    """And is no reason to ask for less: who may not list Leases may list ExternalSecrets."""
+    """The other checks still run: without the right to Leases, ExternalSecrets can be listed."""
     with account(place, shipped_rules()) as made:
         for right in leader_rules(DEFAULT_LEASE, labels=True):
             env = {**made.env, **IN_A_POD}
@@ -400,7 +400,7 @@ def test_without_kubernetes_the_other_checks_are_skipped(place: Place, what: str
 
 @pytest.mark.parametrize("what", ["no server", "silent", "untrusted", "another"])
 def test_without_vault_the_other_checks_are_skipped(place: Place, what: str) -> None:
-    """The API server stands in for a Vault with a certificate that nobody has signed, and for what is no Vault."""
+    """The API server acts as a Vault with a self-signed certificate, and as a server that is not a Vault."""
     server = place.testbed.kube_apiserver
     env = {"VAULT_ADDR": server.address, "VAULTSYNC_VAULT_TIMEOUT": "1s"}
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -486,14 +486,14 @@ def token_with(place: Place, text: str) -> str:
 
 @pytest.mark.parametrize("right", capabilities(SHIPPED), ids=str)
 def test_each_missing_capability_is_reported_and_fixed(used: Place, right: Capability) -> None:
-    """By what it says itself, but for the login, after which nothing can be asked."""
+    """Follows the printed fix, except for the login, without which no other check runs."""
     token = token_with(used, without(SHIPPED, right))
     lines = [line for line in ask(used, VAULT_TOKEN=token) if line.status in (Status.FAILED, Status.WARNING)]
     if right.path == "auth/token/lookup-self":
         [line] = lines
         assert (line.check, line.status) == (Check.LOGIN, Status.FAILED)
         return
-    if right.path == "auth/token/revoke-self":  # for who logs in by another method: this token is nobody's to revoke
+    if right.path == "auth/token/revoke-self":  # for other auth methods: vaultsync never revokes this token
         assert lines == []
         return
     first = next(line for line in lines if line.check is Check.POLICY)
@@ -576,7 +576,7 @@ def test_the_audit_file_is_opened(place: Place, tmp_path: Path) -> None:
 
 
 def test_the_port_of_a_running_vaultsync_is_left_alone(place: Place) -> None:
-    """Nobody can bind port 1 of this address, and nobody listens there: the check does neither."""
+    """Port 1 of this address can be neither bound nor reached: the check does not try."""
     assert "127.0.0.1:1" in check(place, code=0)["source", None]["found"]
 
 
@@ -585,21 +585,21 @@ def test_the_port_of_a_running_vaultsync_is_left_alone(place: Place) -> None:
 
 @pytest.fixture
 def reader(place: Place) -> dict[str, str]:
-    """The environment of one whose token may list audit devices, by the block that the documentation has."""
+    """The environment with a token that may list audit devices, by the documented policy block."""
     [block] = re.findall(r"```hcl\n(path \"sys/audit\".*?)```", (DOCS / "least-privilege.md").read_text(), re.DOTALL)
     return {"VAULT_TOKEN": token_with(place, f"{SHIPPED}\n{block}")}
 
 
 @contextmanager
 def receiver() -> Iterator[int]:
-    """A TCP port to which Vault can write; nobody reads there."""
+    """A TCP port to which Vault can write; it is never read."""
     with socket.create_server(("", 0)) as server:
         yield server.getsockname()[1]
 
 
 @contextmanager
 def device(place: Place, **options: str) -> Iterator[str]:
-    """A socket device of the place's own; yields its path."""
+    """Enables a socket device for this place; yields its path."""
     place.vault.audit(place.name, "socket", **options)
     try:
         yield f"{place.name}/"
@@ -608,7 +608,7 @@ def device(place: Place, **options: str) -> Iterator[str]:
 
 
 def elsewhere_from(port: int) -> str:
-    """An address that is no loopback address to who reads it, and that Vault reaches."""
+    """A host name that is not a loopback address by its spelling, and that Vault reaches."""
     return f"{socket.gethostname()}:{port}"
 
 
@@ -618,7 +618,7 @@ def ip_here() -> str:
 
 
 def filled_in(fix: str) -> str:
-    """What is printed, with the IP address that it asks a person for."""
+    """The printed commands, with the IP address that the operator must fill in."""
     return fix.replace("address=IP:", f"address={ip_here()}:")
 
 
@@ -645,8 +645,8 @@ def test_a_tcp_device_that_can_block_vault_fails_and_the_printed_commands_fix_it
             "write_timeout": "10ms",
         }
         lines = check(place, code=0, env=env)
-        assert ("audit", of) not in lines  # nothing is left
-        assert lines["audit", None]["mark"] in ("ok", "warning")  # other tests may have no device beside it
+        assert ("audit", of) not in lines  # fixed
+        assert lines["audit", None]["mark"] in ("ok", "warning")  # other tests may have no second device
 
 
 def test_a_device_without_a_socket_type_is_a_tcp_device(place: Place, reader: Mapping[str, str]) -> None:
@@ -792,7 +792,7 @@ def test_the_check_fails_if_no_store_uses_this_vault(place: Place, elsewhere: Pl
 def test_the_first_blocked_external_secret_is_reported(used: Place) -> None:
     used.external_secret("aaa", {"a": (f"else-{used.name}/a", "password")}, annotations=SEED, absolute=True)
     used.external_secret("bbb", {"a": ("x", "password")}, annotations={"vaultsync.io/seed": "yes"})
-    used.external_secret("ccc", {"a": (f"else-{used.name}/a", "password")}, absolute=True)  # nobody asks for it
+    used.external_secret("ccc", {"a": (f"else-{used.name}/a", "password")}, absolute=True)  # seeding is not requested
     line = check(used, code=1)["externalsecrets", None]
     assert line["found"].startswith(f"{used.name}/aaa is blocked (and 1 more): ")
     assert "VAULTSYNC_SEED_PATHS" in line["found"]
@@ -814,28 +814,28 @@ def test_it_is_a_warning_if_no_external_secret_requests_seeding(place: Place) ->
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Testbed]:
-    """Servers on which nothing is set up, not even external-secrets' CRDs."""
+    """Servers without any set-up, not even external-secrets' CRDs."""
     made = Testbed(Options(eso=False))
     with made:
         yield made
 
 
 def as_vaultsync(testbed: Testbed, more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one that has what was set up in Kubernetes, and no more."""
+    """The environment with the objects that were set up in Kubernetes, and no more."""
     token = testbed.kube.token_for("vaultsync", NAMESPACE)
     kubeconfig = testbed.kube_apiserver.kubeconfig(testbed.work / "own.kubeconfig", token, NAMESPACE)
     return {"KUBECONFIG": str(kubeconfig), "VAULT_ADDR": testbed.vault.address, **IN_A_POD, **more}
 
 
 def kept_in(testbed: Testbed, secret: str) -> dict[str, str]:
-    """The values of a Secret that was set up."""
+    """The values of a Secret that the printed commands created."""
     values = testbed.kube.secret_values(secret, NAMESPACE)
     assert values is not None
     return values
 
 
 def with_stores(testbed: Testbed, *namespaces: str) -> None:
-    """Has external-secrets' CRDs, and two stores in each namespace."""
+    """Installs external-secrets' CRDs, and two stores in each namespace."""
     apply_crds(testbed.kube)
     for name in namespaces:
         testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -862,7 +862,7 @@ def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
 
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
 def test_the_printed_commands_set_everything_up_from_nothing(bare: Testbed, settings: Mapping[str, str]) -> None:
-    """An admin runs it, again and again; what it sets up is enough, and no more."""
+    """An admin runs it repeatedly; the set-up is sufficient and minimal."""
     admin = {**bare.env, **HEARS, **settings}
     if bare.kube.api.find("/apis/external-secrets.io") is None:
         ended = run(bare, "-o", "json", env=admin)
@@ -895,11 +895,11 @@ def test_without_settings_every_command_is_printed(bare: Testbed) -> None:
     assert "VAULT_ADDR" not in printed.stdout
 
 
-# -- from nothing, by each way to log in
+# -- from nothing, with each auth method
 
 
 class FromNothing:
-    """One way to log in, of which nothing is there: no auth method, no policy, no role, no Secret."""
+    """An auth method without any set-up: not enabled, no policy, no role, no Secret."""
 
     def __init__(self, testbed: Testbed, folder: Path, method: str, mount: str, *, in_files: bool = False) -> None:
         self.testbed = testbed
@@ -914,7 +914,7 @@ class FromNothing:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Those of the login. What is not there yet is some text."""
+        """The settings of the login, with placeholders for missing values."""
         given = {"VAULTSYNC_VAULT_AUTH": self.method, "VAULTSYNC_VAULT_AUTH_MOUNT": self.mount}
         if self.method != "approle":
             return given | {"VAULTSYNC_VAULT_ROLE": "seeder", "VAULTSYNC_VAULT_JWT_FILE": str(self.jwt)}
@@ -926,17 +926,17 @@ class FromNothing:
         return given | {variable: kept.get(name, "not-yet") for variable, name in ids.items()}
 
     def mint(self) -> None:
-        """Has Kubernetes make the token, as the kubelet does in the pod of deploy/base."""
+        """Requests the token from Kubernetes, as the kubelet does in the pod of deploy/base."""
         self.jwt.write_text(self.testbed.kube.token_for("vaultsync", NAMESPACE, 600, ["vault"]))
 
     def configure(self) -> None:
-        """What only a person knows: who reviews the tokens, or signs them."""
+        """The parts that only an operator knows: the reviewer or the signer of the tokens."""
         known = {"kubernetes": reviewer, "jwt": signers}.get(self.method)
         if known:
             self.testbed.vault_root.api.request("POST", f"/v1/auth/{self.mount}/config", known(self.testbed))
 
     def state(self) -> list[object]:
-        """All that the commands have to do with."""
+        """Everything that the commands change."""
         api = self.testbed.vault_root.api
         paths = (f"/v1/auth/{self.mount}/config", self.role, f"{self.role}/role-id", f"{self.role}/secret-id?list=true")
         found: list[object] = [found and found["data"] for found in map(api.find, paths)]
@@ -946,7 +946,7 @@ class FromNothing:
         return [*found, kept, self.testbed.kube.secret_values("vaultsync-vault-approle", NAMESPACE)]
 
     def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """As an admin of both; the Vault here is in no pod. Prints nothing secret."""
+        """Runs the commands as an admin of both; Vault does not run in a pod here. The output has no secrets."""
         server = self.testbed.kube_apiserver
         own = f"kubernetes_host={server.address} kubernetes_ca_cert=@{server.ca} disable_local_ca_jwt=true"
         script = script.replace("kubernetes_host=https://kubernetes.default.svc", own)
@@ -960,7 +960,7 @@ class FromNothing:
 
 
 def nearly_an_admin(testbed: Testbed) -> str:
-    """The token of one who may do everything but see which auth methods there are."""
+    """A token with all rights except to list the auth methods."""
     everything = 'path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }'
     testbed.vault_root.policy("nearly", f'{everything}\npath "sys/auth" {{ capabilities = ["deny"] }}')
     return testbed.vault_root.token(["nearly"])
@@ -979,7 +979,7 @@ def nearly_an_admin(testbed: Testbed) -> str:
 def test_the_printed_commands_set_up_the_login_from_nothing(
     bare: Testbed, tmp_path: Path, method: str, mount: str, in_files: bool
 ) -> None:
-    """And nothing is changed by a second run: not what a person has written, not where Vault refuses to answer."""
+    """A second run changes nothing: neither an operator's changes, nor if Vault refuses to answer."""
     with_stores(bare, "shop")
     way = FromNothing(bare, tmp_path, method, mount, in_files=in_files)
     admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}

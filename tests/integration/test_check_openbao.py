@@ -1,4 +1,4 @@
-"""`check` on OpenBao: where there is no event stream, and in a Vault namespace."""
+"""`check` on OpenBao: without an event stream, and in a Vault namespace."""
 
 import json
 import socket
@@ -41,7 +41,7 @@ def test_the_source_and_its_reason_are_reported(
 
 
 def test_a_correct_setup_passes_and_openbao_accepts_the_fix(place: Place) -> None:
-    """A policy with the word `subscribe` is none for OpenBao."""
+    """OpenBao rejects a policy with the capability `subscribe`."""
     place.external_secret("app", {"a": ("new", "password")}, annotations=SEED)
     assert marked(check(place, code=0), "failed") == set()
     place.vault.policy("vaultsync-less", 'path "auth/token/lookup-self" { capabilities = ["read"] }')
@@ -74,14 +74,14 @@ def test_the_printed_commands_for_a_vault_namespace_make_the_check_pass(place: P
     own = {"VAULT_NAMESPACE": name, "VAULT_TOKEN": made["token"]}
     lines = check(place, code=0, env=own)
     assert lines["policy", f"{name}:secret/"]["mark"] == "ok"
-    assert marked(lines, "warning") == {"policy secret/"}, "that of the store in the root, where the token is nobody"
+    assert marked(lines, "warning") == {"policy secret/"}, "the store in the root, where the token is not valid"
     assert lines["externalsecrets", None]["found"] == "1 reads this Vault, 1 to be seeded; none is blocked"
 
 
 @pytest.mark.parametrize("method", ["kubernetes", "approle", "jwt"])
 def test_the_printed_commands_set_up_the_login_to_openbao(place: Place, tmp_path: Path, method: str) -> None:
     testbed = place.testbed
-    assert testbed.identity  # its rights in Kubernetes are there
+    assert testbed.identity  # creates its rights in Kubernetes
     try:
         way = FromNothing(testbed, tmp_path, method, f"{place.name}/login")
         admin = {**testbed.env, **HEARS, "VAULT_TOKEN": "", "VAULTSYNC_NAMESPACES": place.name, **way.settings}
@@ -100,7 +100,7 @@ def test_the_printed_commands_set_up_the_login_to_openbao(place: Place, tmp_path
 
 
 class Declared(OpenBao):
-    """With an audit device that its configuration declares, as OpenBao wants it."""
+    """OpenBao with an audit device that its configuration declares, as OpenBao requires."""
 
     def __init__(self, work: Path, binary: Path, port: int) -> None:
         super().__init__(work, binary)
@@ -131,6 +131,6 @@ def test_a_device_declared_in_the_configuration_fails_too(place: Place, tmp_path
             done = sh(
                 place.testbed, line["fix"].replace("vault audit", "bao audit"), {**env, "BAO_ADDR": declared.address}
             )
-            assert done.returncode != 0, "it takes no device by its API"
+            assert done.returncode != 0, "it rejects devices by its API"
         finally:
             declared.stop()

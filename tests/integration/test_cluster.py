@@ -1,4 +1,4 @@
-"""A cluster of three nodes, of which vaultsync knows one that is not the active one, and external-secrets another."""
+"""A cluster of three nodes, vaultsync uses a standby node, and external-secrets another node."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from vaultsync.vault.login import Login
 from vaultsync.vault.transport import Response, VaultAccess
 
 FAILOVER = 40.0
-"""Seconds; raft elects within four, and ESO looks at a store that was away every five."""
+"""Seconds; raft elects within four, and ESO checks an unavailable store every five."""
 
 
 @pytest.fixture(scope="module", params=["vault", "openbao"])
@@ -35,7 +35,7 @@ def nodes(testbed: Testbed) -> list[Vault]:
 
 @pytest.fixture
 def process(testbed: Testbed, place: Place, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
-    """One that speaks to the first standby."""
+    """A vaultsync that uses the first standby node."""
     own = testbed.standbys[0]
     servers = ",".join(node.address for node in nodes(testbed))  # external-secrets' stores name them
     return vaultsync({"VAULT_ADDR": own.address, "VAULTSYNC_STORE_SERVERS": servers})
@@ -44,7 +44,7 @@ def process(testbed: Testbed, place: Place, vaultsync: VaultsyncFactory) -> Vaul
 def heals(place: Place, name: str, patience: float = 10.0) -> None:
     """A path is seeded, deleted and written; the Secret follows each time.
 
-    External-secrets reads from the active node: OpenBao's others answer by themselves and may be behind.
+    External-secrets reads from the active node: OpenBao's standby nodes answer reads and may be behind.
     """
     active = next(node for node in nodes(place.testbed) if node.is_active)
     place.store(f"for-{name}", server=active.address)
@@ -63,7 +63,7 @@ def test_it_works_through_a_standby_node(place: Place, process: VaultsyncProcess
 
 
 def test_a_write_is_visible_at_once_on_every_node(testbed: Testbed, place: Place) -> None:
-    """OpenBao's standby nodes answer by themselves, some 80 ms behind: X-Vault-Index has them ask the active one."""
+    """OpenBao's standby nodes answer reads, about 80 ms behind: with X-Vault-Index they forward to the active one."""
 
     async def versions(number: int) -> tuple[int, int]:
         node = testbed.standbys[number % len(testbed.standbys)]
@@ -80,7 +80,7 @@ def test_a_write_is_visible_at_once_on_every_node(testbed: Testbed, place: Place
 
 
 def test_a_redirect_from_a_standby_node_to_the_announced_leader_is_followed(testbed: Testbed, place: Place) -> None:
-    """A standby node redirects what it can't or may not pass on, as here by a header; nothing is configured."""
+    """A standby node redirects requests that it does not forward, here because of a header; no extra setting."""
 
     def send(method: str, path: str, body: object = None) -> Response:
         adapter = transport.client(VaultAccess(testbed.standbys[0].address), 1, ROOT_TOKEN).adapter
@@ -94,7 +94,7 @@ def test_a_redirect_from_a_standby_node_to_the_announced_leader_is_followed(test
     own = place.path("app")
     assert send("post", f"data/{own}", {"data": {"p": "x"}}).status == 200
     assert place.read("app") == {"p": "x"}
-    # OpenBao's standby nodes answer reads by themselves, and may be behind
+    # OpenBao's standby nodes answer reads, and may be behind
     place.wait_for(lambda: send("get", f"subkeys/{own}").status == 200)
     assert send("list", f"metadata/{place.name}").status == 200
 
@@ -103,9 +103,9 @@ def test_a_sealed_node_is_reported_and_waited_for(place: Place, process: Vaultsy
     own = place.testbed.standbys[0]
     heals(place, "before")
     own.stop()
-    Server.start(own)  # without its key
+    Server.start(own)  # without unsealing it
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="for-before")
-    place.wait_for(lambda: "sealed" in process.output(), 20, "it says that Vault is sealed")
+    place.wait_for(lambda: "sealed" in process.output(), 20, "the log says that Vault is sealed")
     own.unseal()
     place.wait_for_secret("app", FAILOVER)
     heals(place, "after", FAILOVER)
@@ -114,5 +114,5 @@ def test_a_sealed_node_is_reported_and_waited_for(place: Place, process: Vaultsy
 def test_it_survives_the_death_of_the_active_node(place: Place, process: VaultsyncProcess) -> None:
     heals(place, "before")
     place.testbed.vault.kill()
-    place.wait_for(lambda: any(node.is_active for node in place.testbed.standbys), FAILOVER, "another one is active")
+    place.wait_for(lambda: any(node.is_active for node in place.testbed.standbys), FAILOVER, "another node is active")
     heals(place, "after", FAILOVER)

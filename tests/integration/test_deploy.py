@@ -1,4 +1,4 @@
-"""What the project ships besides its code: manifests and Vault policy, on real servers; Dockerfile; lock files."""
+"""The shipped files besides the code: manifests and Vault policy, on real servers; Dockerfile; lock files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kubectl:
         )
 
     def quietly(self, *arguments: str | Path, given: str | None = None) -> str:
-        """The output of a command that works and has nothing to complain or warn about."""
+        """The output of a command that succeeds without errors and warnings."""
         result = self(*arguments, given=given)
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout
@@ -59,13 +59,13 @@ def kubectl(testbed: Testbed) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def manifests(kubectl: Kubectl) -> list[Json]:
-    """The base as a user applies it."""
+    """Applies the base as a user does."""
     return list(yaml.safe_load_all(kubectl.quietly("kustomize", BASE)))
 
 
 @pytest.fixture(scope="module")
 def applied_namespace(kubectl: Kubectl, manifests: list[Json]) -> str:
-    """The namespace as shipped: without it no dry run in it works."""
+    """The shipped namespace: dry runs in it need it."""
     namespace = one(manifests, "Namespace")
     kubectl.quietly("apply", "--server-side", "--force-conflicts", "-f", "-", given=json.dumps(namespace))
     return str(namespace["metadata"]["name"])
@@ -126,7 +126,7 @@ class TestManifests:
         assert settings.audit_listen.endswith(f":{ports['audit']}")
 
     def test_the_service_selects_the_pod_that_the_leader_labels(self, manifests: list[Json]) -> None:
-        """And nothing but the leader sets that label: it is in no template and in no other selector."""
+        """Only the leader sets that label: it is in no template and in no other selector."""
         selector = one(manifests, "Service")["spec"]["selector"]
         spec = one(manifests, "Deployment")["spec"]
         labels = spec["template"]["metadata"]["labels"]
@@ -156,7 +156,7 @@ class TestManifests:
 
     @staticmethod
     def apart(spec: Json) -> list[Json]:
-        """What keeps the replicas from one node and one zone."""
+        """The constraints that spread the replicas over nodes and zones."""
         anti = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
         terms = [one["podAffinityTerm"] for one in anti["preferredDuringSchedulingIgnoredDuringExecution"]]
         assert {term["topologyKey"] for term in terms} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
@@ -240,7 +240,7 @@ class TestRbac:
         try:
             for text in objects:
                 kubectl.quietly("apply", "-f", "-", given=text)
-            numbers = count()  # a change that changes nothing is taken
+            numbers = count()  # a no-op change is accepted
             wait_for(
                 lambda: status({"metadata": {"annotations": {"number": str(next(numbers))}}}) == 422,
                 PATIENCE,
@@ -283,7 +283,7 @@ class TestRbac:
         ],
     )
     def test_account_must_not(self, testbed: Testbed, kubectl: Kubectl, verb: str, resource: str) -> None:
-        assert testbed.identity  # the account exists, and is bound
+        assert testbed.identity  # creates and binds the account
         name, _, subresource = resource.partition("/")
         more = [f"--subresource={subresource}"] if subresource else []
         answer = kubectl("auth", "can-i", verb, name, *more, f"--as={ACCOUNT}", "--namespace=default")
@@ -291,7 +291,7 @@ class TestRbac:
 
     @staticmethod
     def rights(testbed: Testbed, token: str, namespace: str) -> set[tuple[str, str, str]]:
-        """All that a token may do in a namespace, as the API server itself lists it; a name after a slash limits it."""
+        """All rights of a token in a namespace, as the API server lists them; a name after a slash limits one."""
         api = Api(testbed.kube_apiserver.address, {"Authorization": f"Bearer {token}"}, testbed.kube_apiserver.ca)
         body = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -314,7 +314,7 @@ SECRET = {"data": {"password": "a person's"}}
 
 
 class TestVaultPolicy:
-    """Each test with paths of its own, as the token that has the shipped policy and nothing else."""
+    """Each test has its own paths, and the token has only the shipped policy."""
 
     @pytest.fixture
     def vault(self, testbed: Testbed) -> Api:
@@ -365,7 +365,7 @@ class TestVaultPolicy:
     def test_lets_a_missing_value_be_created_and_a_key_added(self, vault: Api, place: Place, mount: str) -> None:
         path = f"/v1/{mount}/data/{place.path('postgres')}"
         assert status_of(vault, "POST", path, {"options": {"cas": 0}, "data": {"password": "seeded"}}) == 200
-        # the second to write, with the same view
+        # a second writer that has read the same version
         assert status_of(vault, "POST", path, {"options": {"cas": 0}, "data": {"password": "late"}}) == 400
         added = {"options": {"cas": 1}, "data": {"user": "seeded"}}
         assert status_of(vault, "PATCH", path, added, content_type=MERGE_PATCH) == 200
@@ -482,7 +482,7 @@ def is_for_here(requirement: Requirement) -> bool:
 class TestLockFiles:
     @staticmethod
     def locked(name: str) -> dict[str, str]:
-        """Version by package, of those that are for this machine."""
+        """Version by package, for the packages of this platform."""
         lines = re.findall(r"^[a-z0-9-]+==[^\\\n]+", (PROJECT / name).read_text(), re.MULTILINE)
         pins = [Requirement(line) for line in lines]
         return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins if is_for_here(pin)}

@@ -1,7 +1,7 @@
-"""Every command of docs/ (and of the README's "Ask it") works as it stands, in its order, and every object is taken.
+"""Every command of docs/ (and of a section of the README) works as written, in its order, and every object is accepted.
 
-Literally, but for what is not here: the namespace dev-1, and a pod to look into. What installs and uninstalls,
-tests/e2e runs.
+Literally, except for the namespace dev-1 and a pod to exec into, which are missing here. Installing and uninstalling is
+tested in tests/e2e.
 """
 
 import os
@@ -23,19 +23,22 @@ from tests.testbed.testbed import Testbed
 
 ELSEWHERE = ("runbook",)  # test_monitoring has its commands
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in ELSEWHERE]
-TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text().split("## Uninstall")[0] for page in PAGES}}
+TEXTS = {
+    "check and preview": section("Check and preview"),
+    **{page.stem: page.read_text().split("## Uninstall")[0] for page in PAGES},
+}
 NAMESPACE = "dev-1"
 HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",
     LOGS: 'cat "$LOG"',
 }
 NEEDS_A_POD = re.compile(r"kubectl -n vaultsync (exec|logs)\b")
-"""Without pods `kubectl logs` with a selector finds nothing, and succeeds: none of these may be left."""
+"""Without pods `kubectl logs` with a selector finds nothing and succeeds: these commands must be replaced."""
 
 
 @pytest.fixture
 def shop(place: Place) -> Iterator[Place]:
-    """With the README's ExternalSecret; what the commands change in Vault is put back."""
+    """A place with the README's ExternalSecret; what the commands change in Vault is restored."""
     (example,) = re.findall(r"```yaml\n(apiVersion.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     place.kube.create(yaml.safe_load(example.replace(NAMESPACE, place.name)))
     yield place
@@ -45,7 +48,7 @@ def shop(place: Place) -> Iterator[Place]:
 
 @pytest.fixture
 def env(testbed: Testbed, vaultsync: VaultsyncFactory, shop: Place) -> dict[str, str]:
-    """What the commands are told besides, beside a vaultsync that has made what is missing."""
+    """The environment of the commands, with a vaultsync that has seeded the missing values."""
     process = vaultsync()
     shop.wait_for_secret("database")
     shop.wait_until_healthy("database")
@@ -63,20 +66,20 @@ def test_the_commands_work(page: str, shop: Place, env: dict[str, str]) -> None:
         assert not NEEDS_A_POD.search(command), command
         assert run(shop.testbed, command, env=env).strip(), command
     if page == "rotation":
-        found = shop.wait_for(lambda: another(shop, "database", before), what="a fresh value")
+        found = shop.wait_for(lambda: another(shop, "database", before), what="a new value")
         assert found.keys() == before.keys()
 
 
 MANIFESTS = {
     name: found
     for name, text in TEXTS.items()
-    if (found := [one for one in objects(text) if "kind" in yaml.safe_load(one)])  # else values of the chart
+    if (found := [one for one in objects(text) if "kind" in yaml.safe_load(one)])  # else chart values
 }
 
 
 @pytest.mark.parametrize("page", MANIFESTS)
 def test_the_objects_are_accepted(page: str, testbed: Testbed, tmp_path: Path) -> None:
-    assert testbed.identity  # the namespace vaultsync exists
+    assert testbed.identity  # creates the namespace vaultsync
     shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
     for text in MANIFESTS[page]:
         is_overlay = yaml.safe_load(text)["kind"] == "Kustomization"

@@ -1,9 +1,9 @@
 """Whatever the CRD accepts: external-secrets requests the paths that vaultsync resolves, or vaultsync refuses them.
 
-Some hundred ExternalSecrets are drawn, real external-secrets reads them, and Vault's audit log tells what it asked for.
-Each has a Kubernetes namespace of its own, and in it a Vault token of its own, by which the requests are told apart.
+Generates random ExternalSecrets, lets real external-secrets read them, and takes its requests from Vault's audit log.
+Each has a Kubernetes namespace of its own, and in it a Vault token of its own, by which the requests are attributed.
 
-VAULTSYNC_EQUIVALENCE_SEED=N draws others.
+VAULTSYNC_EQUIVALENCE_SEED=N generates others.
 """
 
 import json
@@ -34,7 +34,7 @@ SEED = int(os.environ.get(SEED_VARIABLE) or 1)
 TOKEN_SECRET = "vault-token"
 AUDIT = "equivalence"
 POLICY = 'path "*" { capabilities = ["read", "list"] }'
-"""A refusal by policy would end an ExternalSecret's reading at its first entry, wherever that leads."""
+"""Allows every path: a denial would make external-secrets stop at an ExternalSecret's first entry."""
 
 OWN_PATHS = ("secret", "team/kv", "kv1")
 STORES: Mapping[str, Json] = {
@@ -131,7 +131,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One ExternalSecret, what external-secrets did with it and what vaultsync makes of it.
+    """One ExternalSecret, the requests of external-secrets for it, and the paths that vaultsync resolves.
 
     Attributes:
         steps: what vaultsync resolves, entry by entry in the order in which external-secrets reads them.
@@ -144,19 +144,19 @@ class Case:
 
     @property
     def refused(self) -> bool:
-        """Whether vaultsync says of an entry why nothing is created for it."""
+        """Whether vaultsync reports why an entry cannot be created."""
         return any(reference.refusal for _, group in self.references() for reference in group)
 
     def references(self) -> Iterator[tuple[VaultPath, Sequence[Reference]]]:
-        """What vaultsync resolves by name."""
+        """The paths that vaultsync resolves by name."""
         for step in self.steps:
             yield from step.references.items()
 
     @property
     def agrees(self) -> bool:
-        """Whether external-secrets asked for what vaultsync resolves.
+        """Whether external-secrets requested the paths that vaultsync resolves.
 
-        It stops at the first entry that fails, so with several a beginning is enough, unless all went well.
+        It stops at the first entry that fails, so with several entries a prefix is enough, unless all succeeded.
         """
         fewest = len(self.steps) if self.ready else min(1, len(self.steps))
         return any(self._agrees(self.steps[:number]) for number in range(fewest, len(self.steps) + 1))
@@ -174,7 +174,7 @@ class Case:
                 folders = forms_of(prefix.prefix)
                 if not any(Asked("list", folder) in self.asked for folder in folders):
                     return False
-                # what is read in it depends on the find's name and tags; vaultsync follows the whole folder
+                # the paths read in it depend on the find's name and tags; vaultsync follows the whole folder
                 asked -= {one for one in self.asked if one.path.startswith(tuple(folders))}
         return not asked
 
@@ -188,7 +188,7 @@ class Case:
 
 
 def forms_of(api_path: str) -> set[str]:
-    """The path by which vaultsync names it, and those of its custom metadata, or of its listing.
+    """The path as vaultsync names it, and the paths of its custom metadata, or of its listing.
 
     The last have `metadata` for one segment `data`: which one follows from the store, and vaultsync has to know it.
     """
@@ -198,18 +198,18 @@ def forms_of(api_path: str) -> set[str]:
 
 
 class Draw:
-    """Draws ExternalSecrets."""
+    """Generates random ExternalSecrets."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def external_secret(self, namespace: str) -> Json:
-        """One that the CRD accepts, whether or not it makes sense."""
+        """An ExternalSecret that the CRD accepts, valid or not."""
         number = self._pick((1, 1, 1, 2, 3))
         entries = [self._entry(index, odd=number == 1) for index in range(number)]
         spec: Json = {
             "refreshInterval": "1h",
-            # with it external-secrets goes on after a missing path
+            # with it external-secrets continues after a missing path
             "target": {"deletionPolicy": "Delete"},
             **self._maybe(0.95, "secretStoreRef", self._store),
         }
@@ -230,7 +230,7 @@ class Draw:
         return "data", {"secretKey": f"key{index}", **entry}
 
     def _source(self) -> Json:
-        """A store, or what only external-secrets' webhook, not its CRD, would refuse beside a key."""
+        """A store, or a field that only external-secrets' webhook, not its CRD, would refuse with a key."""
         return self._pick(({"storeRef": self._store()},) * 8 + ({"storeRef": {"kind": "SecretStore"}},))
 
     def _store(self) -> Json:
@@ -273,7 +273,7 @@ class Draw:
 
 @pytest.fixture(scope="module")
 def testbed() -> Iterator[Testbed]:
-    """Overrides the session's: its external-secrets is unhurried, and would long be busy with what can't be read."""
+    """Overrides the session's: its rate-limited external-secrets would be busy with unreadable paths for long."""
     fast = ("--client-qps=2000", "--client-burst=2000")
     with Testbed(Options(eso_concurrent=4, eso_store_requeue="10m", eso_extra=fast)) as made:
         yield made
@@ -286,7 +286,7 @@ def test_external_secrets_requests_the_paths_that_vaultsync_resolves(testbed: Te
     with ThreadPoolExecutor(4) as pool:
         documents = list(pool.map(testbed.kube.create, drawn))
     wait_for(
-        lambda: len(ready(testbed, "ExternalSecret")) == NUMBER, 60, "external-secrets judges each of them", poll=0.5
+        lambda: len(ready(testbed, "ExternalSecret")) == NUMBER, 60, "external-secrets processes each of them", poll=0.5
     )
     cases = read_cases(testbed, index, documents)
     print(summary(cases))
@@ -294,14 +294,14 @@ def test_external_secrets_requests_the_paths_that_vaultsync_resolves(testbed: Te
     assert not wrong, f"{len(wrong)} of {NUMBER} differ; replay with {SEED_VARIABLE}={SEED}\n" + "\n".join(
         map(str, wrong)
     )
-    # neither by refusing everything nor by asking for nothing
+    # neither by refusing everything nor by requesting nothing
     agreed = [case for case in cases if case.agrees]
     assert len(agreed) > NUMBER * 2 // 3
     assert sum(bool(case.asked) for case in agreed) > NUMBER // 2
 
 
 def drawn_external_secret(draw: Draw, namespace: str) -> Json:
-    """Draws one that external-secrets can judge: without a path, KV v1 and `find` make it panic."""
+    """Generates a spec that external-secrets can process: without a path, KV v1 and `find` make it panic."""
     while True:
         document = draw.external_secret(namespace)
         default = document["spec"].get("secretStoreRef")
@@ -316,7 +316,7 @@ def _own_store(entry: Json) -> Json | None:
 
 
 def prepare(testbed: Testbed) -> None:
-    """The audit log, the secrets, and every ClusterSecretStore, which takes the token in the reader's namespace."""
+    """Creates audit log, secrets, and every ClusterSecretStore, which uses the token in the reader's namespace."""
     vault = testbed.vault_root
     vault.policy(AUDIT, POLICY)
     for mount in OWN_PATHS:
@@ -358,7 +358,7 @@ def token_of(namespace: str) -> str:
 
 
 def ready(testbed: Testbed, kind: str) -> dict[str, bool]:
-    """What the condition Ready says of the objects that have one, by `namespace/name`."""
+    """The condition Ready of the objects that have one, by `namespace/name`."""
     return {
         f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}": condition["status"] == "True"
         for item in testbed.kube.items(EXTERNAL_SECRETS, kind)
@@ -368,7 +368,7 @@ def ready(testbed: Testbed, kind: str) -> dict[str, bool]:
 
 
 def furnished_index(testbed: Testbed, drawn: Sequence[Json]) -> Index:
-    """Creates what the ExternalSecrets need, and waits until external-secrets would use it."""
+    """Creates the stores and secrets of the ExternalSecrets, and waits until external-secrets would use them."""
     stores = [store(testbed, name) for name in (*STORES, HALF_OPEN)]
     index = Index(frozenset({server_identity(testbed.vault.address)}), SeedMode.ALL)
     with ThreadPoolExecutor(4) as pool:
@@ -382,7 +382,7 @@ def furnished_index(testbed: Testbed, drawn: Sequence[Json]) -> Index:
         found = {**ready(testbed, "SecretStore"), **ready(testbed, "ClusterSecretStore")}
         return len(found) == len(stores) and all(found.values())
 
-    wait_for(are_ready, 30, "external-secrets takes every store", poll=0.2)
+    wait_for(are_ready, 30, "external-secrets accepts every store", poll=0.2)
     return index
 
 
@@ -401,7 +401,7 @@ def read_cases(testbed: Testbed, index: Index, documents: Sequence[Json]) -> lis
 
 
 def asked_by_token(testbed: Testbed) -> dict[str, set[Asked]]:
-    """What Vault was asked for in KV mounts."""
+    """The requests to Vault in KV mounts."""
     asked: dict[str, set[Asked]] = defaultdict(set)
     for line in (testbed.work / "equivalence.log").read_text().splitlines():
         entry = json.loads(line)
@@ -412,7 +412,7 @@ def asked_by_token(testbed: Testbed) -> dict[str, set[Asked]]:
 
 
 def resolve(index: Index, document: Json) -> list[Entry]:
-    """What vaultsync makes of each entry for itself; together they must be what it makes of the whole."""
+    """Resolves each entry separately; together they must equal the resolution of the whole ExternalSecret."""
     spec: Json = document["spec"]
     steps = [
         put(index, {**document, "spec": {**spec, "data": [], "dataFrom": [], field: [entry]}})

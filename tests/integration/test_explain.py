@@ -1,4 +1,4 @@
-"""`explain`, `plan` and the dry run: they tell what vaultsync would do, and do none of it."""
+"""`explain`, `plan` and the dry run: they report what vaultsync would do, and change nothing."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PATIENCE = 60.0
 
 
 def ask(place: Place, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs vaultsync to its end, for this place alone; no value is in what it prints."""
+    """Runs vaultsync to its end, for this place alone; asserts that its output has no value."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     given = {**place.testbed.identity.env, "VAULTSYNC_NAMESPACES": place.name, **(env or {})}
     command = [sys.executable, "-m", "vaultsync", *arguments]
@@ -39,7 +39,7 @@ def remote(key: str, wanted: str, **entry: object) -> Json:
 
 
 def signs(place: Place, name: str) -> tuple[object, ...]:
-    """What a write of vaultsync's would leave on an ExternalSecret; external-secrets' own status is left out."""
+    """The fields that a write of vaultsync would change on an ExternalSecret, without external-secrets' own status."""
     document = place.get(name)
     assert document is not None
     metadata = document["metadata"]
@@ -50,7 +50,7 @@ def signs(place: Place, name: str) -> tuple[object, ...]:
 
 @pytest.fixture
 def mixed(place: Place) -> str:
-    """An ExternalSecret of which each entry is another case."""
+    """An ExternalSecret in which each entry is another case."""
     place.put("there", password=VALUE)
     place.put("half", user=VALUE)
     place.store("foreign", server="http://elsewhere.invalid:8200")
@@ -111,13 +111,13 @@ def test_every_case_is_reported_as_a_table(place: Place, mixed: str) -> None:
         "password, 40 characters",
     ]
     assert len(lines) == 4 + 8
-    assert len({line.find("spec.data") for line in lines[4:]}) == 1, "aligned"
+    assert len({line.find("spec.data") for line in lines[4:]}) == 1, "the columns are aligned"
 
 
 def test_one_that_does_not_request_seeding_is_explained(place: Place, mixed: str) -> None:
     ended = ask(place, "explain", f"{place.name}/unasked")
     assert ended.returncode == 0
-    assert "not asked for" in ended.stdout
+    assert "not requested" in ended.stdout
     everything = ask(place, "explain", f"{place.name}/unasked", "-o", "json", env={"VAULTSYNC_SEED": "all"})
     assert json.loads(everything.stdout)["reads"][0]["action"] == "seed"
 
@@ -148,7 +148,7 @@ def test_a_plan_is_printed_and_nothing_is_written(place: Place, mixed: str) -> N
     assert table.stdout.splitlines()[-1].startswith("Plan: 1 path to seed, 1 to add to, ")
     assert [place.version(path) for path in ("new", "half", "there")] == [0, 1, 1]
     assert {name: signs(place, name) for name in names} == before
-    assert place.get("calm") == calm, "not even its resourceVersion is another"
+    assert place.get("calm") == calm, "even its resourceVersion is unchanged"
     assert [place.events(name, "vaultsync") for name in names] == [[], [], []]
 
 
@@ -158,13 +158,13 @@ def test_vaultsync_then_does_what_the_plan_says(place: Place, vaultsync: Vaultsy
     assert ask(place, "plan").returncode == 2
     process = vaultsync()
     assert place.wait_for_secret("app").keys() == {"a", "b"}
-    place.wait_for(lambda: ask(place, "plan").returncode == 0, PATIENCE, "nothing more to do")
+    place.wait_for(lambda: ask(place, "plan").returncode == 0, PATIENCE, "nothing is left to do")
     process.stop()
     ended = ask(place, "plan")
     assert ended.returncode == 0
     assert ended.stdout.endswith("Plan: nothing to do; 1 ExternalSecret in all.\n")
     reads = json.loads(ask(place, "plan", "-o", "json").stdout)["external_secrets"][0]["reads"]
-    assert [read["made_by"] for read in reads] == [f"vaultsync for {place.name}/app", "somebody else"]
+    assert [read["made_by"] for read in reads] == [f"vaultsync for {place.name}/app", "another client"]
     place.annotate("app", **{"vaultsync.io/rotate": "now"})
     reads = json.loads(ask(place, "plan", "-o", "json").stdout)["external_secrets"][0]["reads"]
     assert [read["action"] for read in reads] == ["rotate", "nothing"]
@@ -216,7 +216,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place, vaultsyn
     place.wait_for(lambda: place.ready("app"), what="external-secrets has spoken")
     place.wait_for(lambda: place.ready("theirs"), what="external-secrets has spoken")
     before = {name: signs(place, name) for name in ("app", "mine", "theirs")}
-    # the first entry of an audit device would cause a second look at everything
+    # the first entry of an audit device would cause a second full scan
     process = vaultsync({"VAULTSYNC_DRY_RUN": "true", "VAULTSYNC_NAMESPACES": place.name}, audit=False)
     process.wait_until_ready(PATIENCE)
 

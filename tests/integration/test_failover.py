@@ -1,6 +1,6 @@
-"""Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one goes on.
+"""Several vaultsyncs, of which one leads: it stops, is killed, frozen or cut off, and another one takes over.
 
-Most have a Lease of 4 s instead of 15 (tests/testbed/fast_lease.py); tests of the real timings have the real ones.
+Most have a Lease of 4 s instead of 15 (tests/testbed/fast_lease.py); tests of the real timings use the real Lease.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Replicas:
         self.all: list[VaultsyncProcess] = []
 
     def start(self, *, is_fast: bool = True, **env: str) -> VaultsyncProcess:
-        """One more."""
+        """Starts one more replica."""
         settings = {
             "VAULTSYNC_LEASE": f"{NAMESPACE}/{self.lease}",
             "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{self.audit_port}",
@@ -77,7 +77,7 @@ class Replicas:
         return process
 
     def pair(self, *, is_fast: bool = True, **env: str) -> tuple[VaultsyncProcess, VaultsyncProcess]:
-        """The one that leads, and one that stands by."""
+        """The leader, and a standby."""
         first = self.start(is_fast=is_fast, **env)
         self.wait_until_led(first)
         second = self.start(is_fast=is_fast, **env)
@@ -92,21 +92,21 @@ class Replicas:
                 if leads(process):
                     return process
             time.sleep(0.05)
-        raise AssertionError(f"nobody leads within {timeout:g} s")
+        raise AssertionError(f"no replica leads within {timeout:g} s")
 
     def audit(self) -> None:
-        """Has Vault tell the one that leads of every request, and a file."""
+        """Enables an audit device to the leader, and a file."""
         self.testbed.audit_to(self.lease, f"127.0.0.1:{self.audit_port}")
 
     def stop(self) -> None:
         self.testbed.no_audit_to(self.lease)
         for process in self.all:
             process.stop()
-        self.testbed.kube.delete(LEASES, "Lease", self.lease, NAMESPACE)  # whoever was killed has not released it
+        self.testbed.kube.delete(LEASES, "Lease", self.lease, NAMESPACE)  # a killed replica has not released it
 
 
 def leads(process: VaultsyncProcess) -> bool:
-    """Whether it answers, and says so."""
+    """Whether it reports that it leads."""
     try:
         return process.alive and process.health.text("/readyz").startswith("ok\n[+] role: leading\n")
     except (HTTPError, OSError):
@@ -122,7 +122,7 @@ def lease_of(testbed: Testbed, name: str = "vaultsync") -> Json:
 
 @pytest.fixture
 def replicas(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[Replicas]:
-    assert testbed.identity  # the rights are there
+    assert testbed.identity  # creates the rights
     made = Replicas(testbed)
     yield made
     made.stop()
@@ -146,7 +146,7 @@ def test_one_leads_and_the_other_is_ready_and_sends_vault_nothing(place: Place, 
 
 def test_when_the_leader_stops_the_other_takes_over_within_two_seconds(place: Place, replicas: Replicas) -> None:
     leader, standby = replicas.pair(is_fast=False)
-    for number in range(20):  # some of these are not marked yet when it stops
+    for number in range(20):  # some of these have no ownership yet when it stops
         ask(place, f"before{number}")
     place.wait_for(lambda: all(place.read(f"before{number}") for number in range(20)), PATIENCE)
     ask(place, "app")
@@ -166,14 +166,14 @@ def test_when_the_leader_is_killed_the_other_takes_over_within_twenty_seconds(pl
     started = time.monotonic()
     ask(place, "app")
     place.wait_for(lambda: place.read("app"), KILLED_SECONDS)
-    assert time.monotonic() - started > 5  # not before the one that was killed would have stopped by itself
+    assert time.monotonic() - started > 5  # not before the killed leader would have stopped by itself
     assert leads(standby)
 
 
 def test_a_leader_without_the_api_server_stops_acting_before_the_other_starts(
     place: Place, replicas: Replicas, tmp_path: Path
 ) -> None:
-    """With the real times. Its way to the API server is there, and silent."""
+    """With the real timings. The connection to the API server is open but silent."""
     server = place.testbed.kube_apiserver
     with Proxy(server.port) as proxy:
         kubeconfig = tmp_path / "kubeconfig"
@@ -202,7 +202,7 @@ def test_a_leader_without_the_api_server_stops_acting_before_the_other_starts(
         cut_off.wait_until_ready(PATIENCE)
         assert leads(other)
         assert not leads(cut_off)
-        replicas.stop()  # while there is a way to the API server still
+        replicas.stop()  # while the API server is still reachable
 
 
 def test_no_replica_acts_while_the_api_server_hangs_and_one_does_afterwards(place: Place, replicas: Replicas) -> None:
@@ -224,13 +224,13 @@ def test_no_replica_acts_while_the_api_server_hangs_and_one_does_afterwards(plac
 def test_a_leader_frozen_in_the_middle_of_a_pass_does_not_continue_it(
     place: Place, replicas: Replicas, testbed: Testbed
 ) -> None:
-    """It has looked, and would write next; the other one has written meanwhile."""
+    """It has read and would write next; the other one has written in between."""
     leader, standby = replicas.pair()
     replicas.audit()
     testbed.vault.freeze()
     try:
         ask(place, "app")
-        time.sleep(0.5)  # it waits for Vault's answer
+        time.sleep(0.5)  # it waits for Vault's response
         leader.freeze()
     finally:
         testbed.vault.thaw()
@@ -263,7 +263,7 @@ RISING = re.compile(r"^(vaultsync_\w+_(?:total|count|bucket)\S*) (\S+)$", re.MUL
 
 
 def lists(testbed: Testbed) -> Counter[str]:
-    """How often the API server was asked for a list, by resource."""
+    """Number of list requests to the API server, by resource."""
     found: Counter[str] = Counter()
     for resource, number in LISTS.findall(testbed.kube_apiserver.api.text("/metrics")):
         found[resource] += int(number)
@@ -282,7 +282,7 @@ def test_a_former_leader_lists_nothing_again_and_keeps_its_metrics_and_health(
     ask(place, "app")
     before_value = place.wait_for_secret("app", PATIENCE)
     place.wait_for(lambda: counted(leader)["vaultsync_force_syncs_total"] >= 1, PATIENCE)
-    testbed.eso.freeze() if testbed.eso else None  # which lists too, from time to time
+    testbed.eso.freeze() if testbed.eso else None  # it lists from time to time too
     ended, answers = Event(), list[tuple[bool, dict[str, float]]]()
 
     def observe() -> None:
@@ -315,7 +315,7 @@ def test_a_former_leader_lists_nothing_again_and_keeps_its_metrics_and_health(
     assert all(is_ready for is_ready, _ in answers)
     for (_, one), (_, other) in pairwise(answers):
         assert all(other.get(sample, -1.0) >= value for sample, value in one.items())
-    place.wait_for(lambda: counted(leader)["vaultsync_seeds_total"] >= 2, PATIENCE)  # one in either term
+    place.wait_for(lambda: counted(leader)["vaultsync_seeds_total"] >= 2, PATIENCE)  # one in each term
     assert "Traceback" not in leader.output()
 
 
@@ -346,11 +346,11 @@ PODS = ("vaultsync-5d8f9c7b6-aaaaa", "vaultsync-5d8f9c7b6-bbbbb")
 
 
 class TestTheLeadersLabel:
-    """Which pod the Service of the audit port selects. Nothing runs in the pods: the processes are outside of them."""
+    """The pod that the Service of the audit port selects. The pods are empty: the processes run outside of them."""
 
     @pytest.fixture(autouse=True)
     def pods(self, testbed: Testbed) -> Iterator[None]:
-        assert testbed.identity  # the namespace is there
+        assert testbed.identity  # creates the namespace
         template = yaml.safe_load((DEPLOY / "base" / "deployment.yaml").read_text())["spec"]["template"]
         for name in PODS:
             metadata = {**template["metadata"], "name": name, "namespace": NAMESPACE}
@@ -361,7 +361,7 @@ class TestTheLeadersLabel:
 
     @staticmethod
     def start(replicas: Replicas, pod: str) -> VaultsyncProcess:
-        """A replica in this pod, which has an address of its own."""
+        """A replica in this pod, which has its own address."""
         return replicas.start(VAULTSYNC_POD_NAME=pod, VAULTSYNC_AUDIT_LISTEN=f"127.0.0.1:{free_port()}")
 
     @staticmethod
@@ -380,7 +380,7 @@ class TestTheLeadersLabel:
         other = self.start(replicas, PODS[1])
         other.wait_until_ready(PATIENCE)
         assert selected(testbed) == [PODS[0]]
-        one.kill()  # its label is left
+        one.kill()  # its label is kept
         self.wait_for(testbed, PODS[1])
         assert other.stop() == 0
         assert selected(testbed) == []
@@ -407,12 +407,12 @@ class TestTheLeadersLabel:
     def test_a_container_that_starts_again_in_its_pod_keeps_the_label(
         self, testbed: Testbed, replicas: Replicas
     ) -> None:
-        """The previous holder of the Lease and the next one have one pod."""
+        """The previous holder of the Lease and the next one are in the same pod."""
         one = self.start(replicas, PODS[0])
         self.wait_for(testbed, PODS[0])
         one.kill()
         again = self.start(replicas, PODS[0])
-        self.wait_for(testbed)  # it stands by until the Lease has run out
+        self.wait_for(testbed)  # it is a standby until the Lease has expired
         replicas.wait_until_led(again)
         self.wait_for(testbed, PODS[0])
         time.sleep(1)
@@ -434,7 +434,7 @@ class TestTheLeadersLabel:
         assert selected(testbed) == [PODS[1]]
 
     def test_a_holder_that_is_not_a_pod_is_ignored(self, testbed: Testbed, replicas: Replicas) -> None:
-        """Whoever may write the Lease chooses this text."""
+        """A client that may write the Lease chooses this text."""
         self.label(testbed, PODS[1])
         for holder in (f"{PODS[1]}/status_1", f"../pods/{PODS[1]}_1", f"{PODS[1].upper()}_1"):
             spec = {"holderIdentity": holder, "leaseDurationSeconds": 1}
@@ -466,7 +466,7 @@ class TestTheLeadersLabel:
         self.wait_for(testbed, PODS[0])
 
     def test_the_service_of_the_previous_version_is_upgraded(self, testbed: Testbed) -> None:
-        """By either kind of apply, and what that version left behind can be deleted by name."""
+        """With both kinds of apply; the objects that version left behind can be deleted by name."""
         new = (DEPLOY / "base" / "service.yaml").read_text()
         kubectl = Kubectl(testbed)
         for how in ((), ("--server-side", "--force-conflicts")):
@@ -513,7 +513,7 @@ ports: []
 
 @dataclass
 class Load:
-    """ExternalSecrets come, and values are deleted, until it is told to end.
+    """Creates ExternalSecrets and deletes values until it is stopped.
 
     Attributes:
         names: of the ExternalSecrets so far; each reads a path of its own.
@@ -532,7 +532,7 @@ class Load:
             self.names.append(name)
 
     def delete(self) -> None:
-        """Only what is there, so that it is known how many versions there have to be."""
+        """Deletes only existing values, so that the expected number of versions is known."""
         while not self.ended.wait(random.uniform(0.2, 0.6)):
             name = random.choice(self.names or ["none"])
             if self.place.read(name) is not None:
@@ -562,7 +562,7 @@ def killed(process: VaultsyncProcess) -> None:
 
 
 def frozen(process: VaultsyncProcess) -> None:
-    """Until another one leads."""
+    """Waits until another replica leads."""
     process.freeze()
 
 
@@ -598,10 +598,10 @@ def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
 
     def none_is_left() -> bool:
         left.difference_update([name for name in left if is_whole(name)])
-        time.sleep(0.5)  # many requests, on a machine that has other things to do
+        time.sleep(0.5)  # many requests, on a busy machine
         return not left
 
-    place.wait_for(none_is_left, 3 * PATIENCE, "all is there, and brought")
+    place.wait_for(none_is_left, 3 * PATIENCE, "all values are created and delivered")
     for name in load.names:
         assert place.version(name) == 1 + load.deletions[name], name
         for before, after in pairwise(versions_of(place, name)):
@@ -613,7 +613,7 @@ def test_over_fifty_failovers_under_load_nothing_is_seeded_twice_or_lost(
     assert len(leaders) == FAILOVERS + 1
     assert during > FAILOVERS
     assert sum(load.deletions.values()) > FAILOVERS
-    for name in load.names:  # the API server would take too long for all in one request
+    for name in load.names:  # one request for all would take the API server too long
         place.delete(name)
 
 
@@ -644,7 +644,7 @@ def audit_lines(testbed: Testbed) -> list[bytes]:
 
 
 def all_writes(testbed: Testbed, since: int = 0, policy: str = POLICY) -> Iterator[tuple[str, bool]]:
-    """What vaultsync has written, whose token has the policy: the path, and whether Vault took it."""
+    """The writes of tokens with the policy: the path, and whether Vault accepted it."""
     for text in audit_lines(testbed)[since:]:
         line = json.loads(text)
         request, policies = line.get("request") or {}, (line.get("auth") or {}).get("policies") or ()
@@ -656,5 +656,5 @@ def all_writes(testbed: Testbed, since: int = 0, policy: str = POLICY) -> Iterat
 
 
 def writes_at(testbed: Testbed, path: str) -> list[bool]:
-    """Of each of vaultsync's own writes to a path, whether Vault took it."""
+    """For each of vaultsync's own writes to a path, whether Vault accepted it."""
     return [is_taken for where, is_taken in all_writes(testbed) if where == f"secret/data/{path}"]

@@ -1,6 +1,6 @@
-"""Servers die, hang and come back empty, and so does vaultsync: what was missed is made up for, nothing is overwritten.
+"""Servers die, hang and return empty, and so does vaultsync: missed changes are caught up, no value is overwritten.
 
-On testbeds of its own, since others must not lose their servers.
+On its own testbeds, because other tests need their servers.
 """
 
 import time
@@ -33,7 +33,7 @@ def testbed() -> Iterator[Testbed]:
 
 @contextmanager
 def away(server: Server) -> Iterator[None]:
-    """The server is killed, and started again after."""
+    """Kills the server, and starts it again afterwards."""
     server.kill()
     try:
         yield
@@ -43,7 +43,7 @@ def away(server: Server) -> Iterator[None]:
 
 @contextmanager
 def frozen(server: Server) -> Iterator[None]:
-    """The server keeps its connections and answers nothing."""
+    """Freezes the server: it keeps its connections and answers nothing."""
     server.freeze()
     try:
         yield
@@ -84,7 +84,7 @@ def subscribed(process: VaultsyncProcess) -> int:
 
 
 def settle(place: Place, process: VaultsyncProcess) -> None:
-    """Until vaultsync hears everything, and what it does after that is done."""
+    """Waits until vaultsync receives all events, and has processed the reconnection."""
     place.wait_for(lambda: subscribed(process) > 0, PATIENCE)
     time.sleep(1)
 
@@ -106,7 +106,7 @@ def test_vault_is_killed_while_external_secrets_change(
         place.wait_for(lambda: place.get("removed") is None, PATIENCE)
         time.sleep(1)
         assert process.alive
-    place.vault.delete(place.path("deleted"))  # perhaps before vaultsync hears again
+    place.vault.delete(place.path("deleted"))  # possibly before vaultsync receives events again
     place.vault.delete(place.path("removed"))
     place.wait_for_secret("created", PATIENCE)
     place.wait_for_secret("asked", PATIENCE)
@@ -128,9 +128,9 @@ def test_the_api_server_is_killed_while_vault_and_external_secrets_change(
     with away(testbed.kube_apiserver):
         place.vault.delete(place.path("deleted"))
         place.put("written", password="a person's")
-        place.wait_for(lambda: place.read("deleted"), PATIENCE, "what it knows is healed in Vault meanwhile")
+        place.wait_for(lambda: place.read("deleted"), PATIENCE, "known paths are healed in Vault in the meantime")
         place.wait_for(lambda: "waiting for the API server" in process.output(), PATIENCE)
-    # perhaps before vaultsync watches again
+    # possibly before vaultsync watches again
     place.delete("removed")
     place.vault.delete(place.path("removed"))
     place.external_secret("created", {"p": ("created", "password")}, annotations=SEED)
@@ -140,7 +140,7 @@ def test_the_api_server_is_killed_while_vault_and_external_secrets_change(
     place.wait_for_secret("written", PATIENCE, p="a person's")
     wait_for_healed(place, "deleted", old["deleted"])
     wait_for_healed(place, "changed", old["changed"], "elsewhere")
-    # once it watches again, who is gone is not seeded for
+    # once it watches again, deleted ExternalSecrets are not seeded
     place.wait_for(lambda: process.output().count("the API server answers again") >= 4, PATIENCE)
     before = place.version("removed")
     place.vault.delete_metadata(place.path("removed"))
@@ -212,7 +212,7 @@ def test_it_is_killed_between_the_write_in_vault_and_the_force_sync(
 
 
 def test_an_operator_who_writes_first_wins(place: Place, vaultsync: VaultsyncFactory, testbed: Testbed) -> None:
-    """The value comes while vaultsync waits for Vault's answer to its look, or has it already."""
+    """The value is written while vaultsync waits for the response to its read, or right after it."""
     process = vaultsync()
     settle(place, process)
     names = [f"app{number}" for number in range(8)]
@@ -234,7 +234,7 @@ def test_a_write_without_check_and_set_is_not_overwritten(place: Place, vaultsyn
     names = [f"app{number}" for number in range(20)]
 
     def person(name: str) -> None:
-        """Writes over whatever is there; the key that vaultsync adds is not among theirs."""
+        """Overwrites any value; does not contain the key that vaultsync adds."""
         place.put(name, user="a person's")
 
     def create(name: str) -> None:
@@ -366,7 +366,7 @@ class TestVaultComesBackEmpty:
         old = seed(place, "app", "other")
         settle(place, process)
         process.kill()
-        testbed.no_audit_to(process.audit_name)  # Vault sets up no audit device that nobody listens for
+        testbed.no_audit_to(process.audit_name)  # Vault enables an audit device only if its address is listening
         testbed.restart_vault_empty()
         process.start()
         for name in ("app", "other"):

@@ -1,4 +1,4 @@
-"""Forged frames and audit entries cost a look at most: no force-sync, no patch and no Event comes of them."""
+"""Forged frames and audit entries cause at most one read: no force-sync, no patch and no Event."""
 
 import json
 import socket
@@ -16,20 +16,20 @@ from tests.testbed.place import Place
 from tests.testbed.vaultsync import Metrics, VaultsyncProcess
 
 PATIENCE = 3.0
-"""Seconds in which what comes of an event would come."""
+"""Seconds in which the effects of an event would appear."""
 KINDS = ("data-write", "data-patch", "data-delete", "undelete", "metadata-write", "metadata-delete")
 REQUESTS = (("update", "data"), ("delete", "data"), ("delete", "metadata"), ("update", "undelete"))
 
 
 def looks(place: Place, name: str) -> int:
-    """How often vaultsync has looked at a path, by Vault's own audit log."""
+    """How often vaultsync has read a path, by Vault's own audit log."""
     log = place.testbed.work / "logs" / "audit.log"
     path = f'"path":"secret/subkeys/{place.path(name)}"'.encode()
     return sum(path in line and b'"type":"response"' in line for line in log.read_bytes().splitlines())
 
 
 def written(process: VaultsyncProcess) -> dict[str, float]:
-    """What was written so far, by what."""
+    """The number of writes so far, by kind."""
     now = Metrics(process)
     return {
         "force-syncs": now("force_syncs_total"),
@@ -40,7 +40,7 @@ def written(process: VaultsyncProcess) -> dict[str, float]:
 
 
 def at_rest(place: Place, process: VaultsyncProcess, source: str) -> None:
-    """Vault's own log is on, and two ExternalSecrets have what they read."""
+    """Enables Vault's own log, and waits until two ExternalSecrets are Ready."""
     log = place.testbed.work / "logs" / "audit.log"
     place.vault.audit("file", "file", file_path=str(log))
     place.put("live", password="p")
@@ -97,7 +97,7 @@ def test_a_forged_audit_entry_causes_at_most_one_read(place: Place, vaultsync: V
 
 
 def test_a_forged_entry_about_kv_v1_causes_nothing_either(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """No state shows whether somebody has written there: only a sender that is verified is believed."""
+    """KV v1 has no versions to verify a change with: only a verified sender is trusted."""
     place.store("old", path="kv1", version="v1")
     place.put("old", mount="kv1", password="p")
     place.external_secret("old", {"p": ("old", "password")}, store="old")
@@ -119,7 +119,7 @@ def test_a_forged_entry_about_kv_v1_causes_nothing_either(place: Place, vaultsyn
 
 @contextmanager
 def forger(process: VaultsyncProcess) -> Iterator[socket.socket]:
-    """Somebody else on the network, who reaches the audit port."""
+    """Another sender on the network that reaches the audit port."""
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", process.audit_port))
         yield sender

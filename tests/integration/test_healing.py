@@ -1,4 +1,4 @@
-"""Healing: what is deleted comes back with a fresh value, what is written reaches every reader, nothing is missed."""
+"""Healing: deleted values are replaced, written values reach every reader, no change is missed."""
 
 import time
 
@@ -24,7 +24,7 @@ def count_force_syncs(process: VaultsyncProcess, place: Place, name: str) -> int
 
 
 def another(place: Place, name: str, first: dict[str, str]) -> dict[str, str] | None:
-    """The Secret's values once they are others."""
+    """The Secret's values once they have changed."""
     found = place.secret(name)
     return found if found != first else None
 
@@ -52,7 +52,7 @@ def test_a_deleted_path_is_created_again_with_a_new_value(place: Place, vaultsyn
     second = place.wait_for(lambda: another(place, "app", first))
     assert place.read("app", "kv1" if v1 else "secret") == second
     place.wait_for(lambda: any(reason == "Recreated" for reason, _ in place.events("app", "vaultsync")))
-    time.sleep(0.5)  # would a second force-sync come for its own write, it would come now
+    time.sleep(0.5)  # time for a second force-sync because of its own write
     assert count_force_syncs(process, place, "app") == 2
 
 
@@ -159,7 +159,7 @@ def test_changes_while_vaultsync_is_stopped_are_caught_up(
 
 
 def test_the_resync_finds_changes_without_an_event(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """Without an audit device, a deletion of a path that external-secrets does not refresh goes unseen until then."""
+    """Without an audit device, a deletion is not detected until external-secrets refreshes."""
     vaultsync({"VAULTSYNC_RESYNC": "10s"}, audit=False)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     first = place.wait_for_secret("app")
@@ -190,7 +190,7 @@ def test_one_websocket_for_any_number_and_no_requests_at_rest(place: Place, vaul
         found = place.vault.metadata(place.path(f"app{number}")) or {}
         return "vaultsync-made" in (found.get("custom_metadata") or {})
 
-    place.wait_for(lambda: all(map(is_marked, range(20))), what="all are marked")
+    place.wait_for(lambda: all(map(is_marked, range(20))), what="all are owned")
     time.sleep(1)
     audit = place.testbed.work / "logs" / "audit.log"
     before = audit.stat().st_size
@@ -203,11 +203,11 @@ def test_one_websocket_for_any_number_and_no_requests_at_rest(place: Place, vaul
 
 
 def test_when_a_store_changes_its_mount_its_readers_are_refreshed(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """What they read there is older than their last refresh, and external-secrets does not heed a changed store."""
+    """The values are older than the last refresh, and external-secrets ignores a changed store."""
     vaultsync()
     place.put("app", mount="team/kv", password="from team/kv")
     place.put("app", password="from secret")
-    time.sleep(2)  # or what vaultsync allows for clocks would do it
+    time.sleep(2)  # otherwise vaultsync's tolerance for clock skew would cause it
     place.external_secret("app", {"password": ("app", "password")})
     place.wait_for_secret("app", password="from secret")
     change = {"spec": {"provider": {"vault": {"path": "team/kv"}}}}
@@ -224,6 +224,6 @@ def test_a_store_changed_while_vaultsync_was_stopped_is_caught_up(place: Place, 
     change = {"spec": {"provider": {"vault": {"path": "team/kv"}}}}
     place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "vault", change, place.name)
     time.sleep(2)
-    assert place.secret("app") == {"password": "from secret"}, "external-secrets does not heed a changed store"
+    assert place.secret("app") == {"password": "from secret"}, "external-secrets ignores a changed store"
     vaultsync()
     place.wait_for_secret("app", 30, password="from team/kv")

@@ -1,6 +1,6 @@
-"""The Helm chart: rendered by the real helm, taken by a real API server, and what it renders works.
+"""The Helm chart: rendered by the real helm, accepted by a real API server, and working.
 
-On a testbed of its own, as a release there is called what deploy/base is called.
+On its own testbed, as the release has the same name as deploy/base.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ FULL: Json = {
     "extraVolumes": [{"name": "vault-logs", "persistentVolumeClaim": {"claimName": "vault-logs"}}],
     "extraVolumeMounts": [{"name": "vault-logs", "mountPath": "/vault/logs", "readOnly": True}],
 }
-"""Every value other than its default."""
+"""Every value, different from its default."""
 
 CLUSTER_SCOPED = {"namespaces", "clustersecretstores"}
 INSTANCE = "app.kubernetes.io/instance"
@@ -178,18 +178,18 @@ class Helm:
         return subprocess.run(command, env=self._env, text=True, capture_output=True, timeout=60, check=False)
 
     def quietly(self, *arguments: str | Path, values: Json | None = None) -> str:
-        """The output of a command that works and has nothing to complain or warn about."""
+        """The output of a command that succeeds without errors and warnings."""
         result = self(*arguments, values=values)
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout
 
     def render(self, values: Json | None = None, chart: Path = CHART) -> list[Json]:
-        """What a release in vaultsync's namespace would have the API server take."""
+        """The objects of a release in vaultsync's namespace."""
         text = self.quietly("template", RELEASE, chart, f"--namespace={NAMESPACE}", values=values or {})
         return [item for item in yaml.safe_load_all(text) if item]
 
     def refusal(self, values: Json) -> str:
-        """What it says about values that it does not take."""
+        """The error message for values that it rejects."""
         result = self("template", RELEASE, CHART, values=values)
         assert result.returncode != 0, values
         return result.stderr
@@ -197,7 +197,7 @@ class Helm:
 
 @pytest.fixture(scope="module")
 def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """Overrides the session's; with the namespaces that the values name, and the Prometheus operator's CRDs."""
+    """Overrides the session's; with the namespaces of the values, and the Prometheus operator's CRDs."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         build.ensure([pins.HELM, pins.PROMETHEUS_OPERATOR])  # with the progress on the terminal
@@ -249,15 +249,15 @@ def ports_of(manifests: list[Json]) -> dict[str, int]:
 
 
 def by(method: str) -> Json:
-    """FULL with another way to log in."""
+    """FULL with another auth method."""
     vault = FULL["vault"]
     return {**FULL, "vault": {**vault, "auth": {**vault["auth"], "method": method}}}
 
 
 def rights_of(manifests: list[Json]) -> set[tuple[str, ...]]:
-    """Every single right that the account gets: where (a namespace, or "" for the cluster), to what, which verb.
+    """Every single right of the account: where (a namespace, or "" for the cluster), resource, verb.
 
-    Not those in a namespace's binding to what is in no namespace, which do nothing.
+    Without rights to cluster-scoped resources in a namespace's binding, which have no effect.
     """
     roles = {(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]): item for item in manifests}
     found: set[tuple[str, ...]] = set()
@@ -280,7 +280,7 @@ def rights_of(manifests: list[Json]) -> set[tuple[str, ...]]:
 
 
 def substance(kubectl: Kubectl, manifests: list[Json]) -> Json:
-    """The objects with the API server's defaults, without what only tells how they came here."""
+    """The objects with the API server's defaults, without metadata about their origin."""
     text = kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=yaml.safe_dump_all(manifests))
     items = json.loads(text)["items"]
     config = {name: value for item in of_kind(items, "ConfigMap") for name, value in item["data"].items()}
@@ -309,7 +309,7 @@ def stripped(item: Any) -> Any:  # noqa: ANN401
 
 
 def properties(schema: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all values that the schema names and that hold no named ones themselves."""
+    """The paths of all leaf values in the schema."""
     for name, inner in schema["properties"].items():
         if "properties" in inner:
             yield from properties(inner, (*path, name))
@@ -335,7 +335,7 @@ def pointer(path: Iterable[str]) -> str:
 KNOWN = list(properties(json.loads(SCHEMA.read_text())))
 DEFAULTS: Json = yaml.safe_load((CHART / "values.yaml").read_text())
 PLACEHOLDERS = {("global",), ("enabled",)}
-"""For the chart that this one is part of."""
+"""The values of a parent chart."""
 
 
 class TestValues:
@@ -347,7 +347,7 @@ class TestValues:
         }
 
     def test_each_value_of_another_type_is_refused_by_its_name(self, helm: Helm) -> None:
-        """No value is a list of a number, and no element of a list either."""
+        """A list of a number has the wrong type for every setting and list element."""
         refusal = helm.refusal(at(KNOWN, [1.5]))
         assert [path for path in KNOWN if f"at '{pointer(path)}" not in refusal] == []
 
@@ -358,7 +358,7 @@ class TestValues:
         assert [folder for folder in folders if expected.format(pointer(folder)) not in refusal] == []
 
     def test_a_default_cannot_be_removed(self, helm: Helm) -> None:
-        """Helm takes null for that; without its peers, a NetworkPolicy would let in everybody."""
+        """In Helm null removes a default; without its peers, a NetworkPolicy would allow every client."""
         paths = [path for path in KNOWN if path[0] not in ("global", "enabled", "settings", "resources")]
         lines = helm.refusal(at(paths, None)).splitlines()
         missing = {re.findall("'([^']*)'", line)[0]: line for line in lines if "missing propert" in line}
@@ -422,7 +422,7 @@ class TestValues:
         assert "0 chart(s) failed" in helm.quietly("lint", "--strict", CHART, values=values)
 
     def test_it_can_be_a_dependency_of_another_chart(self, helm: Helm, tmp_path: Path) -> None:
-        """Which gives it `global`, and perhaps `enabled` to leave it out by."""
+        """The parent chart passes `global`, and optionally `enabled` to omit it."""
         dependency = {"name": "vaultsync", "version": "*", "condition": "vaultsync.enabled"}
         chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
         (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
@@ -487,7 +487,7 @@ class TestRendering:
         assert pod_of(manifests)["spec"]["securityContext"].keys() == {"runAsNonRoot", "seccompProfile"}
 
     def test_every_setting_arrives(self, helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As vaultsync itself reads it, by each way to log in."""
+        """The settings as vaultsync reads them, for each auth method."""
         known = {variable(name) for name in Settings.model_fields}
         assert SETTINGS.keys() | OWN.keys() == known - SECRETS
         arrived: set[str] = set()
@@ -645,7 +645,7 @@ class TestNetwork:
         return {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]} in rules
 
     def test_a_vault_outside_the_cluster_reaches_it_as_documented(self, helm: Helm, kubectl: Kubectl) -> None:
-        """By a private load balancer, which keeps Vault's address, and lets in nobody else."""
+        """Through a private load balancer that keeps Vault's source address and allows no other client."""
         [text] = manual_objects(section("The audit device", (DOCS / "install.md").read_text()))
         manifests = helm.render(yaml.safe_load(text))
         given = json.dumps(one(manifests, "Service"))
@@ -693,7 +693,7 @@ class TestMonitoring:
 
     @staticmethod
     def taken(kubectl: Kubectl, manifests: list[Json], kind: str) -> Json:
-        """The only object of a kind, as the API server keeps it."""
+        """The only object of a kind, as stored by the API server."""
         given = json.dumps(one(manifests, kind))
         found: Json = json.loads(kubectl.quietly(*APPLY, "--dry-run=server", "--output=json", given=given))
         return found
@@ -718,7 +718,7 @@ class Release:
         return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values={"vault": vault, **values})
 
     def install(self, **values: object) -> VaultsyncProcess:
-        """`helm install`, and what its notes have an operator do for the login; the policy is there."""
+        """`helm install`, and the commands for the login from its notes; the policy exists."""
         notes = re.sub(r"(\\|\|)\n\s+", lambda match: match.group(1).rstrip("\\"), self("install", **values))
         for line in map(str.strip, notes.splitlines()):
             if line.startswith(("vault write auth/", "vault token create ")):
@@ -736,7 +736,7 @@ class Release:
         self.testbed.kube.apply(secret("vaultsync-vault-approle", ids))
 
     def audits(self) -> None:
-        """Has Vault send it each change, once the Service selects its pod."""
+        """Enables the audit device once the Service selects the pod."""
         name = self.pods.all[-1].name
         wait_for(lambda: self.pods.led_to() == [name], PATIENCE, f"the Service selects {name}")
         self.testbed.audit_to("release", f"udp:127.0.0.1:{self.pods.audit_port}")
@@ -761,7 +761,7 @@ def secret(name: str, values: dict[str, str]) -> Json:
 
 @pytest.fixture(scope="module")
 def logins(testbed: Testbed) -> None:
-    """Vault's auth methods, as an operator has them who has other applications too."""
+    """Vault's auth methods, as they are with other applications."""
     root, server = testbed.vault_root, testbed.kube_apiserver
     root.policy(POLICY, shipped_policy())
     for method in METHODS[:-1]:
@@ -868,7 +868,7 @@ class TestRelease:
         assert "networkPolicy.enabled" in notes
 
     def test_the_notes_print_no_device_that_sends_by_tcp_to_another_machine(self, release: Release) -> None:
-        """It would block Vault while vaultsync is down; nor one that sends to a Service which leads nowhere."""
+        """Such a device would block Vault while vaultsync is down; nor a device to a Service without endpoints."""
 
         def notes_of(listen: str, tls: str = "") -> str:
             return " ".join(release("upgrade", audit={"listen": listen, "tlsSecret": tls}).split())
@@ -877,7 +877,7 @@ class TestRelease:
         for listen in ("tcp:0.0.0.0:9220", "0.0.0.0:9220", "tcp:[::]:9220", "tcp:192.0.2.1:9220"):
             notes = notes_of(listen)
             assert "vault audit enable" not in notes
-            assert f"WARNING: audit.listen={listen} takes entries by TCP" in notes
+            assert f"WARNING: audit.listen={listen} accepts entries by TCP" in notes
             assert "audit.listen=udp:0.0.0.0:9220" in notes
             notes = notes_of(listen, "audit-tls")
             assert AUDIT_ENABLE.findall(notes) == ["vaultsync socket address=127.0.0.1:PORT socket_type=tcp"]

@@ -1,4 +1,4 @@
-"""An event only says where to look: five of five values arrive after `kv metadata delete`, where versions repeat."""
+"""An event only says which path to read: all values arrive after `kv metadata delete`, which repeats versions."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.testbed.vaultsync import VaultsyncProcess
 
 ROUNDS = 5
 WITHIN = 1.0
-"""Seconds that a value may take from Vault to its Secret."""
+"""Maximum seconds from Vault to the Secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="module")
 def testbed(case: Case, testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
-    """The usual one, or one with OpenBao in Vault's place."""
+    """The session's testbed, or one with OpenBao instead of Vault."""
     if not case.openbao:
         return testbed
     made: Testbed = request.getfixturevalue("openbao")
@@ -87,18 +87,18 @@ def test_a_put_after_the_healing_of_a_metadata_delete_arrives(
     for number in range(1, ROUNDS + 1):
         before = place.wait_for_secret("app")
         place.vault.delete_metadata(place.path("app"))
-        if case.audit:  # the event stream tells of deletions only to root tokens
+        if case.audit:  # the event stream reports deletions only to root tokens
             place.wait_for(lambda before=before: another(place, "app", before), WITHIN)  # type: ignore[misc]
         place.put("app", password=f"round {number}")
         place.wait_for_secret("app", WITHIN, p=f"round {number}")
-        # the version is the healed one's again
+        # the version number is the same as of the healed value
         place.vault.delete_metadata(place.path("app"))
         place.put("app", password=f"round {number} again")
         place.wait_for_secret("app", WITHIN, p=f"round {number} again")
 
 
 def test_a_put_a_while_after_a_metadata_delete_arrives(case: Case, place: Place, vaultsync: VaultsyncFactory) -> None:
-    """Of `vault-events-alone` the deletion is never seen."""
+    """With `vault-events-alone` the deletion is never detected."""
     started(place, vaultsync, case.source)
     for number in range(1, ROUNDS + 1):
         place.vault.delete_metadata(place.path("app"))

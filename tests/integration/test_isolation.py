@@ -1,6 +1,6 @@
-"""What fails for one ExternalSecret, or in one Vault namespace, delays nobody else. The same on OpenBao: see below.
+"""A failure of one ExternalSecret, or in one Vault namespace, delays no others. The same on OpenBao: see below.
 
-Forty entries fail at once, before vaultsync starts or while it runs, and other tenants ask for missing paths meanwhile.
+Forty entries fail at once, before vaultsync starts or while it runs, and other tenants request missing paths.
 """
 
 import statistics
@@ -32,7 +32,7 @@ def proxy(testbed: Testbed) -> Iterator[HttpProxy]:
 
 
 def over(proxy: HttpProxy, testbed: Testbed) -> dict[str, str]:
-    """The settings by which vaultsync speaks with Vault through the proxy; stores name Vault's own address."""
+    """The settings with which vaultsync uses Vault through the proxy; stores have Vault's own address."""
     return {"VAULT_ADDR": proxy.address, "VAULTSYNC_STORE_SERVERS": testbed.vault.address}
 
 
@@ -43,7 +43,7 @@ def many(folder: str) -> dict[str, tuple[str, str]]:
 def started(
     vaultsync: VaultsyncFactory, fail: Callable[[], object], state: str, env: dict[str, str] | None = None
 ) -> VaultsyncProcess:
-    """A vaultsync for which many paths fail: from its start on, or once it has run for a while."""
+    """A vaultsync with many failing paths: from its start, or after it has run for a while."""
     if state == "at start":
         fail()
     process = vaultsync(env)
@@ -56,7 +56,7 @@ def started(
 
 
 def assert_not_delayed(place: Place, store: str = STORE) -> None:
-    """Other tenants' missing paths are created, and brought, one after the other, while the others fail."""
+    """Asserts that other tenants' missing paths are created and delivered while the failing ones are retried."""
     seconds = []
     for number in range(OTHERS):
         name = f"{store}{number}"
@@ -69,7 +69,7 @@ def assert_not_delayed(place: Place, store: str = STORE) -> None:
 
 
 def assert_vault_counts_as_well(process: VaultsyncProcess) -> None:
-    """Neither log, metrics nor health endpoint speak of an outage of Vault; and the start has come to its end."""
+    """Asserts that log, metrics and health endpoint report no outage of Vault, and the initial scan is complete."""
     process.wait_until(lambda: SCANNED in process.output(), PATIENCE)
     assert "Vault is unavailable" not in process.output()
     assert "[+] vault: answers" in process.health.text("/readyz")
@@ -131,18 +131,18 @@ def test_a_path_that_a_server_or_a_proxy_rejects_affects_only_its_readers(
     assert_not_delayed(elsewhere)
     place.wait_until_reported("odd", str(reply.status or "no answer from Vault"), "vaultsync tries again")
     assert_vault_counts_as_well(process)
-    assert proxy.count("sys/health") <= (5 if reply.status else 10) * OTHERS, "one question a second or so"
+    assert proxy.count("sys/health") <= (5 if reply.status else 10) * OTHERS, "about one request a second"
     proxy.replies = []
     place.wait_until_healthy("odd", 2 * PATIENCE)
     failed = process.output().count("pass failed")
-    assert failed == MANY or (reply.status == 0 and failed < MANY), "one at a time is tried where nothing answers"
+    assert failed == MANY or (reply.status == 0 and failed < MANY), "without a response one path is tried at a time"
     process.wait_until(lambda: process.output().count("pass succeeds again") == failed, PATIENCE)
 
 
 def test_a_path_too_long_for_vault_affects_only_its_reader(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory
 ) -> None:
-    """Vault resets the connection, as it does when it dies."""
+    """Vault resets the connection for such a path, as if it died."""
     process = started(
         vaultsync, lambda: place.external_secret("odd", {"p": ("x" * 1_200_000, "p")}, annotations=SEED), "running"
     )
@@ -155,7 +155,7 @@ def test_a_path_too_long_for_vault_affects_only_its_reader(
 def test_a_sealed_vault_receives_as_few_requests_as_before(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, proxy: HttpProxy
 ) -> None:
-    """The proxy answers as a sealed Vault does, for every path."""
+    """The proxy answers every path as a sealed Vault does."""
     process = vaultsync(over(proxy, testbed))
     process.wait_until_ready()
     process.wait_until(lambda: SCANNED in process.output(), PATIENCE)

@@ -1,4 +1,4 @@
-"""A Vault namespace that is locked or sealed delays nobody else. On OpenBao, which alone has such namespaces here."""
+"""A locked or sealed Vault namespace delays no others. On OpenBao, because Vault without Enterprise has none."""
 
 import secrets
 import time
@@ -36,7 +36,7 @@ class Team:
     """A Vault namespace with a KV v2 mount `secret`.
 
     Attributes:
-        key: unseals it; "" if it is locked and unlocked instead.
+        key: unseal key; "" for a namespace that is locked and unlocked instead.
     """
 
     testbed: Testbed
@@ -64,7 +64,7 @@ def made(testbed: Testbed, body: dict[str, str]) -> Team:
 
 @pytest.fixture(scope="module", params=["locked", "sealed"])
 def team(testbed: Testbed, request: pytest.FixtureRequest) -> Team:
-    """The one that will be shut."""
+    """The namespace that will be sealed or locked."""
     return made(testbed, {"seal": SEAL} if request.param == "sealed" else {})
 
 
@@ -75,7 +75,7 @@ def other_team(testbed: Testbed) -> Team:
 
 @pytest.fixture
 def env(testbed: Testbed, team: Team, other_team: Team) -> Iterator[dict[str, str]]:
-    """Settings with a token of the root namespace that reaches into both."""
+    """Settings with a token of the root namespace that has access to both."""
     root, names = testbed.vault_root, (team.name, other_team.name)
     root.policy(ESO_POLICY, "".join([ESO_RULES, *(within(name, ESO_RULES) for name in names)]))
     root.policy(team.name, "".join([testbed.vault_policy, *(within(name, testbed.vault_policy) for name in names)]))
@@ -112,7 +112,7 @@ def test_a_sealed_vault_namespace_affects_only_its_readers(
         time.sleep(5)
         asked = log.read_bytes().count(f"/{place.name}/shut/".encode())
         time.sleep(10)
-        assert log.read_bytes().count(f"/{place.name}/shut/".encode()) - asked <= 2 * 2 * 5, "an attempt each 5 s or so"
+        assert log.read_bytes().count(f"/{place.name}/shut/".encode()) - asked <= 2 * 2 * 5, "about one attempt in 5 s"
     finally:
         team.open()
     place.wait_until_healthy("shut", PATIENCE)

@@ -1,4 +1,4 @@
-"""A KV mount becomes version 2 while vaultsync works on it: for a while Vault answers 400, or 404 with a warning."""
+"""A KV mount is upgraded to version 2 while vaultsync uses it: Vault answers 400, or 404 with a warning."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def test_external_secrets_stay_ready_after_a_mount_was_upgraded(
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(put, range(ENTRIES)))
-    for number in range(READERS):  # in place of the first ones there will be new ones, at the same paths
+    for number in range(READERS):  # new ExternalSecrets replace the first ones, at the same paths
         place.external_secret(f"app{number}", {"p": (f"app{number}", "p")}, annotations=SEED, store="old")
         place.wait_for_secret(f"app{number}", PATIENCE)
     root.api.request("POST", f"/v1/sys/mounts/{mount}/tune", {"options": {"version": "2"}})

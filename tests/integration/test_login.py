@@ -1,7 +1,7 @@
-"""How vaultsync logs in: each way, with tokens that live for seconds or are revoked, and over TLS whose files change.
+"""Logins: each auth method, short-lived and revoked tokens, and TLS files that change.
 
-On a Vault of its own with two more listeners, of TLS: the one asks for a client's certificate, the other does not. Its
-kubernetes auth method asks the real API server (TokenReview).
+On its own Vault with two additional TLS listeners: one requires a client certificate, the other does not. Its
+kubernetes auth method uses the real API server (TokenReview).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.testbed.vaultsync import FOREIGN, VaultsyncProcess
 SEED = {"vaultsync.io/seed": "true"}
 PATIENCE = 30.0
 SOON = 4.0
-"""Seconds: what follows at once, on a busy machine; far less than any wait after a failure that people would notice."""
+"""Seconds for an immediate reaction on a busy machine; far less than any noticeable backoff."""
 AUDIENCE = "vault"
 SERVER_NAME = "vault.example"
 ISSUING = ("kubernetes", "approle", "jwt")
@@ -41,7 +41,7 @@ STREAMS = "subscribed to Vault's event stream"
 
 @dataclass
 class Listeners:
-    """Vault's listeners of TLS, and the files they read."""
+    """Vault's TLS listeners, and the files they read."""
 
     folder: MountedFolder
     plain: int
@@ -49,7 +49,7 @@ class Listeners:
 
     @staticmethod
     def files(authority: Authority, clients: Authority) -> dict[str, str]:
-        """For this is the authority of Vault's certificate, which is not for the address but for SERVER_NAME."""
+        """The CA of Vault's certificate, which is for SERVER_NAME and not for the address."""
         pair = authority.issue(SERVER_NAME)
         return {"tls.crt": pair.certificate, "tls.key": pair.key, "clients.crt": clients.pem}
 
@@ -66,7 +66,7 @@ class Listeners:
 
 @dataclass(frozen=True)
 class Secure:
-    """TLS as this module has it."""
+    """The TLS set-up of this module."""
 
     authority: Authority
     clients: Authority
@@ -89,11 +89,11 @@ def testbed(secure: Secure, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
 
 
-# -- the ways to log in
+# -- auth methods
 
 
 def reviewer(testbed: Testbed) -> Json:
-    """The configuration of the kubernetes method as an operator writes it who has Vault outside of the cluster."""
+    """The configuration of the kubernetes method for a Vault outside of the cluster."""
     kube, server = testbed.kube, testbed.kube_apiserver
     account = {"name": "vault", "namespace": NAMESPACE}
     kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
@@ -119,28 +119,28 @@ def reviewer(testbed: Testbed) -> Json:
 
 
 def signers(testbed: Testbed) -> Json:
-    """That of the jwt method: who signs the tokens of ServiceAccounts."""
+    """The configuration of the jwt method: the signing keys of ServiceAccount tokens."""
     key = load_pem_private_key(testbed.kube_apiserver.key.read_bytes(), None).public_key()
     public = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     return {"jwt_validation_pubkeys": [public]}
 
 
 class Ways:
-    """The auth methods of Vault, each with a role `vaultsync`, and what vaultsync is given for them."""
+    """The auth methods of Vault, each with a role `vaultsync`, and vaultsync's settings for them."""
 
     def __init__(self, testbed: Testbed, folder: Path) -> None:
         self.testbed = testbed
         self.folder = folder
         self.secrets: list[str] = []
-        """Of these nothing may be logged."""
+        """Credentials that must not be logged."""
 
     @property
     def root(self) -> VaultRoot:
         return self.testbed.vault_root
 
     def enable(self) -> None:
-        """All of them."""
-        assert self.testbed.identity  # policy and ServiceAccount are there
+        """Enables all methods."""
+        assert self.testbed.identity  # creates policy and ServiceAccount
         self.enable_kubernetes()
         for way in ("approle", "jwt"):
             self.root.api.request("POST", f"/v1/sys/auth/{way}", {"type": way})
@@ -154,7 +154,7 @@ class Ways:
         self.role("kubernetes")
 
     def role(self, way: str, name: str = "vaultsync", **fields: object) -> None:
-        """A role that gives vaultsync's policy; its tokens live as `fields` say."""
+        """A role with vaultsync's policy; `fields` set the lifetime of its tokens."""
         account = {"bound_service_account_names": SERVICE_ACCOUNT, "bound_service_account_namespaces": NAMESPACE}
         subject = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
         own: dict[str, Json] = {
@@ -171,14 +171,14 @@ class Ways:
         self.root.api.request("POST", f"/v1/auth/{way}/role/{name}", {**own[way], **common})
 
     def file(self, name: str, text: str) -> str:
-        """A file that others than vaultsync keep, ending in a newline."""
+        """A file that another process maintains, ending in a newline."""
         self.secrets.append(text)
         self.folder.mkdir(exist_ok=True)
         (self.folder / name).write_text(text + "\n")
         return str(self.folder / name)
 
     def env(self, way: str, role: str = "vaultsync") -> dict[str, str]:
-        """The settings of one who logs in so."""
+        """The settings for this auth method."""
         given = {"VAULT_TOKEN": "", "VAULTSYNC_VAULT_AUTH": way}
         if way == "approle":
             path = f"/v1/auth/approle/role/{role}"
@@ -191,13 +191,13 @@ class Ways:
         return given | {"VAULTSYNC_VAULT_ROLE": role, "VAULTSYNC_VAULT_JWT_FILE": self.file("jwt", jwt)}
 
     def tokens(self, way: str) -> list[Json]:
-        """What Vault knows of the tokens that a method has issued and that are alive."""
+        """Vault's entries for the valid tokens that a method has issued."""
         found = []
         for accessor in self.root.api.request("GET", "/v1/auth/token/accessors?list=true")["data"]["keys"]:
             try:
                 found_token = self.root.api.request("POST", "/v1/auth/token/lookup-accessor", {"accessor": accessor})
             except ApiError as error:
-                if error.status not in (403, 404):  # it has ended meanwhile
+                if error.status not in (403, 404):  # it has expired in the meantime
                     raise
                 continue
             if found_token["data"]["path"] == f"auth/{way}/login":
@@ -227,13 +227,13 @@ def enabled(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Ways:
 
 @pytest.fixture
 def ways(enabled: Ways, tmp_path: Path) -> Ways:
-    """With files of the test's own."""
+    """With the test's own files."""
     enabled.folder = tmp_path / "credentials"
     return enabled
 
 
 def seed(place: Place, *names: str, timeout: float = PATIENCE) -> None:
-    """Creates ExternalSecrets that are to be seeded, and waits for their Secrets."""
+    """Creates ExternalSecrets with seeding, and waits for their Secrets."""
     for name in names:
         place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
     for name in names:
@@ -278,7 +278,7 @@ def test_each_way_to_log_in(place: Place, vaultsync: VaultsyncFactory, ways: Way
     [token] = ways.tokens(way)
     assert token["policies"] == [POLICY]
     assert process.stop() == 0
-    assert ways.tokens(way) == []  # given back
+    assert ways.tokens(way) == []  # revoked at the end
     ways.assert_nothing_secret_in(process.output())
     assert "WARNING" not in process.output()
 
@@ -348,16 +348,16 @@ def test_a_missing_file_is_waited_for(place: Place, vaultsync: VaultsyncFactory,
     seed(place, "app")
 
 
-# -- tokens that end
+# -- tokens that expire
 
 
 @pytest.mark.parametrize(
     "life",
     [
         {"token_ttl": "2s", "token_max_ttl": "5s"},  # renewed, then replaced
-        {"token_ttl": "3s", "token_max_ttl": "3s"},  # renewal can't help
+        {"token_ttl": "3s", "token_max_ttl": "3s"},  # can't be renewed beyond max_ttl
         {"token_ttl": "3s", "token_type": "batch"},  # can't be renewed
-        {"token_period": "2s"},  # renewed for ever
+        {"token_period": "2s"},  # renewed without end
     ],
     ids=lambda life: " ".join(f"{name}={value}" for name, value in life.items()),
 )
@@ -385,7 +385,7 @@ def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: Vaults
     process = vaultsync({**ways.env("approle"), "VAULTSYNC_SEED_BUDGET": "0"})
     seed(place, "first")
     wait_until_streaming(place, process)
-    time.sleep(5)  # Vault has just said that it knows the token: it would not be asked again
+    time.sleep(5)  # Vault has just confirmed the token: it would not be checked again
     for number in range(200):
         place.external_secret(f"app{number}", {"p": (f"app{number}", "password")}, annotations=SEED)
         if number == 60:
@@ -394,11 +394,11 @@ def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: Vaults
         place.wait_for_secret(f"app{number}", PATIENCE)
         assert place.version(f"app{number}") == 1
     wait_until_logged(place, process, "Vault no longer accepts the token")
-    wait_until_streaming(place, process, 2)  # the stream hears again
+    wait_until_streaming(place, process, 2)  # the stream is connected again
     place.put("first", password="a person's")
     place.wait_for_secret("first", SOON, p="a person's")
     failed = [name for name in (f"app{n}" for n in range(200)) if ("SeedFailed" in dict(place.events(name)))]
-    assert failed == []  # nobody had to be told
+    assert failed == []  # no failure was reported on an ExternalSecret
     assert len(ways.tokens("approle")) == 1
     ways.assert_nothing_secret_in(process.output())
 
@@ -406,10 +406,10 @@ def test_a_token_revoked_during_work_is_replaced(place: Place, vaultsync: Vaults
 def test_a_token_revoked_at_rest_is_detected_at_the_renewal(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways
 ) -> None:
-    """Nothing refuses the token before: there is nothing to make, and so nothing to mark a while later.
+    """No earlier request is refused: there is nothing to create, and no ownership to write later.
 
-    The renewal comes before login.TRUST_SECONDS, after which the canary's refusal would have the token replaced, too.
-    Vault tells nothing in its event stream any more, and does not close it.
+    The renewal comes before login.TRUST_SECONDS, after which the canary's refusal would replace the token, too.
+    Vault's event stream no longer delivers events, and is not closed.
     """
     ways.role("kubernetes", place.name, token_ttl="6s")
     place.put("app", password="given")
@@ -425,7 +425,7 @@ def test_a_token_revoked_at_rest_is_detected_at_the_renewal(
 
 
 def test_a_token_that_expires_while_vault_is_down_is_replaced(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """On a Vault that keeps its data when it is killed; the kill comes while values are created."""
+    """On a Vault with persistent storage; it is killed while values are created."""
     with Testbed(Options(vault_storage="file")) as testbed, Place(testbed) as place:
         ways = Ways(testbed, tmp_path / "credentials")
         ways.enable()
@@ -456,7 +456,7 @@ def test_a_token_that_expires_while_vault_is_down_is_replaced(tmp_path: Path, re
 def test_refusals_of_a_policy_do_not_question_the_token_forever(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways
 ) -> None:
-    """Vault is asked once in a while whether it knows the token, not for each refusal; and no token is replaced."""
+    """The token is checked at Vault occasionally, not after each refusal; and it is not replaced."""
     ways.root.policy("none-of-it", 'path "auth/token/lookup-self" { capabilities = ["read"] }')
     ways.role("approle", "none-of-it", token_policies=["none-of-it"])
     process = vaultsync(ways.env("approle", "none-of-it"), audit=False)
@@ -488,13 +488,13 @@ def test_a_policy_without_lookup_does_not_cause_a_login_loop(
     assert process.output().count("logged in to Vault") == 2
 
 
-# -- a token that others get
+# -- a token from a file
 
 
 def test_a_changed_token_file_is_read_again(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, tmp_path: Path
 ) -> None:
-    """As a mounted Secret changes; the old token is revoked after vaultsync has taken the new one, or before."""
+    """Like a mounted Secret; the old token is revoked after vaultsync has read the new one, or before."""
     tokens = [ways.root.token([POLICY]) for _ in range(3)]
     folder = MountedFolder(tmp_path / "mounted", {"token": tokens[0] + "\n"})
     process = vaultsync({"VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(folder / "token")})
@@ -513,7 +513,7 @@ def test_a_changed_token_file_is_read_again(
     place.put("first", password="a person's")
     place.wait_for_secret("first", SOON, p="a person's")
     assert process.stop() == 0
-    assert ways.root.api.request("POST", "/v1/auth/token/lookup", {"token": tokens[2]})  # it is not vaultsync's
+    assert ways.root.api.request("POST", "/v1/auth/token/lookup", {"token": tokens[2]})  # vaultsync must not revoke it
     assert not any(token in process.output() for token in tokens)
 
 
@@ -567,7 +567,7 @@ def test_a_token_that_will_expire_is_logged_with_the_time_and_the_fix(
 
 @dataclass(frozen=True)
 class Client:
-    """What vaultsync is given for TLS, in a mounted folder."""
+    """vaultsync's TLS files, in a mounted folder."""
 
     folder: MountedFolder
     address: str
@@ -589,7 +589,7 @@ class Client:
 
 @pytest.fixture
 def client(secure: Secure, tmp_path: Path) -> Client:
-    """One that the listener with client certificates lets in."""
+    """Files that the listener with client certificates accepts."""
     files = Client.files(secure.authority, secure.clients.issue("vaultsync"))
     return Client(MountedFolder(tmp_path / "tls", files), f"https://127.0.0.1:{secure.listeners.mutual}")
 
@@ -631,7 +631,7 @@ def test_without_a_part_of_the_certificate_nothing_is_sent_and_the_log_says_why(
 def test_certificates_change_under_a_running_vaultsync(
     place: Place, vaultsync: VaultsyncFactory, ways: Ways, secure: Secure, client: Client, tmp_path: Path
 ) -> None:
-    """As cert-manager renews a client's certificate in a mounted Secret; half of it first, which is no pair."""
+    """Like cert-manager renews a client certificate in a mounted Secret; first only half of the pair."""
     process = vaultsync(client.env(place.testbed), audit=False)
     seed(place, "first")
     wait_until_streaming(place, process)
@@ -639,10 +639,10 @@ def test_certificates_change_under_a_running_vaultsync(
     ways.root.audit("serials", "file", file_path=str(log))
 
     def serials() -> set[str]:
-        """Of those who have looked at paths since the last call."""
+        """The client certificates of the reads since the last call."""
         lines = [json.loads(line)["request"] for line in log.read_text().splitlines()]
         log.write_text("")
-        place.testbed.vault.process.hang_up()  # it opens its audit files anew
+        place.testbed.vault.process.hang_up()  # it opens its audit files again
         return {line["client_certificate_serial_number"] for line in lines if "subkeys" in line["path"]}
 
     try:

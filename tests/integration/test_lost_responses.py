@@ -1,4 +1,4 @@
-"""The response to a write is lost after Vault has applied it: what was made counts as vaultsync's own all the same."""
+"""The response to a write is lost after Vault has applied it: vaultsync still owns the value."""
 
 import json
 import time
@@ -29,13 +29,13 @@ def ask(place: Place, *names: str) -> None:
 
 
 def confirmed(process: VaultsyncProcess, message: str) -> int:
-    """How many writes a look has confirmed."""
+    """How many writes were confirmed by a read."""
     lines = (json.loads(line) for line in process.output().splitlines() if '"confirmed"' in line)
     return sum(line["message"] == message for line in lines)
 
 
 def look_at(place: Place, testbed: Testbed, path: str) -> Callable[[], bool]:
-    """Whether Vault has been asked for the path since."""
+    """Whether the path has been read in Vault since."""
     log = testbed.work / "logs" / "audit.log"
     line = f'"path":"secret/subkeys/{place.path(path)}"'.encode()
     before = log.read_bytes().count(line)
@@ -105,14 +105,14 @@ def test_the_ownership_is_recorded_anyway(
 def test_a_write_that_times_out_in_a_frozen_vault_is_recorded_as_its_own(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
-    """Whether Vault applies the request later, or drops it and the next attempt is applied: tests/unit has both."""
+    """Vault may apply the request later, or drop it and apply the next attempt: tests/unit covers both."""
     process = vaultsync({**over(to_vault, testbed), "VAULTSYNC_VAULT_TIMEOUT": "1s"})
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS))
     looked = look_at(place, testbed, "app")
     ask(place, "app")
     place.wait_for(looked, PATIENCE)
-    time.sleep(LATE_SECONDS + 0.1)  # it has the answer, and has sent the write
+    time.sleep(LATE_SECONDS + 0.1)  # it has the response, and has sent the write
     testbed.vault.freeze()
     try:
         process.wait_until(lambda: "no answer from Vault" in process.output(), PATIENCE)
@@ -131,7 +131,7 @@ def test_a_write_that_times_out_in_a_frozen_vault_is_recorded_as_its_own(
 def test_a_value_that_an_operator_wrote_first_is_the_operators(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, values: dict[str, str]
 ) -> None:
-    """Vault refuses the write of vaultsync, and that response is lost."""
+    """Vault refuses vaultsync's write, and that response is lost."""
     process = vaultsync(over(to_vault, testbed))
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS, lost=CREATION))
@@ -152,7 +152,7 @@ def test_a_value_that_an_operator_wrote_first_is_the_operators(
 def test_a_value_that_an_operator_wrote_since_is_the_operators(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
-    """Vault has applied vaultsync's write, and theirs after it."""
+    """Vault has applied vaultsync's write, and the operator's after it."""
     process = vaultsync(over(to_vault, testbed))
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS, lost=CREATION))

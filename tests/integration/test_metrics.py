@@ -1,4 +1,4 @@
-"""/metrics and /readyz on the real servers: what happens shows in them, and nothing secret does."""
+"""/metrics and /readyz on the real servers: they show every action, and no secret."""
 
 import re
 import time
@@ -16,7 +16,7 @@ PATIENCE = 60.0
 
 
 def wait_until(place: Place, process: VaultsyncProcess, holds: Callable[[Metrics], bool], what: str) -> Metrics:
-    """Scrapes until it holds; returns that scrape."""
+    """Scrapes until the condition holds; returns that scrape."""
     scrapes: list[Metrics] = []
 
     def probe() -> bool:
@@ -35,10 +35,10 @@ def test_a_seed_a_heal_and_a_rotation_appear_in_metrics(place: Place, vaultsync:
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     first = place.wait_for_secret("app")
     wait_until(place, process, lambda now: now("seed_to_ready_seconds_count") == 1, "it is ready")
-    # external-secrets may have answered the force-sync before its own answer is back
+    # external-secrets may be done before the response to the force-sync arrives
     seeded = wait_until(place, process, lambda now: now("force_syncs_total") == 1, "the force-sync is counted")
     assert (seeded("seeds_total"), seeded("new_paths_total"), seeded("recreations_total")) == (1, 1, 0)
-    assert seeded("event_to_force_sync_seconds_count") == 0  # nobody told of anything
+    assert seeded("event_to_force_sync_seconds_count") == 0  # no event was received
     assert (seeded("external_secrets"), seeded("paths")) == (1, 1)
     assert seeded("reconciles_total", kind="path", result="done") >= 1
     assert seeded("vault_requests_total", method="POST", code="200") >= 1
@@ -56,13 +56,15 @@ def test_a_seed_a_heal_and_a_rotation_appear_in_metrics(place: Place, vaultsync:
     rotated = wait_until(place, process, lambda now: now("rotations_total") == 1, "it is rotated")
     place.put("app", password="a person's")
     place.wait_for_secret("app", PATIENCE, p="a person's")
-    written = wait_until(place, process, lambda now: now("event_to_force_sync_seconds_count") == 2, "it is told")
+    written = wait_until(
+        place, process, lambda now: now("event_to_force_sync_seconds_count") == 2, "the event is counted"
+    )
     assert written("recreations_total") == rotated("recreations_total") == 1
     assert abs(written("last_event_timestamp_seconds", source="events") - time.time()) < PATIENCE
     assert (written("queue_depth"), written("queue_oldest_seconds"), written("leading")) == (0, 0, 1)
     assert written("seed_to_ready_oldest_seconds") == 0
     life = written("vault_token_expiry_timestamp_seconds") - time.time()
-    assert 0 < life <= 24 * 3600  # as the testbed makes it
+    assert 0 < life <= 24 * 3600  # as the testbed creates it
 
 
 def test_a_refusal_appears_in_metrics_until_it_is_fixed(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -105,16 +107,16 @@ def test_a_lost_stream_and_lost_servers_appear_in_metrics_and_block_nothing(vaul
     assert (well("source", source="events"), well("source", source="poll"), well("vault_reachable")) == (1, 0, 1)
     testbed.vault.kill()
     lost = wait_until(
-        place, process, lambda now: now("stream_connected") == now("vault_reachable") == 0, "Vault is away"
+        place, process, lambda now: now("stream_connected") == now("vault_reachable") == 0, "Vault is down"
     )
-    wait_until(place, process, lambda now: now("source", source="poll") == 1, "changes are polled for")
+    wait_until(place, process, lambda now: now("source", source="poll") == 1, "the poll is the source")
     assert lost("resyncs_total") >= 1
     status = process.health.text("/readyz")
     assert status.startswith("ok\n")
     assert "[-] vault: no answer; waiting for it\n" in status
     assert process.health.answers("/readyz")
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    wait_until(place, process, lambda now: now("vault_requests_total", code="none") >= 1, "it asks in vain")
+    wait_until(place, process, lambda now: now("vault_requests_total", code="none") >= 1, "requests fail")
     testbed.vault.start()
     back = wait_until(place, process, lambda now: now("stream_connected") == now("vault_reachable") == 1, "it is back")
     place.wait_for_secret("app", PATIENCE)
@@ -137,7 +139,7 @@ Beside = tuple[Testbed, Place, VaultsyncProcess]
 
 @pytest.fixture
 def vaultsync_beside() -> Iterator[Beside]:
-    """Servers of their own, that may be lost."""
+    """Its own servers, which the test may stop."""
     with Testbed(Options(vault_storage="file")) as made, Place(made) as place:
         factory = VaultsyncFactory(made, audit=False)
         try:

@@ -1,4 +1,4 @@
-"""What deploy/monitoring ships, against what a real vaultsync exports, by Prometheus' own promtool; and the runbook."""
+"""Compares deploy/monitoring with the metrics of a real vaultsync, by Prometheus' promtool; and tests the runbook."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALERTS, DASHBOARD = MONITORING / "alerts.yaml", MONITORING / "grafana-dashboard.
 ALERTS_TEST = PROJECT / "tests" / "integration" / "alerts_test.yaml"
 RUNBOOK = PROJECT / "docs" / "runbook.md"
 TARGET_LABELS = {"job", "instance", "namespace"}
-"""What Prometheus itself adds."""
+"""The labels that Prometheus itself adds."""
 SEED = {"vaultsync.io/seed": "true"}
 
 
@@ -37,7 +37,7 @@ def promtool() -> Path:
 
 
 def checked(promtool: Path, *arguments: object, given: str = "") -> str:
-    """What promtool says, which is nothing bad."""
+    """The output of promtool, which must succeed."""
     command = [str(promtool), *map(str, arguments)]
     done = subprocess.run(command, input=given, text=True, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,7 +53,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression, with where it stands; Grafana's own variables as it fills them in."""
+    """Every expression with its location; Grafana's variables are replaced."""
     for panel in panels():
         for target in panel["targets"]:
             expr = target["expr"].replace("$__rate_interval", "5m").replace('job=~"$job"', 'job=~"vaultsync"')
@@ -95,13 +95,13 @@ def test_every_expression_names_what_a_real_vaultsync_exports(
                 if label in TARGET_LABELS:
                     continue
                 assert label in exported[name], f"{where}: {name} has no {label}"
-                # codes come as they happen; all else is there from the start
+                # codes appear on demand; all other labels exist from the start
                 assert label == "code" or set(value.split("|")) <= exported[name][label], f"{where}: {label}={value}"
         grouped = {one for group in re.findall(r"\bby \(([^)]*)\)", expr) for one in re.split(r",\s*", group)}
         known = {label for name in names for label in exported[name]}
         assert grouped <= known | TARGET_LABELS, where
     own = {re.sub("_(bucket|sum|count)$", "", name) for name in exported if name.startswith("vaultsync_")}
-    assert own - {re.sub("_(bucket|sum|count)$", "", name) for name in used} == set(), "exported, and shown nowhere"
+    assert own - {re.sub("_(bucket|sum|count)$", "", name) for name in used} == set(), "exported, but not shown"
 
 
 def test_what_it_exports_follows_prometheus_conventions(vaultsync: VaultsyncFactory, promtool: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_dashboard_can_be_imported_anywhere_and_every_panel_is_described() -
             for column in range(position["w"])
             for line in range(position["h"])
         }
-        assert not cells & taken, f"{panel['title']} lies on another"
+        assert not cells & taken, f"{panel['title']} overlaps another"
         assert position["x"] + position["w"] <= 24
         taken |= cells
     for panel in panels():
@@ -157,7 +157,7 @@ def test_no_alert_pages_for_a_restart() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in ("warning", "info")
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-        # a bug is over before anything could be waited for
+        # a bug has no duration to wait for
         assert rule["alert"] == "VaultsyncBug" or re.fullmatch(r"([5-9]|\d\d)m|1h", rule["for"])
 
 
@@ -179,7 +179,7 @@ def test_the_runbook_has_a_paragraph_for_each_alert_and_its_commands_are_valid()
 
 
 LOOKS = re.compile(r"(kubectl( -n vaultsync)? (get|auth|logs -l)|vault (audit list|policy read|status)) (?!--raw)")
-"""Commands that need no pod, which is not to be had here, and change nothing; `logs` finds none, and reads nothing."""
+"""Commands that need no pod, because there is none here, and change nothing; `logs` finds no pod and prints nothing."""
 
 
 def test_the_read_only_commands_of_the_runbook_work(testbed: Testbed, place: Place) -> None:
@@ -190,7 +190,7 @@ def test_the_read_only_commands_of_the_runbook_work(testbed: Testbed, place: Pla
     assert len(lines) >= 20
     for line in lines:
         done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=60, check=False)
-        # grep finds nothing, and can-i says no: both is 1
+        # grep without a match and can-i without the right both exit with 1
         assert done.returncode == 0 or re.search("grep|can-i", line), f"{line}\n{done.stderr}"
         assert not re.search("(?i)error|unknown|invalid", done.stderr), f"{line}\n{done.stderr}"
 

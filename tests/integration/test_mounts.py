@@ -1,4 +1,4 @@
-"""A KV mount in use that is upgraded, moved, or disabled and enabled anew, with each source of changes."""
+"""A KV mount in use is upgraded, moved, or disabled and enabled again, with each source of changes."""
 
 import asyncio
 import secrets
@@ -29,9 +29,9 @@ path "MOUNT/subkeys/*" { capabilities = ["read"] }
 path "MOUNT/metadata/*" { capabilities = ["patch", "list", "subscribe"] subscribe_event_types = ["*"] }
 """
 QUICKLY = 3.0
-"""Seconds from a write to the Secret; 0.1 to 0.3 s are usual, plus the poll's interval of 1 s where that tells."""
+"""Seconds from a write to the Secret; 0.1 to 0.3 s are usual, plus the poll's interval of 1 s if that is the source."""
 FOUND = 45.0
-"""Seconds until a change that no KV event tells is found: by the poll, an audit entry, or a resync every 10 s."""
+"""Seconds until a change without a KV event is found: by the poll, an audit entry, or a resync every 10 s."""
 
 
 class Engine:
@@ -71,7 +71,7 @@ class Engine:
         self.place.vault.put(self.place.path(path), self.name, **values)
 
     def keys(self, folder: str) -> list[str]:
-        """What KV v1 lists there."""
+        """The keys that KV v1 lists there."""
         found = self.api.find(f"/v1/{self.name}/{folder}?list=true")
         keys: list[str] = found["data"]["keys"] if found else []
         return keys
@@ -105,7 +105,7 @@ def engine(place: Place) -> Iterator[Engine]:
 @pytest.fixture
 def process(source: str, engine: Engine, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
     env = {"VAULTSYNC_SOURCE": source, "VAULTSYNC_POLL_INTERVAL": "1s"}
-    if source == "events":  # which tells of KV's changes alone
+    if source == "events":  # which reports only changes of KV
         env["VAULTSYNC_RESYNC"] = "10s"
     token = engine.place.vault.token([engine.name])
     made = vaultsync({**env, "VAULT_TOKEN": token}, audit=source == "audit")
@@ -114,7 +114,7 @@ def process(source: str, engine: Engine, vaultsync: VaultsyncFactory) -> Vaultsy
 
 
 def seeded(engine: Engine) -> dict[str, str]:
-    """A mount of KV v2 with what an ExternalSecret reads there; returns what its Secret has."""
+    """Creates a KV v2 mount with an ExternalSecret's value; returns the values of its Secret."""
     engine.enable("2")
     engine.store("v2")
     engine.place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
@@ -138,7 +138,7 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
     engine.put_v1("app", p="0")
     place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
     place.wait_for_secret("app", p="0")
-    if source != "poll":  # which sees no new value in KV v1
+    if source != "poll":  # which detects no new value in KV v1
         arrives_quickly(engine, "app", "1", v1=True)
     engine.upgrade()
     if source != "events":
@@ -146,7 +146,7 @@ def test_a_mount_that_is_upgraded_is_read_in_its_new_version(
             "app", "the store says version v1", "set the store's spec.provider.vault.version to v2"
         )
     engine.store_says("v2")
-    # external-secrets learns of the store only by a force-sync
+    # external-secrets uses the changed store only after a force-sync
     arrives_quickly(engine, "app", "2")
     arrives_quickly(engine, "app", "3")
     place.vault.delete(place.path("app"), engine.name)
@@ -163,7 +163,7 @@ def test_a_moved_mount_is_reported_missing_and_found_again(
     engine.move(engine.elsewhere, engine.name)
     place.wait_for_secret("app", FOUND, p="while it was away")
     arrives_quickly(engine, "app", "after")
-    assert place.version("app", engine.name) == 3, "nothing was created meanwhile"
+    assert place.version("app", engine.name) == 3, "nothing was created in between"
 
 
 def test_a_mount_that_is_enabled_again_is_seeded_again(
@@ -186,7 +186,7 @@ def test_in_a_mount_enabled_again_as_v1_nothing_is_created_with_the_v2_api(
     place.wait_for(
         lambda: all(word in place.annotations("app").get("vaultsync.io/message", "") for word in words), FOUND
     )
-    assert engine.keys("") == [], "KV v1 takes a creation of v2, and nobody could read it"
+    assert engine.keys("") == [], "KV v1 accepts a v2 creation as an unreadable secret"
     engine.store_says("v1")
     place.wait_for(lambda: engine.keys(place.name) == ["app"], FOUND)
     engine.store_says("v2")
@@ -221,7 +221,7 @@ def test_a_mount_that_becomes_v1_between_the_read_and_the_write_receives_nothing
 def test_a_v1_value_at_a_v2_path_is_reported(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
-    """A client that took the mount for one of KV v2 wrote there. The developer's store is wrong, whatever is there."""
+    """A client that assumed KV v2 wrote there. The developer's store is wrong in any case."""
     engine.enable("1")
     engine.store("v2")
     engine.api.request("POST", f"/v1/{engine.name}/data/{place.path('app')}", {"data": {"p": "0"}})

@@ -1,4 +1,4 @@
-"""The testbed's network namespaces: they do what they say, and leave nothing behind, however their owner ends."""
+"""The testbed's network namespaces: they lose packets as configured, and are removed however their owner ends."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ with joined() as cable:
     print(cable.near.inode, cable.far.inode, flush=True)
     time.sleep(600)
 """
-"""It has a server in a namespace, and is killed before it can clean up."""
+"""A process with a server in a namespace that is killed before it can clean up."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def listener(cable: Cable) -> socket.socket:
 
 
 def inhabited() -> set[int]:
-    """The inodes of the network namespaces that some process is in, or has a file descriptor of."""
+    """The inodes of the network namespaces in use by a process, or held by a file descriptor."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         for file in (folder / "ns" / "net", *folder.glob("fd/*")):
@@ -54,7 +54,7 @@ def inhabited() -> set[int]:
 
 
 def devices() -> str:
-    """Of the namespace that the tests run in."""
+    """The inode of the namespace that the tests run in."""
     return subprocess.run(["ip", "-brief", "address"], check=True, capture_output=True, text=True).stdout
 
 
@@ -87,8 +87,8 @@ def test_a_closed_namespace_is_removed() -> None:
             Cable(near, far)
             inode = far.inode
             assert inode in inhabited()
-        wait_for(lambda: inode not in inhabited(), PATIENCE, "nobody has it")
-        wait_for(lambda: DEVICE not in near.ip("link"), PATIENCE, "its end of the cable is gone, and so the other one")
+        wait_for(lambda: inode not in inhabited(), PATIENCE, "no process uses it")
+        wait_for(lambda: DEVICE not in near.ip("link"), PATIENCE, "both ends of the cable are gone")
 
 
 def test_a_killed_owner_leaves_no_namespace_and_no_process(tmp_path: Path) -> None:

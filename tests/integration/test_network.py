@@ -1,4 +1,4 @@
-"""Bad lines between vaultsync and its servers, one at a time; all at once is in tests/faults."""
+"""Faulty connections between vaultsync and its servers, one at a time; several at once are in tests/faults."""
 
 import secrets
 import sys
@@ -38,12 +38,12 @@ def to_kube(testbed: Testbed) -> Iterator[Proxy]:
 
 
 def over(proxy: Proxy, testbed: Testbed) -> dict[str, str]:
-    """The settings by which vaultsync speaks with Vault through the proxy; stores name Vault's own address."""
+    """The settings with which vaultsync uses Vault through the proxy; stores have Vault's own address."""
     return {"VAULT_ADDR": f"http://127.0.0.1:{proxy.port}", "VAULTSYNC_STORE_SERVERS": testbed.vault.address}
 
 
 def over_kube(proxy: Proxy, testbed: Testbed, folder: Path) -> dict[str, str]:
-    """The same with the API server."""
+    """The same for the API server."""
     file, token = folder / "kubeconfig", testbed.identity.kubernetes_token
     ca = testbed.kube_apiserver.ca
     file.write_text(kubeconfig_text(f"https://127.0.0.1:{proxy.port}", ca, token, NAMESPACE))
@@ -51,13 +51,13 @@ def over_kube(proxy: Proxy, testbed: Testbed, folder: Path) -> dict[str, str]:
 
 
 def ask(place: Place, *names: str) -> None:
-    """ExternalSecrets, each with a path of its own name."""
+    """Creates ExternalSecrets, each with a path of its own name."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda name: place.external_secret(name, {"p": (name, "p")}, annotations=SEED), names))
 
 
 def wait_until_all(place: Place, *names: str) -> None:
-    """Until Vault has a value for each, and its Secret has it."""
+    """Waits until Vault has a value for each, and its Secret has it."""
     left = set(names)
 
     def none_is_left() -> bool:
@@ -66,7 +66,7 @@ def wait_until_all(place: Place, *names: str) -> None:
         )
         return not left
 
-    place.wait_for(none_is_left, PATIENCE, "all is there, and brought")
+    place.wait_for(none_is_left, PATIENCE, "all values are created and delivered")
 
 
 def test_with_a_slow_vault_a_hundred_are_seeded_once(
@@ -84,7 +84,7 @@ def test_with_a_slow_vault_a_hundred_are_seeded_once(
 def test_when_the_response_to_a_write_is_lost_nothing_is_written_twice(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, write: str
 ) -> None:
-    """It can't know whether Vault took it; the next look tells."""
+    """It cannot know whether Vault applied the write; the next read shows it."""
     process = vaultsync(over(to_vault, testbed))
     names = [f"app{number}" for number in range(5)]
     before = {"user": "a person's"} if write == "PATCH" else {}
@@ -99,7 +99,7 @@ def test_when_the_response_to_a_write_is_lost_nothing_is_written_twice(
     to_vault.heal()
     assert to_vault.lost == len(names)
     for name in names:
-        place.vault.delete(place.path(name))  # what it has not answered for is healed all the same
+        place.vault.delete(place.path(name))  # an unconfirmed value is healed too
     place.wait_for(lambda: all(place.version(name) == (3 if before else 2) for name in names), PATIENCE)
     assert all((value or {}).items() >= before.items() for value in made.values())
     assert "Traceback" not in process.output()
@@ -108,7 +108,7 @@ def test_when_the_response_to_a_write_is_lost_nothing_is_written_twice(
 def test_an_undeletion_while_the_response_is_in_flight_is_not_overwritten(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy
 ) -> None:
-    """An undeletion makes no new version: check-and-set does not see it."""
+    """An undeletion creates no new version: check-and-set does not detect it."""
     vaultsync(over(to_vault, testbed))
     ask(place, "app")
     place.wait_for_secret("app", PATIENCE)
@@ -116,23 +116,25 @@ def test_an_undeletion_while_the_response_is_in_flight_is_not_overwritten(
     log = testbed.work / "logs" / "audit.log"
     look = f'"path":"secret/subkeys/{place.path("app")}"'.encode()
     place.wait_for(lambda: look in log.read_bytes(), PATIENCE)
-    time.sleep(1)  # what follows on a seed is done
+    time.sleep(1)  # the work after a seed is done
     before = log.read_bytes().count(look)
     to_vault.set(Fault(latency=1.5))
     place.vault.delete(place.path("app"))
-    place.wait_for(lambda: log.read_bytes().count(look) >= before + 2, PATIENCE, "it has looked, and knows nothing yet")
+    place.wait_for(
+        lambda: log.read_bytes().count(look) >= before + 2, PATIENCE, "it has sent the read, and has no response yet"
+    )
     place.vault.undelete(place.path("app"), [1])
-    time.sleep(6)  # the answer, and what it does then
+    time.sleep(6)  # the response and the following work
     assert (place.version("app"), place.read("app")) == (1, value)
     to_vault.heal()
     place.vault.delete(place.path("app"))
-    place.wait_for(lambda: place.version("app") == 2, PATIENCE, "it is healed still")
+    place.wait_for(lambda: place.version("app") == 2, PATIENCE, "it is healed")
 
 
 def test_a_half_open_connection_to_the_api_server_is_closed(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_kube: Proxy, tmp_path: Path
 ) -> None:
-    """Watches on it are silent for ever, and so are connections that are kept for the next request."""
+    """Its watches stay silent, and so do idle connections."""
     process = vaultsync(
         {**over_kube(to_kube, testbed, tmp_path), "VAULTSYNC_KUBE_TIMEOUT": "3s", SILENCE: "5"}, start=False
     )
@@ -154,7 +156,7 @@ def test_a_half_open_connection_to_the_api_server_is_closed(
 def test_a_long_list_is_read_over_a_slow_connection(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_kube: Proxy, tmp_path: Path
 ) -> None:
-    """A thousand ExternalSecrets, a kilobyte each that no compression makes smaller, at 100 kB/s."""
+    """A thousand ExternalSecrets with an incompressible kilobyte each, at 100 kB/s."""
     names = [f"other{number}" for number in range(1000)]
 
     def create(name: str) -> None:
@@ -175,6 +177,6 @@ def test_a_long_list_is_read_over_a_slow_connection(
 
 
 def watched(process: VaultsyncProcess) -> float:
-    """How many ExternalSecrets it knows."""
+    """How many ExternalSecrets are in its cache."""
     rows = process.health.text("/metrics").splitlines()
     return next(float(row.split()[1]) for row in rows if row.startswith("vaultsync_external_secrets "))

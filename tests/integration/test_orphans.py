@@ -1,4 +1,4 @@
-"""`orphans`: what vaultsync made and nobody reads is listed, and deleted if asked for; nothing else ever is."""
+"""`orphans`: lists paths that vaultsync created and no ExternalSecret reads, and deletes them on request; no others."""
 
 import json
 import os
@@ -26,9 +26,9 @@ NONE = "0 paths that vaultsync created and no ExternalSecret reads\n"
 
 
 class Command:
-    """`vaultsync orphans` at work, with a terminal to answer it on if there is to be one.
+    """A running `vaultsync orphans`, optionally with a terminal for the confirmation.
 
-    The place is a cluster of its own, so that what other tests have made does not count.
+    The place is its own cluster, so that objects of other tests do not count.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Command:
         os.write(self._keyboard, text.encode())
 
     def end(self) -> tuple[int, str, str]:
-        """Exit code, output and errors; no value is among them."""
+        """Exit code, output and errors; asserts that they have no value."""
         try:
             out, err = self._process.communicate(timeout=60)
         finally:
@@ -72,12 +72,12 @@ class Command:
 
 
 def orphans(place: Place, *arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Runs it to its end, without a terminal."""
+    """Runs the command to its end, without a terminal."""
     return Command(place, *arguments, env=env, terminal=False).end()
 
 
 def listed(place: Place, **env: str) -> dict[str, Json]:
-    """By path below the place's prefix."""
+    """The rows by path below the place's prefix."""
     code, out, err = orphans(place, "-o", "json", env=env)
     assert (code, err) == (0, "")
     prefix = f"secret/{place.name}/"
@@ -89,13 +89,13 @@ def run(place: Place, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
 
 
 def make(place: Place, vaultsync: VaultsyncFactory, *paths: str) -> None:
-    """Has vaultsync make a password in each path for an ExternalSecret that goes again."""
+    """Lets vaultsync create a password at each path for an ExternalSecret that is then deleted."""
     before = {path: place.version(path) for path in paths}
     data = {f"k{number}": (path, "password") for number, path in enumerate(paths)}
     place.external_secret("maker", data, annotations=SEED)
     process = run(place, vaultsync)
     place.wait_for(lambda: all(place.version(path) > old for path, old in before.items()), 30)
-    process.stop()  # leaves the marks
+    process.stop()  # writes the ownership
     place.delete("maker")
 
 
@@ -226,7 +226,7 @@ def test_a_running_vaultsync_creates_a_deleted_orphan_again_for_a_new_reader(
 def test_without_the_right_to_list_the_cluster_the_refusal_is_reported(place: Place) -> None:
     account = f"none-{place.name}"
     metadata = {"name": account, "namespace": NAMESPACE}
-    assert place.testbed.identity  # makes the namespace
+    assert place.testbed.identity  # creates the namespace
     place.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
     token = place.kube.token_for(account, NAMESPACE)
     kubeconfig = place.testbed.kube_apiserver.kubeconfig(place.testbed.work / f"{account}.kubeconfig", token)

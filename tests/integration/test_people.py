@@ -1,4 +1,4 @@
-"""People can see it: Events, the report on each ExternalSecret, and logs; never a value, and never a write too many."""
+"""Reports to users: Events, the status on each ExternalSecret, and logs; never a value, and no unnecessary write."""
 
 import json
 import re
@@ -22,7 +22,7 @@ HEALS_BY_ITSELF = 75.0
 
 @contextmanager
 def denied(place: Place, *paths: str) -> Iterator[None]:
-    """Vault refuses vaultsync these API paths meanwhile."""
+    """Denies vaultsync these API paths in Vault."""
     rules = [f'path "{path}" {{ capabilities = ["deny"] }}' for path in paths]
     place.vault.policy(POLICY, "\n".join([SHIPPED_POLICY, *rules]))
     try:
@@ -32,13 +32,13 @@ def denied(place: Place, *paths: str) -> Iterator[None]:
 
 
 def report(place: Place, name: str) -> tuple[str, str]:
-    """What stands on the ExternalSecret where the CRD takes no condition: status with reason, and message."""
+    """The report in the annotations, used if the CRD has no condition: status with reason, and message."""
     found = place.annotations(name)
     return found.get("vaultsync.io/created", ""), found.get("vaultsync.io/message", "")
 
 
 def wait_for_report(place: Place, name: str, created: str, message: str, timeout: float = 15) -> None:
-    """Waits until the report is this one; the message may be a part of it."""
+    """Waits for this report; the message may be a part of the reported one."""
 
     def is_it() -> bool:
         status, said = report(place, name)
@@ -51,7 +51,7 @@ def wait_for_report(place: Place, name: str, created: str, message: str, timeout
 
 
 def wait_for_another_secret(place: Place, name: str, old: dict[str, str] | None, timeout: float = 15) -> None:
-    """Waits until the Secret is there with other values."""
+    """Waits until the Secret exists with other values."""
     place.wait_for(lambda: place.secret(name) not in (None, old), timeout, f"{name} has other values")
 
 
@@ -65,7 +65,7 @@ def own_events(place: Place, name: str, reason: str | None = None) -> list[Json]
 
 
 def wait_for_event(place: Place, name: str, reason: str, count: int = 1) -> Json:
-    """Waits for the one Event of that reason, told so often."""
+    """Waits for the only Event of that reason, with this count."""
     place.wait_for(lambda: sum(event["count"] for event in own_events(place, name, reason)) >= count)
     [event] = own_events(place, name, reason)
     assert event["count"] == count
@@ -73,7 +73,7 @@ def wait_for_event(place: Place, name: str, reason: str, count: int = 1) -> Json
 
 
 def of_vaultsync(item: Json | None) -> tuple[str, dict[str, str]]:
-    """What changes when vaultsync writes: the annotations; and whatever else writes, as the version of the object."""
+    """The state that a write of vaultsync changes: the annotations; and the version of the object, for other writes."""
     assert item is not None
     return item["metadata"]["resourceVersion"], item["metadata"].get("annotations") or {}
 
@@ -181,7 +181,7 @@ def test_the_same_again_raises_the_count_of_one_event(place: Place, vaultsync: V
         with denied(place, f"secret/data/{place.path('app')}"):
             place.vault.delete(place.path("app"))
             wait_for_event(place, "app", "SeedFailed", number)
-            time.sleep(1)  # attempts go on
+            time.sleep(1)  # further attempts are made
             wait_for_event(place, "app", "SeedFailed", number)
         wait_for_another_secret(place, "app", before, HEALS_BY_ITSELF)
         wait_for_report(place, "app", "True Success", "re-created secret/")
@@ -232,7 +232,7 @@ def test_an_unchanged_state_writes_nothing_not_even_after_a_restart(place: Place
         process.wait_until_ready()
         place.wait_for(lambda: "subscribed to Vault's event stream" in process.output())
         time.sleep(3)
-        # nothing in KV v1 tells whether a value was written meanwhile: it is read again, once
+        # KV v1 does not show whether a value was written in the meantime: it is read again once
         names.remove("v1")
         del before["v1"], events["v1"]
         assert {name: of_vaultsync(place.get(name)) for name in names} == before
@@ -337,7 +337,7 @@ def test_each_reason_why_nothing_can_be_created_is_reported(place: Place, vaults
     for name in cases:
         wait_for_report(place, name, "False ErrorCreating", "")
     reports = {name: report(place, name) for name in cases}
-    # what they should say, where it is not what they say
+    # the expected messages that are missing from the reports
     expected = {name: f"…{said}" for name, (_, said) in cases.items() if said not in reports[name][1]}
     assert {name: reports[name][1] for name in expected} == expected
     assert {status for status, _ in reports.values()} == {"False ErrorCreating"}
@@ -414,7 +414,7 @@ def test_no_value_is_in_logs_events_or_annotations(place: Place, vaultsync: Vaul
 
 
 def all_values(place: Place) -> set[str]:
-    """Every value below the prefix, also of old versions (undeleting what was deleted)."""
+    """Every value below the prefix, including old versions (undeletes deleted ones)."""
     found: set[str] = set()
     for name in place.vault.names(place.name):
         path = place.path(name)

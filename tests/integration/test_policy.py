@@ -1,6 +1,6 @@
-"""The Vault policy is the smallest: with it all that vaultsync asks of Vault works; with one capability less, not all.
+"""The Vault policy is minimal: every request of vaultsync works with it, and not every one with one capability less.
 
-Each probe is vaultsync's own code with a token that has one policy and nothing else.
+Each probe runs vaultsync's own code with a token that has only one policy.
 """
 
 import asyncio
@@ -42,14 +42,14 @@ NARROW = SeedPaths.parse(["*/apps/{namespace}/**", "*/solo/{namespace}", "*/shar
 VALUE = SecretStr("not-to-be-seen")
 PASSWORD_POLICY = 'length = 20\nrule "charset" { charset = "abcdefghij" }'
 COMES, COMES_NOT = 15.0, 0.7
-"""Seconds to wait for an event: where it must come, and where it may not. It takes a few milliseconds."""
+"""Seconds to wait for an event: if it must arrive, and if it must not. It takes a few milliseconds."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Area:
-    """Paths in a mount, of which {} is new each time."""
+    """Paths in a mount; {} is replaced by a new name each time."""
 
     mount: Mount
     form: str
@@ -62,7 +62,7 @@ class Area:
         return VaultPath("", self.mount.path + ("data/" if self.mount.kv == 2 else "") + path)
 
     def folder(self, path: str) -> FindPrefix:
-        """What a `dataFrom.find` of the folder lists; for the root of a mount everything."""
+        """The folder that a `dataFrom.find` lists; for the root of a mount everything."""
         return FindPrefix("", self.api(path).path.rpartition("/")[0] + "/", self.mount.kv)
 
     def below(self, path: str) -> FindPrefix:
@@ -71,7 +71,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Case:
-    """A policy, and where it must let what happen."""
+    """A policy, and the requests and events that it must allow in each area."""
 
     name: str
     text: str
@@ -138,7 +138,7 @@ def rights(text: str) -> list[Right]:
 
 
 def without(text: str, right: Right) -> str:
-    """The policy without it; a block that grants nothing any more goes as a whole."""
+    """The policy without this capability; a block without capabilities is removed."""
 
     def less(block: re.Match[str]) -> str:
         if block[1] != right.path:
@@ -159,10 +159,10 @@ Probe = Callable[[], Awaitable[None]]
 
 
 class Probes:
-    """All that vaultsync asks of Vault, for one token.
+    """All requests of vaultsync to Vault, for one token.
 
     Attributes:
-        requests: raise what VaultClient raises, or AssertionError.
+        requests: raise the exceptions of VaultClient, or AssertionError.
     """
 
     def __init__(self, case: Case, client: VaultClient, login: Login, spare: Login, root: VaultRoot) -> None:
@@ -196,7 +196,7 @@ class Probes:
         return {name: bound(probe) for name, probe in probes.items()}
 
     async def failing(self) -> dict[str, Exception]:
-        """The requests that do not work; all are tried."""
+        """The requests that fail; all are tried."""
         found: dict[str, Exception] = {}
         for name, probe in self.requests.items():
             try:
@@ -214,7 +214,7 @@ class Probes:
         assert (await self._login.api.renew(self._login.token)).ttl > 0
 
     async def _revoke(self) -> None:
-        """Once: of another token, as this one is needed."""
+        """Runs once, with another token, because this one is still needed."""
         await self._spare.api.revoke(self._spare.token)
 
     async def _capabilities(self) -> None:
@@ -267,7 +267,7 @@ class Probes:
     # -- by hand
 
     def _fresh(self, area: Area) -> str:
-        """A path at which nothing is, not even metadata."""
+        """A path without a secret and without metadata."""
         path = area.new()
         if "{}" not in area.form:
             (self._root.delete_metadata if area.mount.kv == 2 else self._root.delete)(path, self._mount(area))
@@ -282,7 +282,7 @@ class Probes:
         return area.mount.path[:-1]
 
     def write_everywhere(self) -> set[tuple[VaultPath, str]]:
-        """Writes a value and metadata in each area; returns the events of it: path and kind."""
+        """Writes a value and metadata in each area; returns the received events: path and kind."""
         expected = set()
         for area in self._case.areas:
             path = self._put(area, self._fresh(area))
@@ -302,7 +302,7 @@ class Vault:
         self.root.password_policy("probe", PASSWORD_POLICY)
 
     def token(self, text: str) -> str:
-        """One that has this policy and nothing else."""
+        """A token that has only this policy."""
         name = f"probe-{next(_numbers)}"
         self.root.policy(name, text)
         return self.root.token([name])
@@ -323,7 +323,7 @@ class Vault:
             await spare.close()
 
     def failing(self, case: Case, token: str) -> dict[str, Exception]:
-        """The requests that do not work."""
+        """The requests that fail."""
 
         async def probe() -> dict[str, Exception]:
             async with self.probes(case, token) as probes:
@@ -391,7 +391,7 @@ def test_with_the_policy_everything_works_though_no_value_can_be_read(vault: Vau
 
 @each_right
 def test_with_one_capability_less_something_fails(vault: Vault, case: Case, right: Right) -> None:
-    """Events are waited for only where it is about them: no other capability is asked for when they are sent."""
+    """Waits for events only for capabilities of event paths: no others are checked when events are sent."""
     token = vault.token(without(case.text, right))
     if right.capability == "subscribe" or right.path.startswith("sys/events"):
         assert vault.missed(case, token, COMES_NOT)
@@ -411,12 +411,12 @@ def test_where_it_may_not_seed_nothing_is_written(vault: Vault, case: Case) -> N
     assert denied.keys() - {"password"} == writes
 
 
-# -- the command, as people run it
+# -- the command, as operators run it
 
 
 @pytest.fixture
 def policy_of_vaultsync(testbed: Testbed) -> Iterator[None]:
-    """The shared token's policy, put back after the test."""
+    """The shared token's policy, restored after the test."""
     yield
     testbed.vault_root.policy(POLICY, CASES[0].text)
 

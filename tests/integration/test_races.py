@@ -1,4 +1,4 @@
-"""Fifty people and two vaultsyncs write one path at the same moment: vaultsync replaces nothing that anybody wrote."""
+"""Fifty clients and two vaultsyncs write one path at the same moment: vaultsync never replaces a client's value."""
 
 import json
 import random
@@ -25,7 +25,7 @@ WRITERS = 50
 PROPERTIES = ("alpha", "beta", "gamma")
 HEX = re.compile(r"[0-9a-f]{64}")
 DELAYS = (0.0, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Seconds that a round's people wait: from all before vaultsync's first write to all after it."""
+"""Delays of a round's writers: from all before vaultsync's first write to all after it."""
 SPREAD = 0.05
 MOST_ROUNDS = 4 * len(DELAYS)
 MERGE_PATCH = "application/merge-patch+json"
@@ -35,23 +35,23 @@ Values = dict[str, Any]
 
 
 class Person:
-    """One writer at a path; each of the ways in which people write has its method."""
+    """One writer at a path; each kind of write has its method."""
 
     def __init__(self, place: Place, name: str, number: int) -> None:
         self._vault = place.vault
         self._path = place.path(name)
         ways = (self._create, self._edit, self._patch, self._put, self._create)
         self._way = ways[number % len(ways)]
-        # every fifth has a value of its own for what vaultsync would generate
+        # every fifth writes its own value for a property that vaultsync would generate
         key = PROPERTIES[0] if number % len(ways) == len(ways) - 1 else f"person{number}"
         self.values: Values = {key: f"written by {number}"}
 
     def write(self) -> int | None:
-        """Writes; returns the number of the version that came of it, None where none did."""
+        """Writes; returns the number of the created version, None if there is none."""
         try:
             return self._way()
         except ApiError as error:
-            if error.status in (400, 404):  # somebody else was there first, or there was nothing to patch
+            if error.status in (400, 404):  # another client was first, or there was nothing to patch
                 return None
             raise
 
@@ -60,7 +60,7 @@ class Person:
         return self._write("POST", self.values, {"cas": 0})
 
     def _edit(self) -> int:
-        """Vault's web page: it writes what it has shown, changed, on top of the version that it has shown."""
+        """Vault's web page: writes the displayed values with a change, with check-and-set on the displayed version."""
         version = self._vault.version(self._path)
         shown = self._vault.get(self._path) or {}
         return self._write("POST", {**shown, **self.values}, {"cas": version})
@@ -70,7 +70,7 @@ class Person:
         return self._write("PATCH", self.values, {}, MERGE_PATCH)
 
     def _put(self) -> int:
-        """`vault kv put`: what was live before is replaced, by the person's own will."""
+        """`vault kv put`: replaces the live values, on purpose."""
         return self._write("POST", self.values, {})
 
     def _write(
@@ -86,21 +86,21 @@ class History:
     """Every version of a path.
 
     Attributes:
-        values: by version, as it was written.
-        deleted: the versions that were deleted, each while it was the latest: Vault deletes no other.
+        values: by version, as they were written.
+        deleted: the deleted versions, each deleted while it was the latest: Vault deletes no other.
     """
 
     values: Mapping[int, Values]
     deleted: frozenset[int]
 
     def live_before(self, version: int) -> Values:
-        """What was live when the version was written, {} where nothing was."""
+        """The live values when the version was written, {} if there were none."""
         return {} if version - 1 in self.deleted else self.values.get(version - 1, {})
 
 
 @dataclass
 class Tries:
-    """The writes of the vaultsyncs at a path, as Vault's audit log has them."""
+    """The writes of the vaultsyncs at a path, by Vault's audit log."""
 
     taken: int = 0
     refused: int = 0
@@ -108,7 +108,7 @@ class Tries:
 
 @pytest.fixture
 def audit_log(testbed: Testbed) -> Iterator[Path]:
-    """Vault's own account of who was refused; and it keeps every version meanwhile, where ten are usual."""
+    """Enables Vault's audit log of refused writes, and lets it keep every version instead of ten."""
     path = testbed.work / "logs" / f"{AUDIT}.log"
     vault = testbed.vault_root
     vault.api.request("POST", "/v1/secret/config", {"max_versions": 1000})
@@ -141,7 +141,7 @@ def test_fifty_writers_and_two_replicas_lose_nothing(
 
 
 def race(place: Place, name: str, delay: float) -> dict[int, Values]:
-    """Lets everybody loose on a missing path; returns what people wrote of their own, by version."""
+    """Starts all writers on a missing path; returns the operators' values by version."""
     start = Barrier(WRITERS + len(PROPERTIES) + 1)
     people = [Person(place, name, number) for number in range(WRITERS)]
 
@@ -155,7 +155,7 @@ def race(place: Place, name: str, delay: float) -> dict[int, Values]:
         place.external_secret(f"{name}-{wanted}", {"value": (name, wanted)}, annotations=SEED)
 
     def delete() -> None:
-        """`vault kv delete` in the midst of it."""
+        """`vault kv delete` during the race."""
         start.wait()
         time.sleep(delay + SPREAD / 2)
         place.vault.delete(place.path(name))
@@ -169,7 +169,7 @@ def race(place: Place, name: str, delay: float) -> dict[int, Values]:
 
 
 def wait_until_settled(place: Place, name: str) -> None:
-    """Until Vault has every property, and each Secret has Vault's value."""
+    """Waits until Vault has every property, and each Secret has Vault's value."""
 
     def is_settled() -> bool:
         live = place.read(name) or {}
@@ -180,7 +180,7 @@ def wait_until_settled(place: Place, name: str) -> None:
 
 
 def read_history(place: Place, name: str) -> History:
-    """Reads every version, the deleted ones too: a soft deletion can be taken back."""
+    """Reads every version, the deleted ones too, by undeleting them."""
     versions = (place.vault.metadata(place.path(name)) or {})["versions"]
     deleted = frozenset(int(version) for version, about in versions.items() if about["deletion_time"])
     if deleted:
@@ -191,7 +191,7 @@ def read_history(place: Place, name: str) -> History:
 
 
 def check_that_nothing_is_lost(history: History, people: Mapping[int, Values]) -> None:
-    """Each person's version is as it was written, and each other one, vaultsync's, only adds to what was live."""
+    """Asserts that operators' versions are unchanged, and that vaultsync's versions only add to the live values."""
     assert sorted(history.values) == list(range(1, len(history.values) + 1))
     for version, values in history.values.items():
         if version in people:
@@ -206,7 +206,7 @@ def check_that_nothing_is_lost(history: History, people: Mapping[int, Values]) -
 
 
 def tries_at(place: Place, name: str, audit_log: Path) -> Tries:
-    """What became of the vaultsyncs' writes at the path."""
+    """The results of the vaultsyncs' writes at the path."""
     tries = Tries()
     for line in audit_log.read_text().splitlines():
         entry = json.loads(line)
@@ -217,7 +217,7 @@ def tries_at(place: Place, name: str, audit_log: Path) -> Tries:
             and POLICY in entry["auth"].get("policies", [])  # not hashed in the log, as the token is
             and request["path"] == f"secret/data/{place.path(name)}"
         ):
-            # only an accepted write answers with a version: a patch of what was just deleted is no error, but a 404
+            # only an accepted write returns a version: a patch of a deleted version is no error, but a 404
             taken = "version" in ((entry.get("response") or {}).get("data") or {})
             tries.taken += taken
             tries.refused += not taken

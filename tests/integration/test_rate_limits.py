@@ -1,6 +1,6 @@
-"""Rate limit quotas of Vault (429): all is done at the rate that they allow, and they are no outage.
+"""Rate limit quotas of Vault (429): vaultsync works at the allowed rate, and does not report an outage.
 
-On a testbed of its own without external-secrets, as a quota is for all who come from one address.
+On its own testbed without external-secrets, as a quota applies to all clients of one address.
 """
 
 import re
@@ -21,7 +21,7 @@ PATIENCE = 60.0
 MANY = 60
 RATE = 5
 REQUESTS = 3
-"""For each path: a look, a write, and a mark."""
+"""Requests per path: a read, a write, and the ownership."""
 THREADS = 8
 
 
@@ -35,7 +35,7 @@ def testbed() -> Iterator[Testbed]:
 
 @pytest.fixture(params=[True, False], ids=["with Retry-After", "without"])
 def limits(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A mount that takes so many requests a second."""
+    """A mount that accepts this many requests a second."""
     mount = "limited" if request.param else "strict"
     root = testbed.vault_root
     root.mount(mount, options={"version": "2"})
@@ -46,7 +46,7 @@ def limits(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def is_lifted(testbed: Testbed) -> bool:
-    """Ends the quota, unless it refuses just that."""
+    """Removes the quota, unless the quota refuses the request."""
     try:
         testbed.vault_root.api.request("DELETE", "/v1/sys/quotas/rate-limit/test")
     except ApiError as error:
@@ -75,14 +75,14 @@ def test_all_paths_are_created_at_the_rate_of_a_quota_and_owned(
                 lambda name: place.external_secret(name, {"p": (name, "p")}, annotations=SEED, store="limited"), names
             )
         )
-    for number in range(5):  # another mount's paths do not wait
+    for number in range(5):  # paths of another mount are not delayed
         asked = time.monotonic()
         elsewhere.external_secret(f"other{number}", {"p": (f"other{number}", "p")}, annotations=SEED)
         elsewhere.wait_for(lambda number=number: elsewhere.read(f"other{number}"), PATIENCE)  # type: ignore[misc]
         assert time.monotonic() - asked < 1.0
         time.sleep(0.5)
     metrics = Metrics(process)
-    place.wait_for(lambda: Metrics(process)("seeds_total") == MANY + 5, 3 * PATIENCE, "all is made")
+    place.wait_for(lambda: Metrics(process)("seeds_total") == MANY + 5, 3 * PATIENCE, "all paths are created")
     seconds = time.monotonic() - began
     print(f"{MANY} paths in {seconds:.1f} s, {refused(process):.0f} requests refused with 429")
     assert seconds < 2 * REQUESTS * MANY / RATE
@@ -98,7 +98,7 @@ def test_all_paths_are_created_at_the_rate_of_a_quota_and_owned(
         found = [testbed.vault_root.metadata(place.path(name), limits) or {} for name in names]
         return all((one.get("custom_metadata") or {}).get("managed-by") == "vaultsync" for one in found)
 
-    place.wait_for(all_are_marked, 2 * PATIENCE, "each is marked as vaultsync's")
+    place.wait_for(all_are_marked, 2 * PATIENCE, "each is owned by vaultsync")
     output = process.output()
     assert output.count("WARNING") + output.count("ERROR") <= 3, output
     assert "Vault is unavailable" not in output
@@ -125,7 +125,7 @@ def test_the_poll_and_the_login_respect_a_quota_on_all_of_vault(
         assert output.count("WARNING") + output.count("ERROR") <= 3, output
         assert "[+] vault: answers" in process.health.text("/readyz")
     finally:
-        place.wait_for(lambda: is_lifted(testbed), PATIENCE, "the quota lets its own end through")
+        place.wait_for(lambda: is_lifted(testbed), PATIENCE, "the quota accepts its own removal")
     before = Metrics(process)("force_syncs_total")
     place.put("app3", p="another")
     process.wait_until(lambda: Metrics(process)("force_syncs_total") > before, 2 * PATIENCE)

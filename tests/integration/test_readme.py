@@ -1,4 +1,4 @@
-"""The README is true: its tables hold every setting and annotation, no more. Its commands are run elsewhere."""
+"""The README is complete: its tables have exactly the settings and annotations. Its commands are tested elsewhere."""
 
 import re
 

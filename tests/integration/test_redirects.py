@@ -1,4 +1,4 @@
-"""Redirects to other servers than Vault's: nothing is sent there. A cluster's own are in test_cluster.py."""
+"""Redirects to other servers than Vault's: nothing is sent there. test_cluster.py tests redirects in a cluster."""
 
 import asyncio
 import re
@@ -51,7 +51,7 @@ def to(address: str, paths: str) -> Rule:
 
 
 def written(access: VaultAccess, place: Place, name: str) -> int:
-    """The version that a creation makes at a path."""
+    """The version that a creation writes at a path."""
 
     async def main() -> int:
         client = VaultClient(Login(access, BY_TOKEN))
@@ -67,7 +67,7 @@ def written(access: VaultAccess, place: Place, name: str) -> int:
 def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_continues(
     place: Place, vaultsync: VaultsyncFactory, redirector: Redirector, trap: Trap
 ) -> None:
-    """The redirects are a tenant's or an attacker's; other paths of the same Vault are healed meanwhile."""
+    """The redirects come from a tenant or an attacker; other paths of the same Vault are still healed."""
     redirector.rule = to(trap.address, "/v1/(secret|sys/events)/")
     env = {"VAULT_ADDR": redirector.address, "VAULTSYNC_STORE_SERVERS": place.testbed.vault.address}
     process = vaultsync(env)
@@ -78,8 +78,10 @@ def test_no_token_and_no_value_go_to_an_unknown_server_and_the_rest_continues(
     started = time.monotonic()
     place.external_secret("other", {"p": ("other", "p")}, annotations=SEED, store="team")
     place.wait_for_secret("other")
-    assert time.monotonic() - started < 5, "one mount that is redirected holds up no other"
-    place.wait_for(lambda: sources(process) == ["audit"], 20, "the stream is redirected too: the audit device tells")
+    assert time.monotonic() - started < 5, "a redirected mount delays no other"
+    place.wait_for(
+        lambda: sources(process) == ["audit"], 20, "the stream is redirected too: the audit device is the source"
+    )
     assert {path.split("/")[2] for _, path in redirector.redirected} == {"secret", "sys"}
     redirector.rule = to("", "^$")
     place.wait_for_secret("app", 70)
@@ -121,7 +123,7 @@ async def logged_in(redirector: Redirector, method: AuthConfig) -> None:
 def test_another_port_of_the_same_host_is_another_server_unless_it_is_configured(
     place: Place, redirector: Redirector
 ) -> None:
-    """The real Vault behind, by its own address; it is no cluster, and announces none."""
+    """The real Vault behind it, by its own address; it is not a cluster and announces no leader."""
     redirector.rule = to(place.testbed.vault.address, "/v1/secret/")
     with pytest.raises(RedirectRefused):
         written(VaultAccess(redirector.address), place, "app")
@@ -136,7 +138,7 @@ def test_another_port_of_the_same_host_is_another_server_unless_it_is_configured
 
 @pytest.fixture
 def secure(testbed: Testbed, tmp_path: Path) -> Iterator[tuple[Redirector, Tls]]:
-    """A listener with TLS before Vault, and who trusts it."""
+    """A TLS listener in front of Vault, and its CA."""
     authority = Authority("redirector")
     pair = authority.issue("127.0.0.1")
     ca, certificate = tmp_path / "ca.pem", tmp_path / "tls.pem"

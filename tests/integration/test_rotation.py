@@ -1,4 +1,4 @@
-"""What vaultsync made is marked as such in Vault, and made anew when it is asked to or old enough; nothing else is."""
+"""vaultsync records the ownership of values in Vault, and rotates owned values on request or by age; no others."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,19 +22,19 @@ MADE = "vaultsync-made"
 
 
 def metadata(place: Place, path: str) -> dict[str, str]:
-    """The custom metadata."""
+    """The custom metadata of a path."""
     return (place.vault.metadata(place.path(path)) or {}).get("custom_metadata") or {}
 
 
 def note(place: Place, path: str, **custom_metadata: str) -> None:
-    """A person's own custom metadata, `_` for `-`; the rest stays, and the path need not be there."""
+    """Patches an operator's custom metadata, `_` for `-`; other keys are kept, and the path need not exist."""
     named = {key.replace("_", "-"): value for key, value in custom_metadata.items()}
     body = {"custom_metadata": {**metadata(place, path), **named}}
     place.vault.api.request("POST", f"/v1/secret/metadata/{place.path(path)}", body)
 
 
 def marked(place: Place, *paths: str) -> None:
-    """Waits until what is there now is marked."""
+    """Waits until the current version is owned."""
 
     def probe() -> bool:
         return all(
@@ -45,13 +45,13 @@ def marked(place: Place, *paths: str) -> None:
 
 
 def annotate(place: Place, name: str, **annotations: str) -> None:
-    """Such as rotate_after="30d"."""
+    """Annotations, such as rotate_after="30d"."""
     named = {f"vaultsync.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
     place.patch(name, {"metadata": {"annotations": named}})
 
 
 def changed(place: Place, name: str, before: dict[str, str]) -> dict[str, str]:
-    """Waits until each value of the Secret is another one."""
+    """Waits until each value of the Secret has changed."""
 
     def probe() -> dict[str, str] | None:
         found = place.secret(name) or {}
@@ -61,7 +61,7 @@ def changed(place: Place, name: str, before: dict[str, str]) -> dict[str, str]:
 
 
 def make_old(place: Place, path: str, due: datetime) -> None:
-    """What vaultsync made there becomes an hour old, and late by its jitter, at that time."""
+    """Sets the recorded time so that the value reaches the age of an hour, plus its jitter, at that time."""
     late = due_at(VaultPath("", f"secret/data/{place.path(path)}"), due, HOUR) - due
     note(place, path, vaultsync_made=(due - late).isoformat())
 
@@ -76,14 +76,14 @@ def logged(process: VaultsyncProcess, message: str) -> int:
 
 
 def answered(place: Place, name: str, words: str) -> None:
-    """Waits until the mark on the path of the same name says that the ExternalSecret's request was answered."""
+    """Waits until the ownership of the path of the same name records the ExternalSecret's rotation request."""
     request = parse_rotation(ObjectName(place.name, name), {ROTATE: words}).request_id
     place.wait_for(lambda: request in metadata(place, name).get("vaultsync-rotations", ""), what=f"{words} is answered")
     marked(place, name)
 
 
 def seeded_before(place: Place, vaultsync: VaultsyncFactory, annotations: dict[str, dict[str, str]]) -> None:
-    """A process seeds ExternalSecrets with these annotations, each its own path, and ends."""
+    """Seeds ExternalSecrets with these annotations, each its own path, by a process that then ends."""
     process = vaultsync()
     for name, own in annotations.items():
         place.external_secret(name, {"p": (name, "password")}, annotations=SEED | own)
@@ -92,7 +92,7 @@ def seeded_before(place: Place, vaultsync: VaultsyncFactory, annotations: dict[s
     assert process.stop() == 0
 
 
-# -- marks
+# -- ownership
 
 
 def test_created_paths_are_owned_and_other_metadata_is_kept(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -126,7 +126,7 @@ def test_a_process_stopped_right_after_a_seed_records_the_ownership(place: Place
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for(lambda: place.version("app"))
     place.wait_for(lambda: logged(process, "seeded"))
-    assert MADE not in metadata(place, "app"), "it comes behind the values"
+    assert MADE not in metadata(place, "app"), "ownership is written after the values"
     assert process.stop() == 0
     assert MADE in metadata(place, "app")
 
@@ -154,7 +154,7 @@ def test_a_metadata_change_of_vaultsync_is_not_a_change_but_an_operators_is(
     assert count_force_syncs(process, place, "meta") == before + 1
 
 
-# -- at request
+# -- on request
 
 
 def test_each_new_request_rotates_only_owned_paths_once(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -177,7 +177,9 @@ def test_each_new_request_rotates_only_owned_paths_once(place: Place, vaultsync:
     annotate(place, "app", rotate="2026-02-01")
     answered(place, "app", "2026-02-01")
     third = changed(place, "app", second)
-    assert (place.version("app"), place.version("mixed")) == (3, 4), "neither the restart nor the old text rotated"
+    assert (place.version("app"), place.version("mixed")) == (3, 4), (
+        "neither the restart nor the old request caused a rotation"
+    )
     assert place.read("mixed") == {"user": "a person's", "password": third["mixed"]}
     assert place.secret("user") == {"user": "a person's"}
 
@@ -230,7 +232,9 @@ def test_an_operators_value_is_never_rotated_until_it_is_deleted(place: Place, v
         place.vault.delete(place.path(name))
         changed(place, name, {"p": "a person's"})
         place.wait_until_healthy(name)
-    assert (place.version("app"), place.version("theirs")) == (3, 2), "the healing was the first write after theirs"
+    assert (place.version("app"), place.version("theirs")) == (3, 2), (
+        "the heal was the first write after the operator's"
+    )
     before = place.secret("app") or {}
     annotate(place, "app", rotate="again")
     changed(place, "app", before)
@@ -264,7 +268,7 @@ def test_a_wrong_age_is_reported_until_it_is_fixed(place: Place, vaultsync: Vaul
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED | {AFTER: "soon"})
     place.wait_until_reported("app", AFTER, "'soon'", "30d", "never")
-    assert place.version("app") == 0, "no guess at what was meant"
+    assert place.version("app") == 0, "an invalid age is not guessed"
     annotate(place, "app", rotate_after="30d")
     place.wait_for_secret("app")
     place.wait_until_healthy("app")

@@ -1,4 +1,4 @@
-"""Running it: settings, signals, health, logs; and ExternalSecrets of any size, number and nonsense."""
+"""Running vaultsync: settings, signals, health, logs; and ExternalSecrets of any size, number and content."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_a_signal_stops_it_cleanly(place: Place, vaultsync: VaultsyncFactory, nu
 def test_it_stops_at_once_while_it_waits_for_kubernetes(
     testbed: Testbed, vaultsync: VaultsyncFactory, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Until Kubernetes answers it is alive, and not ready."""
+    """It is alive, but not ready until Kubernetes answers."""
     nowhere = tmp_path / "kubeconfig"
     nowhere.write_text(
         kubeconfig_text(f"https://127.0.0.1:{free_port()}", testbed.kube_apiserver.ca, "token", NAMESPACE)
@@ -214,7 +214,7 @@ TEXTS = (
 
 
 def nonsense(place: Place) -> dict[str, Json]:
-    """Specs that the CRD lets through."""
+    """Invalid specs that the CRD accepts."""
 
     def data(*remotes: Json, **more: Json) -> Json:
         return {"data": [{"secretKey": f"k{i}", "remoteRef": remote, **more} for i, remote in enumerate(remotes)]}
@@ -287,7 +287,7 @@ NONSENSE_ANNOTATIONS = {
 
 @contextmanager
 def vault_outside_unchanged(place: Place) -> Iterator[None]:
-    """Nothing in Vault changes but what is below the place's prefix."""
+    """Asserts that only paths below the place's prefix change in Vault."""
 
     def outside() -> Json:
         root = place.vault.api
@@ -343,7 +343,7 @@ def test_nonsense_in_every_field_does_not_stop_the_others_and_writes_nothing_out
             place.wait_for(partial(place.read, path), PATIENCE, f"{path} is seeded")
         place.wait_for(lambda: len(place.read("one") or ()) == 1000, PATIENCE, "1,000 properties are seeded")
         place.wait_for(lambda: len(place.vault.names(place.path("many"))) == 300, PATIENCE, "300 paths are seeded")
-        # what is deleted meanwhile is healed; so the watches and the workers go on
+        # a deleted value is healed, so the watches and the workers still run
         place.vault.delete(place.path("long"))
         place.wait_for(lambda: place.read("long"), PATIENCE, "healed")
         time.sleep(2)
@@ -365,7 +365,7 @@ def test_nonsense_in_every_field_does_not_stop_the_others_and_writes_nothing_out
 
 
 def test_only_kv_is_ever_written(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """Most tokens also have the policy `default`, which opens each its own cubbyhole."""
+    """Most tokens also have the policy `default`, which allows writes to a cubbyhole."""
     token = place.vault.token([POLICY], default=True)
     vaultsync({"VAULT_TOKEN": token})
     place.store("bare-v1", path=None, version="v1")
@@ -379,7 +379,7 @@ def test_only_kv_is_ever_written(place: Place, vaultsync: VaultsyncFactory) -> N
 
 
 def test_an_external_secret_with_full_annotations_is_reported(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """The API server takes 256 KiB of annotations: none of ours fits, so that only an Event can say it."""
+    """The API server accepts 256 KiB of annotations: no other fits, so only an Event can report it."""
     process = vaultsync()
     full = {**SEED, "example.com/full": "f" * (256 * 1024 - 60)}
     place.external_secret("app", {"p": ("app", "password")}, annotations=full)
@@ -402,7 +402,7 @@ def test_an_object_of_more_than_a_megabyte_passes_the_watch(place: Place, vaults
 
 
 def test_an_external_secret_that_is_being_deleted_is_not_seeded(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """A finalizer such as external-secrets' own keeps it a while."""
+    """A finalizer such as external-secrets' own delays the deletion."""
     vaultsync()
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
     place.wait_for_secret("app", PATIENCE)
@@ -447,7 +447,7 @@ def test_a_cluster_store_is_used_only_where_its_conditions_match(place: Place, v
             place.kube.patch("v1", "Namespace", place.name, {"metadata": {"labels": labels}})
             place.wait_for(partial(place.read, name), PATIENCE, f"{name} is seeded")
             place.kube.patch(*kind, {"spec": {"conditions": [{"namespaces": ["elsewhere"]}]}})
-            time.sleep(0.5)  # the store is closed to it again
+            time.sleep(0.5)  # the store's conditions exclude it again
             place.vault.delete(place.path(name))
             time.sleep(0.5)
             assert place.read(name) is None

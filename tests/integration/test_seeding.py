@@ -1,4 +1,4 @@
-"""Seeding: what an ExternalSecret misses in Vault comes into being, once, and reaches its Kubernetes Secret."""
+"""Seeding: the missing values of an ExternalSecret are created once, and reach its Kubernetes Secret."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -122,9 +122,9 @@ def test_two_replicas_and_a_person_never_overwrite_each_other(place: Place, vaul
     names = [f"app{number}" for number in range(20)]
 
     def person(name: str) -> None:
-        """A person's tool that, like vaultsync, writes only where nothing is."""
+        """An operator's tool that, like vaultsync, writes only to missing paths."""
         body = {"options": {"cas": 0}, "data": {"password": "a person's"}}
-        with suppress(ApiError):  # losing the race is one of the two right outcomes
+        with suppress(ApiError):  # losing the race is one of the two valid outcomes
             place.vault.api.request("POST", f"/v1/secret/data/{place.path(name)}", body)
 
     def create(name: str) -> None:
@@ -189,4 +189,4 @@ def test_an_additional_address_of_this_vault_is_accepted(place: Place, vaultsync
     place.store("alias", server=other + "/")
     vaultsync({"VAULTSYNC_STORE_SERVERS": f"http://vault.example:8200, {other}"})
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="alias")
-    place.wait_for_secret("app", timeout=30)  # external-secrets' one worker may hang on the store of the test before
+    place.wait_for_secret("app", timeout=30)  # external-secrets' only worker may hang on the store of the previous test

@@ -1,7 +1,7 @@
-"""Only what is selected is watched: namespaces by name or label, ExternalSecrets by label.
+"""Only selected objects are watched: namespaces by name or label, ExternalSecrets by label.
 
-Mostly as an account that may see no more than that, with the rights that deploy/namespaced ships: a watch on anything
-else would be refused, and said in the log.
+Mostly with an account that has only the rights of deploy/namespaced: a watch on anything
+else would be refused, and logged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.testbed.vaultsync import VaultsyncProcess
 SEED = {"vaultsync.io/seed": "true"}
 PATIENCE = 60.0
 MOMENT = 0.5
-"""Seconds in which nothing should happen, after something later has happened already."""
+"""Seconds in which nothing must happen, after a later event was processed."""
 LABEL = "vaultsync-test"
 RBAC = "rbac.authorization.k8s.io/v1"
 SHIPPED = "team-a"
@@ -50,12 +50,12 @@ def manifests(kubectl: Kubectl) -> list[Json]:
 def rights(testbed: Testbed, manifests: list[Json]) -> Iterator[Rights]:
     """`rights(place, …)` makes an account with deploy/namespaced's rights there, and returns how to log in with it.
 
-    With `by_label` it may look at every namespace, but in no other.
+    With `by_label` it may also list all namespaces, but read objects in no other.
     """
     made: list[str] = []
 
     def make(*places: Place, by_label: bool = False) -> dict[str, str]:
-        assert testbed.identity  # the ClusterRole vaultsync exists
+        assert testbed.identity  # creates the ClusterRole vaultsync
         account = f"only-{places[0].name}"
         made.append(account)
         names = [place.name for place in places]
@@ -98,7 +98,7 @@ def of_kind(manifests: list[Json], kind: str) -> list[Json]:
 
 
 def bindings_inside(manifests: list[Json]) -> list[Json]:
-    """Those in the selected namespaces; another is for the Lease, in vaultsync's own."""
+    """The bindings in the selected namespaces, without the one for the Lease in vaultsync's own namespace."""
     return [item for item in of_kind(manifests, "RoleBinding") if item["metadata"]["namespace"] != NAMESPACE]
 
 
@@ -112,7 +112,7 @@ def label(place: Place, value: str | None) -> None:
 
 
 def app(place: Place, name: str) -> None:
-    """An ExternalSecret that wants to be seeded."""
+    """Creates an ExternalSecret that requests seeding."""
     place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
 
 
@@ -148,12 +148,12 @@ def test_only_the_named_namespaces_are_watched(
     first = place.secret("before")
     place.vault.delete(place.path("before"))
     place.wait_for(lambda: place.secret("before") not in (None, first), PATIENCE, "it is healed")
-    place.wait_for(lambda: place.events("before", "vaultsync"), PATIENCE, "Events may be written there")
+    place.wait_for(lambda: place.events("before", "vaultsync"), PATIENCE, "Events are written there")
     assert_nothing_was_refused(process)
 
 
 def test_the_same_account_cannot_watch_everything(place: Place, vaultsync: VaultsyncFactory, rights: Rights) -> None:
-    """So that the other tests' accounts prove something."""
+    """Control: with these rights a watch of all namespaces is refused."""
     process = vaultsync(rights(place))
     process.wait_until(lambda: process.output().count("waiting for the API server") == 3, PATIENCE)
     assert process.health.answers("/readyz", 503)
@@ -212,7 +212,7 @@ def test_only_namespaces_with_the_label_are_watched(
 def test_no_other_namespace_is_read(
     place: Place, elsewhere: Place, vaultsync: VaultsyncFactory, rights: Rights
 ) -> None:
-    """A label where the account has no rights: said once a resource, and the others go on."""
+    """A label on a namespace without rights: logged once per resource, and the others are still watched."""
     label(place, place.name)
     process = vaultsync(
         rights(place, by_label=True) | {"VAULTSYNC_NAMESPACE_SELECTOR": f"{LABEL} in ({place.name}, x)"}
@@ -279,13 +279,13 @@ class TestManifests:
     def test_api_server_accepts_them_all_without_a_warning(
         self, testbed: Testbed, kubectl: Kubectl, manifests: list[Json]
     ) -> None:
-        assert testbed.identity  # the namespace vaultsync exists
+        assert testbed.identity  # creates the namespace vaultsync
         testbed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHIPPED}})
         binding = one(manifests, "ClusterRoleBinding")
         installable = [item for item in manifests if item is not binding]
         installable.append({**binding, "metadata": {**binding["metadata"], "name": "not-there-yet"}})
         taken = kubectl(*DRY_RUN, given=yaml.safe_dump_all(installable))
-        # the README's test may have applied some of them as it says, which kubectl remarks upon
+        # the README's test may have applied some of them in another way, which kubectl reports
         complaints = [line for line in taken.stderr.splitlines() if f"failed to migrate {LAST_APPLIED}" not in line]
         assert (taken.returncode, complaints) == (0, [])
         assert len(taken.stdout.splitlines()) == len(manifests)

@@ -1,7 +1,7 @@
 """Whichever CRDs of external-secrets are served: v1, only v1beta1, ones that allow the condition `Created`, none yet.
 
-On a testbed of its own without external-secrets, whose CRDs each test serves as it needs them. No Kubernetes Secret
-comes into being here: what vaultsync itself writes is looked at.
+On its own testbed without external-secrets; each test installs the CRDs that it needs. No Kubernetes Secret
+is created here: the tests check vaultsync's own writes.
 """
 
 import itertools
@@ -42,13 +42,13 @@ MISSING_SECONDS = 15.0
 @pytest.fixture(scope="module")
 def testbed() -> Iterator[Testbed]:
     """Overrides the session's."""
-    build.ensure([pins.EXTERNAL_SECRETS])  # whose CRDs are needed
+    build.ensure([pins.EXTERNAL_SECRETS])  # for its CRDs
     with Testbed(Options(eso=False)) as made:
         yield made
 
 
 def serve(testbed: Testbed, *versions: str, change: Callable[[Json], None] = lambda crd: None) -> None:
-    """Has the API server serve the CRDs that vaultsync reads, in these versions; `change` is for ExternalSecret's."""
+    """Installs the CRDs that vaultsync reads, with these served versions; `change` applies to ExternalSecret's."""
     for crd in build.documents_of(pins.EXTERNAL_SECRETS, "crds"):
         if crd["metadata"]["name"] not in {f"{plural}.{GROUP}" for plural in KINDS.values()}:
             continue
@@ -113,7 +113,7 @@ class Corner:
         return dict(found["metadata"].get("annotations") or {})
 
     def conditions(self, name: str) -> dict[str, Json]:
-        """By type."""
+        """The conditions by type."""
         found = self.kube.get(self.api_version, "ExternalSecret", name, self.name)
         assert found is not None
         return {one["type"]: one for one in (found.get("status") or {}).get("conditions") or ()}
@@ -181,7 +181,7 @@ def test_where_only_v1beta1_is_served_it_is_used(testbed: Testbed, vaultsync: Va
 
 
 def test_when_another_version_is_served_it_continues_with_that(testbed: Testbed, vaultsync: VaultsyncFactory) -> None:
-    """As in an upgrade of external-secrets, which does not restart vaultsync."""
+    """As after an upgrade of external-secrets without a restart of vaultsync."""
     serve(testbed, "v1beta1")
     process = vaultsync()
     corner = Corner(testbed, "v1beta1")
@@ -199,7 +199,7 @@ def test_when_another_version_is_served_it_continues_with_that(testbed: Testbed,
 def test_while_a_crd_is_missing_the_others_are_listed_with_backoff(
     testbed: Testbed, vaultsync: VaultsyncFactory
 ) -> None:
-    """The group is served, one of its resources is not: each attempt gets as far as the lists."""
+    """The group is served, but one of its resources is not: each attempt lists the other resources."""
     serve(testbed, "v1")
     process = vaultsync()
     corner = Corner(testbed)
@@ -226,14 +226,14 @@ def test_while_a_crd_is_missing_the_others_are_listed_with_backoff(
 
 
 def lists_of(testbed: Testbed, resource: str) -> int:
-    """How often the API server was asked for a list of all of them."""
+    """Number of list requests for these resources."""
     text = testbed.kube_apiserver.api.text("/metrics")
     pattern = rf'^apiserver_request_total\{{.*resource="{resource}".*verb="LIST".*\}} (\d+)$'
     return sum(int(number) for number in re.findall(pattern, text, re.MULTILINE))
 
 
 class TestConditionIsAllowed:
-    """Each with another condition beside it, which is external-secrets' own."""
+    """Asserts that external-secrets' own condition is kept."""
 
     @pytest.fixture
     def corner(self, testbed: Testbed, vaultsync: VaultsyncFactory) -> Corner:
@@ -259,7 +259,7 @@ class TestConditionIsAllowed:
         corner.external_secret("app", property="a.#.b")
         corner.patch("app", {"status": {"conditions": [READY]}}, status=True)
         corner.wait_for_condition("app", "False", "ErrorCreating", "has no key 'a.#.b'")
-        # if the report came first, the other condition has replaced it: then it is external-secrets' to say again
+        # if the report was written first, the other condition has replaced it, and external-secrets must write its own
         corner.patch("app", {"status": {"conditions": [READY, corner.conditions("app")["Created"]]}}, status=True)
         corner.vault.put(f"{corner.name}/app", a=[{"b": "a person's"}])
         corner.wait_for_condition("app", "True", "Exists", "everything that it reads exists in Vault")
@@ -300,7 +300,7 @@ class TestConditionIsAllowed:
 
 
 def allows_every_condition(testbed: Testbed) -> bool:
-    """Whether the published schema, which follows the CRD a moment later, names no condition types."""
+    """Whether the published schema, which follows the CRD with a delay, has no list of condition types."""
     document = testbed.kube.api.find(f"/openapi/v3/apis/{GROUP}/v1")
     if document is None:
         return False

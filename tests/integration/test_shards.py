@@ -1,6 +1,6 @@
 """Three vaultsyncs share a cluster and a Vault: each has its own namespaces, Lease, replicas, account and token.
 
-They are releases of the Helm chart with the values of docs/scale.md; rights and settings are what it renders.
+They are releases of the Helm chart with the values of docs/scale.md, with the rendered rights and settings.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tests.testbed.vaultsync import VaultsyncProcess
 NAMES = ("a", "b", "c")
 NAMESPACES_EACH = 2
 APPS = [f"app{number}" for number in range(11)]
-"""In each namespace."""
+"""ExternalSecrets in each namespace."""
 TIMES = [2 if number < 3 else 1 for number in range(len(APPS))]
-"""How often each is written: the first three are deleted."""
+"""Number of writes of each: the first three are deleted."""
 LABEL = "vaultsync-shard"
 SELECTOR = "VAULTSYNC_NAMESPACE_SELECTOR"
 PAGE = PROJECT / "docs" / "scale.md"
 TERM = ("holderIdentity", "acquireTime")
-"""What a Lease keeps as long as the same replica leads."""
+"""The fields of a Lease that are constant while the same replica leads."""
 
 
 @dataclass
 class Shard:
-    """One vaultsync, of which the first replica leads, and the namespaces that are its own."""
+    """One shard, in which the first replica leads, and its namespaces."""
 
     name: str
     replicas: Replicas
@@ -59,7 +59,7 @@ def release_of(shard: str) -> str:
 
 @pytest.fixture
 def shards(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[list[Shard]]:
-    assert testbed.identity  # vaultsync's namespace and policy are there
+    assert testbed.identity  # creates vaultsync's namespace and policy
     helm = Helm(testbed, build.ensure([pins.HELM])["helm"])
     with ExitStack() as stack:
         made = [_shard(testbed, helm, name, stack) for name in NAMES]
@@ -82,7 +82,7 @@ def _shard(testbed: Testbed, helm: Helm, name: str, stack: ExitStack) -> Shard:
     assert env["VAULTSYNC_LEASE"] == f"{NAMESPACE}/{release}"
     token = testbed.kube.token_for(release, NAMESPACE)
     env["KUBECONFIG"] = str(testbed.kube_apiserver.kubeconfig(testbed.work / f"{release}.kubeconfig", token))
-    # the shipped policy under a name of its own, by which Vault's audit log tells the shards apart
+    # the shipped policy under its own name, by which Vault's audit log distinguishes the shards
     testbed.vault_root.policy(release, testbed.vault_policy)
     env["VAULT_TOKEN"] = testbed.vault_root.token([release])
     replicas = Replicas(testbed, release, env)
@@ -96,16 +96,16 @@ def _shard(testbed: Testbed, helm: Helm, name: str, stack: ExitStack) -> Shard:
 
 
 def values_of(shard: str) -> dict[str, object]:
-    """As docs/scale.md has them for the first shard."""
+    """The values of docs/scale.md for the first shard."""
     (text,) = re.findall(rf"```yaml\n([^`]*{SELECTOR}.*?)```", PAGE.read_text(), re.DOTALL)
     values: dict[str, object] = yaml.safe_load(text.replace(f"{LABEL}=a", f"{LABEL}={shard}"))
     return values
 
 
 def writes_of(testbed: Testbed, shard: str, since: int) -> Counter[str]:
-    """How often each value was written, or tried to be, with the shard's token, by Vault's audit log."""
+    """Number of attempted writes of each value with the shard's token, by Vault's audit log."""
     written = (path for path, _ in all_writes(testbed, since, release_of(shard)))
-    return Counter(path for path in written if "/data/" in path)  # the rest are marks
+    return Counter(path for path in written if "/data/" in path)  # the others are ownership writes
 
 
 def places_of(shards: list[Shard]) -> list[Place]:
@@ -120,7 +120,7 @@ def heal(shards: list[Shard], app: str) -> None:
 
 
 def delete(place: Place, app: str) -> dict[str, str] | None:
-    """Deletes a value in Vault; returns what the Secret still has."""
+    """Deletes a value in Vault; returns the current values of the Secret."""
     before = place.secret(app)
     place.vault.delete(place.path(app))
     return before

@@ -1,4 +1,4 @@
-"""A real event stream that is open, answers pings, and delivers nothing: an own write that does not appear shows it."""
+"""A real event stream that is open, answers pings, and delivers nothing: detected by an own write without event."""
 
 import time
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from tests.testbed.vaultsync import Metrics, VaultsyncProcess
 
 SILENT = "Vault's event stream is silent"
 WITHIN = 5.0
-"""Seconds after which an own write that has not appeared shows a silent stream."""
+"""Seconds after which the missing event of an own write shows a silent stream."""
 SLACK = 3.0
-"""Seconds for what comes before and after that: the seed, and the new subscription."""
+"""Seconds for the seed before that, and the new subscription after it."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def proxy(testbed: Testbed) -> Iterator[FrameProxy]:
 def started(
     place: Place, vaultsync: VaultsyncFactory, proxy: FrameProxy, source: str, *, audit: bool
 ) -> VaultsyncProcess:
-    """Vaultsync behind the proxy, at rest, beside an ExternalSecret whose value somebody else writes."""
+    """Vaultsync behind the proxy, at rest, with an ExternalSecret whose value another client writes."""
     place.put("other", password="0")
     place.external_secret("other", {"p": ("other", "password")})
     place.wait_for_secret("other", p="0")
@@ -46,7 +46,7 @@ def started(
 
 
 def made_silent(place: Place, proxy: FrameProxy, process: VaultsyncProcess) -> None:
-    """The proxy drops frames, somebody writes, vaultsync seeds; within seconds it notices."""
+    """The proxy drops frames, another client writes, vaultsync seeds, and detects the silence within seconds."""
     before = Metrics(process)
     assert (before("stream_deaf_total"), before("stream_connected"), proxy.subscriptions) == (0, 1, 1)
     proxy.drops = True
@@ -80,7 +80,7 @@ def test_the_next_source_takes_over_until_events_arrive_again(
     assert Metrics(process)("stream_connected") == 1
     first = place.wait_for_secret("app")
     place.vault.delete(place.path("app"))
-    place.annotate("app", testing="refresh")  # without an audit device, that is the hint
+    place.annotate("app", testing="refresh")  # without an audit device, the failed refresh triggers the read
     place.wait_for(lambda: another(place, "app", first))
     time.sleep(WITHIN + 1)
     assert Metrics(process)("stream_deaf_total") == 1
@@ -109,13 +109,13 @@ def test_repeated_silence_is_not_checked_at_each_heal(
         place.external_secret(name, {"p": (name, "password")}, annotations=SEED)
         place.wait_for_secret(name)
         time.sleep(1)
-    # after 5 s of pause and 5 s of waiting again, after 10 s and 5 s a third time, each pause shortened by chance
+    # a second time after 5 s of pause and 5 s of waiting, a third after 10 s and 5 s, each pause with jitter
     assert 2 <= process.output().count(SILENT) <= 5
     assert proxy.subscriptions == 1 + process.output().count(SILENT)
 
 
 def test_a_delivering_stream_is_never_reported_silent(place: Place, vaultsync: VaultsyncFactory) -> None:
-    """Seeds in KV v2 and v1, a patch, a rotation and heals, with a token that is not root's."""
+    """Seeds in KV v2 and v1, a patch, a rotation and heals, with a token without root rights."""
     place.store("old", path="kv1", version="v1")
     process = vaultsync()
     place.wait_for(lambda: sources(process) == ["events"], 20, "the event stream")

@@ -1,4 +1,4 @@
-"""VAULTSYNC_SOURCE=auto: the best source that is there, and the way up and down between them, on OpenBao."""
+"""VAULTSYNC_SOURCE=auto: the best available source, and changes between sources, on OpenBao."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def testbed(openbao: Testbed) -> Testbed:
 
 
 def sources(process: VaultsyncProcess) -> list[str]:
-    """The sources that it has said to go by, in order."""
+    """The sources in the log, in order."""
     lines = [line for line in process.output().splitlines() if "changes in Vault are reported by" in line]
     return [word for line in lines for word in ("events", "audit", "poll") if f'"source": "{word}"' in line]
 
@@ -33,12 +33,12 @@ def test_a_better_source_is_used_while_available_and_the_poll_otherwise(
     place: Place, vaultsync: VaultsyncFactory
 ) -> None:
     process = vaultsync({"VAULTSYNC_POLL_INTERVAL": "1s"}, audit=False)
-    place.wait_for(lambda: sources(process) == ["poll"], 20, "the poll, as no device has connected")
+    place.wait_for(lambda: sources(process) == ["poll"], 20, "the poll, because no device has connected")
     heals(place, "polled")
     place.testbed.audit_to(process.audit_name, process.audit_address)
     place.wait_for(lambda: sources(process) == ["poll", "audit"], what="the audit device")
     heals(place, "connected")
-    place.testbed.no_audit_to(process.audit_name)  # which leaves the connection open: its silence is what tells
+    place.testbed.no_audit_to(process.audit_name)  # this leaves the connection open: it is detected by its silence
     place.external_secret("asked", {"p": ("asked", "password")}, annotations=SEED)
     place.wait_for(lambda: sources(process) == ["poll", "audit", "poll"], 20, "the poll again")
     heals(place, "polled-again")
@@ -62,7 +62,7 @@ def test_an_audit_file_is_followed_across_its_rotation(
         place.wait_for(lambda: sources(process) == ["audit"], 15)
         heals(place, "before")
         file.rename(tmp_path / "audit.log.1")
-        heals(place, "renamed")  # still written to the old one, as no HUP was sent
+        heals(place, "renamed")  # still written to the old file, because no HUP was sent
         place.testbed.vault.process.hang_up()
         heals(place, "after")
         assert file.exists()

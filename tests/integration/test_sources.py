@@ -1,4 +1,4 @@
-"""Where no event stream tells of changes: the healing suite on every other source, and the way from one to another."""
+"""Without an event stream: the healing suite on every other source, and changes between sources."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="module")
 def testbed(case: Case, testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
-    """The usual one, or one with OpenBao in Vault's place."""
+    """The session's testbed, or one with OpenBao instead of Vault."""
     if not case.openbao:
         return testbed
     made: Testbed = request.getfixturevalue("openbao")

@@ -1,4 +1,4 @@
-"""How it ends: what was sent to Vault is waited for and marked, whatever hangs it takes less than 5 s; and by a bug."""
+"""Stopping: writes in flight are awaited and owned, in less than 5 s even if servers hang; and the exit by a bug."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LEASE = "vaultsync"
 PATIENCE = 60.0
 STOP_SECONDS = 5.0
 LATE = Fault(latency=0.75)
-"""In each direction: an answer takes 1.5 s."""
+"""Latency in each direction: a response takes 1.5 s."""
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def lease(testbed: Testbed) -> Iterator[str]:
 
 
 def holder(testbed: Testbed) -> str:
-    """Who has the Lease, "" if nobody."""
+    """The holder of the Lease, "" if it is free."""
     found = testbed.kube.get(LEASES, "Lease", LEASE, NAMESPACE)
     assert found is not None
     return str(found["spec"].get("holderIdentity") or "")
 
 
 def stopped(process: VaultsyncProcess, *, signals: int = 1) -> float:
-    """Asks it to stop, and waits until it has; returns the seconds that it took."""
+    """Sends SIGTERM and waits for the end; returns the seconds that it took."""
     started = time.monotonic()
     for _ in range(signals):
         os.kill(process.pid, signal.SIGTERM if signals == 1 else signal.SIGINT)
@@ -68,11 +68,11 @@ def ready(process: VaultsyncProcess) -> VaultsyncProcess:
 def test_a_create_in_flight_is_awaited_and_owned(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str, signals: int
 ) -> None:
-    """Also when the signal comes again and again."""
+    """Also when the signal is sent repeatedly."""
     process = ready(vaultsync({**over(to_vault, testbed), "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
     to_vault.set(LATE)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-    place.wait_for(lambda: place.version("app") == 1, PATIENCE)  # and the answer is under way
+    place.wait_for(lambda: place.version("app") == 1, PATIENCE)  # and the response is in flight
     assert not logged(process, "seeded")
     stopped(process, signals=signals)
     assert metadata(place, "app")["managed-by"] == "vaultsync"
@@ -103,7 +103,7 @@ def test_a_rotation_in_flight_is_awaited_and_owned(
 def test_a_vault_that_hangs_during_a_write_does_not_delay_the_stop_and_the_lease_expires(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, lease: str
 ) -> None:
-    """As far as it knows the write may still arrive: nobody else may write before that."""
+    """The write may still arrive: no other replica may write before that."""
     patient = {"VAULTSYNC_VAULT_TIMEOUT": "60s", "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}
     process = ready(vaultsync({**over(to_vault, testbed), **patient}))
     to_vault.set(Fault(latency=STOP_SECONDS))
@@ -123,7 +123,7 @@ def test_a_vault_that_hangs_while_nothing_is_written_delays_nothing(
     testbed.vault.freeze()
     try:
         place.external_secret("app", {"p": ("app", "password")}, annotations=SEED)
-        time.sleep(0.5)  # it waits for a look
+        time.sleep(0.5)  # it waits for the response to a read
         stopped(process)
     finally:
         testbed.vault.thaw()
@@ -133,7 +133,7 @@ def test_a_vault_that_hangs_while_nothing_is_written_delays_nothing(
 def test_it_stops_in_time_where_vault_and_the_api_server_hang(
     place: Place, vaultsync: VaultsyncFactory, testbed: Testbed, to_vault: Proxy, to_kube: Proxy, lease: str
 ) -> None:
-    """With a write under way, a mark that can't be left, and a Lease that can't be released."""
+    """With a write in flight, ownership that cannot be written, and a Lease that cannot be released."""
     settings = {**over(to_vault, testbed), **over_kube(to_kube, testbed, testbed.work)}
     process = ready(vaultsync({**settings, "VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}"}))
     place.external_secret("marked-late", {"p": ("marked-late", "password")}, annotations=SEED)

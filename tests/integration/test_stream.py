@@ -1,4 +1,4 @@
-"""The event stream of a real Vault where it may not be had, and behind a load balancer that cuts every stream."""
+"""The event stream of a real Vault if the policy denies it, and behind a load balancer that closes every stream."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What is generated, by whose rules, and where it may go: as external-secrets brings it into the Kubernetes Secret."""
+"""Generated values, the rules that apply, and the allowed paths, as external-secrets delivers them to the Secret."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_each_format_reaches_the_secret(place: Place, vaultsync: VaultsyncFactor
     assert re.fullmatch("[xyz]{24}", found["ops"])
     assert re.fullmatch(r"postgres://postgres:[A-Za-z0-9%._~-]+@db/app", found["url"])
     assert re.fullmatch("[A-Za-z0-9]{12}", found["rest"])
-    assert place.version("app") == 1, "all of it in one write"
+    assert place.version("app") == 1, "all properties in one write"
 
 
 def test_key_pairs_have_two_halves(place: Place, vaultsync: VaultsyncFactory) -> None:
@@ -105,7 +105,7 @@ def test_wrong_rules_are_reported_and_nothing_is_written_until_they_are_fixed(
     data = {"p": ("app", "password"), "u": ("app", "user")}
     place.external_secret("app", data, annotations=ruled("{password: {format: password, length: 4}, user: {value: a}}"))
     place.wait_until_reported("app", "vaultsync.io/generate", "password.length")
-    assert place.version("app") == 0, "not even the good half of it"
+    assert place.version("app") == 0, "not even the property with a valid rule"
     place.patch("app", {"metadata": {"annotations": ruled("{password: {format: password}, user: {value: a}}")}})
     assert len(place.wait_for_secret("app")["p"]) == 32
     place.wait_until_healthy("app")
@@ -156,8 +156,8 @@ def test_the_readmes_example_works_as_it_stands(place: Place, vaultsync: Vaultsy
     path = os.pathsep.join([str(place.testbed.binaries["kubectl"].parent), os.environ["PATH"]])
     environment = {**os.environ, **place.testbed.env, "PATH": path}
     subprocess.run(["bash", "-c", command.replace("dev-1", place.name)], check=True, env=environment, timeout=30)
-    place.wait_for(lambda: place.version("database") == 2, what="all of it is made anew")
-    rotated = place.wait_for(lambda: another(place, "database", found), what="and is in the Secret")
+    place.wait_for(lambda: place.version("database") == 2, what="all properties are rotated")
+    rotated = place.wait_for(lambda: another(place, "database", found), what="the new values are in the Secret")
     assert {name for name in found if rotated[name] == found[name]} == {"user"}
 
 
@@ -171,7 +171,7 @@ def test_each_rule_of_the_help_works_as_it_stands(place: Place, vaultsync: Vault
     place.wait_until_healthy("app")
 
 
-# -- where it may go
+# -- allowed paths
 
 
 def test_a_path_of_another_namespace_is_refused_by_name_and_the_rest_continues(

@@ -1,4 +1,4 @@
-"""Vault namespaces, on OpenBao, which has them as Vault Enterprise does; Enterprise itself can't be run here."""
+"""Vault namespaces, on OpenBao, which has them like Vault Enterprise; Enterprise itself can't run here."""
 
 import re
 import secrets
@@ -23,7 +23,7 @@ def testbed(openbao: Testbed) -> Testbed:
 
 @pytest.fixture(scope="module")
 def team(testbed: Testbed) -> Iterator[str]:
-    """A Vault namespace with a KV v2 mount `secret`, which is another one than the root's."""
+    """A Vault namespace with a KV v2 mount `secret`, different from the root's."""
     name = f"team-{secrets.token_hex(3)}"
     testbed.vault_root.api.request("POST", f"/v1/sys/namespaces/{name}")
     inside(testbed, name).mount("secret", options={"version": "2"})
@@ -45,7 +45,7 @@ def within(namespace: str, policy: str) -> str:
 
 @pytest.fixture
 def process(testbed: Testbed, team: str, place: Place, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
-    """Its token is of the root namespace, and reaches into the team's."""
+    """A vaultsync with a token of the root namespace that has access to the team's."""
     testbed.vault_root.policy(team, testbed.vault_policy + within(team, testbed.vault_policy))
     paths = f"*/{{namespace}}/**,{team}:*/{{namespace}}/**"
     return vaultsync({"VAULT_TOKEN": testbed.vault_root.token([team]), "VAULTSYNC_SEED_PATHS": paths})
@@ -57,7 +57,7 @@ def test_a_store_of_a_vault_namespace_is_seeded_and_healed(
     place.store("team", namespace=team)
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="team")
     first = place.wait_for_secret("app")
-    assert place.read("app") is None, "the root's mount is another"
+    assert place.read("app") is None, "the root's mount is unchanged"
     theirs = inside(testbed, team)
     theirs.delete(place.path("app"))
     place.wait_for(lambda: another(place, "app", first))
@@ -68,7 +68,7 @@ def test_a_store_of_a_vault_namespace_is_seeded_and_healed(
 def test_a_vault_namespace_in_the_path_is_reported_and_nothing_is_created(
     testbed: Testbed, team: str, place: Place, process: VaultsyncProcess
 ) -> None:
-    """Changes there are told by namespace, and what a team may have created there is not what the root's globs say."""
+    """Changes are reported by namespace, and the globs of the root do not allow paths in a Vault namespace."""
     place.store("sly", path=f"{team}/secret")
     place.external_secret("app", {"p": ("app", "password")}, annotations=SEED, store="sly")
     place.wait_until_reported("app", f"is in the Vault namespace {team}", "spec.provider.vault.namespace")

@@ -1,1 +1,1 @@
-"""What vaultsync is delivered with: `python -m tests.supply`."""
+"""The dependencies that vaultsync is delivered with: `python -m tests.supply`."""

@@ -1,4 +1,4 @@
-"""`python -m tests.supply`: the bill of materials, the list of licences, and what is known of vulnerabilities."""
+"""`python -m tests.supply`: the bill of materials, the list of licences, and known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.supply.locked import locked
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if all is well."""
+    """Returns the exit code: 0 on success."""
     parser = argparse.ArgumentParser(prog="python -m tests.supply", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("sbom", help="write the bill of materials (CycloneDX, JSON)")
     made.add_argument("file", type=Path)
     commands.add_parser("licences", help=f"write docs/{LICENCES.name}; fails with a licence that is not permitted")
-    asked = commands.add_parser("audit", help="0: none known, 1: some are, 3: it can't be told here")
+    asked = commands.add_parser("audit", help="0: none known, 1: some are, 3: unknown in this environment")
     asked.add_argument("program", help="pip-audit")
     options, more = parser.parse_known_args(arguments)
     if options.command == "audit":

@@ -1,4 +1,4 @@
-"""Whether known vulnerabilities are in what requirements.lock brings, as pip-audit tells."""
+"""Whether the packages of requirements.lock have known vulnerabilities, according to pip-audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARGUMENTS: Final = ("--disable-pip", "--require-hashes", "--progress-spinner", "
 
 
 def audit(program: str, more: Sequence[str]) -> int:
-    """Run pip-audit, say what it tells, and return the exit code.
+    """Run pip-audit, print its result, and return the exit code.
 
     Args:
         program: pip-audit.
@@ -29,7 +29,7 @@ def audit(program: str, more: Sequence[str]) -> int:
 
 
 def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
-    """The exit code, and what is to be said.
+    """The exit code, and the lines to print.
 
     pip-audit itself (2.10.1) says "No known vulnerabilities found" and exits with 0 where its source knows no package
     at all, such as a mirror without PyPI's JSON API.
@@ -38,9 +38,9 @@ def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
         dependencies = json.loads(answer)["dependencies"]
     except ValueError:
         last = (errors.strip() or "no answer").splitlines()[-1]
-        return UNKNOWN, [f"audit: it can't be told here whether vulnerabilities are known: {last[:300]}"]
+        return UNKNOWN, [f"audit: it is unknown here whether there are vulnerabilities: {last[:300]}"]
     found = [
-        f"{one['name']} {one['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version yet'}"
+        f"{one['name']} {one['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version yet'}"
         for one in dependencies
         for flaw in one.get("vulns", ())
     ]
@@ -49,5 +49,5 @@ def verdict(answer: str, errors: str) -> tuple[int, list[str]]:
     skipped = [one["skip_reason"] for one in dependencies if "skip_reason" in one]
     if skipped or not dependencies:
         counted = f"{len(skipped)} of {len(dependencies)} packages could not be looked up"
-        return UNKNOWN, [f"audit: it can't be told here whether vulnerabilities are known: {counted}", *skipped[:1]]
+        return UNKNOWN, [f"audit: it is unknown here whether there are vulnerabilities: {counted}", *skipped[:1]]
     return NONE_KNOWN, [f"audit: no known vulnerability in {len(dependencies)} packages"]

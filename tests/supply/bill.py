@@ -1,4 +1,4 @@
-"""The bill of materials (CycloneDX) of what requirements.lock brings into the image."""
+"""The bill of materials (CycloneDX) of the packages of requirements.lock in the image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bill(packages: Sequence[Package]) -> str:
     """The bill as JSON: the same for the same packages and SOURCE_DATE_EPOCH.
 
     Raises:
-        ValueError: it is not what CycloneDX's own schema asks for.
+        ValueError: it does not match CycloneDX's own schema.
     """
     root = _component(NAME, __version__, LICENCE, ComponentType.APPLICATION)
     components = {package.name: _of(package) for package in packages}

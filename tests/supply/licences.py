@@ -1,4 +1,4 @@
-"""The list of licences, docs/licences.md, and whether each is one of those that are permitted."""
+"""The list of licences, docs/licences.md, and whether each is permitted."""
 
 from __future__ import annotations
 

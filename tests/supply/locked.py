@@ -1,4 +1,4 @@
-"""The packages of requirements.lock, with what they say of themselves where they are installed."""
+"""The packages of requirements.lock, with the metadata of their installations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LOCK = PROJECT / "requirements.lock"
 ENTRY = re.compile(r"^([a-z0-9][^\\\n]*)\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 
 PERMITTED = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "PSF-2.0"})
-"""Licences by their SPDX identifiers; a package with another one is for a person to decide about."""
+"""Licences by their SPDX identifiers; a package with another one needs a manual decision."""
 EXCEPTIONS = {"certifi": "MPL-2.0"}
 """Copyleft for its own file alone, which is Mozilla's list of CAs as it is."""
 LICENCE_FIELDS = ("License-Expression", "License", "Classifier")
-"""Where a package may name it, the best first."""
+"""The metadata fields of the licence, the best first."""
 SPELLINGS = {
     "Apache 2.0": "Apache-2.0",
     "License :: OSI Approved :: MIT License": "MIT",
 }
-"""What older metadata says in place of an SPDX identifier."""
+"""Spellings in older metadata for SPDX identifiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Package:
 
     Attributes:
         hashes: SHA-256 of each file that may be installed.
-        licence: an SPDX expression, or whatever else it says.
-        requires: the names of those that it needs here.
+        licence: an SPDX expression, or the text of the metadata.
+        requires: the names of its dependencies on this platform.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Package:
 
     @property
     def is_permitted(self) -> bool:
-        """Whether each licence of the expression is."""
+        """Whether each licence of the expression is permitted."""
         named = set(re.findall(r"[\w.+-]+", self.licence)) - {"AND", "OR"}
         return bool(named) and named <= PERMITTED | {EXCEPTIONS.get(self.name, "")}
 
 
 def locked() -> tuple[list[Package], list[Requirement]]:
-    """The packages that are for this platform; and the pins of those that are not."""
+    """The packages for this platform; and the pins of the others."""
     entries = [(Requirement(pin), hashes) for pin, hashes in ENTRY.findall(LOCK.read_text())]
     here = [(pin, hashes) for pin, hashes in entries if pin.marker is None or pin.marker.evaluate()]
     elsewhere = [pin for pin, hashes in entries if (pin, hashes) not in here]
@@ -60,7 +60,7 @@ def locked() -> tuple[list[Package], list[Requirement]]:
 
 
 def requires(name: str, among: set[str]) -> tuple[str, ...]:
-    """The names of the packages that an installed one needs here, without extras."""
+    """The names of an installed package's dependencies on this platform, without extras."""
     wanted = map(Requirement, metadata.requires(name) or ())
     found = {canonicalize_name(one.name) for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})}
     return tuple(sorted(found & among))

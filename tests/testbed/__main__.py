@@ -1,4 +1,4 @@
-"""Starts the testbed by hand: `python -m tests.testbed up` tells how to point kubectl and vault at it."""
+"""Starts the testbed by hand: `python -m tests.testbed up` prints how to point kubectl and vault at it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thin JSON client for the testbed's own errands as admin or root; it shares nothing with the code under test."""
+"""A thin JSON client for the testbed's own requests as admin or root; it shares no code with vaultsync."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """A server's answer that is not a success."""
+    """A response of a server that is not a success."""
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
         super().__init__(f"{method} {url}: {status} {body[:500]}")
@@ -37,7 +37,7 @@ class Api:
         )
 
     def request(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Json:
-        """Sends JSON, returns JSON ({} for an empty answer); raises ApiError for anything but a success."""
+        """Sends JSON, returns JSON ({} for an empty response); raises ApiError if it is not a success."""
         headers = self.headers if body is None else {**self.headers, "Content-Type": content_type}
         text = None if body is None else json.dumps(body)
         response = self._pool.request(method, self.address + path, body=text, headers=headers)
@@ -49,7 +49,7 @@ class Api:
         return answer
 
     def find(self, path: str) -> Json | None:
-        """GET, or None where there is nothing."""
+        """GET, or None if the object does not exist."""
         try:
             return self.request("GET", path)
         except ApiError as error:
@@ -58,11 +58,11 @@ class Api:
             raise
 
     def text(self, path: str) -> str:
-        """What a GET brings, as it is."""
+        """The unparsed body of a GET."""
         return self._pool.request("GET", self.address + path, headers=self.headers).data.decode()
 
     def answers(self, path: str, *statuses: int) -> bool:
-        """Whether a GET gets one of these statuses (200 if none is named) within a moment."""
+        """Whether a GET returns one of these statuses (200 by default) within a second."""
         try:
             response = self._pool.request(
                 "GET",

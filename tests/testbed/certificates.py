@@ -30,7 +30,7 @@ class Pair:
 
 
 class Authority:
-    """A CA of one's own."""
+    """A private CA."""
 
     def __init__(self, name: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -51,7 +51,7 @@ class Authority:
 
 
 class MountedFolder:
-    """What a pod sees of a mounted Secret: names that lead through one symlink, which is swapped for all at once."""
+    """A mounted Secret as in a pod: all names lead through one symlink, which is replaced atomically."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class MountedFolder:
             (folder / name).symlink_to(Path("..data") / name)
 
     def replace(self, files: Mapping[str, str]) -> None:
-        """Other contents for the same names."""
+        """Replaces the contents of the files."""
         made = self._folder / f"..{next(self._numbers)}"
         made.mkdir()
         for name, text in files.items():

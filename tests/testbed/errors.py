@@ -1,16 +1,16 @@
-"""What can go wrong in the testbed, each as an error that names what is missing or who failed and where to look."""
+"""The errors of the testbed; each says what is missing or failed, and where the log is."""
 
 from __future__ import annotations
 
 
 class TestbedError(Exception):
-    """Anything the testbed reports to a person; its text is complete without a traceback."""
+    """An error for the user of the testbed; its text is complete without a traceback."""
 
-    __test__ = False  # or pytest takes a class named Test… for a test
+    __test__ = False  # otherwise pytest collects a class named Test…
 
 
 class MissingToolError(TestbedError):
-    """Something the testbed needs from this machine is not there."""
+    """The machine lacks something that the testbed needs."""
 
 
 class DiskSpaceError(TestbedError):

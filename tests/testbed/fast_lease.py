@@ -1,7 +1,7 @@
 """`python -m tests.testbed.fast_lease run`: vaultsync with a Lease of 4 s instead of 15 s, for tests of many failovers.
 
 The proportions are the real ones. WATCH_SILENCE in its environment replaces the 150 s of silence after which a watch is
-reopened. There are no settings for these, as wrong values would break the election.
+reopened. There are no settings for these, because wrong values would break the election.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The testbed as a pytest plugin. A conftest.py takes it with `pytest_plugins = ["tests.testbed.fixtures"]`.
+"""The testbed as a pytest plugin. A conftest.py uses it with `pytest_plugins = ["tests.testbed.fixtures"]`.
 
 testbed    the servers, started once for the session
-openbao    the same with OpenBao in Vault's place
+openbao    the same with OpenBao instead of Vault
 place      a namespace and a Vault path prefix of the test's own
 vaultsync  starts vaultsync processes with vaultsync's own rights, and stops them after the test
 """
@@ -26,13 +26,13 @@ def testbed_options() -> Options:
 
 @pytest.fixture(scope="session")
 def testbed(testbed_options: Options, request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """The servers; building what is missing first, with its progress on the terminal."""
+    """The servers; builds missing programs first, with the progress on the terminal."""
     yield from _started(testbed_options, request)
 
 
 @pytest.fixture(scope="session")
 def openbao(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """Servers of their own, with OpenBao in Vault's place; a module takes them by its own fixture `testbed`."""
+    """Separate servers with OpenBao instead of Vault; a module uses them by its own fixture `testbed`."""
     yield from _started(Options(instead=True), request)
 
 
@@ -43,7 +43,7 @@ def _started(options: Options, request: pytest.FixtureRequest) -> Iterator[Testb
             made = Testbed(options)
             made.__enter__()
     except TestbedError as error:
-        # One line that says what is missing, not a traceback for each test.
+        # One line instead of a traceback for each test.
         pytest.exit(f"testbed: {error}", returncode=3)
     yield made
     made.stop()
@@ -51,7 +51,7 @@ def _started(options: Options, request: pytest.FixtureRequest) -> Iterator[Testb
 
 @pytest.fixture
 def place(testbed: Testbed) -> Iterator[Place]:
-    """A namespace and a Vault path prefix of the test's own, with the SecretStore `vault`."""
+    """A namespace and a Vault path prefix of the test, with the SecretStore `vault`."""
     with Place(testbed) as made:
         yield made
 
@@ -68,7 +68,7 @@ class VaultsyncFactory:
 
     Args:
         env: settings of all of them.
-        audit: whether Vault's audit device may tell them anything.
+        audit: whether they receive entries of Vault's audit device.
     """
 
     def __init__(self, testbed: Testbed, env: Mapping[str, str] | None = None, *, audit: bool = True) -> None:
@@ -86,7 +86,7 @@ class VaultsyncFactory:
         start: bool = True,
         audit: bool = True,
     ) -> VaultsyncProcess:
-        """Starts a process, and has Vault's audit device tell it of deletions (not without `start`)."""
+        """Starts a process, and enables an audit device to it (only with `start`)."""
         settings = {**self.env, **(env or {})}
         process = VaultsyncProcess(self.testbed.identity, self.testbed.work, name, settings, arguments)
         self.started.append(process)

@@ -1,7 +1,7 @@
-"""`python flood.py udp|tcp HOST PORT FILE SECONDS`: sends the lines of a file there, over and over, as fast as it can.
+"""`python flood.py udp|tcp HOST PORT FILE SECONDS`: sends the lines of a file repeatedly, as fast as possible.
 
-It is a process of its own, so that it takes no time from the threads that measure; and it gives way to everything else.
-It prints how many it has sent.
+It is its own process, so that it does not slow down the measuring threads; and it has the lowest priority.
+It prints the number of sent lines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROUND = 100
-"""Lines between two looks at the clock."""
+"""Lines between two checks of the time."""
 KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 

@@ -1,6 +1,6 @@
-"""A proxy before Vault that handles frames of the event stream one by one: it can drop them, and add forged ones.
+"""A proxy in front of Vault that handles single frames of the event stream: it can drop them, and add forged ones.
 
-Pings are answered whatever it drops. Every other request passes through unchanged.
+Pings are always answered. Every other request passes through unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PASSED_ON = ("X-Vault-Token", "X-Vault-Namespace")
 
 
 class FrameProxy(Looped):
-    """Passes on what comes to its port, to Vault's; `with FrameProxy(port) as proxy`.
+    """Forwards connections on its port to Vault's; `with FrameProxy(port) as proxy`.
 
     Its asyncio loop runs in a thread of its own. All methods may be called from any other.
 
@@ -32,9 +32,9 @@ class FrameProxy(Looped):
 
     Attributes:
         port: where it listens.
-        drops: whether Vault's frames vanish.
-        subscriptions: how many there have been.
-        frames: how many Vault has sent.
+        drops: whether Vault's frames are dropped.
+        subscriptions: their number so far.
+        frames: number of Vault's frames so far.
     """
 
     def __init__(self, target: int) -> None:
@@ -53,7 +53,7 @@ class FrameProxy(Looped):
         return f"http://127.0.0.1:{self.port}"
 
     def inject(self, frame: str) -> None:
-        """Sends a frame that Vault has not sent, to every subscriber."""
+        """Sends a forged frame to every subscriber."""
         self._do(self._inject(frame))
 
     # -- from here on, on the loop
@@ -99,7 +99,7 @@ class FrameProxy(Looped):
         port = next(iter(self._stream.sockets)).getsockname()[1] if line.startswith(STREAM) else self.target
         try:
             there, back = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:  # nobody listens there: the other end sees that
+        except OSError:  # the target is not listening: the client is disconnected
             return
         try:
             back.write(line)

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of Vault that answers some paths by itself, as a broken or misconfigured one does."""
+"""An HTTP proxy in front of Vault that answers some paths itself, like a broken or misconfigured one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the proxy answers in Vault's place.
+    """A response of the proxy instead of Vault's.
 
     Attributes:
-        within: answers every request whose path holds this text.
-        status: 0 cuts the connection instead.
+        within: applies to every request whose path contains this text.
+        status: 0 closes the connection instead.
     """
 
     within: str
@@ -39,11 +39,11 @@ class Request:
 
 
 class HttpProxy:
-    """Passes requests on to a port of this machine; `with HttpProxy(port) as proxy`. Knows no websockets.
+    """Forwards requests to a port of this machine; `with HttpProxy(port) as proxy`. Without websockets.
 
     Attributes:
-        replies: what it answers by itself.
-        requests: what came, in order.
+        replies: its own responses.
+        requests: the received requests, in order.
     """
 
     def __init__(self, target: int) -> None:
@@ -72,11 +72,11 @@ class HttpProxy:
         self._pool.clear()
 
     def count(self, within: str = "", status: int = 0, since: float = 0.0) -> int:
-        """How many requests were answered, perhaps only some of them."""
+        """Number of answered requests, optionally filtered."""
         return sum(within in one.path and status in (0, one.status) and one.at >= since for one in list(self.requests))
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """What the proxy answers to one request."""
+        """Handles one request."""
         if "upgrade" in {name.lower() for name in headers}:
             return 404, {"Content-Type": "text/html"}, b"no websockets here"
         for reply in self.replies:
@@ -113,6 +113,6 @@ class HttpProxy:
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_LIST = _handle  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:
-                """Into `requests` instead."""
+                """Logs to `requests` instead of stderr."""
 
         return Handler

@@ -1,6 +1,6 @@
 """The identity vaultsync has in tests: exactly the RBAC and the Vault policy that deploy/ ships.
 
-So a right that is missing there is missing in every test.
+A right that is missing there is missing in every test.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ DEPLOY = PROJECT / "deploy"
 NAMESPACE = "vaultsync"
 SERVICE_ACCOUNT = "vaultsync"
 POLICY = "vaultsync"
-TOKEN = "testbed-vaultsync"  # the same after an empty restart of Vault, as if restored
+TOKEN = "testbed-vaultsync"  # the same after a restart of Vault without data, as if restored
 
 RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What vaultsync's process is given to log in with."""
+    """The credentials of vaultsync's process."""
 
     kubeconfig: Path
     kubernetes_token: str
@@ -56,7 +56,7 @@ def create_identity(
 
 
 def create_vault_token(root: VaultRoot, policy: str) -> str:
-    """Writes the policy and makes a token with only it: not even Vault's default policy helps."""
+    """Writes the policy and creates a token with only this policy, without Vault's default policy."""
     root.policy(POLICY, policy)
     return root.token([POLICY], TOKEN)
 
@@ -66,7 +66,7 @@ def shipped_policy(deploy: Path = DEPLOY) -> str:
 
 
 def printed_policy() -> str:
-    """What `vaultsync policy` prints for the testbed's mounts where there is no event stream."""
+    """The output of `vaultsync policy` for the testbed's mounts without an event stream."""
     mounts = ("--mount", "secret", "--mount", "team/kv", "--mount", "kv1=v1")
     command = [sys.executable, "-m", "vaultsync", "policy", *mounts]
     environment = {**os.environ, "VAULTSYNC_SOURCE": "poll"}
@@ -87,7 +87,7 @@ def apply_rbac(kube: Kube, base: Path) -> None:
 
 
 def rbac_objects(base: Path) -> list[dict[str, Any]]:
-    """The RBAC objects of a folder of manifests, those that belong in a namespace put into vaultsync's."""
+    """The RBAC objects of a folder of manifests, with vaultsync's namespace."""
     found = []
     for file in sorted(base.glob("*.yaml")):
         for item in yaml.safe_load_all(file.read_text()):

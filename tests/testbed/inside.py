@@ -1,6 +1,6 @@
 """`python -m tests.testbed.inside FOLDER run`: vaultsync with the files of its pod's ServiceAccount in that folder.
 
-Where they are mounted in a pod is a constant of the kubernetes package, for which it has no setting.
+The mount path in a pod is a constant of the kubernetes package without a setting.
 """
 
 import sys
@@ -12,7 +12,7 @@ from vaultsync import cli
 
 
 def main() -> int:
-    """As vaultsync's own."""
+    """Runs vaultsync's `main` with that folder."""
     folder = Path(sys.argv.pop(1))
     incluster_config.SERVICE_TOKEN_FILENAME = str(folder / "token")
     incluster_config.SERVICE_CERT_FILENAME = str(folder / "ca.crt")

@@ -1,4 +1,4 @@
-"""The testbed's admin client for Kubernetes: objects in, objects out, by apiVersion and kind."""
+"""The testbed's admin client for Kubernetes, by apiVersion and kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 
 def path_of(api_version: str, kind: str, name: str | None = None, namespace: str | None = None) -> str:
-    """The REST path of an object, or of all objects of a kind where no name is given."""
+    """The REST path of an object, or without a name of all objects of a kind."""
     parts = ["api" if "/" not in api_version else "apis", api_version]
     if namespace:
         parts += ["namespaces", namespace]
@@ -25,7 +25,7 @@ def path_of(api_version: str, kind: str, name: str | None = None, namespace: str
 
 
 def plural_of(kind: str) -> str:
-    """The plural by the rules of English, which all kinds used here follow."""
+    """The English plural, which is correct for all kinds used here."""
     word = kind.lower()
     if word.endswith("y"):
         return word[:-1] + "ies"
@@ -49,7 +49,7 @@ class Kube:
         return self.api.request("POST", path_of(item["apiVersion"], item["kind"], None, _namespace(item)), dict(item))
 
     def apply(self, item: Mapping[str, Any]) -> Json:
-        """Creates an object or makes it as given (server-side apply)."""
+        """Creates or updates an object (server-side apply)."""
         path = path_of(item["apiVersion"], item["kind"], item["metadata"]["name"], _namespace(item))
         return self.api.request(
             "PATCH", f"{path}?fieldManager=testbed&force=true", dict(item), content_type=APPLY_PATCH
@@ -69,7 +69,7 @@ class Kube:
         return self.api.request("PATCH", path, dict(change), content_type=MERGE_PATCH)
 
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> bool:
-        """Deletes an object; False where there was none."""
+        """Deletes an object; False if there was none."""
         try:
             self.api.request("DELETE", path_of(api_version, kind, name, namespace))
         except ApiError as error:
@@ -83,7 +83,7 @@ class Kube:
         self.api.request("DELETE", path_of(api_version, kind, None, namespace))
 
     def secret_values(self, name: str, namespace: str) -> dict[str, str] | None:
-        """A Secret's data, decoded; None where there is no such Secret."""
+        """A Secret's data, decoded; None if there is no such Secret."""
         secret = self.get("v1", "Secret", name, namespace)
         if secret is None:
             return None
@@ -99,7 +99,7 @@ class Kube:
     def token_for(
         self, service_account: str, namespace: str, seconds: int = 86400, audiences: Sequence[str] = ()
     ) -> str:
-        """A token of a ServiceAccount, by the TokenRequest API; as a pod's projected volume has it."""
+        """A token of a ServiceAccount by the TokenRequest API, like in a pod's projected volume."""
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",

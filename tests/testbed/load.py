@@ -1,4 +1,4 @@
-"""Clients of Vault, each a plain HTTP connection of its own, and what they waited for each KV write."""
+"""Clients of Vault, each with its own plain HTTP connection, and the duration of each KV write."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HEADERS = {"X-Vault-Token": ROOT_TOKEN, "Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of the writes.
+    """The results of the writes.
 
     Attributes:
-        seconds: how long each took, in the order of each client; those that failed too.
-        failures: why those failed that did.
+        seconds: the duration of each, in the order of each client; failed ones included.
+        failures: the reasons of the failed writes.
     """
 
     seconds: Sequence[float]
@@ -35,10 +35,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """So many clients, in a namespace from which they reach Vault.
+    """A number of clients, in a network namespace that reaches Vault.
 
     Args:
-        patience: seconds after which a client gives up a request.
+        patience: request timeout of a client, in seconds.
     """
 
     namespace: Namespace
@@ -47,7 +47,7 @@ class Clients:
     patience: float = 5.0
 
     def write(self, seconds: float, most: int = 10**9) -> Written:
-        """Each writes one secret after another for so long, or at most so many; at least one."""
+        """Each client writes one secret after another until the time or the number is reached; at least one."""
         ends_at = time.monotonic() + seconds
         with self.namespace.threads(self.number) as threads:
             found = list(threads.map(lambda number: self._write(number, ends_at, most), range(self.number)))
@@ -70,7 +70,7 @@ class Clients:
                     answer = connection.getresponse()
                     answer.read()
                 except OSError as error:
-                    connection.close()  # the next request connects anew
+                    connection.close()  # the next request connects again
                     failures.append(f"{type(error).__name__} after {time.perf_counter() - started:.1f} s")
                 else:
                     if answer.status != http.client.OK:

@@ -1,4 +1,4 @@
-"""What a proxy of the testbed has that runs on an asyncio loop of its own, in a thread of its own."""
+"""Base class of the testbed's proxies, which run on their own asyncio loop in their own thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOP_SECONDS = 10.0
 
 
 class Looped:
-    """Listens on a port while its `with` lasts.
+    """Listens on a port during its `with` block.
 
     Attributes:
         port: where it listens.
@@ -42,7 +42,7 @@ class Looped:
         self._loop.close()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have something done on the loop, from any other thread."""
+        """Run a callback on the loop, from any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
     async def _start(self) -> None:

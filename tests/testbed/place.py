@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 class Place:
-    """Where one test works, unseen by the others.
+    """The namespace and path prefix of one test, isolated from the others.
 
     Args:
         server: Vault's address in its stores; the testbed's Vault by default.
@@ -51,7 +51,7 @@ class Place:
         return self.name
 
     def create(self) -> None:
-        """Makes the namespace and the store `vault` in it (mount `secret`, KV v2)."""
+        """Creates the namespace and the store `vault` in it (mount `secret`, KV v2)."""
         self.kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
         self.kube.create(
             {
@@ -71,7 +71,7 @@ class Place:
         self.clean()
 
     def clean(self) -> None:
-        """Removes everything: no controller-manager does it. The Vault paths stay, below a prefix nobody uses again."""
+        """Removes all objects, as no controller does. Vault paths are kept, below a prefix that is not reused."""
         for api_version, kind in CLEANED:
             self.kube.delete_all(api_version, kind, self.name)
         self.kube.delete("v1", "Namespace", self.name)
@@ -120,8 +120,8 @@ class Place:
     ) -> Json:
         """Creates an ExternalSecret: data is {key in the Secret: (path below the prefix, property)}.
 
-        With `absolute`, paths are taken as written; `entries` are further ones as they stand in spec.data. Other fields
-        of the spec (dataFrom, target, …) win.
+        With `absolute`, paths are used as written; `entries` are additional items of spec.data. Other fields
+        of the spec (dataFrom, target, …) take precedence.
         """
         written = [
             {"secretKey": key, "remoteRef": _reference(path if absolute else self.path(path), wanted)}
@@ -140,7 +140,7 @@ class Place:
         )
 
     def get(self, name: str) -> Json | None:
-        """The ExternalSecret, None where there is none."""
+        """The ExternalSecret, None if there is none."""
         return self.kube.get(EXTERNAL_SECRETS, "ExternalSecret", name, self.name)
 
     def patch(self, name: str, change: Mapping[str, Any]) -> Json:
@@ -155,7 +155,7 @@ class Place:
         return self.kube.delete(EXTERNAL_SECRETS, "ExternalSecret", name, self.name)
 
     def ready(self, name: str) -> tuple[str, str] | None:
-        """Status and reason of the condition Ready, None as long as it has none."""
+        """Status and reason of the condition Ready, None if it has none yet."""
         status = (self.get(name) or {}).get("status") or {}
         for condition in status.get("conditions") or []:
             if condition["type"] == "Ready":
@@ -163,15 +163,15 @@ class Place:
         return None
 
     def secret(self, name: str) -> dict[str, str] | None:
-        """The values of the Kubernetes Secret, None where there is none."""
+        """The values of the Kubernetes Secret, None if there is none."""
         return self.kube.secret_values(name, self.name)
 
     def annotations(self, name: str) -> dict[str, str]:
-        """Those of an ExternalSecret."""
+        """The annotations of an ExternalSecret."""
         return dict((self.get(name) or {"metadata": {}})["metadata"].get("annotations") or {})
 
     def wait_until_reported(self, name: str, *words: str) -> str:
-        """Waits until an ExternalSecret says that something is wrong, in all these words; returns what it says."""
+        """Waits until an ExternalSecret reports a failure with all these words; returns the message."""
 
         def probe() -> str | None:
             found = self.annotations(name)
@@ -181,15 +181,15 @@ class Place:
         return self.wait_for(probe, what=f"{name} says {words}")
 
     def wait_until_healthy(self, name: str, timeout: float = 10.0) -> None:
-        """Waits until an ExternalSecret says that nothing is wrong."""
+        """Waits until an ExternalSecret reports no failure."""
 
         def probe() -> bool:
             return self.annotations(name).get("vaultsync.io/created", "").startswith("True")
 
-        self.wait_for(probe, timeout, what=f"{name} says that it is fine")
+        self.wait_for(probe, timeout, what=f"{name} reports no failure")
 
     def events(self, name: str, component: str | None = None) -> list[tuple[str, str]]:
-        """Reasons and messages of the Events about an ExternalSecret, perhaps only those of one component."""
+        """Reasons and messages of the Events about an ExternalSecret, optionally of only one component."""
         return [
             (event["reason"], event["message"])
             for event in self.kube.events_of(name, self.name)
@@ -201,15 +201,15 @@ class Place:
         self.vault.put(self.path(path), mount, **values)
 
     def read(self, path: str, mount: str = "secret") -> Json | None:
-        """The values below the prefix; None where nothing is, or where it was deleted."""
+        """The values at a path below the prefix; None if it is missing or deleted."""
         return self.vault.get(self.path(path), mount)
 
     def version(self, path: str, mount: str = "secret") -> int:
         return self.vault.version(self.path(path), mount)
 
     def wait_for(self, probe: Callable[[], T | None], timeout: float = 10.0, what: str = "") -> T:
-        """Waits until the probe returns something true, and returns it; a server that is away is waited for."""
-        return wait_for(lambda: _patiently(probe), timeout, what or f"what the test waits for in {self.name}")
+        """Waits until the probe returns a true value, and returns it; tolerates unavailable servers."""
+        return wait_for(lambda: _patiently(probe), timeout, what or f"the condition of the test in {self.name}")
 
     def wait_for_secret(self, name: str, timeout: float = 10.0, **values: str) -> dict[str, str]:
         """Waits for a Secret, with these values if any are given."""

@@ -1,7 +1,7 @@
-"""What Deployment controller, kubelet and Service do where there are none: the pods of a Deployment as processes here.
+"""Replaces Deployment controller, kubelet and Service: runs the pods of a Deployment as local processes.
 
-Each is a Pod that the API server has made of the Deployment's template (defaults, admission). Its process has the
-variables and files of its container alone. Only ports to listen on and folders are others than in a pod.
+Each is a Pod that the API server has created from the Deployment's template (defaults, admission). Its process has the
+variables and files of its container only. Only listening ports and folders differ from a pod.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.testbed.vaultsync import VaultsyncProcess
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 SERVICE_ACCOUNT_SECONDS = 3607
-"""What the kubelet asks for: https://kubernetes.io/docs/concepts/security/service-accounts/."""
+"""The kubelet's token request: https://kubernetes.io/docs/concepts/security/service-accounts/."""
 
 
 class Pods:
@@ -31,8 +31,8 @@ class Pods:
         name, namespace: of the Deployment.
 
     Attributes:
-        audit_port: where the Service of the audit port leads: to whichever of them leads, as no other one listens.
-        all: those that were made so far.
+        audit_port: the port of the Service for audit entries: only the leader listens on it.
+        all: the pods so far.
     """
 
     def __init__(self, testbed: Testbed, name: str = "vaultsync", namespace: str = "vaultsync") -> None:
@@ -44,7 +44,7 @@ class Pods:
         self.all: list[Pod] = []
 
     def make(self) -> Pod:
-        """One more, not started."""
+        """Creates one more pod, not started."""
         deployment = self.kube.get("apps/v1", "Deployment", self.name, self.namespace)
         assert deployment is not None
         template = deployment["spec"]["template"]
@@ -68,7 +68,7 @@ class Pods:
 
 
 class Pod:
-    """One of them.
+    """One pod of the Deployment.
 
     Attributes:
         process: the container's.
@@ -129,7 +129,7 @@ class Pod:
         volumes = {volume["name"]: volume for volume in self._spec.get("volumes", ())}
         for mount in self.container["volumeMounts"]:
             self._write(mount["mountPath"], self._files(volumes[mount["name"]]))
-        if self._spec["automountServiceAccountToken"]:  # which the admission plug-in ServiceAccount sees to
+        if self._spec["automountServiceAccountToken"]:  # set by the admission plug-in ServiceAccount
             token = self._token(expirationSeconds=SERVICE_ACCOUNT_SECONDS)
             ca = self._pods.testbed.kube_apiserver.ca.read_text()
             self._write(SERVICE_ACCOUNT, {"token": token, "ca.crt": ca, "namespace": self._pods.namespace})
@@ -141,7 +141,7 @@ class Pod:
             (folder / name).write_text(text)
 
     def _files(self, volume: Json) -> dict[str, str]:
-        """A volume's, of the kinds that deploy/ has."""
+        """The files of a volume, of the kinds that deploy/ uses."""
         if "projected" in volume:
             [source] = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
             return {source["path"]: self._token(source["expirationSeconds"], source["audience"])}
@@ -156,7 +156,7 @@ class Pod:
     # -- its variables
 
     def _variables(self) -> dict[str, str]:
-        """As the API documents them: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/."""
+        """Resolved as the API documents it: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/."""
         found: dict[str, str] = {}
         for source in self.container.get("envFrom", ()):
             found |= self._config(source["configMapRef"]["name"])

@@ -1,4 +1,4 @@
-"""One process of the testbed: started with a log file, waited for, frozen, ended by its pid, and never left behind."""
+"""One process of the testbed: started with a log file, awaited, frozen, ended by its pid, and never leaked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG_LINES_IN_ERRORS = 20
 
 
 class Watchdog:
-    """The parent's end of watchdog.py: what is registered here is killed when this process dies."""
+    """The parent's end of watchdog.py: registered processes are killed when this process dies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class Watchdog:
         self._alive: set[Process] = set()
 
     def watch(self, pid: int) -> None:
-        """Has a process (the leader of its group) killed when this one dies."""
+        """Registers a process (the leader of its group) to be killed when this one dies."""
         with self._lock:
             self._ensure_started()
             self._send(f"+{pid}")
@@ -50,13 +50,13 @@ class Watchdog:
         self.forget(process.pid)
 
     def remove_at_death(self, folder: Path) -> None:
-        """Notes a folder to remove when this process dies before it can."""
+        """Registers a folder to be removed if this process dies before it can."""
         with self._lock:
             self._ensure_started()
             self._send(f"={folder}")
 
     def stop_all(self) -> None:
-        """For a normal exit: ends what was not stopped, without waiting for the watchdog to notice."""
+        """For a normal exit: ends all remaining processes without waiting for the watchdog."""
         if self._owner != os.getpid():
             return  # a forked child is not the owner
         for process in list(self._alive):
@@ -139,7 +139,7 @@ class Process:
         """SIGTERM, then SIGKILL when that is not enough; returns the exit code."""
         if self.alive:
             self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # a frozen process takes its SIGTERM only once it runs again
+            self._signal(signal.SIGCONT)  # a frozen process handles SIGTERM only after SIGCONT
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._started.wait(timeout)
         return self.kill()
@@ -155,18 +155,18 @@ class Process:
         return self._process.returncode
 
     def hang_up(self) -> None:
-        """Sends SIGHUP, at which many servers open their files anew."""
+        """Sends SIGHUP, which makes many servers open their files again."""
         self._signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """SIGSTOP: the process is there and its connections stay open, but nothing answers."""
+        """SIGSTOP: the process exists and its connections stay open, but it does not answer."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
     def wait(self, timeout: float) -> int:
-        """Waits for it to end by itself; returns its exit code."""
+        """Waits for the process to exit; returns its exit code."""
         try:
             code = self._started.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -175,7 +175,7 @@ class Process:
         return code
 
     def wait_until(self, ready: Callable[[], bool], timeout: float, what: str = "ready") -> None:
-        """Waits for a condition, and fails at once when the process has ended meanwhile."""
+        """Waits for a condition, and fails at once if the process exits."""
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.alive:
@@ -185,7 +185,7 @@ class Process:
             time.sleep(POLL_SECONDS)
 
     def output(self) -> str:
-        """Everything it has written since it started; the log file may hold what others wrote before."""
+        """Its output since it started; the log file may also have the output of earlier processes."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
@@ -199,7 +199,7 @@ class Process:
         )
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        with contextlib.suppress(ProcessLookupError):  # it has already exited
             os.killpg(self._started.pid, number)
 
 
@@ -214,16 +214,16 @@ def receives(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens on the port."""
+    """Whether a process listens on the port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
 
 
 def free_port() -> int:
-    """A port nothing listens on, below the range the kernel picks from for outgoing connections.
+    """An unused port, below the range that the kernel uses for outgoing connections.
 
-    A server that restarts on its port must not find an outgoing connection of somebody else there.
+    A server that restarts on its port must not find an outgoing connection of another process there.
     """
     with _ports_lock:
         while True:

@@ -1,4 +1,4 @@
-"""A TCP proxy whose line can be made bad: late, slow, stalled, silent, refused or cut, while those at its ends work."""
+"""A TCP proxy that injects network faults: latency, low rate, stalls, silence, refused or reset connections."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tests.testbed.looped import Looped
 CHUNK = 64 * 1024
 CHUNKS_UNDER_WAY = 16
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of no time: closing sends a reset."""
+"""SO_LINGER with time 0: closing sends a reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a line. Nothing, by default.
+    """The fault of a line. None by default.
 
     Attributes:
-        latency: seconds that each byte is under way longer, in either direction.
+        latency: additional seconds per byte, in each direction.
         rate: bytes a second of each connection and direction, 0 for no limit.
-        stalled: nothing moves; it goes on when the fault ends.
-        silent: half-open. What is sent vanishes, no end is told of, new connections are accepted and never answered;
-            and a connection that has seen this stays so when the fault ends, as its other end has forgotten it.
-        refused: new connections are reset. Those that there are go on; see `Proxy.reset`.
-        lost: the answer to what holds these bytes is lost: in its place comes a reset.
+        stalled: no bytes are forwarded until the fault ends.
+        silent: half-open. Bytes are lost, no end is signalled, new connections are accepted and never answered;
+            an affected connection stays silent when the fault ends, because its other end no longer knows it.
+        refused: new connections are reset. Existing ones continue; see `Proxy.reset`.
+        lost: the response to a request with these bytes is replaced by a reset.
     """
 
     latency: float = 0.0
@@ -42,16 +42,16 @@ NONE = Fault()
 
 
 class Proxy(Looped):
-    """Passes on what comes to its port, to another port of this machine; `with Proxy(port) as proxy`.
+    """Forwards connections on its port to another port of this machine; `with Proxy(port) as proxy`.
 
     Its asyncio loop runs in a thread of its own. All methods may be called from any other.
 
     Args:
-        target: the port to pass on to.
+        target: the port to forward to.
 
     Attributes:
         port: where it listens.
-        lost: how many answers were lost by `Fault.lost`.
+        lost: number of responses that `Fault.lost` dropped.
     """
 
     def __init__(self, target: int) -> None:
@@ -65,24 +65,24 @@ class Proxy(Looped):
 
     @property
     def fault(self) -> Fault:
-        """What is wrong now."""
+        """The current fault."""
         return self._fault
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
+        """The number of open connections."""
         return len(self._lines)
 
     def set(self, fault: Fault) -> None:
-        """From now on this is wrong, and nothing else."""
+        """Replaces the current fault."""
         self._do(self._set(fault))
 
     def heal(self) -> None:
-        """From now on nothing is wrong; what `silent` has killed stays so."""
+        """Ends the fault; connections that were silent stay silent."""
         self.set(NONE)
 
     def reset(self) -> None:
-        """Cuts all connections, with a reset to either end."""
+        """Closes all connections, with a reset to both ends."""
         self._do(self._reset())
 
     # -- from here on, on the loop
@@ -118,14 +118,14 @@ class Proxy(Looped):
             self._lines.discard(line)
 
     async def moving(self, line: _Line) -> Fault:
-        """Waits as long as nothing moves on the line; returns what else is wrong."""
+        """Waits while the line is stalled; returns the current fault."""
         while self._fault.stalled or line.is_dead:
             await self._moved.wait()
         return self._fault
 
 
 class _Line:
-    """One connection: both of its ends, and what passes between them."""
+    """One connection: its two ends, and the data between them."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.proxy = proxy
@@ -152,7 +152,7 @@ class _Line:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pass_on(reader, back, is_answer=False))
                 tasks.create_task(self._pass_on(there, writer, is_answer=True))
-        except* OSError:  # an end is gone, or nobody listens there: the other end sees that
+        except* OSError:  # an end is closed or not listening: the other end is disconnected
             for _, end in self.ends:
                 _reset_at_close(end)
         finally:
@@ -160,7 +160,7 @@ class _Line:
                 end.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
-        """Reads ahead of what is to be late, so that latency limits no rate."""
+        """Reads ahead during the latency, so that latency does not limit the rate."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_UNDER_WAY)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send(under_way, writer))
@@ -193,7 +193,7 @@ class _Line:
 
 
 def _reset_at_close(writer: asyncio.StreamWriter) -> None:
-    """Has the other end see a reset rather than an end."""
+    """Closes with a reset instead of an end of stream."""
     made: socket.socket | None = writer.get_extra_info("socket")
     with suppress(OSError):
         if made is not None:

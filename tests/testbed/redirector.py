@@ -1,4 +1,4 @@
-"""A server before Vault that redirects some requests elsewhere, and one that must never be connected to."""
+"""A server in front of Vault that redirects some requests, and one that must receive no connection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import suppress
 from tests.testbed.looped import Looped
 
 Rule = Callable[[str, str], str | None]
-"""From method and path to the `Location` of a redirect; None passes the request on."""
+"""Maps method and path to the `Location` of a redirect; None forwards the request."""
 
 
 class _Listener(Looped):
-    """An asyncio server in a thread of its own; `with` starts it.
+    """An asyncio server in its own thread; `with` starts it.
 
     Args:
         tls: of the listener, None for plain TCP.
@@ -55,10 +55,10 @@ class _Listener(Looped):
 
 
 class Trap(_Listener):
-    """Where nothing may be sent.
+    """A server to which nothing may be sent.
 
     Attributes:
-        connections: that were made, each of which is one too many.
+        connections: number of connections; must be 0.
         received: what came by them.
     """
 
@@ -74,16 +74,16 @@ class Trap(_Listener):
 
 
 class Redirector(_Listener):
-    """Stands before a port of this machine, and redirects what its rule says; one request a connection.
+    """A proxy to a port of this machine that redirects requests by its rule; one request per connection.
 
     Args:
-        target: the port behind it.
+        target: the port to forward to.
         tls: of the listener.
 
     Attributes:
         rule: may be replaced at any time.
         status: of the redirects.
-        redirected: method and path of the requests that were redirected.
+        redirected: method and path of the redirected requests.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:

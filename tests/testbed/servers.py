@@ -1,6 +1,6 @@
 """The servers of the testbed, on loopback unless a `host` is given.
 
-Each has one port for its whole life, so that it can be stopped, killed and started again under those who talk to it.
+Each has one port for its whole life, so that it can be stopped, killed and started again for the same clients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Server:
-    """What all servers have in common: a process, an address, and a question whether it is ready."""
+    """Base class of all servers: a process, an address, and a readiness probe."""
 
     name = "server"
     start_timeout = 30.0
@@ -74,7 +74,7 @@ class Server:
 
 
 class Etcd(Server):
-    """The API server's store; without fsync, since nothing here outlives a test run."""
+    """The API server's store; without fsync, because its data do not outlive a test run."""
 
     name = "etcd"
 
@@ -102,15 +102,15 @@ class Etcd(Server):
 
 
 class KubeApiServer(Server):
-    """kube-apiserver with RBAC. There is no controller-manager: nothing collects garbage or empties a namespace.
+    """kube-apiserver with RBAC. Without controller-manager: no garbage collection, and namespaces are not emptied.
 
     Args:
-        audited: the user whose requests it logs; none by default.
+        audited: the user whose requests are logged; none by default.
     """
 
     name = "kube-apiserver"
     start_timeout = 60.0
-    stop_timeout = 5.0  # then it is killed: it would wait a minute for watches to end
+    stop_timeout = 5.0  # then SIGKILL: it would wait a minute for watches to end
 
     def __init__(self, work: Path, binary: Path, etcd: Etcd, audited: str = "") -> None:
         super().__init__(work)
@@ -128,7 +128,7 @@ class KubeApiServer(Server):
 
     @property
     def ca(self) -> Path:
-        """The certificate it made for itself, chain and all."""
+        """The self-signed certificate with its chain."""
         return self.work / "certs" / "apiserver.crt"
 
     @property
@@ -221,7 +221,7 @@ class Vault(Server):
         return [str(self.binary), "server", f"-config={config}", *self.extra]
 
     def environment(self) -> dict[str, str]:
-        # A person's own VAULT_… settings would change a server started by the same binary.
+        # VAULT_… variables of the user would change a server started by the same binary.
         return {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_"))}
 
     def is_ready(self) -> bool:
@@ -235,7 +235,7 @@ class Vault(Server):
             self._unseal()
 
     def seal(self) -> None:
-        """Seals it, as an operator would; unseal() opens it again."""
+        """Seals it like an operator; unseal() unseals it again."""
         self.api.request("PUT", "/v1/sys/seal")
 
     def unseal(self) -> None:
@@ -272,7 +272,7 @@ class Vault(Server):
             self._make_like_dev(Api(self.address, {"X-Vault-Token": first_token}))
 
     def _takes_key(self, api: Api) -> bool:
-        """Whether the key has opened it; one that joins a cluster is not ready for that at once, and answers 500."""
+        """Whether the key has unsealed it; a node that joins a cluster first answers 500."""
         try:
             return not api.request("PUT", "/v1/sys/unseal", {"key": self._unseal_key})["sealed"]
         except ApiError as error:
@@ -287,30 +287,30 @@ class Vault(Server):
 
     @property
     def is_active(self) -> bool:
-        """Whether it is the node of its cluster that does the work."""
+        """Whether it is the active node of its cluster."""
         return Api(self.address).answers("/v1/sys/health")
 
     @staticmethod
     def _make_like_dev(api: Api) -> None:
-        """The same root token and first mount as in dev mode, so that nobody else has to tell the two apart."""
+        """Creates the root token and first mount of dev mode, so that callers need no distinction."""
         api.request("POST", "/v1/auth/token/create", {"id": ROOT_TOKEN, "policies": ["root"], "no_parent": True})
         api.request("POST", "/v1/sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
 
 
 class OpenBao(Vault):
-    """OpenBao in place of Vault: the same API, no event stream."""
+    """OpenBao instead of Vault: the same API, no event stream."""
 
     name = "openbao"
 
     def command(self) -> list[str]:
         config = self.work / "audit.json"
-        # or audit devices could only be declared in the configuration, before anybody listens
+        # otherwise audit devices must be in the configuration, before vaultsync listens
         config.write_text(json.dumps({"unsafe_allow_api_audit_creation": True}))
         return [*super().command(), f"-config={config}"]
 
 
 class Eso(Server):
-    """external-secrets: its controller alone, no webhook and no certificate controller."""
+    """external-secrets: only its controller, without webhook and certificate controller."""
 
     name = "external-secrets"
 
@@ -348,7 +348,7 @@ class Eso(Server):
         return {**clean, "KUBECONFIG": str(self._kubeconfig)}
 
     def is_ready(self) -> bool:
-        """Its workers run: the live endpoint answers long before its caches have synced."""
+        """Whether its workers run: the live endpoint answers long before its caches have synced."""
         if not Api(f"http://127.0.0.1:{self._live_port}").answers("/healthz"):
             return False
         return all(
@@ -380,8 +380,8 @@ def kubeconfig_text(address: str, ca: Path, token: str, namespace: str) -> str:
 def ec_private_key() -> str:
     """A new P-256 key in PEM, for signing ServiceAccount tokens.
 
-    The standard library makes no keys, but an EC private key (RFC 5915) is a number in a few fixed bytes: sequence,
-    version 1, the number, the curve's name. The public half may be left out, and the API server computes it.
+    The standard library creates no keys, but an EC private key (RFC 5915) is a number in a few fixed bytes: sequence,
+    version 1, the number, the curve's name. The public half may be omitted, and the API server computes it.
     """
     number = (1 + secrets.randbelow(P256_ORDER - 1)).to_bytes(32, "big")
     body = bytes.fromhex("0201010420") + number + bytes.fromhex("a00a06082a8648ce3d030107")

@@ -1,4 +1,4 @@
-"""The whole testbed as a context manager: starts the servers side by side, joins them, and stops them again."""
+"""The whole testbed as a context manager: starts the servers in parallel, connects them, and stops them again."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ MOUNTS = {"secret": "2", "kv1": "1", "team/kv": "2"}  # the last, for a mount wh
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What kind of testbed is wanted."""
+    """Options of the testbed."""
 
     eso: bool = True
     openbao: bool = False  # beside Vault
-    instead: bool = False  # OpenBao in Vault's place
+    instead: bool = False  # OpenBao instead of Vault
     vault_storage: Literal["memory", "file", "raft"] = "memory"
     vault_nodes: int = 1  # more than one: a cluster, with the storage raft
     eso_concurrent: int = 1
@@ -56,7 +56,7 @@ class Options:
     eso_extra: tuple[str, ...] = field(default=())
     vault_extra: tuple[str, ...] = field(default=())
     audited: str = ""  # the user whose requests the API server logs
-    keep: bool = False  # the work folder with its logs, after the end
+    keep: bool = False  # keep the work folder with its logs after the end
 
     def programs(self) -> list[build.Program]:
         wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, pins.OPENBAO if self.instead else pins.VAULT]
@@ -68,9 +68,9 @@ class Options:
 
 
 class Testbed:
-    """The servers, once started; `with Testbed() as testbed` is the way to have one."""
+    """The started servers; use `with Testbed() as testbed`."""
 
-    __test__ = False  # or pytest takes it for a test
+    __test__ = False  # otherwise pytest collects it
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
@@ -111,23 +111,23 @@ class Testbed:
 
     @property
     def vault_root(self) -> VaultRoot:
-        """Vault, as root; of a cluster the node that is active now."""
+        """Vault, as root; in a cluster the active node."""
         active = next((node for node in self.standbys if node.is_active), self.vault)
         return VaultRoot(active.api)
 
     @cached_property
     def identity(self) -> Identity:
-        """The identity of vaultsync, made once; see identity.py."""
+        """The identity of vaultsync, created once; see identity.py."""
         return create_identity(self.kube_apiserver, self.vault, self.work, policy=self.vault_policy)
 
     @cached_property
     def vault_policy(self) -> str:
-        """The one that deploy/ ships; for OpenBao what `vaultsync policy` prints, as it has no event stream."""
+        """The policy of deploy/; for OpenBao the output of `vaultsync policy`, as it has no event stream."""
         return printed_policy() if self.options.instead else shipped_policy()
 
     @property
     def servers(self) -> list[Server]:
-        """In the order in which they are to be stopped."""
+        """The servers in the order in which they are stopped."""
         every = (self.eso, self.kube_apiserver, self.etcd, *self.standbys, self.vault, self.openbao)
         return [server for server in every if server is not None]
 
@@ -144,7 +144,7 @@ class Testbed:
 
     @property
     def cli(self) -> Path:
-        """The command line of the Vault that runs: `vault`, or `bao`."""
+        """The CLI of the running Vault: `vault`, or `bao`."""
         return self.binaries["bao" if self.options.instead else "vault"]
 
     def __enter__(self) -> Testbed:
@@ -169,7 +169,7 @@ class Testbed:
             shutil.rmtree(self.work, ignore_errors=True)
 
     def prepare_vault(self) -> None:
-        """Mounts, policies and tokens; again after a restart that emptied Vault, with the same tokens as before."""
+        """Creates mounts, policies and tokens; the same tokens again after a restart that emptied Vault."""
         prepare_vault(self.vault_root)
         for name, address in self._listeners.items():
             self._audit(name, address)
@@ -177,9 +177,9 @@ class Testbed:
             create_vault_token(self.vault_root, self.vault_policy)
 
     def audit_to(self, name: str, address: str) -> None:
-        """Has Vault tell a listening vaultsync of every request, as an operator sets it up.
+        """Enables an audit device to a listening vaultsync, as an operator sets it up.
 
-        That is with a second device, so that Vault goes on when vaultsync is away.
+        Also enables a second device, so that Vault continues while vaultsync is down.
 
         Args:
             name: of the device.
@@ -189,7 +189,7 @@ class Testbed:
         self._audit(name, address)
 
     def no_audit_to(self, name: str) -> None:
-        """Takes that back."""
+        """Disables the audit device."""
         if self._listeners.pop(name, None):
             self.vault_root.unaudit(name)
 
@@ -199,7 +199,7 @@ class Testbed:
         self.vault_root.audit(name, "socket", address=address.removeprefix("udp:"), socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
-        """Restarts a Vault in memory: its data are gone, its address, mounts and tokens are as before."""
+        """Restarts a Vault in memory: its data are lost, its address, mounts and tokens are restored."""
         if self.vault.storage != "memory":
             raise ServerError("a Vault with storage does not lose its data in a restart")
         self.vault.restart()
@@ -226,7 +226,7 @@ class Testbed:
         try:
             api.request("POST", f"{raft}/autopilot/configuration", {"server_stabilization_time": "1s"})
             servers = api.request("GET", f"{raft}/configuration")["data"]["config"]["servers"]
-        except (ApiError, HTTPError):  # between two leaders
+        except (ApiError, HTTPError):  # during an election
             return False
         return len(servers) > len(self.standbys) and all(server["voter"] for server in servers)
 
@@ -237,7 +237,7 @@ class Testbed:
 
 
 def prepare_vault(root: VaultRoot) -> None:
-    """What every Vault of the testbed has: the mounts, and a token for ESO that can only read."""
+    """Sets up what every Vault of the testbed has: the mounts, and a read-only token for ESO."""
     for path, version in MOUNTS.items():
         root.mount(path, options={"version": version})
     root.policy(ESO_POLICY, ESO_RULES)
@@ -245,7 +245,7 @@ def prepare_vault(root: VaultRoot) -> None:
 
 
 def apply_crds(kube: Kube) -> None:
-    """Applies ESO's CRDs and waits until the API server serves them; without conversion webhooks, since none runs."""
+    """Applies ESO's CRDs and waits until the API server serves them; without conversion webhooks."""
     documents = build.documents_of(pins.EXTERNAL_SECRETS, "crds")
     for document in documents:
         document["spec"].pop("conversion", None)
@@ -253,7 +253,7 @@ def apply_crds(kube: Kube) -> None:
 
 
 def apply_monitoring_crds(kube: Kube) -> None:
-    """Applies those of Prometheus' operator that the chart has objects of, and waits until they are served."""
+    """Applies the CRDs of Prometheus' operator that the chart uses, and waits until they are served."""
     program = pins.PROMETHEUS_OPERATOR
     build.ensure([program])
     _apply_crds(kube, [crd for name in program.data for crd in build.documents_of(program, name)])
@@ -272,7 +272,7 @@ def _served_at(crd: Json) -> str:
 
 
 def wait_for(probe: Callable[[], T | None], timeout: float, what: str, poll: float = 0.02) -> T:
-    """Waits until the probe returns something true, and returns it."""
+    """Waits until the probe returns a true value, and returns it."""
     deadline = time.monotonic() + timeout
     while not (found := probe()):
         if time.monotonic() > deadline:
@@ -282,7 +282,7 @@ def wait_for(probe: Callable[[], T | None], timeout: float, what: str, poll: flo
 
 
 def side_by_side(*tasks: Callable[[], object], workers: int | None = None) -> None:
-    """Runs all at once, waits for all, and raises the first error."""
+    """Runs all tasks in parallel, waits for all, and raises the first error."""
     if not tasks:
         return
     with ThreadPoolExecutor(max_workers=workers or len(tasks)) as pool:

@@ -1,6 +1,6 @@
 """Vault on one machine, Kubernetes and vaultsync on another, and a cable between them: each machine is a namespace.
 
-A file audit device is always there and healthy, so that all that slows Vault down is the device under test.
+A healthy file audit device is always enabled, so that only the device under test can slow Vault down.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TwoMachines:
 
     @contextlib.contextmanager
     def vault(self, kind: str) -> Iterator[WatchedVault]:
-        """A Vault (or OpenBao) of its own on the near machine, with a file audit device."""
+        """A separate Vault (or OpenBao) on the near machine, with a file audit device."""
         server = {"vault": Vault, "openbao": OpenBao}[kind]
         vault = server(self.work, self.binaries["bao" if kind == "openbao" else "vault"])
         vault.host = self.cable.near_address
@@ -74,7 +74,7 @@ class TwoMachines:
 
 
 class WatchedVault:
-    """A Vault on the near machine, and what is on the far one for it.
+    """A Vault on the near machine, and its clients on the far one.
 
     Attributes:
         log: the file of its file audit device.
@@ -95,7 +95,7 @@ class WatchedVault:
 
     @contextlib.contextmanager
     def device(self, address: str, options: Mapping[str, str]) -> Iterator[None]:
-        """Meanwhile Vault has a socket audit device."""
+        """Enables a socket audit device in the `with` block."""
         self.cable.near.run(partial(self.root.audit, DEVICE, "socket", address=address, **options))
         try:
             yield
@@ -111,7 +111,7 @@ class WatchedVault:
         return process
 
     def address_of(self, process: VaultsyncProcess) -> str:
-        """Where it listens for Vault's audit device."""
+        """The address on which it listens for Vault's audit device."""
         return f"{self.cable.far_address}:{process.audit_port}"
 
     def start(self, process: VaultsyncProcess) -> None:
@@ -121,7 +121,7 @@ class WatchedVault:
 
     @contextlib.contextmanager
     def flood(self, process: VaultsyncProcess, transport: str, seconds: float) -> Iterator[Process]:
-        """Meanwhile, but for so long at most, more audit entries come to vaultsync than it can take."""
+        """Sends vaultsync more audit entries than it can process in the `with` block, for a limited time."""
         arguments = [transport, *self.address_of(process).split(":"), str(self.log), str(seconds)]
         flood = Process(
             "flood", [sys.executable, "-I", "-S", str(FLOOD), *arguments], log=self.machines.work / "logs" / "flood.log"
@@ -134,7 +134,7 @@ class WatchedVault:
 
     @contextlib.contextmanager
     def second_file(self) -> Iterator[None]:
-        """Meanwhile Vault has another file audit device, which costs what any audit device does at least."""
+        """Enables a second file audit device in the `with` block, which has the minimum cost of a device."""
         self.cable.near.run(partial(self.root.audit, DEVICE, "file", file_path="/dev/null"))
         try:
             yield
@@ -143,7 +143,7 @@ class WatchedVault:
 
     @contextlib.contextmanager
     def without_file(self) -> Iterator[None]:
-        """Meanwhile Vault has no file audit device."""
+        """Disables the file audit device in the `with` block."""
         self.cable.near.run(partial(self.root.unaudit, "file"))
         try:
             yield

@@ -23,7 +23,7 @@ class VaultRoot:
         return self.api.request("POST", self._data(path, mount), body)
 
     def get(self, path: str, mount: str = "secret") -> Json | None:
-        """The values of the newest version; None where nothing is, or where it was deleted."""
+        """The values of the latest version; None if it is missing or deleted."""
         found = self.api.find(self._data(path, mount))
         if found is None:
             return None
@@ -35,12 +35,12 @@ class VaultRoot:
         return found["data"] if found else None
 
     def version(self, path: str, mount: str = "secret") -> int:
-        """The number of the newest version, 0 where nothing is."""
+        """The number of the latest version, 0 if there is none."""
         found = self.metadata(path, mount)
         return int(found["current_version"]) if found else 0
 
     def delete(self, path: str, mount: str = "secret") -> None:
-        """What `vault kv delete` does: in KV v2 the newest version can be undeleted."""
+        """Like `vault kv delete`: in KV v2 the latest version can be undeleted."""
         self.api.request("DELETE", self._data(path, mount))
 
     def undelete(self, path: str, versions: Sequence[int], mount: str = "secret") -> None:
@@ -50,7 +50,7 @@ class VaultRoot:
         self.api.request("PUT", f"/v1/{mount}/destroy/{path}", {"versions": list(versions)})
 
     def delete_metadata(self, path: str, mount: str = "secret") -> None:
-        """What `vault kv metadata delete` does: everything is gone."""
+        """Like `vault kv metadata delete`: removes all versions."""
         self.api.request("DELETE", f"/v1/{mount}/metadata/{path}")
 
     def names(self, path: str, mount: str = "secret") -> list[str]:
@@ -68,7 +68,7 @@ class VaultRoot:
     def token(
         self, policies: Sequence[str], token_id: str | None = None, *, period: str = "24h", default: bool = False
     ) -> str:
-        """A token with exactly these policies; with an id of one's own, one that is there already will do."""
+        """A token with exactly these policies; with a given id, an existing token is reused."""
         body: dict[str, Any] = {
             "policies": list(policies),
             "no_parent": True,
@@ -89,7 +89,7 @@ class VaultRoot:
         self.api.request("POST", "/v1/auth/token/revoke", {"token": token})
 
     def audit(self, name: str, kind: str, **options: str) -> None:
-        """Enables an audit device if it is not there; a socket device's other end must listen already."""
+        """Enables an audit device if it is not enabled; a socket device's other end must already listen."""
         if f"{name}/" not in self.api.request("GET", "/v1/sys/audit")["data"]:
             self.api.request("PUT", f"/v1/sys/audit/{name}", {"type": kind, "options": options})
 
@@ -97,7 +97,7 @@ class VaultRoot:
         self.api.request("DELETE", f"/v1/sys/audit/{name}")
 
     def mount(self, path: str, kind: str = "kv", options: Mapping[str, str] | None = None) -> None:
-        """Mounts an engine if nothing is mounted there, and waits until it takes writes."""
+        """Mounts an engine if nothing is mounted there, and waits until it accepts writes."""
         if f"{path}/" not in self.api.request("GET", "/v1/sys/mounts")["data"]:
             self.api.request("POST", f"/v1/sys/mounts/{path}", {"type": kind, "options": dict(options or {})})
         if (options or {}).get("version") == "2":

@@ -13,7 +13,7 @@ from tests.testbed.api import Api
 from tests.testbed.identity import PROJECT, Identity
 from tests.testbed.processes import Process, accepts, free_port, receives
 
-# What of a person's own environment must not reach the process: other servers' addresses and tokens, and settings.
+# Variables of the user that must not reach the process: addresses and tokens of other servers, and settings.
 FOREIGN = ("VAULT_", "BAO_", "VAULTSYNC_", "KUBE")
 
 
@@ -21,7 +21,7 @@ class VaultsyncProcess(Process):
     """One running vaultsync.
 
     Args:
-        identity: None where all that it is to be told is in `env`.
+        identity: None if all credentials and settings are in `env`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class VaultsyncProcess(Process):
 
     @property
     def audit_address(self) -> str:
-        """Where it listens for Vault's audit device, unless told otherwise."""
+        """The default settings for Vault's audit device."""
         return f"udp:127.0.0.1:{self.audit_port}"
 
     @property
@@ -60,7 +60,7 @@ class VaultsyncProcess(Process):
         self.wait_until(lambda: self.health.answers("/readyz"), timeout)
 
     def wait_until_listening(self, timeout: float = 15.0) -> None:
-        """Until Vault's audit device can send to it."""
+        """Waits until Vault's audit device can send to it."""
         self.wait_until(lambda: receives(self.audit_port) or accepts(self.audit_port), timeout)
 
     def _listen(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ class VaultsyncProcess(Process):
 
 
 class Metrics:
-    """One scrape: `metrics("seeds_total")`, `metrics("refusals_total", reason="annotation")`; 0 where there is none."""
+    """One scrape: `metrics("seeds_total")`, `metrics("refusals_total", reason="annotation")`; 0 if there is none."""
 
     def __init__(self, process: VaultsyncProcess) -> None:
         self.text = process.health.text("/metrics")

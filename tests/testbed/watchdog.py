@@ -1,8 +1,8 @@
-"""Ends the testbed's processes when the process that started them is gone, however it went.
+"""Ends the testbed's processes when the process that started them has ended in any way.
 
-It runs as a process of its own and reads lines from its standard input: "+PID" for a process to look after, "-PID" for
-one that has ended, "=FOLDER" for a folder that is of no use to anybody else. When the input ends, the parent is dead
-(even by SIGKILL): what is still on the list is killed, each by its own pid, and the folders are removed.
+It runs as its own process and reads lines from its standard input: "+PID" for a process to look after, "-PID" for
+one that has ended, "=FOLDER" for a folder that only the parent uses. When the input ends, the parent is dead
+(even by SIGKILL): the remaining processes are killed, each by its own pid, and the folders are removed.
 
 PR_SET_PDEATHSIG would do the same from inside the kernel, but its signal comes when the *thread* that started the
 process ends, and the testbed starts its servers side by side in threads that do end.
@@ -19,7 +19,7 @@ import sys
 
 def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # it goes when its parent goes, not before
+        signal.signal(ignored, signal.SIG_IGN)  # it ends with its parent, not before
     pids: set[int] = set()
     folders: list[str] = []
     for line in sys.stdin:

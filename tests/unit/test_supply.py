@@ -88,9 +88,9 @@ SKIPPED = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
     ("answer", "code", "told"),
     [
         (json.dumps({"dependencies": [WELL]}), NONE_KNOWN, "1 packages"),
-        (json.dumps({"dependencies": [WELL, ILL, SKIPPED]}), FOUND, "b 2: PYSEC-1, mended in 2.1"),
+        (json.dumps({"dependencies": [WELL, ILL, SKIPPED]}), FOUND, "b 2: PYSEC-1, fixed in 2.1"),
         (json.dumps({"dependencies": [WELL, SKIPPED]}), UNKNOWN, "1 of 2 packages could not be looked up"),
-        (json.dumps({"dependencies": []}), UNKNOWN, "can't be told"),
+        (json.dumps({"dependencies": []}), UNKNOWN, "it is unknown here"),
         ("", UNKNOWN, "ConnectionError: no such host"),
     ],
 )

@@ -7,6 +7,7 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -15,7 +16,6 @@ from vaultsync.commands import console, exit_codes, output
 from vaultsync.commands.check.audit_devices import check_audit
 from vaultsync.commands.check.kubernetes_checks import KubernetesChecks
 from vaultsync.commands.check.login_checks import check_vault_and_login
-from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.object_checks import count_stores, explain_all
 from vaultsync.commands.check.policy_checks import PolicyChecks
 from vaultsync.commands.check.report import CheckReport, Status, invalid_settings, valid_settings
@@ -95,15 +95,11 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         settings: of `vaultsync run`.
         connect_kube: returns a read-only client; None: by the settings.
     """
+    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
     login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
-        return await _check(
-            settings,
-            login,
-            vault,
-            connect_kube or (lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True)),
-        )
+        return await _check(settings, login, vault, connect_kube)
     finally:
         await login.close()
         await vault.close()
@@ -114,11 +110,10 @@ async def _check(
 ) -> CheckReport:
     report, index = CheckReport(), factory.create_index(settings)
     planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
-    mounts = MountsInUse(settings, vault, index, report)
-    policy = PolicyChecks(settings, vault, index, mounts, report)
+    policy = PolicyChecks(settings, vault, index, report)
     await KubernetesChecks(settings, report, planner).run(connect_kube)
     await check_vault_and_login(settings, vault, login, report)
-    report.mounts = await mounts.find()
+    report.mounts = await policy.find_mounts()
     report.add(await probe_source(settings, login, report, policy.fix))
     report.add(*await check_audit(settings, vault, has_token=report.token is not None))
     report.add(count_stores(settings, index, report))

@@ -104,12 +104,7 @@ def required_rules(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ..
 
 
 def leader_rules(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
-    """The rules for the leader election by a Lease ("" for none), as in the Role of deploy/base.
-
-    Args:
-        lease: VAULTSYNC_LEASE.
-        labels: whether the leader labels its pod.
-    """
+    """The rules for VAULTSYNC_LEASE ("" for no election) and for a leader that labels its pod, as in deploy/base."""
     if not lease:
         return ()
     namespace, _, name = lease.partition("/")

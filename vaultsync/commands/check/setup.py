@@ -281,13 +281,7 @@ def _places(credentials: Mapping[str, str], secret: str) -> str:
 
 
 def _store(plan: SetupPlan, secret: str, credentials: Mapping[str, str]) -> list[str]:
-    """The commands that store the credentials; none has one as an argument, which other users could see.
-
-    Args:
-        plan: has the namespace of the Secret.
-        secret: name of the Kubernetes Secret.
-        credentials: by shell variable: the file of the settings, "" if an environment variable has the credential.
-    """
+    """The commands that store each variable in its file or in the Secret; never as an argument, which others see."""
     lines, data = [], []
     for variable, file in credentials.items():
         if _is_local(file):

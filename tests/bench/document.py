@@ -24,38 +24,39 @@ DOCS = PROJECT / "docs"
 PAGE = "benchmarks.md"
 HEAD = """\
 # Benchmarks
-Written by `make bench`, on the real servers of the tests, all of them on one machine. Each figure is beside its
-peers' of the same run. Every time is from just before a request is sent until the value is in the Kubernetes Secret, by
-a watch of its own, unless the row says otherwise. What bounds it and what to set: [at scale](scale.md). How the others
-work: [comparison](comparison.md).
+`make bench` writes this page. It uses the real servers of the tests, all of them on one machine. The figures of a row
+are of the same run. Each time starts just before a request and ends when a separate watch reports the value in the
+Kubernetes Secret, except where the row has another definition. For limits and settings see [at scale](scale.md), for
+the other tools [comparison](comparison.md).
 
 """
 TEXTS = {
     BESIDE: """\
-All have the same ExternalSecrets on the same servers. vaultsync's have `refreshInterval: 1h`, the others' `5s`, as each
-is meant to run. The talk's bash is [its script](../tests/bench/talk.sh); PushSecret has the generator Password and
-`updatePolicy: IfNotExists`. After two repeats in which nothing arrived, no more are tried. At rest all requests to
-Vault count, whoever sends them, and the processor time is of what runs, external-secrets and Vault together.
+All tools have the same ExternalSecrets on the same servers, vaultsync with `refreshInterval: 1h`, the others with `5s`,
+as each is designed to run. The talk's bash is [its script](../tests/bench/talk.sh); PushSecret has the generator
+Password and `updatePolicy: IfNotExists`. After two repeats without a result the measurement stops. At rest, requests to
+Vault are those of all clients, and the processor time is that of the tool, external-secrets and Vault together.
 """,
     AT_SIZES: """\
-vaultsync with the event stream and an audit device, beside so many ExternalSecrets that are Ready, each of which reads
-a path of its own. Requests are counted by the servers' own audit logs; "its own count" is by vaultsync's metrics. At
-the largest size external-secrets is started with more workers and a higher limit towards the API server than its
-defaults (`--concurrent`, `--client-qps`).
+vaultsync has the event stream and an audit device. All ExternalSecrets are Ready, and each reads its own path. The
+servers' own audit logs count the requests; "its own count" is that of vaultsync's metrics. At the largest size
+external-secrets has more workers and a higher rate limit for the API server than its defaults (`--concurrent`,
+`--client-qps`).
 """,
     IN_STATES: """\
-How long a client waits for a KV write. Vault is on one machine, vaultsync on another: two network namespaces of this
-machine. All rows but the first have a healthy file audit device. In turns within one run: some writes without
-vaultsync's audit device, then as many with it, state after state and round after round; the ratio is of these two.
-Each further audit device costs Vault the processor time of encoding and hashing each entry, whatever it does with it:
-see the row of the second file. While it is overloaded, both halves are measured beside the flood. By TCP each state is
-measured for 8 s, or until what has begun by then ends; a client gives up after a minute.
+The time that a client waits for a KV write. Vault is on one machine, vaultsync on another: two network namespaces of
+this machine. All rows but the first have a healthy file audit device. One run alternates between writes without
+vaultsync's audit device and as many with it, for each state and in several rounds; the ratio compares these two.
+Each further audit device costs Vault the processor time of encoding and hashing each entry, independently of its
+receiver: see the row of the second file. In the overloaded state, both halves are measured during the flood. With TCP
+each state is measured for 8 s, or until the writes that have begun end; the timeout of a client is a minute.
 """,
 }
 PAPER = 100_000
 ON_PAPER = """\
-Not measured: a straight line through the two largest sizes above. What goes with events alone, such as the time of a
-force-sync and the requests for it, is not here. What one would do: [at scale](scale.md#past-that).
+These figures are not measured, but extrapolated on a straight line through the two largest sizes above. Costs that
+grow only with events, such as the time and the requests of a force-sync, are not included. See
+[at scale](scale.md#past-that) for what to do.
 """
 GROWING = {ROWS[name][0]: unit for name, unit in (("start", "s"), ("memory", "MB"), ("resync", "s"))}
 """The rows that go with the number, and their units."""

@@ -54,7 +54,7 @@ def on_versions(how: str, *versions: str) -> tuple[Line, Line]:
     return whole(asked(PERSON, "update", f"secret/{how}/a/b", versions=versions))
 
 
-OVER = ["secret/a/b: version 2 was written over version 1, which was there"]
+OVER = ["secret/a/b: version 2 was written over version 1, which existed"]
 
 
 class TestWhatIsOverwritten:
@@ -87,7 +87,7 @@ class TestWhatIsOverwritten:
 
     def test_a_deletion_before_the_version_is_not_of_it(self) -> None:
         lines = (create(PERSON, 1, "p"), delete(), create(PERSON, 2, "p"), create(OWN, 3, "p", cas=2))
-        assert faults(*lines) == ["secret/a/b: version 3 was written over version 2, which was there"]
+        assert faults(*lines) == ["secret/a/b: version 3 was written over version 2, which existed"]
 
     def test_over_what_was_undeleted(self) -> None:
         lines = (create(PERSON, 1, "p"), delete(), on_versions("undelete", "1"), create(OWN, 2, "p", cas=1))

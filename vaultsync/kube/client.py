@@ -55,7 +55,7 @@ async def connect(
     try:
         await _load(configuration, kubeconfig)
     except yaml.YAMLError:
-        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its message would quote the file
+        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is not YAML") from None  # which quotes the file
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
     # 0 is no limit: each watch uses one, two for each selected namespace; the number of workers limits the others
@@ -157,7 +157,7 @@ class KubeClient:
             raise _error(response.status, content, path)
         document = parse_json(content)
         if document is None:
-            raise errors.KubeUnavailable(f"the answer of {self.server}{path} is no JSON")
+            raise errors.KubeUnavailable(f"the answer of {self.server}{path} is not JSON")
         return mapping(document)
 
     async def _send(
@@ -202,7 +202,7 @@ async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[
                 if line.strip():
                     event = parse_json(bytes(line))
                     if not isinstance(event, dict):
-                        raise errors.KubeUnavailable("a line of the watch is no JSON object")
+                        raise errors.KubeUnavailable("a line of the watch is not a JSON object")
                     yield event
 
 

@@ -11,7 +11,7 @@ from vaultsync.kube.client import KubeClient
 
 
 class ExternalSecretWriter:
-    """Patches on ExternalSecrets: annotations, and the condition `Created` where the served CRD takes it."""
+    """Patches on ExternalSecrets: annotations, and the condition `Created` where the served CRD allows it."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client

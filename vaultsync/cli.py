@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -94,21 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     os.environ.setdefault("HOME", "/nonexistent")  # kubernetes' asyncio client can't be imported without one
     try:
-        return int(parsed.func(parsed))
+        command = import_module(f"vaultsync.commands.{parsed.module}")  # most of them import all clients
+        return int(command.execute(parsed))
     except exit_codes.UsageError as error:
         commands[parsed.command].error(str(error))
     except exit_codes.InputError as error:
         print(f"vaultsync: {error}", file=sys.stderr)
         return commands[parsed.command].exit_usage
-
-
-def _execute(module: str) -> Callable[[argparse.Namespace], int]:
-    """Import the module of a command once it is called: most of them import all clients."""
-
-    def execute(parsed: argparse.Namespace) -> int:
-        return int(import_module(f"vaultsync.commands.{module}").execute(parsed))
-
-    return execute
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
@@ -124,7 +116,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         made = commands.add_parser(
             name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        made.set_defaults(func=_execute(module or name))
+        made.set_defaults(module=module or name)
         return made
 
     add("run", "run the controller until SIGTERM", RUN).lists_settings = True

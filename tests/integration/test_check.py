@@ -175,7 +175,7 @@ def test_a_table_has_a_line_for_each_check(place: Place) -> None:
 
 
 def test_the_commands_of_the_readme_work(used: Place) -> None:
-    block = next(one for one in commands(section("Ask it")) if "vaultsync check" in one)
+    block = next(one for one in commands(section("Check and preview")) if "vaultsync check" in one)
     assert block.splitlines() == ["vaultsync check", "vaultsync check --print-setup"]
     given = {**used.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": used.name}
     for line in block.splitlines():

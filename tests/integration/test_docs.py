@@ -1,4 +1,4 @@
-"""Every command of docs/ (and of the README's "Ask it") works as written, in its order, and every object is accepted.
+"""Every command of docs/ (and of a section of the README) works as written, in its order, and every object is accepted.
 
 Literally, except for the namespace dev-1 and a pod to exec into, which are missing here. Installing and uninstalling is
 tested in tests/e2e.
@@ -23,7 +23,10 @@ from tests.testbed.testbed import Testbed
 
 ELSEWHERE = ("runbook",)  # test_monitoring has its commands
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in ELSEWHERE]
-TEXTS = {"ask it": section("Ask it"), **{page.stem: page.read_text().split("## Uninstall")[0] for page in PAGES}}
+TEXTS = {
+    "check and preview": section("Check and preview"),
+    **{page.stem: page.read_text().split("## Uninstall")[0] for page in PAGES},
+}
 NAMESPACE = "dev-1"
 HERE = {
     "kubectl -n vaultsync exec deploy/vaultsync -- ": "",

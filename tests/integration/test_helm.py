@@ -877,7 +877,7 @@ class TestRelease:
         for listen in ("tcp:0.0.0.0:9220", "0.0.0.0:9220", "tcp:[::]:9220", "tcp:192.0.2.1:9220"):
             notes = notes_of(listen)
             assert "vault audit enable" not in notes
-            assert f"WARNING: audit.listen={listen} takes entries by TCP" in notes
+            assert f"WARNING: audit.listen={listen} accepts entries by TCP" in notes
             assert "audit.listen=udp:0.0.0.0:9220" in notes
             notes = notes_of(listen, "audit-tls")
             assert AUDIT_ENABLE.findall(notes) == ["vaultsync socket address=127.0.0.1:PORT socket_type=tcp"]

@@ -46,13 +46,12 @@ RULES: Final[Mapping[str, str]] = {
 
 def vocabulary() -> str:
     """Describe all annotations and rules, a paragraph each."""
-    lines = ["annotations:"]
-    lines += [f"  {name}\n      {meaning}" for name, meaning in ANNOTATIONS.items()]
-    lines.append(
-        f'\nrules, in {annotations.GENERATE} by property ("*": the rest) and in VAULTSYNC_GENERATE, YAML or JSON:'
-    )
-    lines += [f"  {rule}\n      {meaning}" for rule, meaning in RULES.items()]
-    return "\n".join(lines)
+    rules = f'\nrules, in {annotations.GENERATE} by property ("*": the rest) and in VAULTSYNC_GENERATE, YAML or JSON:'
+    return "\n".join(["annotations:", *map(_item, ANNOTATIONS.items()), rules, *map(_item, RULES.items())])
+
+
+def _item(described: tuple[str, str]) -> str:
+    return "  {}\n      {}".format(*described)
 
 
 def describe_value(plan: PropertyPlan) -> str:

@@ -6,7 +6,7 @@ An operator runs it with a token of their own; the controller never deletes. A p
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from vaultsync.commands.snapshot import IndexBuilder, for_each
 from vaultsync.controller.index import Entry, Index
@@ -29,7 +29,6 @@ class Orphan:
 
     Attributes:
         where: its path as in Vault's UI, without the Vault namespace.
-        written: when its latest version was written.
         made: when the oldest of its values was generated.
         external_secret: the one that it was created for.
     """
@@ -58,19 +57,14 @@ class OrphanReport:
     refused: tuple[str, ...] = ()
 
 
-class _Place(NamedTuple):
-    """A mount, and a Vault namespace that contains it."""
-
-    namespace: str
-    mount: Mount
+_Place: TypeAlias = tuple[str, Mount]
+"""A mount, and a Vault namespace that contains it."""
 
 
 class OrphanFinder(IndexBuilder):
-    """Receives every ExternalSecret of the cluster, then walks Vault.
+    """Receives every ExternalSecret of the cluster, then walks Vault. Only `delete` writes to it.
 
     Args:
-        index: is filled by the listing.
-        vault: only `delete` writes to it.
         cluster: VAULTSYNC_CLUSTER; paths that another cluster owns are left out.
         namespace: the token's Vault namespace, which is walked besides those of the stores.
     """
@@ -95,7 +89,7 @@ class OrphanFinder(IndexBuilder):
             VaultDenied: Vault lists no KV v2 mount for the token.
             ExceptionGroup: of VaultsyncErrors but refusals, which the report has.
         """
-        places, readers = await self._look_around()
+        places, readers = await self._prepare()
         unread = [path for paths in await for_each(places, self._walk) for path in paths if not readers.read(path)]
         found = [orphan for orphan in await for_each(unread, self._look) if orphan is not None]
         doubts = {orphan.path: readers.doubt(orphan.path) for orphan in found}
@@ -111,12 +105,12 @@ class OrphanFinder(IndexBuilder):
         Raises:
             VaultsyncError: Vault does not answer; the other orphans are not deleted.
         """
-        _, readers = await self._look_around()
+        _, readers = await self._prepare()
         for orphan in orphans:
             why = READ if readers.read(orphan.path) else readers.doubt(orphan.path)
             yield orphan, why or await self._delete(orphan)
 
-    async def _look_around(self) -> tuple[list[_Place], "_Readers"]:
+    async def _prepare(self) -> tuple[list[_Place], "_Readers"]:
         """List every mount once, and index the readers."""
         places: dict[str, _Place] = {}
         is_flat = False
@@ -128,15 +122,16 @@ class OrphanFinder(IndexBuilder):
                 continue
             for accessor, mount in mounts.items():
                 is_flat = is_flat or accessor in places
-                places.setdefault(accessor, _Place(namespace, mount))
+                places.setdefault(accessor, (namespace, mount))
         if not places:
             raise VaultDenied(self._refused[0] if self._refused else "Vault shows this token no KV v2 mount")
         found = list(places.values())
         return found, _Readers(self._index, found, is_flat=is_flat)
 
     async def _walk(self, place: _Place) -> set[VaultPath]:
+        namespace, mount = place
         try:
-            return await self._vault.find(FindPrefix(place.namespace, f"{place.mount.path}data/", 2), MAX_WALKED)
+            return await self._vault.find(FindPrefix(namespace, f"{mount.path}data/", 2), MAX_WALKED)
         except OF_ONE_PATH as error:
             self._refused.append(str(error))
             return set()
@@ -182,14 +177,13 @@ class _Readers:
     """The paths that ExternalSecrets read, or may read; a `find` by its prefix, which ends with a slash.
 
     Args:
-        index: of every ExternalSecret.
         places: the mounts that a reference to an unknown store may read.
         is_flat: whether Vault ignores Vault namespaces, as the Community edition does.
     """
 
     def __init__(self, index: Index, places: Sequence[_Place], *, is_flat: bool) -> None:
         self._index = index
-        self._mounts = sorted({place.mount.path.rstrip("/") for place in places})
+        self._mounts = sorted({mount.path.rstrip("/") for _, mount in places})
         self._is_flat = is_flat
         self._read = {self._spelled(path.namespace, path.path): "" for path in index.paths()}
         self._read |= {self._spelled(prefix.namespace, prefix.prefix): "" for prefix in index.prefixes()}

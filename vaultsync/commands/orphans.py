@@ -9,10 +9,10 @@ from typing import Final
 
 from vaultsync.commands import console, exit_codes, output
 from vaultsync.commands.orphan_finder import Orphan, OrphanFinder, OrphanReport
-from vaultsync.commands.snapshot import SnapshotFailed, list_once, run_once, vault_session
+from vaultsync.commands.snapshot import list_once, run_once, vault_session
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
-from vaultsync.core.errors import KubeDenied
+from vaultsync.core.errors import KubeDenied, first_reason
 from vaultsync.core.paths import clean_namespace
 from vaultsync.runtime import factory, logging
 
@@ -77,14 +77,15 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
 
 @asynccontextmanager
 async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
-    """List all ExternalSecrets of the cluster, whatever the settings select; raises as list_once."""
-    async with vault_session(settings) as vault:
+    """List all ExternalSecrets of the cluster, whatever the settings select."""
+    async with vault_session(settings) as (vault, login):
+        await login.log_in()
         namespace = clean_namespace(settings.vault_namespace)
         found = OrphanFinder(factory.create_index(settings), vault, settings.cluster, namespace)
         try:
-            async with list_once(settings, found, Selection()):
-                yield found
-        except SnapshotFailed as error:
-            if isinstance(error.__cause__, ExceptionGroup) and error.__cause__.subgroup(KubeDenied):
-                raise SnapshotFailed(f"{NOT_ALL}: {error}") from error
+            await list_once(settings, found, Selection())
+        except ExceptionGroup as errors:
+            if errors.subgroup(KubeDenied):
+                raise KubeDenied(f"{NOT_ALL}: {first_reason(errors)}") from errors
             raise
+        yield found

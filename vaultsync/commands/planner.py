@@ -55,7 +55,6 @@ class ReferenceStatus:
         store: the store's kind and name.
         path: as in Vault's UI; as in Vault's API if Vault refused to name the mount; "" if it is not in this Vault.
         version: the latest, also if it is deleted; 0: none. KV v1 has no versions.
-        written: when the latest version was written.
         presence: whether external-secrets finds the value; None: not known.
         made_by: who wrote the value, according to the ownership metadata; "" if that does not say.
         why: the reason of the action, also of none.
@@ -172,9 +171,9 @@ class DryRunPlanner(IndexBuilder):
 
     def _why(self, entry: Entry, choice: SeedChoice) -> str:
         if choice is SeedChoice.WANTED:
-            return "asked for"
+            return "requested"
         if choice is SeedChoice.NOT_ASKED:
-            return f'not asked for: no {annotations.SEED}: "true" on it or its Namespace'
+            return f'not requested: no {annotations.SEED}: "true" on it or its Namespace'
         if self._index.namespace(entry.object.name.namespace) is None:
             return "its Namespace is not known"
         return "VAULTSYNC_SEED is off" if self._mode is SeedMode.OFF else f'opted out: {annotations.SEED}: "false"'
@@ -191,11 +190,11 @@ class DryRunPlanner(IndexBuilder):
         if seen is None:
             return status(path=path.path, vault_namespace=path.namespace, problems=(self._refused[path],))
         own = [one for one in seen.decision.problems if one.reader == entry.object.name]
-        told = [one for one in own if one.field in (ref.field, "")]
+        shown = [one for one in own if one.field in (ref.field, "")]
         there = _presence(seen.state, reference)
         action, reason = _seed_or_rotation(entry, reference, seen)
         if action is Action.NOTHING:
-            reason = _reason(there, reference, seen, "" if told else why)
+            reason = _reason(there, reference, seen, "" if shown else why)
             action, reason = _force_sync(entry, reason, changed=str(path) in due)
         return status(
             path=logical(seen.state.mount, path.path),
@@ -206,7 +205,7 @@ class DryRunPlanner(IndexBuilder):
             made_by=_made_by(seen.state, reference),
             action=action,
             why=reason,
-            problems=tuple(dict.fromkeys(one.message for one in told)),
+            problems=tuple(dict.fromkeys(one.message for one in shown)),
         )
 
     def _find(self, entry: Entry, find: FindRef, due: Mapping[str, str]) -> ReferenceStatus:
@@ -230,16 +229,12 @@ class DryRunPlanner(IndexBuilder):
 
 
 async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Explanation]:
-    """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing.
-
-    Raises:
-        NoKubeConfig: there is no Kubernetes configuration.
-        SnapshotFailed: a request failed.
-    """
-    async with vault_session(settings) as vault:
+    """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing."""
+    async with vault_session(settings) as (vault, login):
+        await login.log_in()
         planner = DryRunPlanner(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
-        async with list_once(settings, planner, settings.selection):
-            return await planner.explain(only)
+        await list_once(settings, planner, settings.selection)
+        return await planner.explain(only)
 
 
 def summarise(explained: Sequence[Explanation]) -> Summary:
@@ -271,19 +266,16 @@ def _seed_or_rotation(entry: Entry, reference: Reference, seen: Evaluation) -> t
     if rotation is not None and not reference.metadata:
         concerned = reference.property in rotation.plan or not reference.property
         return (Action.ROTATE, rotation.why) if concerned else (Action.NOTHING, "")
-    if seed is None or reference.metadata:
-        return Action.NOTHING, ""
-    if reference.property and reference.property not in seed.plan:
+    if seed is None or reference.metadata or (reference.property and reference.property not in seed.plan):
         return Action.NOTHING, ""
     if reference.property:
         made = describe_value(seed.plan[reference.property])
     else:
         made = "; ".join(f"{name}: {describe_value(seed.plan[name])}" for name in seed.properties)
-    asking = [str(reader.name) for reader in seen.allowed if reader.name != entry.object.name]
-    own = any(reader.name == entry.object.name for reader in seen.allowed)
     again = ", re-created" if seed.reason is EventReason.RECREATED else ""
-    asked = "" if own else f", asked for by {', '.join(asking[:3])}"
-    return Action.ADD if seed.patch else Action.SEED, made + again + asked
+    readers = [reader.name for reader in seen.allowed]
+    requested = "" if entry.object.name in readers else f", requested by {', '.join(map(str, readers[:3]))}"
+    return Action.ADD if seed.patch else Action.SEED, made + again + requested
 
 
 def _made_by(state: SecretState, reference: Reference) -> str:
@@ -293,7 +285,7 @@ def _made_by(state: SecretState, reference: Reference) -> str:
     there = frozenset(state.subkeys or ())
     read = there & {reference.property} if reference.property else there
     if state.ownership is None or not read & state.owned:
-        return "somebody else" if read else ""
+        return "another client" if read else ""
     return f"vaultsync for {state.ownership.external_secret}" + ("" if read <= state.owned else ", in part")
 
 

@@ -49,10 +49,10 @@ KV v2: create a missing value and add a missing key, always with check-and-set.
 Vault requires `update` for the version after a deleted one. `update` also allows to replace a live version; the
 check-and-set of vaultsync's writes prevents that, or for all clients Vault's option cas_required, such as by
 `vault write secret/config cas_required=true`."""
-_HEAR: Final = "KV v2: the events of writes, which hold no values"
+_EVENTS: Final = "KV v2: the events of writes, which hold no values"
 _KEYS: Final = "the names of a secret's keys, its version and its time, without values"
 _FOLDERS: Final = "the names under a folder, for dataFrom.find; changes of custom metadata, for metadataPolicy: Fetch"
-_MARK: Final = "`patch`: the ownership metadata, by which vaultsync recognizes the paths that it created"
+_OWNERSHIP: Final = "`patch`: the ownership metadata, by which vaultsync recognizes the paths that it created"
 _SEED_V1: Final = "KV v1 has no check-and-set: without `update` Vault itself refuses to replace a value."
 _LIST_V1: Final = "KV v1 shows the existing paths by `list` alone: all other requests read values."
 _NARROW: Final = (
@@ -175,14 +175,9 @@ def command(mounts: Sequence[Mount]) -> str:
 def needed_capabilities(
     mount: Mount, inner: str, *, creates: bool, seeds: bool, streams: bool
 ) -> list[PathCapabilities]:
-    """The capabilities for one secret, for each of its paths in Vault's API.
+    """The capabilities for the secret at a path within a mount, which vaultsync may create, by path in Vault's API.
 
-    Args:
-        mount: of the secret.
-        inner: its path within the mount.
-        creates: whether vaultsync may create it.
-        seeds: whether values are created at all.
-        streams: whether the event stream is used, and Vault knows `subscribe`.
+    `seeds`: values are created at all; `streams`: the event stream is used, and Vault knows `subscribe`.
     """
     found = []
     folder = inner.rpartition("/")[0]
@@ -298,12 +293,12 @@ def _kv(area: str, mount: Mount, seeded: Sequence[_Inner]) -> list[_Block]:
     if mount.kv == 1:
         listed = _block(root, "list", "subscribe", why=(_LIST_V1,))
         return _narrowed(listed, _block(root, "create", why=(_SEED_V1, _LIST_V1)), seeded)
-    values = _block(f"{root}data/", "subscribe", why=(_HEAR,))
+    values = _block(f"{root}data/", "subscribe", why=(_EVENTS,))
     metadata = _block(f"{root}metadata/", "list", "subscribe", why=(_FOLDERS,))
     return [
         *_narrowed(values, _block(values.path, "create", "update", "patch", why=(_SEED,)), seeded),
         _block(f"{root}subkeys/*", "read", why=(_KEYS,)),
-        *_narrowed(metadata, _block(metadata.path, "patch", why=(*metadata.why, _MARK)), seeded),
+        *_narrowed(metadata, _block(metadata.path, "patch", why=(*metadata.why, _OWNERSHIP)), seeded),
     ]
 
 
@@ -332,16 +327,16 @@ def _header(seed_paths: SeedPaths, mounts: Sequence[Mount], *, seeds: bool, stre
 
 
 def _text(header: str, groups: Iterable[Sequence[_Block]]) -> Iterator[str]:
-    said: set[str] = set()
+    printed: set[str] = set()
     yield from _comment(header)
     for group in groups:
         if group:
             yield ""
         for block in group:
             for why in block.why:
-                if why not in said:
+                if why not in printed:
                     yield from _comment(why)
-            said.update(block.why)
+            printed.update(block.why)
             yield from block.lines()
     yield ""
 

@@ -10,13 +10,14 @@ from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.controller.index import Index
 from vaultsync.core.callbacks import ignore
-from vaultsync.core.errors import VaultsyncError, first_reason
+from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.kube.discovery import NOT_SERVED, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
+from vaultsync.vault.login import Login
 
 NO_KUBECONFIG: Final = "KUBECONFIG: no usable Kubernetes configuration: {}"
 
@@ -45,12 +46,8 @@ class IndexBuilder:
     external_secret_removed = store_removed = namespace_removed = kube_is_back = ignore
 
 
-class SnapshotFailed(Exception):
-    """Kubernetes or Vault did not answer, or refused; the message is the first such answer."""
-
-
 def run_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run to completion; on SnapshotFailed print it and end the process.
+    """Run to completion; if Kubernetes or Vault fails or refuses, print the first such failure and end the process.
 
     Raises:
         InputError: on NoKubeConfig.
@@ -59,9 +56,14 @@ def run_once(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except NoKubeConfig as error:
         raise exit_codes.InputError(NO_KUBECONFIG.format(error)) from error
-    except SnapshotFailed as error:
-        console.say(str(error))
-        console.leave(exit_codes.FAILED)
+    except VaultsyncError as error:
+        reason = str(error)
+    except ExceptionGroup as errors:
+        if errors.split(VaultsyncError)[1] is not None:
+            raise
+        reason = first_reason(errors)
+    console.say(reason)
+    return console.leave(exit_codes.FAILED)
 
 
 async def for_each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, T]]) -> list[T]:
@@ -72,46 +74,31 @@ async def for_each(keys: Iterable[K], work: Callable[[K], Coroutine[Any, Any, T]
 
 
 @asynccontextmanager
-async def vault_session(settings: Settings) -> AsyncIterator[VaultClient]:
-    """A client that is logged in, for as long as the context lasts.
-
-    Raises:
-        SnapshotFailed: the login fails, or a request of the context does.
-    """
+async def vault_session(settings: Settings) -> AsyncIterator[tuple[VaultClient, Login]]:
+    """A client and its login, which are closed at the end of the context. Does not log in."""
     login = factory.create_login(settings)
     vault = VaultClient(login, waits=True)
     try:
-        await login.log_in()
-        yield vault
-    except VaultsyncError as error:
-        raise SnapshotFailed(str(error)) from error
+        yield vault, login
     finally:
         await login.close()
         await vault.close()
 
 
-@asynccontextmanager
-async def list_once(settings: Settings, listener: EventHandler, selection: Selection) -> AsyncIterator[None]:
-    """List the selected objects of Kubernetes into the listener, then run the context.
+async def list_once(settings: Settings, handler: EventHandler, selection: Selection) -> None:
+    """List the selected objects of Kubernetes for the handler.
 
     Raises:
         NoKubeConfig: there is no Kubernetes configuration.
-        SnapshotFailed: a request failed, of the listing or of the context.
+        VaultsyncError: external-secrets is not served, or the API server does not answer.
+        ExceptionGroup: of VaultsyncErrors: a list failed.
     """
+    kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
     try:
-        kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
-        try:
-            found = await discover(kube)
-            if found is None:
-                raise SnapshotFailed(NOT_SERVED)
-            async with asyncio.TaskGroup() as tasks:
-                await InformerManager(tasks, kube, found.version, selection, listener, once=True).start()
-        finally:
-            await kube.close()
-        yield
-    except VaultsyncError as error:
-        raise SnapshotFailed(str(error)) from error
-    except ExceptionGroup as errors:
-        if errors.split(VaultsyncError)[1] is not None:
-            raise
-        raise SnapshotFailed(first_reason(errors)) from errors
+        found = await discover(kube)
+        if found is None:
+            raise KubeNotFound(NOT_SERVED)
+        async with asyncio.TaskGroup() as tasks:
+            await InformerManager(tasks, kube, found.version, selection, handler, once=True).start()
+    finally:
+        await kube.close()

@@ -25,7 +25,7 @@ from vaultsync.controller.workqueue import Priority, WorkQueue
 from vaultsync.core.annotations import Result
 from vaultsync.core.callbacks import Clock, ignore
 from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, VaultsyncError, VaultThrottled, WriteConflict
-from vaultsync.core.events import MountChange
+from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.retry import backoff, jittered
@@ -51,11 +51,6 @@ class Controller:
     Attributes:
         on_rescan: is called before paths are read because anything may have changed, for example their mounts.
         caught_up: is set after the first pass over everything that was known at the start of `work`.
-        vault_changed, own_write: receive the reports of the event stream or an audit device, and of the Vault client;
-            see VaultEvents.receive and OwnWrites.add.
-        audit_gap, mounts_changed: receive the reports of an audit device that cause rescans; see rescans.
-        polled_paths, polled_prefixes, is_live, live_under: for the poll; see Index and PathStates.
-        oldest, stop_starting: how many seconds the oldest key has waited; start no further pass. See WorkQueue.
     """
 
     def __init__(
@@ -80,15 +75,10 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             lambda: backoff(FIRST_RETRY, LONGEST_RETRY), {Priority.RESYNC: RESCAN_WORKERS}
         )
-        self.oldest, self.stop_starting = self._queue.oldest, self._queue.close
         self._scopes = FailureScopes(self._queue.add)
         self._events = VaultEvents(index, paths, self._queue, clock)
-        self.vault_changed, self.own_write = self._events.receive, self._events.own_writes.add
-        self.audit_gap = AuditRescans(self._rescan_after_gap).schedule
+        self._audit_rescans = AuditRescans(self._rescan_after_gap)
         self._mount_rescans = MountRescans(self._rescan_mounts)
-        self.mounts_changed = self._mount_rescans.schedule
-        self.polled_paths, self.polled_prefixes = index.paths_with_kv, index.prefixes
-        self.is_live, self.live_under = paths.is_live, paths.live_under
         self.on_rescan: Callable[[], None] = ignore
         self.caught_up = asyncio.Event()
         self._is_working = False
@@ -152,6 +142,22 @@ class Controller:
 
     # -- signals from Vault
 
+    def vault_changed(self, event: VaultEvent) -> None:
+        """The event stream or an audit device reports a write; see VaultEvents.receive."""
+        self._events.receive(event)
+
+    def own_write(self, path: VaultPath, version: int, request_id: str) -> None:
+        """The Vault client has written, and the event will follow; see OwnWrites.add."""
+        self._events.own_writes.add(path, version, request_id)
+
+    def audit_gap(self, alone: bool, *, settles: bool = False) -> None:
+        """An audit device may have missed entries; see AuditRescans.schedule."""
+        self._audit_rescans.schedule(alone, settles=settles)
+
+    def mounts_changed(self, change: MountChange) -> None:
+        """An audit device reports that KV paths may be in another mount, in none, or have another version of KV."""
+        self._mount_rescans.schedule(change)
+
     def vault_connected(self) -> None:
         """The event stream is connected: any earlier event may have been missed."""
         self._events.own_writes.clear()
@@ -187,6 +193,24 @@ class Controller:
         for key in keys:
             self._queue.add(key, Priority.RESYNC)
 
+    # -- the poll
+
+    def polled_paths(self) -> list[tuple[VaultPath, int]]:
+        """The paths in use, each with the KV version that its readers' store names."""
+        return self._index.paths_with_kv()
+
+    def polled_prefixes(self) -> list[FindPrefix]:
+        """The listings in use."""
+        return list(self._index.prefixes())
+
+    def is_live(self, path: VaultPath) -> bool:
+        """Whether the path was last seen with a live version."""
+        return self._paths.is_live(path)
+
+    def live_under(self, prefix: FindPrefix) -> set[VaultPath]:
+        """The paths under the prefix that were last seen with a live version."""
+        return self._paths.live_under(prefix)
+
     def poll(self, key: VaultPath | FindPrefix) -> None:
         """Give the path or listing a pass, after all that is urgent."""
         self._queue.add(key, Priority.RESYNC)
@@ -196,6 +220,10 @@ class Controller:
     def backlog(self) -> int:
         """How many keys wait for a worker."""
         return len(self._queue)
+
+    def oldest(self) -> float:
+        """How many seconds the oldest key has waited."""
+        return self._queue.oldest()
 
     def failing(self) -> int:
         """How many keys have failed and are retried, or wait for Vault."""
@@ -223,6 +251,10 @@ class Controller:
                 await free.acquire()
                 key, priority = await self._queue.get()
                 passes.create_task(self._one_pass(key, priority)).add_done_callback(lambda _: free.release())
+
+    def stop_starting(self) -> None:
+        """Start no further pass: the process stops."""
+        self._queue.close()
 
     def _check_caught_up(self) -> None:
         if self.caught_up.is_set() or self._scopes.is_vault_unavailable or not self._queue.is_idle():

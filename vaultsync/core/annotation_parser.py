@@ -4,6 +4,7 @@ The rules for values (annotations.GENERATE) have a parser of their own: generati
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -107,11 +108,8 @@ def _parse_booleans(given: Mapping[str, str | None], place: str) -> tuple[bool |
 def _parse_max_age(text: str) -> float:
     if text.strip() == NEVER:
         return 0.0
-    wrong = f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"'
-    try:
+    with suppress(ValueError):
         seconds = parse_duration(text)
-    except ValueError as error:
-        raise RotationError(wrong) from error
-    if not seconds or not is_age(seconds):
-        raise RotationError(wrong)
-    return seconds
+        if seconds and is_age(seconds):
+            return seconds
+    raise RotationError(f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"')

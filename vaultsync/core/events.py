@@ -21,6 +21,8 @@ from vaultsync.core.untrusted import mapping, parse_time, text
 MAX_REQUEST_ID: Final = 64
 """Characters; a longer ID is not stored."""
 _DELETIONS = ("kv-v2/data-delete", "kv-v2/delete", "kv-v2/destroy", "kv-v2/metadata-delete", "kv-v1/delete")
+_CONFIG_WRITE = "kv-v2/config-write"
+"""The settings of a mount were written: the event's path is no secret's, and nothing reads it."""
 _AUDITED = {
     ("create", "data"): "data-write",
     ("update", "data"): "data-write",
@@ -113,9 +115,9 @@ def parse_event(frame: str | bytes, namespace: str = "") -> VaultEvent:
         raise BadFrame(f"{'data.event.metadata.path' if kind else 'data.event_type'} is missing or not a text")
     mount = text(mapping(data.get("plugin_info")).get("mount_path"))
     where = data.get("namespace")
-    if kind.startswith("kv-v2/"):
+    if kind.startswith("kv-v2/") and kind != _CONFIG_WRITE:
         path = _v2_data_path(path, mount)
-    elif not kind.startswith("kv-v1/"):
+    elif not kind.startswith(("kv-v1/", _CONFIG_WRITE)):
         raise BadFrame("data.event_type is not one of the KV secrets engine")
     return VaultEvent(
         path=VaultPath(clean_namespace(where if isinstance(where, str) else namespace), path),

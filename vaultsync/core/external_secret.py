@@ -226,6 +226,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
     name = ObjectName(text(metadata.get("namespace")), text(metadata.get("name")))
     present = text_fields(metadata.get("annotations"))
     given = {key: value for key, value in present.items() if key in annotations.READ_ANNOTATIONS}
+    versions = given.get(annotations.VERSIONS, "")
     created, refreshed = parse_time(metadata.get("creationTimestamp"), UTC), parse_time(status.get("refreshTime"), UTC)
     conditions = mappings(status.get("conditions"))
     own = next((condition for condition in conditions if condition.get("type") == annotations.CONDITION_TYPE), None)
@@ -240,7 +241,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         refreshed=max((time for time in (created, refreshed) if time), default=None),
         ignores_force_sync=_ignores_force_sync(spec, status, refreshed),
         annotations=given,
-        versions=_versions(given.get(annotations.VERSIONS, "")),
+        versions=text_fields(parse_json(versions)) if len(versions) <= MAX_VERSIONS_BYTES else {},
         refs=refs,
         finds=finds,
         conditions=tuple(conditions),
@@ -312,7 +313,3 @@ def _report(given: Mapping[str, str], condition: Json | None) -> CreatedConditio
         return CreatedCondition(ok, reason, text(condition.get("message")))
     status, _, reason = given.get(annotations.CREATED, "").partition(" ")
     return CreatedCondition(status == "True", reason, given.get(annotations.MESSAGE, "")) if reason else None
-
-
-def _versions(annotation: str) -> Mapping[str, str]:
-    return text_fields(parse_json(annotation)) if len(annotation) <= MAX_VERSIONS_BYTES else {}

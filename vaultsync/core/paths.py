@@ -86,8 +86,7 @@ def secret_path(store_path: str | None, kv: int, key: str) -> str:
 def metadata_owner(store_path: str | None, kv: int, key: str) -> str | None:
     """The API path whose custom metadata a `metadataPolicy: Fetch` reads, None if external-secrets rejects it.
 
-    Unlike `secret_path`, with a store path no prefix of the key is removed, and without one the key must contain
-    "data".
+    Unlike in `secret_path`, no prefix of the key is removed, and without a store path the key must contain "data".
     """
     if kv == 1 or (store_path is None and "data" not in key):
         return None
@@ -142,8 +141,7 @@ def unsendable_reason(namespace: str, path: str = "") -> str:
 def unsafe_reason(text: str, what: str = "the key") -> str:
     """Why nothing is written for a key or path, "" if it may be; `what` is its name in the reason.
 
-    Outer slashes are allowed, as `clean` removes them. `+` is allowed, as it is a wildcard in policies only, and occurs
-    in names.
+    `clean` removes outer slashes, so they are allowed; so is `+`, a wildcard in policies only that occurs in names.
     """
     segments = text.strip("/").split("/")
     if not text.strip("/"):

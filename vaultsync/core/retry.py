@@ -38,15 +38,10 @@ class Failed:
 class Retry:
     """Counts the consecutive failures of one operation. The arguments are those of `backoff`."""
 
-    def __init__(self, first: float, longest: float, rng: random.Random | None = None) -> None:
-        self._first, self._longest, self._rng = first, longest, rng
+    def __init__(self, first: float, most: float) -> None:
+        self._first, self._most = first, most
         self._reason: str | None = None
         self.start_over()
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last attempt failed."""
-        return self._reason is not None
 
     def failed(self, reason: str) -> Failed:
         """Count a failure; `reason` as it is logged."""
@@ -56,10 +51,10 @@ class Retry:
 
     def succeeded(self) -> bool:
         """Count a success; returns whether the previous attempt failed."""
-        was_failing, self._reason = self.is_failing, None
+        was_failing, self._reason = self._reason is not None, None
         self.start_over()
         return was_failing
 
     def start_over(self) -> None:
         """Start the waits again with the first; the reason stays known."""
-        self._waits = backoff(self._first, self._longest, self._rng)
+        self._waits = backoff(self._first, self._most)

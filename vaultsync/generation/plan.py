@@ -4,7 +4,7 @@ Which ExternalSecrets may have something generated is decided in core.decide.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from vaultsync.generation.rule_set import NO_RULES, Rules, closure, other_half, templates_in_order
@@ -42,8 +42,8 @@ class PropertyRequest:
 class GenerationPlan:
     """The plan of one write, and the properties that can't be generated, each with the reason."""
 
-    properties: Mapping[str, PropertyPlan] = field(default_factory=dict)
-    impossible: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, PropertyPlan]
+    impossible: Mapping[str, str]
 
 
 def plan(

@@ -4,7 +4,6 @@ The package provides credentials, TLS and the connection pool. Its models are no
 """
 
 import copy
-import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -19,6 +18,7 @@ from vaultsync.config.connection import environment_proxy
 from vaultsync.core import errors
 from vaultsync.core.callbacks import CountRequest, ignore
 from vaultsync.core.fence import Fence
+from vaultsync.core.untrusted import mapping, parse_json, text
 
 CONNECT_SECONDS: Final = 5.0
 
@@ -55,7 +55,7 @@ async def connect(
     try:
         await _load(configuration, kubeconfig)
     except yaml.YAMLError:
-        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is no YAML") from None  # its message would quote the file
+        raise NoKubeConfig(f"{kubeconfig or '~/.kube/config'} is not YAML") from None  # which quotes the file
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise NoKubeConfig(f"{type(error).__name__}: {error}") from error
     # 0 is no limit: each watch uses one, two for each selected namespace; the number of workers limits the others
@@ -129,15 +129,9 @@ class KubeClient:
     async def watch(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Watch a list.
+        """Watch the list at a path, with resourceVersion etc. in the query.
 
-        Args:
-            path: of the list.
-            query: resourceVersion etc.; `watch` is added.
-            silence: seconds without data after which the watch ends.
-
-        Yields:
-            The watch events, of any size, until the server ends the watch.
+        Yields the watch events, of any size, until the server ends the watch or sends no data for `silence` seconds.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         with self._translated_errors():
@@ -161,8 +155,10 @@ class KubeClient:
             content = await response.read()
         if response.status >= 300:
             raise _error(response.status, content, path)
-        document = _parse(content, f"the answer of {self.server}{path}")
-        return document if isinstance(document, dict) else {}
+        document = parse_json(content)
+        if document is None:
+            raise errors.KubeUnavailable(f"the answer of {self.server}{path} is not JSON")
+        return mapping(document)
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str], body: object, timeout: aiohttp.ClientTimeout
@@ -204,17 +200,10 @@ async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[
             *lines, rest = rest.split(b"\n")
             for line in lines:
                 if line.strip():
-                    event = _parse(line, "a line of the watch")
+                    event = parse_json(bytes(line))
                     if not isinstance(event, dict):
-                        raise errors.KubeUnavailable("a line of the watch is no JSON object")
+                        raise errors.KubeUnavailable("a line of the watch is not a JSON object")
                     yield event
-
-
-def _parse(content: bytes | bytearray, source: str) -> object:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise errors.KubeUnavailable(f"{source} is no JSON") from error
 
 
 def watch_error(status: Mapping[str, Any]) -> errors.VaultsyncError:
@@ -225,9 +214,6 @@ def watch_error(status: Mapping[str, Any]) -> errors.VaultsyncError:
 
 
 def _error(status: int, content: bytes, path: str) -> errors.VaultsyncError:
-    try:
-        message = str(json.loads(content).get("message", ""))
-    except (ValueError, RecursionError, AttributeError):
-        message = ""
+    message = text(mapping(parse_json(content)).get("message"))
     kind = _BY_STATUS.get(status, errors.KubeUnavailable)
     return kind(f"the API server returned {status}: {message[:300] or 'no reason given'} ({path})")

@@ -132,7 +132,6 @@ class Election:
         identity: unique to the process. A Lease that it holds already is taken at once.
         fence: is opened while this process leads.
         clock: the fence's.
-        timing: of the election.
 
     Attributes:
         previous_holder: the last other holder of the Lease that was seen, "" if none was. Untrusted.
@@ -205,7 +204,7 @@ class Election:
             watching.cancel()
 
     async def _acquire(self) -> None:
-        holder, retry = "", self._retry()
+        holder, retry = "", Retry(self._timing.retry, self._timing.retry)
         while True:
             self._changed.clear()
             if (wait := self._free_at - self._clock()) > 0:
@@ -260,7 +259,7 @@ class Election:
         Raises:
             LeadershipLost: another process holds the Lease, or the deadline has passed.
         """
-        retry = self._retry()
+        retry = Retry(self._timing.retry, self._timing.retry)
         while True:
             await asyncio.sleep(min(self._timing.retry, self._fence.left))
             if not self._fence.is_open:  # even if a frozen process could renew now: another one may lead
@@ -275,9 +274,6 @@ class Election:
                 logger.log(level, "the Lease can't be renewed", lease=self._where, reason=str(error))
             else:
                 retry.succeeded()
-
-    def _retry(self) -> Retry:
-        return Retry(self._timing.retry, self._timing.retry)
 
     def _lose(self, why: str) -> NoReturn:
         self._fence.close()  # first: cancelled tasks must not write during cleanup

@@ -11,7 +11,7 @@ from vaultsync.kube.client import KubeClient
 
 
 class ExternalSecretWriter:
-    """Patches on ExternalSecrets: annotations, and the condition `Created` where the served CRD takes it."""
+    """Patches on ExternalSecrets: annotations, and the condition `Created` where the served CRD allows it."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
@@ -21,12 +21,9 @@ class ExternalSecretWriter:
     async def write(
         self, external_secret: ExternalSecret, annotations: Mapping[str, str | None], condition: CreatedCondition | None
     ) -> None:
-        """Write annotations (which include the force-sync) first, then the condition.
+        """Write annotations (which include the force-sync; None removes one) first, then the condition.
 
-        Args:
-            external_secret: as last read.
-            annotations: to set; None removes one.
-            condition: to write, as annotations in the same patch if the CRD does not allow it.
+        The condition becomes annotations in the same patch if the CRD does not allow it.
 
         Raises:
             ConditionNotWritten: the annotations are written, the condition is not.

@@ -75,10 +75,7 @@ class Informer(Generic[T]):
         self.trouble: Result | None = None
 
     async def run(self, back: Callable[[], None] = ignore) -> None:
-        """List and watch until cancelled.
-
-        Args:
-            back: called when a list succeeds after a failure.
+        """List and watch until cancelled; calls `back` when a list succeeds after a failure.
 
         Raises:
             KubeNotFound: the resource is not served.

@@ -38,8 +38,7 @@ class LeaderLabel:
 
     Args:
         client: not fenced, as a process that does not lead removes its own label; with a short time-out.
-        namespace: of the pods.
-        pod: this process's.
+        namespace, pod: of this process.
     """
 
     def __init__(self, client: KubeClient, namespace: str, pod: str) -> None:
@@ -74,11 +73,8 @@ class LeaderLabel:
     def lead(self, fence: Fence, previous_holder: str) -> None:
         """Point the Service at this pod, and no longer at that of the previous leader.
 
-        A frozen leader keeps its label, and the Service would send it half of the audit entries.
-
-        Args:
-            fence: of this term; the label is set only while it is open.
-            previous_holder: the identity that held the Lease before, "" if none is known.
+        A frozen leader keeps its label, and the Service would send it half of the audit entries. The label is set only
+        while the fence is open. `previous_holder` is the identity that held the Lease before, "" if none is known.
         """
         pod = pod_of(previous_holder)
         self._set(fence, "" if pod == self._pod else pod)

@@ -106,7 +106,7 @@ class App:
         self._health = HealthServer(self.statuses, self.metrics_text)
 
     async def run(self) -> None:
-        """Start in order: health server, informers, the election, then the term; run until asked to stop.
+        """Start in order: health server, informers, the election, then the term; run until the stop is requested.
 
         The Lease is still renewed while `run` waits for the pending writes to Vault at the end.
         """

@@ -40,12 +40,7 @@ class PartStatus:
 
 
 class HealthServer:
-    """Serves the endpoint.
-
-    Args:
-        statuses: called for each request to /readyz.
-        metrics_text: called for each request to /metrics; returns Prometheus' text format.
-    """
+    """Serves the endpoint; calls `statuses` for each request to /readyz, `metrics_text` for each to /metrics."""
 
     def __init__(self, statuses: Callable[[], Iterable[PartStatus]], metrics_text: Callable[[], bytes]) -> None:
         self._statuses = statuses

@@ -17,14 +17,9 @@ from loguru import logger
 
 from vaultsync.core.errors import VaultsyncError
 
-WRITES_SECONDS: Final = 3.0
-"""After the request to stop: the process waits this long for responses to its writes to Vault."""
-MARKS_SECONDS: Final = 4.0
-"""The same for writing the ownership metadata."""
-RELEASE_SECONDS: Final = 4.4
-"""The same for releasing the Lease."""
-CLOSE_SECONDS: Final = 4.7
-"""The same for revoking the Vault token."""
+WRITES_SECONDS, OWNERSHIP_SECONDS, RELEASE_SECONDS, CLOSE_SECONDS = 3.0, 4.0, 4.4, 4.7
+"""Ends of the steps, in seconds after the request to stop: the responses to pending writes to Vault, the ownership
+metadata, the release of the Lease, and the revocation of the Vault token."""
 LEAST_SECONDS: Final = 0.3
 """Minimum duration of a step, even if the previous steps took longer."""
 PACKAGE: Final = Path(__file__).parents[1]

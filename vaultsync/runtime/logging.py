@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:
-    """Write every log line to one stream.
-
-    Args:
-        format: text, json, or auto (text if the stream is a terminal).
-        level: the lowest level that is logged.
-        stream: stderr by default.
-    """
+    """Write every log line to the stream, by default stderr, as text or json; auto is text if it is a terminal."""
     stream = stream or sys.stderr
     logger.remove()
     add = partial(logger.add, level=level, backtrace=False, diagnose=False, catch=True)

@@ -32,7 +32,7 @@ from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
 from vaultsync.runtime import factory
 from vaultsync.runtime.health import PartStatus
-from vaultsync.runtime.lifecycle import CLOSE_SECONDS, MARKS_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
+from vaultsync.runtime.lifecycle import CLOSE_SECONDS, OWNERSHIP_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
 from vaultsync.runtime.metrics import Metrics
 from vaultsync.vault.audit import Audit, Delivery
 from vaultsync.vault.client import VaultClient
@@ -179,9 +179,7 @@ class Term:
     async def run(self, label: LeaderLabel | None = None, previous_holder: str = "") -> None:
         """Scan everything and react to changes, until cancelled; then write the pending ownership metadata.
 
-        Args:
-            label: of this process's pod, None if no Service selects it.
-            previous_holder: of the Lease, "" if unknown.
+        There is no `label` if no Service selects the leader's pod; `previous_holder` of the Lease is "" if unknown.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -206,7 +204,7 @@ class Term:
         if self._running_sources is not None:
             self._running_sources.cancel()  # closing the event stream takes a second if Vault hangs
         await self._finish_writes()
-        await self._ownership.flush(self._stop.left(MARKS_SECONDS, FLUSH_SECONDS))
+        await self._ownership.flush(self._stop.left(OWNERSHIP_SECONDS, FLUSH_SECONDS))
         self._is_drained = True
 
     async def _finish_writes(self) -> None:

@@ -273,15 +273,16 @@ class UdpReceiver:
         for address, entry in received:
             known = address in verified
             if may_matter(entry):
-                if not self._is_allowed(Peer(address).host):
+                peer = Peer(address)
+                if not self._is_allowed(peer.host):
                     refused += 1
                 elif known or (b"vaultsync-canary" in entry and any(nonce in entry for nonce in nonces)):
-                    kept.append((Peer(address), entry))
+                    kept.append((peer, entry))
                 else:
                     strangers = True
                     if self._batch.unverified + unverified < KEPT_UNVERIFIED:
                         unverified += 1
-                        kept.append((Peer(address), entry))
+                        kept.append((peer, entry))
             elif not known and entry.startswith(b"{"):
                 strangers |= self._is_allowed(Peer(address).host)
         with self._lock:

@@ -102,7 +102,7 @@ def test_the_whole_of_a_path_names_what_is_made() -> None:
 @pytest.mark.parametrize(
     ("annotations", "mode", "why"),
     [
-        ({}, SeedMode.ANNOTATED, 'not asked for: no vaultsync.io/seed: "true" on it or its Namespace'),
+        ({}, SeedMode.ANNOTATED, 'not requested: no vaultsync.io/seed: "true" on it or its Namespace'),
         ({"vaultsync.io/seed": "false"}, SeedMode.ALL, 'opted out: vaultsync.io/seed: "false"'),
         (SEED, SeedMode.OFF, "VAULTSYNC_SEED is off"),
         ({"vaultsync.io/seed": "yes"}, SeedMode.ANNOTATED, 'it must be "true" or "false"'),
@@ -186,7 +186,7 @@ def test_one_that_did_not_ask_is_told_who_did() -> None:
     asking = external_secret(HERE, name="asking", annotations=SEED)
     found = Cluster().explain(asking, external_secret(HERE, name="other"))
     assert [one.choice for one in found] == [SeedChoice.WANTED, SeedChoice.NOT_ASKED]
-    assert found[1].references[0].why == "32 random bytes in hex, asked for by dev-1/asking"
+    assert found[1].references[0].why == "32 random bytes in hex, requested by dev-1/asking"
     assert summarise(found).seed == 1, "one path"
 
 
@@ -322,14 +322,14 @@ FINDINGS = (
         problems=("a problem",),
     ),
 )
-EXPLAINED = Explanation(ObjectName("dev-1", "app"), SeedChoice.WANTED, "asked for", "", FINDINGS)
+EXPLAINED = Explanation(ObjectName("dev-1", "app"), SeedChoice.WANTED, "requested", "", FINDINGS)
 
 
 def test_the_table_of_one() -> None:
     text = output.explain_table(EXPLAINED, NOON + timedelta(hours=50))
     assert text.splitlines() == [
         "ExternalSecret:   dev-1/app",
-        "Seeding:          wanted (asked for)",
+        "Seeding:          wanted (requested)",
         "",
         "PATH                    PROPERTY   VERSION   AGE   IN VAULT   MADE BY   ACTION    FIELD                    "
         "STORE                     WHY",
@@ -341,7 +341,7 @@ def test_the_table_of_one() -> None:
 
 
 def test_the_table_of_one_that_reads_nothing() -> None:
-    text = output.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "asked for", "", ()), NOON)
+    text = output.explain_table(Explanation(EXPLAINED.name, SeedChoice.WANTED, "requested", "", ()), NOON)
     assert text.splitlines()[-1] == "Reads:            nothing from a store"
 
 

@@ -98,13 +98,13 @@ class Engine:
         return sample(self.metrics, name, **labels) or 0.0
 
     def event(self, where: str = "secret/data/a", kind: str = "kv-v2/data-write") -> None:
-        """Vault tells of what has just happened."""
+        """Vault reports what has just happened."""
         found = self.vault.secrets.get(path(where))
         version, time = (found.version, self.vault.now) if found else (0, None)
         self.controller.vault_changed(VaultEvent(path(where), kind, version, time))
 
     def audited(self, operation: str, where: str, *, written: bool = False, request_id: str = "somebody-else") -> None:
-        """An audit device tells of what has just happened."""
+        """An audit device reports what has just happened."""
         mount = "kv1/" if where.startswith("kv1/") else "secret/"
         found = self.vault.secrets.get(path(where))
         answered = wrote(found.version) if written and found else {"response": None}
@@ -136,7 +136,7 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def settled(self) -> None:
-        """Nothing is queued or worked on, but for what waits longer than a second look at a path."""
+        """Nothing is queued or worked on, except for what waits longer than the second read of a path."""
         queue = self.controller._queue
         await asyncio.sleep(EVENT_SPACING)
         await eventually(lambda: not len(queue) and not queue._processing)

@@ -61,7 +61,7 @@ def test_own_writes_come_back_as_events_and_cause_nothing() -> None:
 
 
 def test_of_two_events_with_an_own_writes_version_the_second_is_a_hint() -> None:
-    """As after `kv metadata delete` and `kv put`: the version is 1 again, and nobody told of the deletion."""
+    """As after `kv metadata delete` and `kv put`: the version is 1 again, and no event reported the deletion."""
 
     async def test() -> None:
         engine = Engine()
@@ -324,8 +324,8 @@ def test_a_path_that_fails_alone_does_not_hold_up_the_others() -> None:
     run_ahead(test())
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["told before its turn", "told of a deletion before its turn"])
-def test_what_is_told_during_a_look_at_everything_does_not_wait_for_its_turn(before: bool) -> None:
+@pytest.mark.parametrize("before", [True, False], ids=["reported before its turn", "deletion reported before its turn"])
+def test_an_event_during_a_rescan_does_not_wait_for_its_turn(before: bool) -> None:
     async def test() -> None:
         engine = Engine()
         last = 20 * WORKERS - 1
@@ -354,7 +354,7 @@ def test_what_is_told_during_a_look_at_everything_does_not_wait_for_its_turn(bef
     run(test())  # in virtual time all passes end at once
 
 
-def test_it_is_told_once_when_all_is_looked_at() -> None:
+def test_the_end_of_the_initial_scan_is_logged_once() -> None:
     async def test() -> None:
         engine = Engine()
         for one in (external_secret("a", annotations=SEED), external_secret("b", name="other", annotations=SEED)):
@@ -366,14 +366,14 @@ def test_it_is_told_once_when_all_is_looked_at() -> None:
                 assert set(engine.vault.looks) == {A, B}
                 engine.controller.enqueue_all()
                 await engine.settled()
-        (told,) = [line for line in lines if line.startswith("initial scan complete")]
-        assert '"external_secrets": 2, "paths": 2' in told
+        (complete,) = [line for line in lines if line.startswith("initial scan complete")]
+        assert '"external_secrets": 2, "paths": 2' in complete
 
     run_ahead(test())
 
 
 def test_what_is_seen_unchanged_leaves_no_new_objects() -> None:
-    """A look at ten thousand paths would else have the garbage collection go through all of them."""
+    """After a rescan of ten thousand paths, garbage collection would otherwise go through all of them."""
     engine = Engine()
     engine.vault.write(A, password="p")
     state = run_ahead(engine.vault.look(A, 2))
@@ -653,7 +653,7 @@ def test_what_others_write_and_delete_comes_as_audit_lines_and_is_read_again() -
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_what_an_audit_device_may_have_missed_is_caught_up(alone: bool) -> None:
-    """KV v1 does not show a write: only where nothing else tells of it, there may have been one."""
+    """KV v1 does not show a write: there may have been one only if no other source reports writes."""
 
     async def test() -> None:
         engine = Engine()
@@ -706,7 +706,7 @@ def _epoch(engine: Engine) -> int:
     return seen.epoch
 
 
-def test_the_poll_is_told_what_is_used() -> None:
+def test_the_poll_receives_what_is_used() -> None:
     async def test() -> None:
         engine = Engine()
         finding = external_secret(data=[], data_from=[{"find": {"path": "dev"}}], name="finding")

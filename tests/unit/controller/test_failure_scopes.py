@@ -232,7 +232,7 @@ def test_while_all_of_vault_is_away_nothing_else_is_reported() -> None:
 
 
 def test_a_key_that_vaultsync_itself_refuses_ends_no_outage() -> None:
-    """It is not known whether Vault was asked for it."""
+    """It is not known whether Vault received the request."""
 
     async def test() -> None:
         engine = Failing(VaultRejected("the store says version v1"))

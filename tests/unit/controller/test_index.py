@@ -71,7 +71,7 @@ def test_a_new_property_of_the_same_path_needs_a_look() -> None:
 
 
 @pytest.mark.parametrize("annotation", ["vaultsync.io/seed", "create", "vaultsync.io/force-sync"])
-def test_a_changed_wish_needs_a_look_at_all(annotation: str) -> None:
+def test_a_changed_annotation_queues_all_references(annotation: str) -> None:
     made = index(store(), external_secret("a", "b"))
     assert made.put(external_secret("a", "b", annotations={annotation: "true"})) == {APP, A, B}
 
@@ -224,7 +224,7 @@ def test_a_find_by_tags_in_kv_v1_reads_nothing() -> None:
 
 
 def test_a_store_reference_without_a_name_is_no_store() -> None:
-    """Not the ExternalSecret's own either: external-secrets asks nothing, and nothing may be created."""
+    """Not the ExternalSecret's own either: external-secrets sends no request, and nothing may be created."""
     made = index(store(), namespace(), external_secret(data=[entry("a", store={"kind": "SecretStore"})]))
     assert list(made.paths()) == []
 
@@ -250,7 +250,7 @@ def test_wrong_rules_refuse_the_object_and_say_what_is_wrong() -> None:
     made.put(external_secret("a", annotations=annotations | {"vaultsync.io/seed": "false"}))
     entry = made.entry(APP)
     assert entry is not None
-    assert made.choice(entry) == (SeedChoice.REFUSED, ""), "who opted out is not told of rules"
+    assert made.choice(entry) == (SeedChoice.REFUSED, ""), "an object that has opted out gets no report on rules"
 
 
 def test_a_find_reads_whatever_is_under_its_prefix() -> None:

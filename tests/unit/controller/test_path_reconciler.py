@@ -97,7 +97,7 @@ def test_a_deleted_path_is_healed_whatever_the_budget() -> None:
     run_ahead(test())
 
 
-def test_values_are_made_by_the_rules_and_told_apart_by_property() -> None:
+def test_values_are_generated_by_the_rules_of_their_properties() -> None:
     async def test() -> None:
         engine = Engine()
         rules = """{user: {value: app}, password: {format: password, length: 20},
@@ -114,7 +114,7 @@ def test_values_are_made_by_the_rules_and_told_apart_by_property() -> None:
     run_ahead(test())
 
 
-def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_written() -> None:
+def test_a_password_policy_that_vault_does_not_have_is_reported_and_nothing_is_written() -> None:
     async def test() -> None:
         engine = Engine()
         annotations = SEED | {"vaultsync.io/generate": "password: {format: policy, name: ops}"}
@@ -127,7 +127,7 @@ def test_a_password_policy_that_vault_does_not_have_is_told_and_nothing_is_writt
     run_ahead(test())
 
 
-def test_an_empty_find_is_told_until_something_is_there() -> None:
+def test_an_empty_find_is_reported_until_something_is_there() -> None:
     async def test() -> None:
         engine = Engine()
         engine.index.put(
@@ -145,7 +145,7 @@ def test_an_empty_find_is_told_until_something_is_there() -> None:
     run_ahead(test())
 
 
-def test_a_missing_path_is_seeded_and_its_readers_are_told() -> None:
+def test_a_missing_path_is_seeded_and_reported_to_its_readers() -> None:
     async def test() -> None:
         engine = Engine()
         asked = external_secret(("a", "user"), ("a", "password"), annotations=SEED)
@@ -241,7 +241,7 @@ def test_a_conflict_while_adding_a_property_keeps_both() -> None:
     run_ahead(test())
 
 
-def test_a_refusal_that_is_no_conflict_is_told_as_vault_said_it() -> None:
+def test_a_refusal_that_is_no_conflict_is_reported_in_vaults_words() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.denied_writes[A] = DENIED

@@ -186,7 +186,7 @@ def after(seconds: float) -> datetime:
 def test_what_shows_a_write(case: str, state: SecretState, version: int, time: datetime | None, shown: bool) -> None:
     paths = PathStates()
     event = VaultEvent(A, "kv-v2/data-write", version, time)
-    assert not paths.shows(event), "a path that was never looked at shows nothing"
+    assert not paths.shows(event), "a path that was never read shows nothing"
     paths.observe(A, state)
     assert paths.shows(event) is shown, case
 

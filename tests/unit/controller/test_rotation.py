@@ -28,9 +28,9 @@ HOUR = 3600
 
 
 def asked(words: str = "", *keys: str, after: str = "", name: str = "app") -> ExternalSecret:
-    """An ExternalSecret that asks for a rotation in these words."""
-    wishes = {ROTATE: words, AFTER: after}
-    annotations = SEED | {annotation: wish for annotation, wish in wishes.items() if wish}
+    """An ExternalSecret that requests a rotation in these words."""
+    requests = {ROTATE: words, AFTER: after}
+    annotations = SEED | {annotation: text for annotation, text in requests.items() if text}
     return external_secret(*(keys or ("a",)), name=name, annotations=annotations)
 
 
@@ -123,19 +123,19 @@ def test_what_a_person_writes_before_it_was_marked_is_not_marked() -> None:
     run_ahead(test())
 
 
-def test_a_refused_mark_is_told_once_and_tried_again_with_the_paths_next_pass() -> None:
+def test_refused_ownership_is_logged_once_and_retried_with_the_paths_next_pass() -> None:
     async def test() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
         async with marking(engine, at_once=False):
-            with warnings() as told:
+            with warnings() as logged:
                 await engine.passes(asked("", "a", "b"))
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS + 1)
-                assert (engine.vault.marks[A], len(told)) == (2, 1)
+                assert (engine.vault.marks[A], len(logged)) == (2, 1)
                 await engine.passes(asked("", "a", "b"))
                 await asyncio.sleep(BEHIND_SECONDS + 1)
-                assert (engine.vault.marks[A], len(told)) == (3, 1)
-                assert "patch on metadata/" in told[0]
+                assert (engine.vault.marks[A], len(logged)) == (3, 1)
+                assert "patch on metadata/" in logged[0]
             engine.vault.marks_refused = None
             await engine.passes(asked())
             await asyncio.sleep(BEHIND_SECONDS + 1)
@@ -149,14 +149,14 @@ def test_a_mark_refused_for_a_revoked_token_is_left_with_the_next_one() -> None:
         engine = Engine()
         engine.vault.marks_refused = DENIED
         async with marking(engine, at_once=False):
-            with warnings() as told:
+            with warnings() as logged:
                 await engine.passes(asked())
                 await asyncio.sleep(BEHIND_SECONDS + DENIED_AGAIN_SECONDS / 2)
                 assert engine.vault.marks[A] == 1
                 engine.vault.marks_refused = None
                 await asyncio.sleep(DENIED_AGAIN_SECONDS)
                 assert engine.vault.secrets[A].custom_metadata
-            assert not told
+            assert not logged
 
     run_ahead(test())
 
@@ -220,10 +220,10 @@ def test_a_flush_goes_on_after_what_fails_alone() -> None:
         await engine.passes(asked("", "a", "b"))
         engine.vault.errors[A] = [VaultRequestFailed("500", 500)]
         engine.vault.errors[B] = [VaultRequestFailed("500", 500)]
-        with warnings() as told:
+        with warnings() as logged:
             await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 2
-        assert told == ["ownership metadata is lost for some paths"]
+        assert logged == ["ownership metadata is lost for some paths"]
 
     run_ahead(test())
 
@@ -245,10 +245,10 @@ def test_a_flush_stops_where_vault_does_not_answer() -> None:
         engine = Engine()
         await engine.passes(asked("", "a", "b"))
         engine.vault.down = VaultUnavailable("away")
-        with warnings() as told:
+        with warnings() as logged:
             await engine.ownership.flush()
         assert engine.vault.marks[A] + engine.vault.marks[B] == 1
-        assert told == ["ownership metadata is lost for some paths"]
+        assert logged == ["ownership metadata is lost for some paths"]
 
     run_ahead(test())
 
@@ -417,7 +417,7 @@ def test_a_request_that_comes_with_the_object_is_answered_by_its_seed() -> None:
     run_ahead(test())
 
 
-def test_a_request_in_kv_v1_is_told() -> None:
+def test_a_request_in_kv_v1_is_reported() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(v1_external_secret(annotations=SEED | {ROTATE: "1"}))
@@ -428,7 +428,7 @@ def test_a_request_in_kv_v1_is_told() -> None:
     run_ahead(test())
 
 
-def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
+def test_of_two_ages_the_younger_object_gets_a_report_with_the_seed_itself() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked(after="1h"), asked(after="2h", name="other"))
@@ -439,7 +439,7 @@ def test_of_two_ages_the_younger_object_is_told_with_the_seed_itself() -> None:
     run_ahead(test())
 
 
-def test_a_wrong_age_is_told_until_it_is_right() -> None:
+def test_a_wrong_age_is_reported_until_it_is_right() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked(after="soon"))
@@ -492,7 +492,7 @@ def test_a_restart_goes_on_by_the_mark() -> None:
     run_ahead(test())
 
 
-def test_what_was_not_marked_before_a_restart_is_nobodys_and_that_is_told() -> None:
+def test_values_without_ownership_before_a_restart_are_another_clients_and_that_is_reported() -> None:
     async def test() -> None:
         engine = Engine()
         await engine.passes(asked())

@@ -57,7 +57,7 @@ def test_only_what_is_new_is_named() -> None:
 # -- objects
 
 
-def test_a_new_object_of_the_same_name_starts_anew() -> None:
+def test_a_new_object_of_the_same_name_gets_a_new_state() -> None:
     states, wrong = SyncStates(), [Problem(ObjectName("dev-1", "app"), "x")]
     states.of(external_secret("a")).record_failures(A, wrong)
     assert states.of(external_secret("a")).failures == {A: wrong}

@@ -86,7 +86,7 @@ def test_better_priorities_go_first() -> None:
     run(test())
 
 
-def test_the_priority_that_a_key_came_by_is_told() -> None:
+def test_get_returns_the_priority_of_the_key() -> None:
     async def test() -> None:
         work = queue()
         work.add("late", Priority.RESYNC)
@@ -201,7 +201,7 @@ def test_failures_wait_longer_each_time_until_forgotten() -> None:
     run(test())
 
 
-def test_the_longest_waiting_key_tells_its_age_in_whatever_priority_it_waits() -> None:
+def test_the_age_of_the_oldest_key_counts_in_each_priority() -> None:
     async def test() -> None:
         clock = Clock()
         work = queue(clock)

@@ -1,4 +1,4 @@
-"""core/decide and core/seed: each case a sentence; then what holds for all cases."""
+"""core/decide: each case is a sentence; then properties of all decisions."""
 
 from dataclasses import replace
 
@@ -90,7 +90,7 @@ CASES: list[tuple[str, SecretState, list[Reader], Seed | None]] = [
     ("a store that claims the wrong KV version writes nothing", gone(mount=V1), [reader()], None),
     ("a missing KV v1 path is created", gone(mount=V1), [reader(reference(kv=1))], seed("password")),
     ("a KV v1 path that exists is left alone: its keys are unknown", live(mount=V1), [reader(reference(kv=1))], None),
-    ("a property that can't be told is left as it is", live("a"), [reader(reference("a.b"))], None),
+    ("a property whose presence is unknown is left as it is", live("a"), [reader(reference("a.b"))], None),
     (
         "an extract of a property wants a JSON object there, which can't be generated",
         gone(),
@@ -110,7 +110,7 @@ def problems(decision: Decision) -> list[str]:
     return [problem.message for problem in decision.problems]
 
 
-TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
+REPORTED: list[tuple[str, SecretState, list[Reader], list[str]]] = [
     ("an expression", live("a"), [reader(reference("x|y"))], []),
     ("an expression at a missing path", gone(), [reader(reference("x|y"))], ["gjson expression"]),
     ("a pinned version", gone(), [reader(reference(refusal="pinned"))], ["secret/a is missing", "pinned"]),
@@ -124,12 +124,12 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("case", "state", "readers", "words"), TOLD, ids=[case[0] for case in TOLD])
-def test_what_readers_are_told(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
-    told = problems(decide(HERE, state, readers, NOON))
-    assert bool(told) == bool(words), case
-    assert all(word in told[0] for word in words)
-    assert all(message.startswith("spec.data[0].remoteRef: ") for message in told)
+@pytest.mark.parametrize(("case", "state", "readers", "words"), REPORTED, ids=[case[0] for case in REPORTED])
+def test_what_is_reported_on_readers(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
+    reported = problems(decide(HERE, state, readers, NOON))
+    assert bool(reported) == bool(words), case
+    assert all(word in reported[0] for word in words)
+    assert all(message.startswith("spec.data[0].remoteRef: ") for message in reported)
 
 
 RECREATIONS: list[tuple[str, SecretState, frozenset[str], bool, EventReason]] = [
@@ -199,7 +199,7 @@ def test_a_decision_never_replaces_a_value(
 
 
 @given(states, readers_, known_, st.booleans())
-def test_only_wishes_cause_a_seed_and_refused_readers_have_none(
+def test_only_readers_that_request_seeding_cause_a_seed(
     state: SecretState, readers: list[Reader], known: frozenset[str], existed: bool
 ) -> None:
     decision = decide(HERE, state, readers, NOON, History(known, existed))
@@ -223,7 +223,7 @@ def test_after_the_seed_nothing_is_left_to_seed(state: SecretState, readers: lis
 
 
 @given(states, readers_)
-def test_only_those_who_asked_are_told_of_problems(state: SecretState, readers: list[Reader]) -> None:
+def test_problems_are_reported_only_on_readers_that_request_seeding(state: SecretState, readers: list[Reader]) -> None:
     asked = {one.name for one in readers if one.choice is WANTED}
     assert {problem.reader for problem in decide(HERE, state, readers, NOON).problems} <= asked
 
@@ -253,7 +253,7 @@ CHOICES: list[tuple[str, dict[str, str], str | None, SeedMode, SeedChoice]] = [
 @pytest.mark.parametrize(
     ("case", "annotations", "of_namespace", "mode", "choice"), CHOICES, ids=[c[0] for c in CHOICES]
 )
-def test_who_is_seeded(
+def test_which_objects_are_seeded(
     case: str, annotations: dict[str, str], of_namespace: str | None, mode: SeedMode, choice: SeedChoice
 ) -> None:
     found = seed_choice(external_secret("a", annotations=annotations), namespace(seed=of_namespace), mode)
@@ -262,7 +262,7 @@ def test_who_is_seeded(
 
 @pytest.mark.parametrize("value", ["yes", "True", "", " true", "1", "x" * 500])
 @pytest.mark.parametrize("annotation", ["vaultsync.io/seed", "create"])
-def test_any_other_value_is_refused_and_said(annotation: str, value: str) -> None:
+def test_any_other_value_is_refused_and_reported(annotation: str, value: str) -> None:
     choice, problem = seed_choice(
         external_secret("a", annotations={annotation: value}), namespace(seed="true"), SeedMode.ALL
     )
@@ -271,13 +271,13 @@ def test_any_other_value_is_refused_and_said(annotation: str, value: str) -> Non
     assert len(problem) < 200
 
 
-def test_a_namespaces_nonsense_is_said_on_those_that_rely_on_it() -> None:
+def test_an_invalid_namespace_annotation_is_reported_on_objects_that_rely_on_it() -> None:
     choice, problem = seed_choice(external_secret("a"), namespace(seed="yes"), SeedMode.ANNOTATED)
     assert choice is REFUSED
     assert "Namespace dev-1" in problem
 
 
-def test_an_object_that_opted_out_hears_nothing_of_its_namespaces_nonsense() -> None:
+def test_an_invalid_namespace_annotation_is_not_reported_on_an_object_that_opted_out() -> None:
     opted_out = external_secret("a", annotations={"vaultsync.io/seed": "false"})
     assert seed_choice(opted_out, namespace(seed="yes"), SeedMode.ANNOTATED) == (REFUSED, "")
 

@@ -58,6 +58,12 @@ def test_v1_events_name_the_path_itself(kind: str) -> None:
     assert not event.is_write
 
 
+def test_new_settings_of_a_mount_are_an_event_about_no_secret() -> None:
+    """As Vault 1.15.1 sends it after `vault write secret/config max_versions=5`."""
+    event = parsed(frame("kv-v2/config-write", "secret/config", metadata={"data_path": "secret/config"}))
+    assert (event.path, event.is_write, event.is_deletion) == (VaultPath("", "secret/config"), False, False)
+
+
 def test_a_write_names_its_version() -> None:
     event = parsed(frame("kv-v2/data-write", "secret/data/a", metadata={"current_version": "12"}))
     assert (event.version, event.is_write) == (12, True)

@@ -1,4 +1,4 @@
-"""core/objects: Kubernetes objects as they are, and as nobody should write them."""
+"""core/external_secret: Kubernetes objects, valid and invalid ones."""
 
 import json
 from datetime import UTC, datetime

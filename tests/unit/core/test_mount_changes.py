@@ -63,7 +63,7 @@ def test_a_move_names_nothing_in_clear() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         line("sys/mounts/secret", "read"),
         line("sys/mounts/secret/tune", "read"),
@@ -77,8 +77,8 @@ def test_a_move_names_nothing_in_clear() -> None:
         line(""),
     ],
 )
-def test_other_lines_are_about_no_mount(told: bytes) -> None:
-    assert changed(told) is None
+def test_other_lines_are_about_no_mount(reported: bytes) -> None:
+    assert changed(reported) is None
 
 
 @given(st.binary(max_size=80), st.sampled_from([b'"sys/mounts/', b'"sys/remount"']))

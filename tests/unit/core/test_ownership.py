@@ -1,4 +1,4 @@
-"""core/ownership: what is left in the custom metadata is read back as it was, and nobody else's is taken for it."""
+"""core/ownership: rendered metadata is parsed back, and metadata of other tools is not taken for it."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -60,7 +60,7 @@ def test_ownership_is_read_as_it_was_written(one: Ownership, managed_by: str) ->
 
 
 @given(st.frozensets(st.text(max_size=80)), st.lists(st.text("0123456789abcdef", min_size=12, max_size=12)))
-def test_vault_takes_any_mark_and_what_finds_no_room_is_claimed_by_nobody(
+def test_vault_accepts_any_ownership_and_names_that_do_not_fit_are_omitted(
     names: frozenset[str], answered: list[str]
 ) -> None:
     one = owned(properties=names, rotation_ids=tuple(answered))
@@ -73,7 +73,7 @@ def test_vault_takes_any_mark_and_what_finds_no_room_is_claimed_by_nobody(
     assert read.rotation_ids == one.rotation_ids[:MAX_ROTATION_IDS], "the first of them are kept"
 
 
-def test_there_is_room_for_a_few_names_and_many_requests() -> None:
+def test_a_few_names_and_many_requests_fit() -> None:
     names = frozenset(f"property-{number}" for number in range(30))
     read = parse_ownership(render_ownership(owned(properties=names), ""))
     assert read is not None
@@ -81,7 +81,7 @@ def test_there_is_room_for_a_few_names_and_many_requests() -> None:
     assert MAX_ROTATION_IDS >= 32
 
 
-def test_a_new_mark_takes_the_place_of_the_old_one_and_leaves_the_rest() -> None:
+def test_new_ownership_replaces_the_old_and_keeps_the_rest() -> None:
     old = merged({"owner": "ops"}, render_ownership(owned(cluster="east", rotation_ids=(REQUEST,)), ""))
     new = owned(version="2@x", properties=frozenset({"p"}))
     there = merged(old, render_ownership(new, MANAGER))
@@ -90,7 +90,7 @@ def test_a_new_mark_takes_the_place_of_the_old_one_and_leaves_the_rest() -> None
 
 
 @pytest.mark.parametrize(
-    ("managed_by", "properties", "said"),
+    ("managed_by", "properties", "expected"),
     [
         ("", None, MANAGER),
         (MANAGER, None, MANAGER),
@@ -99,13 +99,13 @@ def test_a_new_mark_takes_the_place_of_the_old_one_and_leaves_the_rest() -> None
         ("external-secrets", frozenset({"p"}), "external-secrets"),
     ],
 )
-def test_only_what_is_vaultsyncs_as_a_whole_is_said_to_be_managed_by_it(
-    managed_by: str, properties: frozenset[str] | None, said: str | None
+def test_only_a_secret_that_vaultsync_made_whole_is_managed_by_it(
+    managed_by: str, properties: frozenset[str] | None, expected: str | None
 ) -> None:
     before = {MANAGED_BY: managed_by} if managed_by else {}
     there = merged(before, render_ownership(owned(properties=properties), managed_by))
-    assert there.get(MANAGED_BY) == said
-    assert others(there) == ({MANAGED_BY: said} if said not in (None, MANAGER) else {})
+    assert there.get(MANAGED_BY) == expected
+    assert others(there) == ({MANAGED_BY: expected} if expected not in (None, MANAGER) else {})
 
 
 GOOD = merged({}, render_ownership(owned(cluster="east", rotation_ids=(REQUEST,)), ""))
@@ -126,18 +126,18 @@ GOOD = merged({}, render_ownership(owned(cluster="east", rotation_ids=(REQUEST,)
         {key: value for key, value in GOOD.items() if key != VERSION},
     ],
 )
-def test_what_is_no_mark_is_none(custom_metadata: object) -> None:
+def test_invalid_ownership_is_none(custom_metadata: object) -> None:
     assert parse_ownership(custom_metadata) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "5", "null", "[" * 400, '"*"', "[1, null]", None])
-def test_a_list_that_can_not_be_read_claims_nothing(text: str | None) -> None:
+def test_an_invalid_list_covers_nothing(text: str | None) -> None:
     read = parse_ownership({**GOOD, PROPERTIES: text})
     assert read is not None
     assert read.covers({"a": None, "*": None}) == frozenset()
 
 
-def test_what_a_mark_covers_of_what_is_there() -> None:
+def test_which_properties_ownership_covers() -> None:
     assert owned().covers({"a": None, "b": None}) == {"a", "b"}
     assert owned(properties=frozenset({"a", "gone"})).covers({"a": None, "b": None}) == {"a"}
 

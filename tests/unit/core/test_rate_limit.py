@@ -1,4 +1,4 @@
-"""Token buckets."""
+"""core/rate_limit: token buckets."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert [bucket.take() for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
 
 
-def test_a_token_is_there_after_the_wait_that_was_told() -> None:
+def test_a_token_is_there_after_the_reported_wait() -> None:
     clock = Clock()
     bucket = TokenBucket(1 / 3, 1.0, clock)
     assert bucket.take() == 0

@@ -1,4 +1,4 @@
-"""core/rotate: what is replaced and when, and what is reported otherwise."""
+"""core/rotate: which values are replaced and when, and which problems are reported."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -53,7 +53,7 @@ def test_an_age(text: str, after: float) -> None:
     "text",
     ["", "30", "59m", "0", "0d", "-1d", "3651d", "soon", "Never", "30 d", "1w", "1d!", "9" * 400 + "d", "3６h"],
 )
-def test_what_is_no_age_is_told_with_what_would_be_right(text: str) -> None:
+def test_an_invalid_age_is_reported_with_a_valid_one(text: str) -> None:
     with pytest.raises(RotationError) as caught:
         parse_rotation(APP, {AFTER: text})
     message = str(caught.value)
@@ -67,7 +67,7 @@ def test_no_annotation_breaks_it(text: str) -> None:
         parse_rotation(APP, {AFTER: text, ROTATE: text})
 
 
-def test_a_request_is_told_apart_by_its_words_and_by_who_asks() -> None:
+def test_a_request_is_identified_by_its_text_and_its_object() -> None:
     requests = [parse_rotation(name, {ROTATE: words}).request_id for name in (APP, OTHER) for words in ("1", "2")]
     assert len(set(requests)) == 4
     assert parse_rotation(APP, {ROTATE: "1"}).request_id == requests[0]
@@ -93,7 +93,7 @@ def test_a_value_is_due_at_its_age_and_up_to_a_tenth_later_each_path_at_its_own_
 
 @given(times, st.floats(SHORTEST, LONGEST))
 @example(datetime.max.replace(tzinfo=UTC), LONGEST)
-def test_any_time_in_a_mark_will_do(made: datetime, after: float) -> None:
+def test_any_time_of_ownership_is_accepted(made: datetime, after: float) -> None:
     due = due_at(HERE, made, after)
     assert due > made or due == datetime.max.replace(tzinfo=UTC)
 
@@ -330,7 +330,7 @@ def test_a_rotation_says_why(readers: list[Reader], why: str) -> None:
     assert rotation.why == why
 
 
-TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
+REPORTED: list[tuple[str, SecretState, list[Reader], list[str]]] = [
     ("nothing is wrong", old(), [asking(max_age=DAY, request_id="r")], []),
     (
         "no mark",
@@ -381,17 +381,17 @@ TOLD: list[tuple[str, SecretState, list[Reader], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("case", "state", "readers", "words"), TOLD, ids=[case[0] for case in TOLD])
-def test_what_readers_are_told(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
+@pytest.mark.parametrize(("case", "state", "readers", "words"), REPORTED, ids=[case[0] for case in REPORTED])
+def test_what_is_reported_on_readers(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
     decision = decide(HERE if state.mount.kv == 2 else path("kv1/a"), state, readers, NOON)
-    told = [problem.message for problem in decision.problems]
-    assert len(told) == bool(words), case
-    assert all(word in told[0] for word in words), told
+    reported = [problem.message for problem in decision.problems]
+    assert len(reported) == bool(words), case
+    assert all(word in reported[0] for word in words), reported
 
 
 @pytest.mark.parametrize("state", [live("a"), aged(0)], ids=["a person's", "vaultsync's"])
 @pytest.mark.parametrize("after", [2 * DAY, 0.0])
-def test_of_two_ages_the_younger_object_is_told_until_they_are_the_same(state: SecretState, after: float) -> None:
+def test_of_two_ages_the_younger_object_has_a_problem_until_they_are_equal(state: SecretState, after: float) -> None:
     (problem,) = decide(HERE, state, [asking(max_age=DAY), asking(max_age=after, name="other")], NOON).problems
     assert (problem.reader, problem.reason) == (OTHER, CreatedReason.ERROR_ANNOTATION)
     assert AFTER in problem.message
@@ -400,7 +400,7 @@ def test_of_two_ages_the_younger_object_is_told_until_they_are_the_same(state: S
     assert not decide(HERE, state, same, NOON).problems
 
 
-def test_more_requests_than_a_mark_has_room_for_are_told_and_rotate_nothing_without_end() -> None:
+def test_more_requests_than_ownership_can_record_are_reported_and_cause_no_endless_rotation() -> None:
     readers = [asking(request_id=f"{number:012}", name=f"app-{number}") for number in range(MAX_ROTATION_IDS + 2)]
     answered = tuple(one.rotation.request_id for one in readers[:MAX_ROTATION_IDS])
     decision = decide(HERE, aged(0, rotation_ids=answered), readers, NOON)
@@ -491,7 +491,7 @@ def test_a_rotation_replaces_only_what_is_vaultsyncs_own(
 
 @settings(max_examples=150)
 @given(scenes(), defaults_, forbidden_)
-def test_who_has_no_say_changes_no_rotation_but_may_prevent_one(
+def test_readers_without_permission_cause_no_rotation_but_may_prevent_one(
     scene: tuple[SecretState, list[Reader]], defaults: Defaults, forbidden: dict[str, str]
 ) -> None:
     state, readers = scene

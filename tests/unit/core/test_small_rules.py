@@ -23,10 +23,10 @@ FAILED = CreatedCondition(False, "ErrorCreating", "denied")
     [
         ("nothing happened", "", [], "", None, None),
         ("nothing happened since", "", [], "", OK, None),
-        ("a success is said", "", [], "created a", None, OK),
-        ("a success is said once", "", [], "created a", OK, None),
-        ("a failure is said", "", [("denied", ERROR)], "", None, FAILED),
-        ("a failure is said once", "", [("denied", ERROR)], "", FAILED, None),
+        ("a success is written", "", [], "created a", None, OK),
+        ("a success is written once", "", [], "created a", OK, None),
+        ("a failure is written", "", [("denied", ERROR)], "", None, FAILED),
+        ("a failure is written once", "", [("denied", ERROR)], "", FAILED, None),
         ("a failure goes before a success", "", [("denied", ERROR)], "created a", OK, FAILED),
         ("a path that existed", "", [("denied", AGAIN)], "", None, CreatedCondition(False, "Recreating", "denied")),
         ("two paths", "", [("x", AGAIN), ("y", ERROR)], "", None, CreatedCondition(False, "ErrorCreating", "x; y")),
@@ -40,7 +40,7 @@ FAILED = CreatedCondition(False, "ErrorCreating", "denied")
         ),
         ("the annotation once", "bad", [], "", CreatedCondition(False, "ErrorAnnotation", "bad"), None),
         (
-            "somebody else created it",
+            "another client created it",
             "",
             [],
             "",
@@ -49,7 +49,7 @@ FAILED = CreatedCondition(False, "ErrorCreating", "denied")
         ),
     ],
 )
-def test_what_is_said(
+def test_which_condition_is_written(
     case: str,
     problem: str,
     failures: list[tuple[str, CreatedReason]],
@@ -72,7 +72,7 @@ reports = st.none() | st.builds(CreatedCondition, st.booleans(), texts, texts)
     st.booleans(),
     st.booleans(),
 )
-def test_what_was_said_is_not_said_again(
+def test_no_condition_is_written_twice(
     problem: str,
     failures: list[tuple[str, CreatedReason]],
     success: str,
@@ -80,21 +80,21 @@ def test_what_was_said_is_not_said_again(
     all_there: bool,
     wanted: bool,
 ) -> None:
-    said = compose(problem, failures, success, before, all_there, wanted)
-    if said is not None:
-        assert len(said.message) <= MESSAGE_LENGTH
-        assert compose(problem, failures, success, said, all_there, wanted) is None
+    written = compose(problem, failures, success, before, all_there, wanted)
+    if written is not None:
+        assert len(written.message) <= MESSAGE_LENGTH
+        assert compose(problem, failures, success, written, all_there, wanted) is None
 
 
-def test_what_was_not_seen_to_exist_is_not_said_to_exist() -> None:
+def test_only_what_was_read_is_reported_to_exist() -> None:
     assert compose("", [], "", FAILED, all_there=False, wanted=True) is None
 
 
-@pytest.mark.parametrize(("before", "said"), [(FAILED, WITHDRAWAL), (OK, None), (WITHDRAWAL, None), (None, None)])
-def test_a_failure_that_concerns_nobody_any_more_is_withdrawn(
-    before: CreatedCondition | None, said: CreatedCondition | None
+@pytest.mark.parametrize(("before", "written"), [(FAILED, WITHDRAWAL), (OK, None), (WITHDRAWAL, None), (None, None)])
+def test_a_failure_that_no_longer_matters_is_withdrawn(
+    before: CreatedCondition | None, written: CreatedCondition | None
 ) -> None:
-    assert compose("", [], "", before, all_there=False, wanted=False) == said
+    assert compose("", [], "", before, all_there=False, wanted=False) == written
 
 
 def test_waits_double_up_to_the_longest() -> None:

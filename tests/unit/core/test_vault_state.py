@@ -1,4 +1,4 @@
-"""core/state: what the names of the keys say about a property, and how a state is named."""
+"""core/vault_state: the presence of a property by the names of the keys, and fingerprints."""
 
 from dataclasses import replace
 from typing import Any
@@ -64,7 +64,7 @@ def test_plain_names_are_no_expressions(name: str) -> None:
     assert not is_expression(name)
 
 
-def test_tokens_tell_states_apart() -> None:
+def test_fingerprints_differ_between_states() -> None:
     states: list[Any] = [gone(), live(version=1), live(version=2), gone(version=2), gone(version=3)]
     tokens = [state.fingerprint(metadata=False) for state in states]
     assert len(set(tokens)) == len(tokens)

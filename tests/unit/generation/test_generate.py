@@ -1,4 +1,4 @@
-"""core/generate: values that satisfy their rules, drawn evenly, and that show themselves nowhere."""
+"""generation/generate: values satisfy their rules, are evenly distributed, and are never shown."""
 
 import base64
 import math

@@ -1,4 +1,4 @@
-"""generation/plan and what core/decide makes of it: how each property of one write is made."""
+"""generation/plan, also through core/decide: how each property of one write is generated."""
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ def made(state: SecretState, *readers: Reader, defaults: Rules = NO_RULES) -> li
     return seed.properties if seed else []
 
 
-def told(state: SecretState, *readers: Reader) -> list[tuple[str, str]]:
+def reported(state: SecretState, *readers: Reader) -> list[tuple[str, str]]:
     return [(one.reader.name, one.message) for one in decide(HERE, state, readers, NOON).problems]
 
 
@@ -103,14 +103,16 @@ def test_which_properties_are_made(case: str, state: SecretState, readers: list[
         ("the whole without names", gone(), [ruled('"*": {format: uuid}', whole=True)], ["vaultsync.io/generate"]),
     ],
 )
-def test_what_can_not_be_made_is_told(case: str, state: SecretState, readers: list[Reader], words: list[str]) -> None:
-    ((name, message),) = told(state, *readers)
+def test_what_can_not_be_generated_is_reported(
+    case: str, state: SecretState, readers: list[Reader], words: list[str]
+) -> None:
+    ((name, message),) = reported(state, *readers)
     assert name == "app", case
     assert message.startswith("spec.data[0].remoteRef: secret/a")
     assert all(word in message for word in words)
 
 
-def test_the_older_rule_counts_and_the_younger_is_told_until_they_are_the_same() -> None:
+def test_the_older_rule_counts_and_the_younger_has_a_problem_until_they_are_equal() -> None:
     old, young = ruled("p: {value: old}", "p", name="old"), ruled("p: {value: young}", "p", name="young")
     for state in (gone(), live("p")):
         decision = decide(HERE, state, [old, young], NOON)
@@ -120,7 +122,7 @@ def test_the_older_rule_counts_and_the_younger_is_told_until_they_are_the_same()
     seed = decide(HERE, gone(), [old, young], NOON).seed
     assert seed is not None
     assert seed.plan["p"].rule == ValueRule(value="old")
-    assert not told(gone(), old, ruled("p: {value: old}", "p", name="young"))
+    assert not reported(gone(), old, ruled("p: {value: old}", "p", name="young"))
 
 
 def test_a_rule_goes_before_none_however_young_it_is() -> None:
@@ -153,11 +155,11 @@ def test_what_one_reader_decodes_is_encoded_for_all() -> None:
     assert seed.plan["p"].encoding is Encoding.BASE64
 
 
-def test_templates_of_two_objects_that_use_each_other_are_told_and_the_rest_is_made_whole() -> None:
+def test_templates_of_two_objects_that_use_each_other_are_reported_and_the_rest_is_generated_whole() -> None:
     one = ruled('{a: {template: "{{ .b }}"}, key: {format: ed25519, public: pub}}', "a", "key", name="one")
     other = ruled('b: {template: "{{ .a }}"}', "b", name="other")
     assert made(gone(), one, other) == ["key", "pub"], "both halves, though nobody reads the public one"
-    assert {(name, "circle" in message) for name, message in told(gone(), one, other)} == {
+    assert {(name, "circle" in message) for name, message in reported(gone(), one, other)} == {
         ("one", True),
         ("other", True),
     }

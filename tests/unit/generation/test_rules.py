@@ -1,4 +1,4 @@
-"""generation/rules: what the annotation may say, what it means, and in which words the rest is refused."""
+"""generation/rules and rule_parser: valid annotations, their meaning, and the errors of invalid ones."""
 
 import json
 from typing import Any

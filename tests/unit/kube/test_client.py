@@ -70,7 +70,7 @@ def test_no_answer_is_unavailable() -> None:
             with pytest.raises(KubeUnavailable, match="no answer"):
                 await client.get("/api/v1/x")
         async with client_of(html) as client:
-            with pytest.raises(KubeUnavailable, match="no JSON"):
+            with pytest.raises(KubeUnavailable, match="not JSON"):
                 await client.get("/api/v1/x")
 
     run(main())

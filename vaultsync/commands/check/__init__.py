@@ -1,1 +1,1 @@
-"""`vaultsync check`: what it asks, what it reports, and the commands that fix what it finds."""
+"""`vaultsync check`: the checks, their report, and the commands that fix what they find."""

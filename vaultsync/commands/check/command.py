@@ -7,6 +7,7 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -15,19 +16,17 @@ from vaultsync.commands import console, exit_codes, output
 from vaultsync.commands.check.audit_devices import check_audit
 from vaultsync.commands.check.kubernetes_checks import KubernetesChecks
 from vaultsync.commands.check.login_checks import check_vault_and_login
-from vaultsync.commands.check.mounts_in_use import MountsInUse
 from vaultsync.commands.check.object_checks import count_stores, explain_all
 from vaultsync.commands.check.policy_checks import PolicyChecks
 from vaultsync.commands.check.report import CheckReport, Status, invalid_settings, valid_settings
 from vaultsync.commands.check.setup import script, setup_plan
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
+from vaultsync.commands.snapshot import vault_session
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.runtime import factory, logging
-from vaultsync.vault.client import VaultClient
-from vaultsync.vault.login import Login
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "VAULT_ADDR": "https://not-asked.invalid",
@@ -95,33 +94,17 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         settings: of `vaultsync run`.
         connect_kube: returns a read-only client; None: by the settings.
     """
-    login = factory.create_login(settings)
-    vault = VaultClient(login, waits=True)
-    try:
-        return await _check(
-            settings,
-            login,
-            vault,
-            connect_kube or (lambda: connect(settings.kubeconfig, settings.kube_timeout, read_only=True)),
-        )
-    finally:
-        await login.close()
-        await vault.close()
-
-
-async def _check(
-    settings: Settings, login: Login, vault: VaultClient, connect_kube: Callable[[], Awaitable[KubeClient]]
-) -> CheckReport:
+    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
     report, index = CheckReport(), factory.create_index(settings)
-    planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
-    mounts = MountsInUse(settings, vault, index, report)
-    policy = PolicyChecks(settings, vault, index, mounts, report)
-    await KubernetesChecks(settings, report, planner).run(connect_kube)
-    await check_vault_and_login(settings, vault, login, report)
-    report.mounts = await mounts.find()
-    report.add(await probe_source(settings, login, report, policy.fix))
-    report.add(*await check_audit(settings, vault, has_token=report.token is not None))
-    report.add(count_stores(settings, index, report))
-    await policy.run()
-    report.add(await explain_all(settings, planner, index, report))
+    async with vault_session(settings) as (vault, login):
+        planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
+        policy = PolicyChecks(settings, vault, index, report)
+        await KubernetesChecks(settings, report, planner).run(connect_kube)
+        await check_vault_and_login(settings, vault, login, report)
+        report.mounts = await policy.find_mounts()
+        report.add(await probe_source(settings, login, report, policy.fix))
+        report.add(*await check_audit(settings, vault, has_token=report.token is not None))
+        report.add(count_stores(settings, index, report))
+        await policy.run()
+        report.add(await explain_all(settings, planner, index, report))
     return report

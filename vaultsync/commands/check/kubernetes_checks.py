@@ -35,8 +35,8 @@ NO_CONFIG: Final = "set KUBECONFIG to a kubeconfig file, or run in a pod that ha
 NO_CREDENTIALS: Final = (
     "use valid credentials: those of the kubeconfig, or of the pod's ServiceAccount, which must exist"
 )
-NO_DISCOVERY: Final = "bind the ClusterRole system:discovery, which allows everybody to read what is served"
-NO_REVIEWS: Final = "bind the ClusterRole system:basic-user, which allows everybody to review their own permissions"
+NO_DISCOVERY: Final = "bind the ClusterRole system:discovery, which allows all users to read what is served"
+NO_REVIEWS: Final = "bind the ClusterRole system:basic-user, which allows all users to review their own permissions"
 NO_ANSWER: Final = "make the API server reachable from here, or correct its address and CA in the kubeconfig file"
 INSTALL: Final = "install external-secrets (https://external-secrets.io) in a version that serves " + " or ".join(
     SUPPORTED_VERSIONS

@@ -1,7 +1,4 @@
-"""Checks of Vault and of the login: Vault is usable, it issues or accepts the token, and the token lasts.
-
-Also the commands by which an admin gives vaultsync a token.
-"""
+"""Checks of Vault and of the login, and the commands by which an admin gives vaultsync a token that lasts."""
 
 import shlex
 from typing import Final

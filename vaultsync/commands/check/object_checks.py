@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut, some
@@ -13,8 +12,6 @@ from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import SEED
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import FindRef, RemoteRef
-
-NO_STORE: Final = "none of the selected stores is a store of Vault"
 
 
 def count_stores(settings: Settings, index: Index, report: CheckReport) -> CheckResult:
@@ -53,7 +50,7 @@ def check_stores(servers: Sequence[str], own: int, others: Mapping[str, str]) ->
     if others:
         return Check.STORES.failed(found, fix)
     create = f"create a SecretStore or ClusterSecretStore with spec.provider.vault.server {servers[0]}"
-    return Check.STORES.warning(NO_STORE, create)
+    return Check.STORES.warning("none of the selected stores is a store of Vault", create)
 
 
 def _add_servers(servers: Sequence[str], more: Sequence[str]) -> str:
@@ -97,13 +94,9 @@ async def explain_all(settings: Settings, planner: DryRunPlanner, index: Index, 
 def check_external_secrets(
     reading: int, wanted: int, blocked: Sequence[tuple[str, str]], unseeded_namespace: str
 ) -> CheckResult:
-    """Whether an ExternalSecret is blocked; the result names the first.
+    """Whether an ExternalSecret is blocked, by name and reason; the result names the first.
 
-    Args:
-        reading: number of ExternalSecrets that read this Vault.
-        wanted: number of those that have seeding enabled.
-        blocked: names and reasons.
-        unseeded_namespace: as in CheckReport.
+    `reading` ExternalSecrets read this Vault, `wanted` of them are to be seeded; the namespace is that of CheckReport.
     """
     check = Check.EXTERNAL_SECRETS
     count = f"{reading} read{'s' if reading == 1 else ''} this Vault, {wanted} to be seeded"

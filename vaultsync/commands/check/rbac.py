@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vaultsync.core.annotations import GROUP
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, NAMESPACES, STORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,6 @@ class AccessReview:
     name: str = ""
 
 
-EXTERNAL_SECRETS: Final = "externalsecrets"
-NAMESPACES: Final = "namespaces"
 STATUS: Final = f"{EXTERNAL_SECRETS}/status"
 
 _READ: Final = ("list", "watch")
@@ -81,8 +80,8 @@ _PATCH: Final = "patch"
 RBAC_RULES: Final = (
     RbacRule(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True),  # patch: force-sync and vaultsync's annotations
     RbacRule(GROUP, STATUS, (_PATCH,), True),  # the condition Created, where the served CRD allows it
-    RbacRule(GROUP, "secretstores", _READ, True),
-    RbacRule(GROUP, "clustersecretstores", _READ, False),
+    RbacRule(GROUP, STORES, _READ, True),
+    RbacRule(GROUP, CLUSTER_STORES, _READ, False),
     RbacRule("", NAMESPACES, _READ, False),
     RbacRule("", "events", ("create", _PATCH), True),
 )
@@ -104,12 +103,7 @@ def required_rules(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ..
 
 
 def leader_rules(lease: str, *, labels: bool) -> tuple[RbacRule, ...]:
-    """The rules for the leader election by a Lease ("" for none), as in the Role of deploy/base.
-
-    Args:
-        lease: VAULTSYNC_LEASE.
-        labels: whether the leader labels its pod.
-    """
+    """The rules for VAULTSYNC_LEASE ("" for no election) and for a leader that labels its pod, as in deploy/base."""
     if not lease:
         return ()
     namespace, _, name = lease.partition("/")

@@ -64,7 +64,6 @@ class CheckResult:
     """Result of one check.
 
     Attributes:
-        found: what the check found.
         fix: how to fix it, "" if there is nothing to do.
         subject: the resource, mount or setting that was checked, "" if the check has only one.
     """
@@ -81,11 +80,9 @@ class CheckReport:
     """All results, and what the checks learned for the set-up script. Fields keep their defaults until they are known.
 
     Attributes:
-        results: in the order of the checks.
         user: the Kubernetes user of the credentials.
         mounts: KV mounts in use.
-        token: vaultsync's token as Vault describes it.
-        version: Vault's version.
+        version: Vault's.
         unseeded_namespace: a namespace with an ExternalSecret, where seeding needs an annotation that none has.
         listing_needs: the failed check because of which stores and ExternalSecrets are unknown, "" if they are known.
         listing_error: why the listing failed although it is permitted, "" if it did not fail.

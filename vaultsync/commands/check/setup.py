@@ -17,7 +17,6 @@ from vaultsync.commands.check.login_checks import create_token, grant_policy
 from vaultsync.commands.check.rbac import (
     DEFAULT_ACCOUNT,
     DEFAULT_LEASE,
-    NAMESPACES,
     RbacRule,
     ServiceAccount,
     leader_rules,
@@ -29,6 +28,7 @@ from vaultsync.config.auth import Auth, AuthConfig
 from vaultsync.config.settings import Settings
 from vaultsync.core import annotations
 from vaultsync.core.paths import clean_namespace
+from vaultsync.kube.informer_manager import NAMESPACES
 from vaultsync.vault.api import POLICY_NAME, has_event_stream
 
 AUDIENCE: Final = "vault"
@@ -188,9 +188,8 @@ def _parts(plan: SetupPlan) -> Iterator[str]:
         yield _vault_environment(plan)
     if plan.policy:
         name = shlex.quote(plan.policy_name)
-        yield f"# In Vault: the policy, which can't read a value\nvault policy write {name} - <<'{END}'\n" + (
-            f"{plan.policy.rstrip()}\n{END}"
-        )
+        write = f"vault policy write {name} - <<'{END}'\n{plan.policy.rstrip()}\n{END}"
+        yield f"# In Vault: the policy, which can't read a value\n{write}"
     if plan.login:
         yield from _login(plan)
     elif plan.grants_by_role:
@@ -281,13 +280,7 @@ def _places(credentials: Mapping[str, str], secret: str) -> str:
 
 
 def _store(plan: SetupPlan, secret: str, credentials: Mapping[str, str]) -> list[str]:
-    """The commands that store the credentials; none has one as an argument, which other users could see.
-
-    Args:
-        plan: has the namespace of the Secret.
-        secret: name of the Kubernetes Secret.
-        credentials: by shell variable: the file of the settings, "" if an environment variable has the credential.
-    """
+    """The commands that store each variable in its file or in the Secret; never as an argument, which others see."""
     lines, data = [], []
     for variable, file in credentials.items():
         if _is_local(file):
@@ -311,21 +304,18 @@ def _manifests(plan: SetupPlan) -> list[Manifest]:
     found: list[Manifest] = [
         _object("v1", "Namespace", {"name": account.namespace}),
         _object("v1", "ServiceAccount", _named(account.name, account.namespace), automountServiceAccountToken=False),
-        _role("ClusterRole", _named(ROLE), rules),
+        _role(_named(ROLE), rules),
     ]
     own = [rule for rule in plan.rules if rule.namespace]
     own_namespaces = dict.fromkeys(rule.namespace for rule in own)
     for namespace in own_namespaces:
         metadata = _named(ROLE, namespace)
-        found += [_role("Role", metadata, own), _binding("Role", ROLE, account, metadata)]
+        found += [_role(metadata, own), _binding("Role", ROLE, account, metadata)]
     if not plan.namespaces:
         return [*found, _binding("ClusterRole", ROLE, account, _named(ROLE))]
     metadata = _named(f"{ROLE}-cluster")
     outside = [rule for rule in rules if not rule.in_namespaces]
-    found += [
-        _role("ClusterRole", metadata, outside, plan.namespaces),
-        _binding("ClusterRole", metadata["name"], account, metadata),
-    ]
+    found += [_role(metadata, outside, plan.namespaces), _binding("ClusterRole", metadata["name"], account, metadata)]
     # in its own namespace the binding of the Role has the name already
     names = [(f"{ROLE}-watched" if namespace in own_namespaces else ROLE, namespace) for namespace in plan.namespaces]
     return found + [_binding("ClusterRole", ROLE, account, _named(*name)) for name in names]
@@ -335,9 +325,9 @@ def _named(name: str, namespace: str = "") -> dict[str, str]:
     return {"name": name} | ({"namespace": namespace} if namespace else {})
 
 
-def _role(
-    kind: str, metadata: Mapping[str, str], rules: Sequence[RbacRule], namespaces: Sequence[str] = ()
-) -> Manifest:
+def _role(metadata: Mapping[str, str], rules: Sequence[RbacRule], namespaces: Sequence[str] = ()) -> Manifest:
+    """A Role in the namespace of the metadata, a ClusterRole without one."""
+    kind = "Role" if "namespace" in metadata else "ClusterRole"
     return _object(f"{RBAC}/v1", kind, metadata, rules=[_rule(rule, namespaces) for rule in rules])
 
 

@@ -26,7 +26,7 @@ AUDIT_FIX: Final = (
     f"set VAULTSYNC_AUDIT_LISTEN, such as udp:0.0.0.0:{PORT}, and in Vault, beside another audit device: "
     f"{enable_to_service()}; on Vault's own machine: udp:127.0.0.1:{PORT} and address=127.0.0.1:{PORT}"
 )
-LOOK_AT_NETWORK: Final = "allow websockets from here to Vault in proxies and load balancers"
+CHECK_NETWORK: Final = "allow websockets from here to Vault in proxies and load balancers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,7 @@ class StreamProbe:
 
 @dataclass(frozen=True, slots=True)
 class FileProbe:
-    """Result of reading VAULTSYNC_AUDIT_FILE.
-
-    Attributes:
-        problem: why it can't be read, "" if it can.
-        grew: whether a request of the check appeared in it.
-    """
+    """Why VAULTSYNC_AUDIT_FILE can't be read, "" if it can, and whether a request of the check appeared in it."""
 
     problem: str = ""
     grew: bool = False
@@ -108,7 +103,7 @@ def _size(path: str) -> int:
 def check_source(
     settings: Settings, stream: StreamProbe, file: FileProbe, version: str, policy_fix: str
 ) -> CheckResult:
-    """Which source `vaultsync run` will use; for the parameters see probe_source."""
+    """Which source `vaultsync run` will use; `policy_fix` is the command that writes the policy."""
     check, wanted = Check.SOURCE, settings.source
     because = f"as VAULTSYNC_SOURCE is {wanted.value}"
     poll = f"the poll, every {age(settings.poll_interval)}"
@@ -125,7 +120,7 @@ def check_source(
         return check.warning(f"{found} are noticed late: {audit or 'there is no audit device'}", audit_fix or AUDIT_FIX)
     offered = has_event_stream(version)
     unavailable = f"no event stream: {cut(stream.reason)}" if offered else f"Vault {version} has no event stream"
-    fix = (policy_fix if stream.refused else LOOK_AT_NETWORK) if offered else ""
+    fix = (policy_fix if stream.refused else CHECK_NETWORK) if offered else ""
     if wanted is ChangeSource.EVENTS:
         return check.failed(f"{unavailable}, and {because}", fix or "set VAULTSYNC_SOURCE=auto")
     if audit and not audit_fix:

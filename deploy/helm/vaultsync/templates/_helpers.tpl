@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* With room for -dashboard within the 63 characters of a Service's name. */}}
+{{/* Leaves room for -dashboard within the 63 characters of a Service's name. */}}
 {{- define "vaultsync.fullname" -}}
 {{- $name := include "vaultsync.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -25,17 +25,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* The port of an address to listen on: 8080 of 0.0.0.0:8080 and udp:[::]:8080, nothing of unix:/run/audit. */}}
+{{/* The port of an address to listen on: 8080 for 0.0.0.0:8080 and udp:[::]:8080, none for unix:/run/audit. */}}
 {{- define "vaultsync.port" -}}
 {{- regexFind ":[0-9]+$" . | trimPrefix ":" -}}
 {{- end -}}
 
-{{/* The transport of an address to listen on: UDP of udp:0.0.0.0:8220, else TCP. */}}
+{{/* The transport of an address to listen on: UDP for udp:0.0.0.0:8220, else TCP. */}}
 {{- define "vaultsync.protocol" -}}
 {{- ternary "UDP" "TCP" (hasPrefix "udp:" .) -}}
 {{- end -}}
 
-{{/* Not empty if only the pod itself reaches an address to listen on, as of tcp:127.0.0.1:8220. */}}
+{{/* Not empty if only the pod itself reaches an address to listen on, such as tcp:127.0.0.1:8220. */}}
 {{- define "vaultsync.isLoopback" -}}
 {{- regexFind "^((udp|tcp):)?(127\\.[0-9.]+|localhost|\\[?::1\\]?):[0-9]+$" . -}}
 {{- end -}}
@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{/* What vaultsync does in a namespace that it watches: deploy/base/clusterrole.yaml tells what each is for. */}}
+{{/* The rights of vaultsync in a watched namespace; deploy/base/clusterrole.yaml has the purpose of each. */}}
 {{- define "vaultsync.rulesInside" -}}
 - apiGroups: [external-secrets.io]
   resources: [externalsecrets, secretstores]

@@ -23,7 +23,7 @@ CHART: Final = DEPLOY / "helm" / "vaultsync"
 SCHEMA: Final = CHART / "values.schema.json"
 MONITORING: Final = DEPLOY / "monitoring"
 COPIED: Final = ("alerts.yaml", "grafana-dashboard.json")
-"""Of deploy/monitoring, into the chart's folder `files`."""
+"""The files of deploy/monitoring that are copied into the chart's folder `files`."""
 
 OWN: Final = {
     "VAULT_ADDR": "vault.address",

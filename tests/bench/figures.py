@@ -40,7 +40,7 @@ class Sample:
         return "\n".join(part for part in (self.text or self._statistics(), self.note, self._losses()) if part)
 
     def quantile(self, share: float) -> float:
-        """Of the seconds; 0.5 is the median."""
+        """A quantile of the seconds; 0.5 is the median."""
         if share == 0.5:
             return statistics.median(self.seconds)
         ordered = sorted(self.seconds)
@@ -120,7 +120,7 @@ def save(run: Run, file: Path) -> None:
 
 
 def load(files: Iterable[Path]) -> Run:
-    """What `save` wrote; of several files the later ones' samples win."""
+    """Reads files written by `save`; the samples of later files take precedence."""
     about: dict[str, str] = {}
     merged: dict[str, dict[str, Figure]] = {}
     for file in files:
@@ -134,7 +134,7 @@ def load(files: Iterable[Path]) -> Run:
 
 
 def machine() -> str:
-    """What the figures depend on: cores, and how busy they are with other things."""
+    """The machine: its number of cores, and their load."""
     return f"{os.cpu_count()} cores, load {', '.join(f'{load:.1f}' for load in os.getloadavg())} (1, 5, 15 min)"
 
 

@@ -131,7 +131,7 @@ class Bench:
 
     @property
     def figures(self) -> dict[str, list[Figure]]:
-        """What was measured, by the title of its table."""
+        """The measured figures, by the title of their table."""
         tables = {BESIDE: self._figures, AT_SIZES: self._at_sizes, IN_STATES: self._in_states}
         found = {title: [figure for figure in table.values() if figure.samples] for title, table in tables.items()}
         return {title: table for title, table in found.items() if table}
@@ -256,13 +256,13 @@ class Bench:
             sample = latency.spelled(self.fixture, EVENT_DRIVEN, "audit", SPELLED_ROUNDS)
             self._figures["keys"].samples[VAULTSYNC] = _keys_sample(sample)
         if "sources" in wanted:
-            with self._filled("told", FEW, EVENT_DRIVEN) as spots:
+            with self._filled("sources", FEW, EVENT_DRIVEN) as spots:
                 self._writes_by_source(spots)
         if "scale" in wanted:
             with self._filled("size", scale.some, EVENT_DRIVEN, MOST_PER_NAMESPACE) as spots:
                 self._at_size(spots)
         if {"sources", "rotations", "scale"} & wanted:
-            with self._filled("told", scale.many, EVENT_DRIVEN) as spots:
+            with self._filled("sources", scale.many, EVENT_DRIVEN) as spots:
                 if "sources" in wanted:
                     self._writes_by_source(spots)
                 if "rotations" in wanted:
@@ -270,7 +270,7 @@ class Bench:
                 if "scale" in wanted:
                     self._at_size(spots)
         if {"sources", "poll", "scale"} & wanted:
-            most = self._filled("told", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE, clean=False)
+            most = self._filled("sources", scale.most, EVENT_DRIVEN, MOST_PER_NAMESPACE, clean=False)
             with self.fixture.hurry(), most as spots:
                 if "scale" in wanted:
                     self._at_size(spots)

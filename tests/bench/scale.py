@@ -174,8 +174,8 @@ class AtSize:
 
         def is_done() -> bool:
             now = Metrics(process)
-            looked = all(now("reconciles_total", kind=kind) >= number for kind in ("path", "external_secret"))
-            return looked and now("queue_depth") == 0
+            scanned = all(now("reconciles_total", kind=kind) >= number for kind in ("path", "external_secret"))
+            return scanned and now("queue_depth") == 0
 
         began = time.monotonic()
         # no audit device: its connection would cause a second scan
@@ -264,8 +264,8 @@ class AtSize:
 
         def is_done() -> bool:
             now = Metrics(process)
-            looked = now("reconciles_total", kind="path") - before("reconciles_total", kind="path")
-            return now("resyncs_total") > before("resyncs_total") and looked >= number and now("queue_depth") == 0
+            scanned = now("reconciles_total", kind="path") - before("reconciles_total", kind="path")
+            return now("resyncs_total") > before("resyncs_total") and scanned >= number and now("queue_depth") == 0
 
         self._testbed.no_audit_to(process.audit_name)
         with self._profile(process, "resync"), ThreadPoolExecutor(1) as pool:
@@ -334,7 +334,7 @@ def _mark(external_secret: Json) -> str:
 
 
 def _kind(request: str) -> str:
-    """Of `update secret/data/some/path`: `update data`."""
+    """The kind of a request: `update data` for `update secret/data/some/path`."""
     operation, _, path = request.partition(" ")
     mount, _, rest = path.partition("/")
     return f"{operation} {rest.partition('/')[0] if mount == 'secret' else path}"
@@ -364,7 +364,7 @@ def _writes(requests: Sequence[tuple[float, str]], spots: Sequence[Spot]) -> dic
 
 
 def _last(found: dict[Name, float], number: int, since: float, patience: float, note: str) -> Sample:
-    """Until the last one was there."""
+    """The time until the last one arrived."""
     if len(found) < number:
         return Sample((), number - len(found), patience, text=f"{len(found):,} of {number:,}", note=note)
     return Sample([max(found.values()) - since], note=note)
@@ -375,12 +375,12 @@ def _memory(process: VaultsyncProcess, more: str = "") -> Sample:
     return Sample(value=value, text=f"{value:.0f} MB{more}")
 
 
-def _compared(meanwhile: Sample, rest: Sample, look: Sample) -> Sample:
+def _compared(meanwhile: Sample, rest: Sample, scan: Sample) -> Sample:
     if not meanwhile.seconds:
         return Sample(lost=meanwhile.lost, patience=meanwhile.patience, text="over before a write was")
     more = ", ".join(
         f"{name} {(meanwhile.quantile(share) - rest.quantile(share)) * 1000:+.0f} ms"
         for name, share in (("median", 0.5), ("p95", 0.95))
     )
-    note = f"({more} against at rest; the scan took {look.seconds[0]:.1f} s)"
+    note = f"({more} against at rest; the scan took {scan.seconds[0]:.1f} s)"
     return Sample(meanwhile.seconds, meanwhile.lost, meanwhile.patience, note=note)

@@ -71,7 +71,7 @@ class Pair:
 
 
 class States:
-    """All states, on machines of their own.
+    """Measures all states, on separate machines.
 
     Args:
         say: receives a description of each measure as it starts.

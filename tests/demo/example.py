@@ -55,7 +55,7 @@ class Example:
 
 
 def examples() -> Iterator[Example]:
-    """All forty."""
+    """All forty ExternalSecrets."""
     for namespace in NAMESPACES:
         for number, (name, properties) in enumerate(PROPERTIES.items()):
             yield example(namespace, name, properties, SPELLINGS[number % len(SPELLINGS)])

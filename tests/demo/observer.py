@@ -67,7 +67,7 @@ class Observer:
         with self._lock:
             self._causes[logical] = at
             self._causes.update(dict.fromkeys(self._readers[logical], at))
-        self._timeline.add(Row(at, "Vault", f"somebody {text.format(path=logical)}", lambda: at))
+        self._timeline.add(Row(at, "Vault", f"an operator {text.format(path=logical)}", lambda: at))
 
     def vaultsync_line(self, line: Mapping[str, Any]) -> None:
         """A row for a line of vaultsync's log: an action or a failure."""

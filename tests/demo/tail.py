@@ -1,4 +1,4 @@
-"""Follows a log file whose lines are JSON, in a thread of its own."""
+"""Follows a log file whose lines are JSON, in its own thread."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ INSTALL_PAGE = (DOCS / "install.md").read_text()
 [OVERLAY] = objects(section("Your overlay", INSTALL_PAGE))
 UNINSTALL, UNINSTALL_HELM = commands(section("Uninstall", INSTALL_PAGE))
 UNAUDIT, DELETE, FORGET_POLICY, FORGET_ROLE = UNINSTALL.splitlines()
-[LOOK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)`, which reports", INSTALL)
+[CHECK] = re.findall(r"`kubectl -n vaultsync exec deploy/vaultsync -- vaultsync (\w+)`, which reports", INSTALL)
 
 
 def here(testbed: Testbed, folder: Path, pods: Pods) -> dict[str, str]:
@@ -169,9 +169,9 @@ def works(operator: Operator, place: Place, first: Pod) -> None:
     place.kube.create(yaml.safe_load(EXAMPLE))
     place.wait_for(lambda: place.ready("database") == ("True", "SecretSynced"), PATIENCE, "external-secrets is done")
     heals(place)
-    looks = first.command(LOOK)
-    looks.start()
-    assert looks.wait(PATIENCE) == 0, looks.output()
+    check = first.command(CHECK)
+    check.start()
+    assert check.wait(PATIENCE) == 0, check.output()
     second = starts(operator)
     assert second.process.health.text("/readyz").startswith("ok\n[+] role: standby\n")
     assert first.process.stop() == 0

@@ -32,7 +32,7 @@ PAUSE = (0.05, 0.6)
 LASTS = (5, 25)
 """Steps until a fault ends."""
 TROUBLE_RATE = 0.16
-"""Of the steps."""
+"""Probability of a new fault in a step."""
 MOST_TROUBLES = 3
 SOON = 10.0
 """Seconds after the faults in which everything must recover on an idle machine."""

@@ -1,4 +1,4 @@
-"""What must hold once all faults are over: I1 to I6 of the manual's promises, each as a list of violations."""
+"""The invariants after all faults: I1 to I6 of the manual's promises, each as a list of violations."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def listening(vaultsync: VaultsyncFactory, transport: str, env: dict[str, str]) 
     return process
 
 
-def looks(place: Place) -> int:
+def reads(place: Place) -> int:
     """Number of vaultsync's reads below the place's prefix since the first call, by Vault's audit file."""
     log = place.testbed.work / "logs" / "audit.log"
     place.vault.audit("file", "file", file_path=str(log))
@@ -257,7 +257,7 @@ def test_a_forging_sender_changes_nothing(place: Place, vaultsync: VaultsyncFact
     place.wait_for(lambda: count_force_syncs(process, place, "app") == 1)
     time.sleep(4)  # its ownership is written, and all following work is done
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync"), sources(process)
-    lines, read, canaries = len(process.output().splitlines()), looks(place), Metrics(process)("canaries_total")
+    lines, read, canaries = len(process.output().splitlines()), reads(place), Metrics(process)("canaries_total")
     resyncs = Metrics(process)("resyncs_total")
     began = time.monotonic()
     with stranger(process, transport) as send:
@@ -268,7 +268,7 @@ def test_a_forging_sender_changes_nothing(place: Place, vaultsync: VaultsyncFact
     elapsed = time.monotonic() - began
     assert (force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync"), sources(process)) == before
     polled = elapsed + 2 if sources(process)[-1] == "poll" else 0.0  # each second
-    assert looks(place) - read <= 5 * (20 + elapsed) + polled
+    assert reads(place) - read <= 5 * (20 + elapsed) + polled
     metrics = Metrics(process)
     assert metrics("audit_connected") == 0
     assert metrics("canaries_total") - canaries <= elapsed + 1
@@ -287,7 +287,7 @@ def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vault
     time.sleep(4)  # its ownership is written, and all following work is done
     (port,) = re.findall(r"audit device is connected.*127\.0\.0\.1 port (\d+)", process.output())
     before = force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")
-    read, events = looks(place), Metrics(process)("events_total", source="audit")
+    read, events = reads(place), Metrics(process)("events_total", source="audit")
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for entry in forged_entries(place) * 2000:
             udp = struct.pack("!HHHH", int(port), process.audit_port, 8 + len(entry), 0) + entry
@@ -297,6 +297,6 @@ def test_forged_entries_from_vaults_address_cause_only_reads(place: Place, vault
     process.wait_until(lambda: Metrics(process)("events_total", source="audit") - events > 1000, PATIENCE)
     time.sleep(8)  # the repeated reads after one that does not show the reported change
     assert (force_sync(place, "app"), place.get("app"), place.events("app", "vaultsync")) == before
-    assert looks(place) - read <= 200  # of one path, one at a time
+    assert reads(place) - read <= 200  # of one path, one at a time
     place.put("app", p="a person's")
     place.wait_for_secret("app", p="a person's")

@@ -37,10 +37,10 @@ RBAC = "rbac.authorization.k8s.io/v1"
 VALUE = "not-to-be-seen"
 POLICY_RULE = {"vaultsync.io/generate": json.dumps({"password": {"format": "policy", "name": "ops"}})}
 SHIPPED = (DEPLOY / "vault" / "policy.hcl").read_text()
-HEARS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
+LISTENS = {"VAULTSYNC_AUDIT_LISTEN": "127.0.0.1:1"}
 """An address that `check` must not use; it cannot be bound."""
-IN_A_POD = {**HEARS, "VAULTSYNC_LEASE": DEFAULT_LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
-"""As deploy/base sets it."""
+IN_A_POD = {**LISTENS, "VAULTSYNC_LEASE": DEFAULT_LEASE, "VAULTSYNC_POD_NAME": "vaultsync-0"}
+"""The Lease of deploy/base."""
 
 
 def environment(testbed: Testbed, env: Mapping[str, str]) -> dict[str, str]:
@@ -68,7 +68,7 @@ Lines = dict[tuple[str, str | None], Json]
 
 def check(place: Place, *, code: int, env: Mapping[str, str] | None = None) -> Lines:
     """Runs `check` for this place alone; returns the lines by check and subject."""
-    given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **(env or {})}
+    given = {**place.testbed.identity.env, **LISTENS, "VAULTSYNC_NAMESPACES": place.name, **(env or {})}
     ended = run(place.testbed, "-o", "json", env=given)
     assert ended.stderr == ""
     document = json.loads(ended.stdout)
@@ -88,7 +88,7 @@ def marked(lines: Lines, mark: str) -> set[str]:
 
 def ask(place: Place, **env: str) -> list[CheckResult]:
     """The same in this process, for repeated checks."""
-    given = {**place.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": place.name, **env}
+    given = {**place.testbed.identity.env, **LISTENS, "VAULTSYNC_NAMESPACES": place.name, **env}
     names = {variable(name): name for name in Settings.model_fields}
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
@@ -177,7 +177,7 @@ def test_a_table_has_a_line_for_each_check(place: Place) -> None:
 def test_the_commands_of_the_readme_work(used: Place) -> None:
     block = next(one for one in commands(section("Check and preview")) if "vaultsync check" in one)
     assert block.splitlines() == ["vaultsync check", "vaultsync check --print-setup"]
-    given = {**used.testbed.identity.env, **HEARS, "VAULTSYNC_NAMESPACES": used.name}
+    given = {**used.testbed.identity.env, **LISTENS, "VAULTSYNC_NAMESPACES": used.name}
     for line in block.splitlines():
         done = sh(used.testbed, line, given)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
@@ -863,7 +863,7 @@ def all_is_well(testbed: Testbed, env: Mapping[str, str]) -> None:
 @pytest.mark.parametrize("settings", [{"VAULTSYNC_NAMESPACES": "shop,web"}, {}, {"VAULTSYNC_SEED": "off"}], ids=str)
 def test_the_printed_commands_set_everything_up_from_nothing(bare: Testbed, settings: Mapping[str, str]) -> None:
     """An admin runs it repeatedly; the set-up is sufficient and minimal."""
-    admin = {**bare.env, **HEARS, **settings}
+    admin = {**bare.env, **LISTENS, **settings}
     if bare.kube.api.find("/apis/external-secrets.io") is None:
         ended = run(bare, "-o", "json", env=admin)
         lines = {line["check"]: line for line in json.loads(ended.stdout)["checks"]}
@@ -982,7 +982,7 @@ def test_the_printed_commands_set_up_the_login_from_nothing(
     """A second run changes nothing: neither an operator's changes, nor if Vault refuses to answer."""
     with_stores(bare, "shop")
     way = FromNothing(bare, tmp_path, method, mount, in_files=in_files)
-    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    admin = {**bare.env, **LISTENS, "VAULT_TOKEN": ""}
     ended = run(bare, "-o", "json", env=admin | way.settings)
     [login] = [line for line in json.loads(ended.stdout)["checks"] if line["check"] == "login"]
     assert (ended.returncode, login["mark"]) == (1, "failed")
@@ -1009,7 +1009,7 @@ def test_the_printed_commands_set_up_the_login_from_nothing(
 def test_the_token_is_written_to_the_file_of_the_settings(bare: Testbed, tmp_path: Path) -> None:
     with_stores(bare, "shop")
     file = tmp_path / "token"
-    admin = {**bare.env, **HEARS, "VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(file)}
+    admin = {**bare.env, **LISTENS, "VAULT_TOKEN": "", "VAULT_TOKEN_FILE": str(file)}
     [login] = [
         line for line in json.loads(run(bare, "-o", "json", env=admin).stdout)["checks"] if line["check"] == "login"
     ]
@@ -1025,7 +1025,7 @@ def test_the_token_is_written_to_the_file_of_the_settings(bare: Testbed, tmp_pat
 def test_a_secret_id_that_the_role_no_longer_knows_is_replaced(bare: Testbed, tmp_path: Path) -> None:
     with_stores(bare, "shop")
     way = FromNothing(bare, tmp_path, "approle", "approle")
-    admin = {**bare.env, **HEARS, "VAULT_TOKEN": ""}
+    admin = {**bare.env, **LISTENS, "VAULT_TOKEN": ""}
     printed = run(bare, "--print-setup", env=admin | way.settings).stdout
     assert way.run(printed).returncode == 0
     lost = way.settings

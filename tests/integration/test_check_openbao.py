@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_check import HEARS, SEED, FromNothing, check, marked, receiver, run, sh
+from tests.integration.test_check import LISTENS, SEED, FromNothing, check, marked, receiver, run, sh
 from tests.testbed.identity import POLICY
 from tests.testbed.place import Place
 from tests.testbed.servers import ROOT_TOKEN, OpenBao, Vault
@@ -84,7 +84,7 @@ def test_the_printed_commands_set_up_the_login_to_openbao(place: Place, tmp_path
     assert testbed.identity  # creates its rights in Kubernetes
     try:
         way = FromNothing(testbed, tmp_path, method, f"{place.name}/login")
-        admin = {**testbed.env, **HEARS, "VAULT_TOKEN": "", "VAULTSYNC_NAMESPACES": place.name, **way.settings}
+        admin = {**testbed.env, **LISTENS, "VAULT_TOKEN": "", "VAULTSYNC_NAMESPACES": place.name, **way.settings}
         printed = run(testbed, "--print-setup", env=admin).stdout
         done = way.run(printed)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Whatever the CRD accepts: external-secrets requests the paths that vaultsync resolves, or vaultsync refuses them.
+"""For every spec that the CRD accepts, external-secrets requests the paths that vaultsync resolves or refuses.
 
 Generates random ExternalSecrets, lets real external-secrets read them, and takes its requests from Vault's audit log.
 Each has a Kubernetes namespace of its own, and in it a Vault token of its own, by which the requests are attributed.

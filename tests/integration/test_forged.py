@@ -21,7 +21,7 @@ KINDS = ("data-write", "data-patch", "data-delete", "undelete", "metadata-write"
 REQUESTS = (("update", "data"), ("delete", "data"), ("delete", "metadata"), ("update", "undelete"))
 
 
-def looks(place: Place, name: str) -> int:
+def reads(place: Place, name: str) -> int:
     """How often vaultsync has read a path, by Vault's own audit log."""
     log = place.testbed.work / "logs" / "audit.log"
     path = f'"path":"secret/subkeys/{place.path(name)}"'.encode()
@@ -60,7 +60,7 @@ def test_a_forged_frame_causes_at_most_one_read(place: Place, vaultsync: Vaultsy
         at_rest(place, process, "events")
         before = written(process)
         for kind in KINDS:
-            seen, events = looks(place, name), Metrics(process)("events_total", source="events")
+            seen, events = reads(place, name), Metrics(process)("events_total", source="events")
             metadata = {"path": f"secret/{_folder(kind)}/{place.path(name)}", "current_version": "99"}
             event = {"event_type": f"kv-v2/{kind}", "event": {"metadata": metadata}}
             later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -69,7 +69,7 @@ def test_a_forged_frame_causes_at_most_one_read(place: Place, vaultsync: Vaultsy
             place.wait_for(lambda events=events: Metrics(process)("events_total", source="events") > events)  # type: ignore[misc]
             time.sleep(PATIENCE)
             assert written(process) == before, kind
-            assert looks(place, name) <= seen + 1, kind
+            assert reads(place, name) <= seen + 1, kind
 
 
 @pytest.mark.parametrize("name", ["live", "missing"])
@@ -79,7 +79,7 @@ def test_a_forged_audit_entry_causes_at_most_one_read(place: Place, vaultsync: V
     with forger(process) as sender:
         before = written(process)
         for operation, folder in REQUESTS:
-            seen = looks(place, name)
+            seen = reads(place, name)
             request = {
                 "id": "forged",
                 "operation": operation,
@@ -93,7 +93,7 @@ def test_a_forged_audit_entry_causes_at_most_one_read(place: Place, vaultsync: V
             sender.send(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             time.sleep(PATIENCE)
             assert written(process) == before, operation
-            assert looks(place, name) <= seen + 1, operation
+            assert reads(place, name) <= seen + 1, operation
 
 
 def test_a_forged_entry_about_kv_v1_causes_nothing_either(place: Place, vaultsync: VaultsyncFactory) -> None:

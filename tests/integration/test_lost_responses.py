@@ -34,7 +34,7 @@ def confirmed(process: VaultsyncProcess, message: str) -> int:
     return sum(line["message"] == message for line in lines)
 
 
-def look_at(place: Place, testbed: Testbed, path: str) -> Callable[[], bool]:
+def read_of(place: Place, testbed: Testbed, path: str) -> Callable[[], bool]:
     """Whether the path has been read in Vault since."""
     log = testbed.work / "logs" / "audit.log"
     line = f'"path":"secret/subkeys/{place.path(path)}"'.encode()
@@ -109,9 +109,9 @@ def test_a_write_that_times_out_in_a_frozen_vault_is_recorded_as_its_own(
     process = vaultsync({**over(to_vault, testbed), "VAULTSYNC_VAULT_TIMEOUT": "1s"})
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS))
-    looked = look_at(place, testbed, "app")
+    was_read = read_of(place, testbed, "app")
     ask(place, "app")
-    place.wait_for(looked, PATIENCE)
+    place.wait_for(was_read, PATIENCE)
     time.sleep(LATE_SECONDS + 0.1)  # it has the response, and has sent the write
     testbed.vault.freeze()
     try:
@@ -121,7 +121,7 @@ def test_a_write_that_times_out_in_a_frozen_vault_is_recorded_as_its_own(
     to_vault.heal()
     first = place.wait_for_secret("app", PATIENCE)
     marked(place, "app")
-    print(f"confirmed by a look: {confirmed(process, 'seeded')}")
+    print(f"confirmed by a read: {confirmed(process, 'seeded')}")
     assert place.version("app") == 1
     annotate(place, "app", rotate="now")
     changed(place, "app", first)
@@ -135,9 +135,9 @@ def test_a_value_that_an_operator_wrote_first_is_the_operators(
     process = vaultsync(over(to_vault, testbed))
     process.wait_until_ready(PATIENCE)
     to_vault.set(Fault(latency=LATE_SECONDS, lost=CREATION))
-    looked = look_at(place, testbed, "app")
+    was_read = read_of(place, testbed, "app")
     ask(place, "app")
-    place.wait_for(looked, PATIENCE)
+    place.wait_for(was_read, PATIENCE)
     place.put("app", **values)
     place.wait_for(lambda: to_vault.lost == 1, PATIENCE)
     to_vault.heal()

@@ -114,14 +114,14 @@ def test_an_undeletion_while_the_response_is_in_flight_is_not_overwritten(
     place.wait_for_secret("app", PATIENCE)
     value = place.read("app")
     log = testbed.work / "logs" / "audit.log"
-    look = f'"path":"secret/subkeys/{place.path("app")}"'.encode()
-    place.wait_for(lambda: look in log.read_bytes(), PATIENCE)
+    read = f'"path":"secret/subkeys/{place.path("app")}"'.encode()
+    place.wait_for(lambda: read in log.read_bytes(), PATIENCE)
     time.sleep(1)  # the work after a seed is done
-    before = log.read_bytes().count(look)
+    before = log.read_bytes().count(read)
     to_vault.set(Fault(latency=1.5))
     place.vault.delete(place.path("app"))
     place.wait_for(
-        lambda: log.read_bytes().count(look) >= before + 2, PATIENCE, "it has sent the read, and has no response yet"
+        lambda: log.read_bytes().count(read) >= before + 2, PATIENCE, "it has sent the read, and has no response yet"
     )
     place.vault.undelete(place.path("app"), [1])
     time.sleep(6)  # the response and the following work

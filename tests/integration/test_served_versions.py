@@ -1,4 +1,4 @@
-"""Whichever CRDs of external-secrets are served: v1, only v1beta1, ones that allow the condition `Created`, none yet.
+"""All kinds of served CRDs of external-secrets: v1, only v1beta1, with the condition `Created` allowed, none yet.
 
 On its own testbed without external-secrets; each test installs the CRDs that it needs. No Kubernetes Secret
 is created here: the tests check vaultsync's own writes.

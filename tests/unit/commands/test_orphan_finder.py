@@ -1,4 +1,4 @@
-"""engine/orphans over a stand-in for Vault: what is an orphan and what is not; its words, arguments and requests."""
+"""commands/orphans on a fake Vault: which paths are orphans; its output, arguments and requests."""
 
 import json
 from collections.abc import Awaitable, Callable

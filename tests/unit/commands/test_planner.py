@@ -1,4 +1,4 @@
-"""engine/survey over a stand-in for Vault: its words, and that it decides as the controller does; tables and words."""
+"""The dry-run planner on a fake Vault decides as the controller does; the output of `explain` and `plan`."""
 
 import json
 from collections.abc import Mapping

@@ -120,7 +120,7 @@ def wait_for_rest(process: VaultsyncProcess, patience: float) -> None:
 def requests_of(log: Path, start: int, policy: str = "") -> list[tuple[float, str]]:
     """The requests in an audit log, from a position on: time, and operation and path.
 
-    With a policy only those whose token has it.
+    With a policy only those of tokens with this policy.
     """
     with log.open("rb") as file:
         file.seek(start)

@@ -37,7 +37,7 @@ class Example:
 
     Attributes:
         key: the path as this ExternalSecret spells it.
-        path: the path as people write it.
+        path: the path as the Vault CLI takes it.
     """
 
     name: Name

@@ -73,7 +73,7 @@ class Show:
         if outcomes[0].seconds is None:
             return outcomes  # the following acts depend on it
         by_name = {str(one.name): one for one in examples()}
-        self._title("an operator deletes, and a person rotates; times count from when Vault got the request")
+        self._title("an operator deletes, another one rotates; times count from when Vault got the request")
         self._observer.shows_objects = True
         outcomes.append(self._story.deletion(by_name["dev-1/postgres"]))
         outcomes.append(self._story.complete_deletion(by_name["dev-2/redis"]))

@@ -179,7 +179,7 @@ def works(operator: Operator, place: Place, first: Pod) -> None:
     heals(place)
 
 
-def goes(operator: Operator, place: Place, uninstall: str = DELETE, forget: str = FORGET_ROLE) -> None:
+def uninstalls(operator: Operator, place: Place, uninstall: str = DELETE, forget: str = FORGET_ROLE) -> None:
     """Uninstalling by the manual removes everything of vaultsync and keeps every value."""
     value = place.wait_for_secret("database")
     for step in (UNAUDIT, uninstall):
@@ -208,7 +208,7 @@ def test_by_kustomize(operator: Operator, place: Place) -> None:
     assert pod.container["image"] == "registry.example/vaultsync:0.1.0"
     works(operator, place, pod)
     refuses_others(place.testbed)
-    goes(operator, place)
+    uninstalls(operator, place)
 
 
 def test_by_kustomize_with_a_token(operator: Operator, place: Place) -> None:
@@ -219,7 +219,7 @@ def test_by_kustomize_with_a_token(operator: Operator, place: Place) -> None:
     works(operator, place, starts(operator))
     token = place.kube.secret_values("vaultsync-vault-token", NAMESPACE)
     assert token is not None
-    goes(operator, place, forget=f"vault token revoke {token['token']}")
+    uninstalls(operator, place, forget=f"vault token revoke {token['token']}")
 
 
 def test_by_helm(operator: Operator, place: Place) -> None:
@@ -234,4 +234,4 @@ def test_by_helm(operator: Operator, place: Place) -> None:
     kinds = ("networkpolicies", "servicemonitors", "prometheusrules")
     assert {f"{kind} vaultsync/vaultsync" for kind in kinds} <= of_vaultsync(place.testbed)
     assert "configmaps vaultsync/vaultsync-dashboard" in of_vaultsync(place.testbed)
-    goes(operator, place, UNINSTALL_HELM)
+    uninstalls(operator, place, UNINSTALL_HELM)

@@ -244,7 +244,7 @@ def write(environment: Environment, rng: Rng) -> str | None:
         return None
     values = _values(environment, rng, rng.randint(1, 4))
     environment.write(spot, values)
-    return f"a person writes {', '.join(values)} at {spot}"
+    return f"an operator writes {', '.join(values)} at {spot}"
 
 
 def patch(environment: Environment, rng: Rng) -> str | None:
@@ -253,7 +253,7 @@ def patch(environment: Environment, rng: Rng) -> str | None:
         return None
     values = _values(environment, rng, 1)
     environment.patch(spot, values)
-    return f"a person patches {', '.join(values)} at {spot}"
+    return f"an operator patches {', '.join(values)} at {spot}"
 
 
 def delete_value(environment: Environment, rng: Rng) -> str | None:
@@ -261,7 +261,7 @@ def delete_value(environment: Environment, rng: Rng) -> str | None:
     if spot is None:
         return None
     environment.try_to(lambda: environment.vault.delete(spot.path, spot.mount))
-    return f"a person deletes {spot}"
+    return f"an operator deletes {spot}"
 
 
 def undelete(environment: Environment, rng: Rng) -> str | None:
@@ -283,7 +283,7 @@ def _on_versions(environment: Environment, rng: Rng, how: str) -> str | None:
         environment.vault.api.request("PUT", f"/v1/{spot.mount}/{how}/{spot.path}", body)
         return version
 
-    return f"a person has version {environment.try_to(do)} of {spot} {how}{'d' if how.endswith('e') else 'ed'}"
+    return f"an operator has version {environment.try_to(do)} of {spot} {how}{'d' if how.endswith('e') else 'ed'}"
 
 
 def purge(environment: Environment, rng: Rng) -> str | None:
@@ -291,7 +291,7 @@ def purge(environment: Environment, rng: Rng) -> str | None:
     if spot is None:
         return None
     environment.try_to(lambda: environment.vault.delete_metadata(spot.path, spot.mount))
-    return f"a person removes {spot} with all its versions"
+    return f"an operator removes {spot} with all its versions"
 
 
 def revoke(environment: Environment, rng: Rng) -> str:

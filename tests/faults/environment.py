@@ -235,7 +235,7 @@ class Environment:
         file = Path(process.env["FAULTS_TASKS"])
         file.unlink(missing_ok=True)
         os.kill(process.pid, signal.SIGUSR2)
-        process.wait_until(file.exists, START_SECONDS, "asked for its tasks")
+        process.wait_until(file.exists, START_SECONDS, "writing its tasks")
         return Counter(json.loads(file.read_text()))
 
     def news(self) -> str:

@@ -713,7 +713,7 @@ class Release:
         self.pods = Pods(testbed, RELEASE, NAMESPACE)
 
     def __call__(self, verb: str, **values: object) -> str:
-        """`helm install` or `upgrade`; returns what helm tells the user."""
+        """`helm install` or `upgrade`; returns helm's output."""
         vault = {"address": self.testbed.vault.address, "auth": {"method": self.method}}
         return self.helm.quietly(verb, RELEASE, CHART, f"--namespace={NAMESPACE}", values={"vault": vault, **values})
 

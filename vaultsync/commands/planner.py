@@ -239,10 +239,8 @@ async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Ex
 
 def summarise(explained: Sequence[Explanation]) -> Summary:
     """Count the actions; a path with several readers counts once."""
-    paths: dict[Action, set[tuple[str, str]]] = {action: set() for action in Action}
-    for one in explained:
-        for status in one.references:
-            paths[status.action].add((status.vault_namespace, status.path))
+    statuses = [status for one in explained for status in one.references]
+    paths = {action: {(one.vault_namespace, one.path) for one in statuses if one.action is action} for action in Action}
     return Summary(
         external_secrets=len(explained),
         seed=len(paths[Action.SEED]),
@@ -250,7 +248,7 @@ def summarise(explained: Sequence[Explanation]) -> Summary:
         rotate=len(paths[Action.ROTATE]),
         force_sync=sum(any(found.action is Action.FORCE_SYNC for found in one.references) for one in explained),
         problems=sum(bool(one.problem) or any(found.problems for found in one.references) for one in explained),
-        unseen=sum(bool(found.path) and found.presence is None for one in explained for found in one.references),
+        unseen=sum(bool(one.path) and one.presence is None for one in statuses),
     )
 
 

@@ -1,4 +1,4 @@
-"""engine/orphans over a stand-in for Vault: what is an orphan and what is not; its words, arguments and requests."""
+"""commands/orphans on a fake Vault: which paths are orphans; its output, arguments and requests."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -97,7 +97,7 @@ class Cluster:
         return run(delete())
 
 
-def test_what_vaultsync_made_and_nobody_reads_is_an_orphan() -> None:
+def test_a_created_path_without_a_reader_is_an_orphan() -> None:
     cluster = Cluster()
     cluster.make(user=VALUE, password=VALUE)
     [found] = cluster.find().orphans
@@ -121,21 +121,21 @@ def test_what_vaultsync_made_and_nobody_reads_is_an_orphan() -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["dev-1", "not-selected"])
-def test_what_is_read_in_any_way_is_none(fields: dict[str, Anything], where: str) -> None:
+def test_a_path_with_any_reader_is_no_orphan(fields: dict[str, Anything], where: str) -> None:
     cluster = Cluster(namespaces=("not-selected",))
     cluster.make()
     assert cluster.paths(external_secret(namespace=where, **fields)) == []
 
 
 @pytest.mark.parametrize("key", ["dev-1/ab", "dev-1/a/b", "dev-1", "dev-2/a"])
-def test_what_is_read_elsewhere_does_not_count(key: str) -> None:
+def test_a_reader_of_another_path_does_not_count(key: str) -> None:
     cluster = Cluster()
     cluster.make()
     find = {"find": {"path": "dev"}}
     assert cluster.paths(external_secret(key, data_from=[find])) == [A]
 
 
-def test_what_is_on_its_way_out_reads_nothing() -> None:
+def test_an_external_secret_in_deletion_reads_nothing() -> None:
     cluster = Cluster()
     cluster.make()
     leaving = external_secret_json(data=[entry("dev-1/a", "password")])
@@ -143,7 +143,7 @@ def test_what_is_on_its_way_out_reads_nothing() -> None:
     assert cluster.paths(parse_external_secret(leaving)) == [A]
 
 
-def test_what_somebody_else_has_a_part_in_is_none() -> None:
+def test_a_path_that_another_client_has_written_is_no_orphan() -> None:
     cluster = Cluster()
     cluster.make(path("secret/data/part"), only=frozenset({"password"}), password=VALUE, user=VALUE)
     cluster.make(path("secret/data/later"))
@@ -183,7 +183,7 @@ CLOSED = StoreCondition(("elsewhere",), (), None)
         ({"data": [entry("dev-1/a", "x", {"name": "c", "kind": "ClusterSecretStore"})]}, "not open to namespace dev-1"),
     ],
 )
-def test_what_might_be_read_is_left_out_and_told(fields: dict[str, Anything], problem: str) -> None:
+def test_a_path_that_may_be_read_is_left_out_and_reported(fields: dict[str, Anything], problem: str) -> None:
     cluster = Cluster()
     cluster.make()
     closed = store("c", kind="ClusterSecretStore")
@@ -246,7 +246,7 @@ def test_where_vault_knows_no_namespaces_they_do_not_count() -> None:
 # -- refusals
 
 
-def test_what_vault_does_not_let_be_seen_is_told_and_the_others_are_found() -> None:
+def test_a_refused_read_is_reported_and_the_other_orphans_are_found() -> None:
     cluster = Cluster()
     cluster.make(path("secret/data/b"))
     cluster.make()
@@ -274,11 +274,11 @@ class ClosedVault(FakeVault):
         raise self.refuse["find"]
 
 
-def test_a_mount_that_may_not_be_listed_is_told() -> None:
+def test_a_mount_that_may_not_be_listed_is_reported() -> None:
     assert Cluster(ClosedVault(find=DENIED)).find() == OrphanReport((), (), (str(DENIED),))
 
 
-def test_a_vault_namespace_that_is_not_there_is_told() -> None:
+def test_a_missing_vault_namespace_is_reported() -> None:
     gone = VaultRejected("Vault returned 404: namespace not found")
     cluster = Cluster(ClosedVault(team=gone, find=DENIED))
     cluster.stores.append(store("team", vault_namespace="team"))
@@ -311,7 +311,7 @@ def test_a_deletion_takes_the_latest_version_alone() -> None:
     assert cluster.find().orphans == (b,)
 
 
-def test_what_has_changed_since_is_left_alone() -> None:
+def test_a_path_that_has_changed_is_not_deleted() -> None:
     cluster = Cluster()
     for name in "abc":
         cluster.make(path(f"secret/data/{name}"))
@@ -324,7 +324,7 @@ def test_what_has_changed_since_is_left_alone() -> None:
     assert cluster.vault.values(orphans[1].path) is not None
 
 
-def test_what_is_read_by_now_or_might_be_is_left_alone() -> None:
+def test_a_path_that_is_or_may_be_read_now_is_not_deleted() -> None:
     cluster = Cluster()
     cluster.make()
     cluster.make(path("secret/data/b"))
@@ -336,7 +336,7 @@ def test_what_is_read_by_now_or_might_be_is_left_alone() -> None:
     assert cluster.vault.values(A) is not None
 
 
-def test_a_refused_deletion_is_told_with_what_it_takes_and_the_others_go_on() -> None:
+def test_a_refused_deletion_names_the_capability_and_the_others_continue() -> None:
     cluster = Cluster()
     for name in "abcd":
         cluster.make(path(f"secret/data/{name}"))
@@ -453,7 +453,7 @@ def test_json_holds_the_same() -> None:
     }
 
 
-def test_what_is_not_known_is_told_in_few_lines() -> None:
+def test_gaps_are_reported_in_few_lines() -> None:
     assert output.gaps(FOUND) == [
         "2 paths left out: dev-1/app may read it: lost",
         f"Vault refused 2 requests, such as: {DENIED}",

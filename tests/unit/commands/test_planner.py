@@ -1,4 +1,4 @@
-"""engine/survey over a stand-in for Vault: its words, and that it decides as the controller does; tables and words."""
+"""The dry-run planner on a fake Vault decides as the controller does; the output of `explain` and `plan`."""
 
 import json
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ def test_a_missing_property_is_to_be_added() -> None:
     assert found.written is not None
 
 
-def test_the_whole_of_a_path_names_what_is_made() -> None:
+def test_an_extract_names_each_generated_value() -> None:
     rules = "{a: {format: uuid}, b: {value: hunter2}}"
     extract = {"extract": {"key": HERE}}
     found = Cluster().status(data_from=[extract], annotations=ruled(rules))
@@ -109,13 +109,15 @@ def test_the_whole_of_a_path_names_what_is_made() -> None:
         (ruled("{password: {format: no}}"), SeedMode.ANNOTATED, "password.format"),
     ],
 )
-def test_what_is_missing_and_not_seeded_has_a_reason(annotations: Mapping[str, str], mode: SeedMode, why: str) -> None:
+def test_a_missing_value_that_is_not_seeded_has_a_reason(
+    annotations: Mapping[str, str], mode: SeedMode, why: str
+) -> None:
     found = Cluster(mode).status(HERE, annotations=annotations)
     assert (found.action, found.presence) == (Action.NOTHING, Presence.MISSING)
     assert why in found.why
 
 
-def test_a_forbidden_path_is_told_in_the_controllers_words() -> None:
+def test_a_forbidden_path_has_the_controllers_message() -> None:
     found = Cluster().status("else/a", annotations=SEED)
     [problem] = found.problems
     assert problem.startswith("spec.data[0].remoteRef: secret/else/a may not be created for namespace dev-1")
@@ -136,7 +138,7 @@ def test_problems_stand_at_the_entry_that_has_them() -> None:
         ((store("other", server=None),), "SecretStore dev-1/other is not of Vault"),
     ],
 )
-def test_a_store_that_cannot_be_used_is_told(stores: tuple[Store, ...], problem: str) -> None:
+def test_an_unusable_store_is_reported(stores: tuple[Store, ...], problem: str) -> None:
     one = external_secret(data=[entry(HERE, "password", {"name": "other"})], annotations=SEED)
     [explained] = Cluster().explain(one, stores=stores)
     [status] = explained.references
@@ -144,7 +146,7 @@ def test_a_store_that_cannot_be_used_is_told(stores: tuple[Store, ...], problem:
     assert (status.path, status.key, status.presence) == ("", HERE, None)
 
 
-def test_a_refused_look_stands_in_its_row_and_the_others_go_on() -> None:
+def test_a_refused_read_is_in_its_row_and_the_others_continue() -> None:
     cluster = Cluster()
     cluster.vault.errors[API] = [VaultDenied("Vault returned 403: permission denied")]
     [explained] = cluster.explain(external_secret(HERE, "dev-1/b", annotations=SEED))
@@ -163,16 +165,16 @@ def test_without_vault_there_is_no_answer() -> None:
     assert caught.value.subgroup(VaultUnavailable) is not None
 
 
-def test_what_was_written_since_the_last_refresh_is_to_be_force_synced() -> None:
+def test_a_version_newer_than_the_last_refresh_is_force_synced() -> None:
     cluster = Cluster()
     cluster.vault.write(API, password=VALUE)
     late = {"refreshTime": (NOON + timedelta(hours=1)).isoformat()}
-    deaf = {"syncedResourceVersion": "1"}
+    ignoring = {"syncedResourceVersion": "1"}
     found = cluster.explain(
         external_secret(HERE, name="a-stale"),
         external_secret(HERE, name="b-fresh", status=late),
         external_secret(HERE, name="c-opted-out", annotations={"vaultsync.io/force-sync": "false"}),
-        external_secret(HERE, name="d-deaf", spec={"refreshInterval": "0"}, status=deaf),
+        external_secret(HERE, name="d-ignoring", spec={"refreshInterval": "0"}, status=ignoring),
     )
     actions = [one.references[0].action for one in found]
     assert actions == [Action.FORCE_SYNC, Action.NOTHING, Action.NOTHING, Action.NOTHING]
@@ -182,7 +184,7 @@ def test_what_was_written_since_the_last_refresh_is_to_be_force_synced() -> None
     assert summarise(found).force_sync == 1
 
 
-def test_one_that_did_not_ask_is_told_who_did() -> None:
+def test_a_value_that_another_external_secret_requests_names_it() -> None:
     asking = external_secret(HERE, name="asking", annotations=SEED)
     found = Cluster().explain(asking, external_secret(HERE, name="other"))
     assert [one.choice for one in found] == [SeedChoice.WANTED, SeedChoice.NOT_ASKED]
@@ -190,7 +192,7 @@ def test_one_that_did_not_ask_is_told_who_did() -> None:
     assert summarise(found).seed == 1, "one path"
 
 
-def test_a_find_is_told_with_what_it_finds() -> None:
+def test_a_find_shows_how_many_paths_it_lists() -> None:
     find = [{"find": {"path": "dev-1"}}]
     empty = Cluster().status(data_from=find, annotations=SEED)
     assert empty.path == "secret/data/dev-1/*"
@@ -201,7 +203,7 @@ def test_a_find_is_told_with_what_it_finds() -> None:
     assert (found.action, found.presence, found.problems) == (Action.FORCE_SYNC, Presence.PRESENT, ())
 
 
-def test_only_one_is_told_but_all_count() -> None:
+def test_one_is_explained_and_all_readers_count() -> None:
     cluster = Cluster()
     old = external_secret(HERE, name="a-old", annotations=ruled("password: {format: uuid}"))
     young = external_secret(HERE, name="b-young", annotations=SEED)
@@ -225,7 +227,7 @@ def test_only_one_is_told_but_all_count() -> None:
     ],
 )
 @pytest.mark.parametrize("there", [{}, {"user": VALUE}, {"password": VALUE}])
-def test_it_says_what_the_reconciler_does(fields: Mapping[str, Anything], there: Mapping[str, str]) -> None:
+def test_the_plan_is_what_the_reconciler_does(fields: Mapping[str, Anything], there: Mapping[str, str]) -> None:
     cluster = Cluster()
     if there:
         cluster.vault.write(API, **there)
@@ -386,7 +388,7 @@ def test_ages(seconds: float, told: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["app", "", "/", "dev-1/", "/app", "a/b/c", "UPPER/app"])
-def test_what_is_no_name_is_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_name_is_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", name]) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err.count("\n")) == ("", 1)
@@ -397,7 +399,7 @@ def test_what_is_no_name_is_one_line_and_exit_2(name: str, capsys: pytest.Captur
     ("arguments", "code"),
     [(["plan", "all"], 64), (["plan", "-o", "xml"], 64), (["explain"], 2), (["explain", "a/b", "c"], 2)],
 )
-def test_wrong_arguments_of_plan_are_told_from_something_to_do(
+def test_wrong_arguments_of_plan_have_another_exit_code_than_changes(
     arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -1,6 +1,6 @@
-"""core/policy and `vaultsync policy`: what the globs, modes, mounts and Vault namespaces make of the policy.
+"""commands/policy: the policy for globs, modes, mounts and Vault namespaces.
 
-What a policy means is asked of a small evaluator of Vault's priorities; tests/integration/test_policy.py asks Vault.
+A small evaluator of Vault's priorities interprets the policy; tests/integration/test_policy.py uses Vault itself.
 """
 
 import os

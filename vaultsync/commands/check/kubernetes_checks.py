@@ -32,9 +32,7 @@ from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, ST
 
 CONCURRENT_REVIEWS: Final = 16
 NO_CONFIG: Final = "set KUBECONFIG to a kubeconfig file, or run in a pod that has its ServiceAccount's token"
-NO_CREDENTIALS: Final = (
-    "use valid credentials: those of the kubeconfig, or of the pod's ServiceAccount, which must exist"
-)
+DENIED: Final = "use valid credentials: those of the kubeconfig, or of the pod's ServiceAccount, which must exist"
 NO_DISCOVERY: Final = "bind the ClusterRole system:discovery, which allows all users to read what is served"
 NO_REVIEWS: Final = "bind the ClusterRole system:basic-user, which allows all users to review their own permissions"
 NO_ANSWER: Final = "make the API server reachable from here, or correct its address and CA in the kubeconfig file"
@@ -63,7 +61,7 @@ class KubernetesChecks:
         except NoKubeConfig as error:
             self._fail(error, NO_CONFIG)
         except KubeDenied as error:
-            self._fail(error, NO_CREDENTIALS)
+            self._fail(error, DENIED)
         except KubeUnavailable as error:  # at any request, also after successful ones
             self._fail(error, NO_ANSWER)
 

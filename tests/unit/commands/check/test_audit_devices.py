@@ -71,11 +71,11 @@ def test_tcp_to_another_machine_can_block_vault(address: str, socket_type: str, 
         ("", "siem.example:9000", "a", Status.FAILED),  # whose it is, can't be told
     ],
 )
-def test_that_of_somebody_else_is_a_warning(listen: str, address: str, path: str, mark: Status) -> None:
+def test_a_blocking_device_of_another_receiver_is_a_warning(listen: str, address: str, path: str, mark: Status) -> None:
     assert marked(listen, sends_to(address, path=path), FILE)[f"{path}/"] is mark
 
 
-def test_what_is_for_vaultsync_is_told_in_one_line_where_all_is_well() -> None:
+def test_devices_without_problems_are_one_line() -> None:
     [line] = check_devices(configured(), [FILE, sends_to("10.1.2.3:8220", "udp")])
     assert (line.status, line.found, line.fix) == (Status.OK, "2 devices; vaultsync/ for vaultsync", "")
     [line] = check_devices(configured("", "/vault/logs/audit.log"), [FILE, AuditDevice("syslog", "syslog")])
@@ -124,7 +124,7 @@ def test_log_raw_may_be_switched_off_in_words(value: str) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["10ms", "0.1s"])
-def test_a_short_write_timeout_is_well(timeout: str) -> None:
+def test_a_short_write_timeout_is_ok(timeout: str) -> None:
     assert not sends_to("10.1.2.3:8220", "udp", write_timeout=timeout).waits_long
 
 
@@ -159,7 +159,7 @@ def test_a_device_without_a_write_timeout_gets_one() -> None:
 
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202e"])
-def test_what_is_none_for_a_terminal_is_not_printed(odd: str) -> None:
+def test_unprintable_characters_are_not_printed(odd: str) -> None:
     for device in (sends_to("a:1", path=odd), sends_to(odd), AuditDevice("a", "socket", {}, odd)):
         assert odd not in device.replace()
         assert "vault audit list -detailed" in device.replace()
@@ -184,7 +184,7 @@ def test_tls_is_for_a_tunnel_and_no_reason_to_warn() -> None:
     assert check_listener(configured("0.0.0.0:8220", has_tls=True)) == []
 
 
-def test_what_could_not_be_read_is_said_with_vaults_reason() -> None:
+def test_unreadable_devices_are_reported_with_vaults_reason() -> None:
     assert devices_unknown("Vault returned 400").found.endswith("(Vault returned 400)")
 
 
@@ -219,7 +219,7 @@ def test_a_device_is_enabled_again_as_vaultsync_listens(listen: str, options: st
         ("\x1b[2Jvaultsync", "the name that `vault audit list -detailed` shows"),
     ],
 )
-def test_an_address_that_is_a_name_is_mended_by_an_ip_address(transport: str, name: str, shown: str) -> None:
+def test_the_fix_for_a_dns_name_is_an_ip_address(transport: str, name: str, shown: str) -> None:
     line = check_devices(configured(), [FILE, sends_to(f"{name}:9000", transport)])[0]
     assert line.subject == "vaultsync/"
     command, _, remark = line.fix.partition(" # ")

@@ -83,7 +83,7 @@ def test_a_token_that_is_issued_again_and_again_may_end(way: AuthConfig) -> None
         (WAYS[2], "vault write auth/jwt/role/seeder token_policies=vaultsync"),
     ],
 )
-def test_what_gives_another_token_fits_the_way(way: AuthConfig, words: str) -> None:
+def test_the_fix_for_another_token_fits_the_auth_method(way: AuthConfig, words: str) -> None:
     root = check_token(replace(GOOD, policies=("root",)), way)
     assert (root.status, words in root.fix) == (Status.FAILED, True)
     assert words in policy_fix([V2], replace(GOOD, policies=("admin",)), way, streams=True)
@@ -94,7 +94,7 @@ def test_what_gives_another_token_fits_the_way(way: AuthConfig, words: str) -> N
 
 
 @each_way
-def test_who_is_not_let_in_is_told_by_which_way(way: AuthConfig) -> None:
+def test_a_refused_login_has_a_fix_for_the_auth_method(way: AuthConfig) -> None:
     for line in (
         credential_unreadable(NoCredential("no such file"), way),
         login_refused(VaultDenied("Vault returned 403"), way),

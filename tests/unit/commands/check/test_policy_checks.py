@@ -16,7 +16,7 @@ FIX = "vaultsync policy | vault policy write vaultsync -"
 GOOD = Token(("default", "vaultsync"), 3600.0, True, 86400.0, 0.0, True, 0)
 
 
-def test_what_is_asked_for_is_what_the_policy_grants() -> None:
+def test_the_checked_capabilities_are_those_of_the_policy() -> None:
     found = {one.path: one for one in needed_capabilities(V2, "dev-1/db", creates=True, seeds=True, streams=True)}
     writes = {"create", "update", "patch", "subscribe"}
     assert found["secret/data/dev-1/db"] == PathCapabilities(
@@ -30,7 +30,7 @@ def test_what_is_asked_for_is_what_the_policy_grants() -> None:
     assert old == {"kv1/a": {"create"}, "kv1/": {"list"}}
 
 
-def test_what_is_only_read_needs_less_but_may_have_more() -> None:
+def test_a_path_that_is_only_read_needs_less_but_may_have_more() -> None:
     found = {one.path: one for one in needed_capabilities(V2, "a", creates=False, seeds=True, streams=False)}
     data = found["secret/data/a"]
     assert not data.needed

@@ -104,20 +104,20 @@ def marks(found: list[CheckResult], mark: Status) -> list[str]:
 REST = [Check.AUDIT, Check.STORES, "policy mounts", Check.EXTERNAL_SECRETS]
 
 
-def test_a_vault_that_grants_nothing_is_all_that_is_wrong_here() -> None:
+def test_only_the_policy_fails_on_a_vault_that_grants_nothing() -> None:
     found = lines(lambda _: 0)
     assert marks(found, Status.FAILED) == ["policy sys/ and auth/", "policy secret/"]
     assert marks(found, Status.NOT_ASKED) + marks(found, Status.WARNING) == [Check.AUDIT]
 
 
-def test_a_list_that_fails_is_red() -> None:
+def test_a_failed_list_is_a_failed_check() -> None:
     found = lines(lambda path: 500 if path == f"{GROUP}/v1/secretstores" else 0)
     assert Check.STORES in marks(found, Status.FAILED)
     assert marks(found, Status.NOT_ASKED) == [Check.AUDIT, "policy mounts", Check.EXTERNAL_SECRETS]
 
 
 @pytest.mark.parametrize("where", [USER, GROUP, REVIEWS])
-def test_an_api_server_that_goes_away_is_red_once(where: str) -> None:
+def test_an_api_server_that_becomes_unavailable_fails_once(where: str) -> None:
     found = lines(lambda path: 503 if path == where else 0)
     assert marks(found, Status.FAILED).count(Check.KUBERNETES) == 1
     told = {USER: [Check.CRDS, Check.PERMISSION], GROUP: [Check.CRDS, Check.PERMISSION], REVIEWS: [Check.PERMISSION]}[
@@ -126,7 +126,7 @@ def test_an_api_server_that_goes_away_is_red_once(where: str) -> None:
     assert marks(found, Status.NOT_ASKED) == [*told, *REST]
 
 
-def test_who_may_not_ask_for_rights_is_told_so_and_the_rest_goes_on() -> None:
+def test_denied_access_reviews_are_warnings_and_the_checks_continue() -> None:
     found = lines(lambda path: 403 if path == REVIEWS else 0)
     assert len([line for line in found if line.check is Check.PERMISSION]) >= len(RBAC_RULES) - 1
     assert marks(found, Status.NOT_ASKED) == [Check.AUDIT]
@@ -134,13 +134,13 @@ def test_who_may_not_ask_for_rights_is_told_so_and_the_rest_goes_on() -> None:
 
 
 @pytest.mark.parametrize("where", [GROUP, f"{GROUP}/v1"])
-def test_who_may_not_ask_what_is_served_is_told_so(where: str) -> None:
+def test_denied_discovery_fails_the_check_of_the_crds(where: str) -> None:
     found = lines(lambda path: 403 if path == where else 0)
     assert Check.CRDS in marks(found, Status.FAILED)
     assert marks(found, Status.NOT_ASKED) == REST
 
 
-def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
+def test_an_api_server_without_self_subject_reviews_is_ok() -> None:
     found = lines(lambda path: 404 if path == USER else 0)
     assert marks(found, Status.FAILED) == ["policy sys/ and auth/", "policy secret/"]
 
@@ -156,12 +156,14 @@ def test_an_api_server_that_does_not_tell_the_user_will_do() -> None:
         ),
     ],
 )
-def test_what_vault_fails_on_is_red_and_the_rest_goes_on(where: str, failed: list[str], not_asked: list[str]) -> None:
+def test_a_failed_request_to_vault_fails_its_check_and_the_others_continue(
+    where: str, failed: list[str], not_asked: list[str]
+) -> None:
     found = lines(lambda path: 500 if path == where else 0)
     assert (marks(found, Status.FAILED), marks(found, Status.NOT_ASKED)) == (failed, not_asked)
 
 
-def test_a_vault_that_goes_away_is_red() -> None:
+def test_a_vault_that_becomes_unavailable_fails() -> None:
     gone: list[str] = []
 
     def failing(path: str) -> int:
@@ -174,7 +176,7 @@ def test_a_vault_that_goes_away_is_red() -> None:
     assert marks(found, Status.NOT_ASKED) == [Check.SOURCE, Check.AUDIT, Check.POLICY, Check.EXTERNAL_SECRETS]
 
 
-def test_a_store_in_no_mount_of_kv_is_told() -> None:
+def test_a_store_outside_kv_mounts_is_reported() -> None:
     found = lines(lambda path: 400 if "ui/mounts" in path else 0)
     assert "policy secret/data/vaultsync-check" in marks(found, Status.FAILED)
 
@@ -182,7 +184,7 @@ def test_a_store_in_no_mount_of_kv_is_told() -> None:
 # -- what is to be set up
 
 
-def test_what_is_served_is_asked_for_once() -> None:
+def test_discovery_is_requested_once() -> None:
     _, asked = checked(lambda _: 0)
     assert [asked.count(path) for path in (GROUP, f"{GROUP}/v1", f"/openapi/v3{GROUP}/v1")] == [1, 1, 1]
 
@@ -195,7 +197,7 @@ def test_while_vault_takes_no_token_the_mounts_are_those_that_stores_seem_to_nam
     assert found.mounts == (Mount("kv1/", 1), Mount("team/kv/", 2))
 
 
-def test_a_redirect_in_place_of_vault_is_red_and_says_what_to_do() -> None:
+def test_a_redirect_instead_of_vault_fails_with_a_fix() -> None:
     """Such as of a proxy that wants https."""
     found = lines(lambda path: 301 if path == "/v1/sys/health" else 0)
     (line,) = [line for line in found if line.check is Check.VAULT]

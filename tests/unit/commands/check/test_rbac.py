@@ -32,14 +32,14 @@ def test_the_rights_in_the_own_namespace_are_those_of_the_shipped_role() -> None
     assert {right.namespace for right in LEADING} == {role["metadata"]["namespace"]}
 
 
-def test_only_who_leads_by_a_lease_has_use_for_them() -> None:
+def test_leader_rules_depend_on_the_lease_and_the_labels() -> None:
     assert leader_rules("", labels=True) == ()
     assert [right.label for right in leader_rules("a/b", labels=False)] == ["leases", "leases/b"]
     assert [right.label for right in leader_rules("a/b", labels=True)] == ["leases", "leases/b", "pods"]
     assert {right.namespace for right in leader_rules("a/b", labels=True)} == {"a"}
 
 
-def test_they_are_asked_about_by_name_in_their_namespace_alone() -> None:
+def test_leader_rules_are_reviewed_by_name_in_their_namespace() -> None:
     for watched in ((), ("shop", "web")):
         found = [question for right in leader_rules("a/b", labels=True) for question in access_reviews(right, watched)]
         assert found[0] == AccessReview("coordination.k8s.io", "leases", "create", "a")
@@ -58,7 +58,7 @@ def test_less_is_used_in_a_dry_run_and_without_the_condition() -> None:
     assert used(dry) == {one for one in used(RBAC_RULES) if one[2] in ("list", "watch")}
 
 
-def test_each_namespace_is_asked_about_by_name() -> None:
+def test_each_namespace_is_reviewed_by_name() -> None:
     by_resource = {right.resource: access_reviews(right, ("shop", "web")) for right in RBAC_RULES}
     assert by_resource["events"][:2] == [
         AccessReview("", "events", "create", "shop"),

@@ -72,7 +72,7 @@ def test_a_watched_namespace_that_is_its_own_has_two_bindings() -> None:
     }
 
 
-def test_what_is_there_is_not_printed() -> None:
+def test_the_script_omits_what_exists() -> None:
     assert script(SetupPlan()).endswith("# Nothing is missing.\n")
     text = script(SetupPlan(login=True, policy_name="vaultsync-2"))
     assert "policy write" not in text

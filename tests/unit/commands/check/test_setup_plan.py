@@ -27,7 +27,7 @@ def test_without_checks_everything_is_set_up() -> None:
     assert (found.crds, found.address) == (False, "")
 
 
-def test_what_is_fine_is_not_set_up() -> None:
+def test_the_plan_omits_what_the_checks_found_ok() -> None:
     token = Token(("vaultsync-2",), 0.0, False, 0.0, 0.0, True, 0)
     found = setup_plan(settings(), CheckReport(fine(), DEFAULT_ACCOUNT.user, (Mount("kv/", 2),), token, "1.15.1"))
     assert (found.rules, found.policy, found.login, found.audit, found.crds) == ((), "", False, "", False)

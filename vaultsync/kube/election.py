@@ -247,7 +247,9 @@ class Election:
         self._changed.set()
 
     def _vanished(self, _: Lease | None = None) -> None:
-        """Process the deletion of the Lease. It is not free earlier because of it: its leader may create it again."""
+        """Process the deletion of the Lease. Its leader may have renewed it just before, and may create it again."""
+        if self._seen is not None and self._free_at > float("-inf"):
+            self._free_at = self._clock() + self._timing.duration
         self._seen = None
         self._changed.set()
 

@@ -714,7 +714,7 @@ def test_whatever_happens_two_never_lead_at_once_and_in_the_end_one_does(
                     made[who] = Candidate(leases, f"{one.name}{number}")
                 elif what == "mend":
                     one.wire.fails, one.wire.hangs, one.wire.forgets, one.wire.slow = None, False, False, 0.001
-                elif what == "leap":
+                elif what == "leap" and one.leads:  # a standby's clock may not
                     one.ahead += seconds
                 elif what == "label" and leases.lease:
                     leases.put(leases.spec, number=str(number))
@@ -731,6 +731,23 @@ def test_whatever_happens_two_never_lead_at_once_and_in_the_end_one_does(
             for one in made:
                 one.wire.fails, one.wire.hangs, one.wire.forgets, one.wire.slow = None, False, False, 0.001
             await until(lambda: any(one.leads for one in made), 40)
+
+    run(test())
+
+
+def test_a_standby_that_was_cut_off_waits_from_the_deletion_of_the_lease() -> None:
+    """It has missed renewals, and the leader, which is cut off now, acts for its deadline after the last one."""
+
+    async def test() -> None:
+        async with candidates("a", "b") as [a, b]:
+            await until(lambda: a.leads, 1)
+            b.wire.fails = AWAY
+            await asyncio.sleep(6)
+            a.wire.fails = AWAY
+            a.leases.delete()
+            b.wire.fails = None
+            await until(lambda: b.leads, TIMING.duration + 2)
+            assert not a.leads
 
     run(test())
 

@@ -34,7 +34,7 @@ endef
 help:
 	@echo 'make demo      start everything from nothing and watch vaultsync seed and heal; ARGS=--once ends by itself'
 	@echo 'make test      every test, on real Vault, Kubernetes and external-secrets; ARGS="-k heal" runs some of them'
-	@echo 'make test-unit only the pure part: no servers, seconds'
+	@echo 'make test-unit only the tests without servers: half a minute on 2 cores'
 	@echo 'make soak      break the real servers by a seed, heal them and check, for DURATION=10min; ARGS="--seed 7" replays'
 	@echo 'make lint      style, types, layers, manifests, Dockerfile, scripts'
 	@echo 'make format    put the style right'
@@ -88,7 +88,7 @@ test: testbed
 	$(BIN)/python -m pytest tests $(ARGS)
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist worksteal $(ARGS)
 
 soak: testbed
 	$(call say,'faults for $(DURATION)')

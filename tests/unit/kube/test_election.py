@@ -746,7 +746,7 @@ def test_a_standby_that_was_cut_off_waits_from_the_deletion_of_the_lease() -> No
             a.wire.fails = AWAY
             a.leases.delete()
             b.wire.fails = None
-            await until(lambda: b.leads, TIMING.duration + 2)
+            await until(lambda: b.leads, TIMING.duration + 6)
             assert not a.leads
 
     run(test())

@@ -160,6 +160,14 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="maximum new paths per hour and Kubernetes namespace, also all at once; 0: no limit",
     )
+    heal_limit: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="how many lost paths of a mount, which existed and are missing though Vault reports no deletion, "
+        "are created again in ten minutes; beyond that vaultsync creates none there until a person approves it; 0: no "
+        "limit; default: 10, or 5 % of the mount's known paths if that is more",
+    )
     cluster: formats.ClusterName = Field(
         "",
         description="this cluster's name in the ownership metadata of created paths, if several clusters share a "

@@ -189,6 +189,10 @@ class Controller:
         keys: list[VaultPath | FindPrefix] = [*self._index.paths(), *self._index.prefixes()]
         self._enqueue(key for key in keys if any(change.covers(key.namespace, _path_of(key)) for change in changes))
 
+    def read_soon(self, paths: Iterable[VaultPath]) -> None:
+        """Give the paths a pass, after all that is urgent."""
+        self._enqueue(paths)
+
     def _enqueue(self, keys: Iterable[VaultPath | FindPrefix]) -> None:
         for key in keys:
             self._queue.add(key, Priority.RESYNC)

@@ -1,6 +1,6 @@
 """Reads a Vault path and decides about it by core.decide: the same in passes, `explain` and `plan`. Writes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -8,9 +8,12 @@ from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
+from vaultsync.core.annotations import Refusal
 from vaultsync.core.decide import NEW, Decision, decide
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.healing import Absence, refusals
 from vaultsync.core.paths import FindPrefix, VaultPath
-from vaultsync.core.reader import Reader
+from vaultsync.core.reader import Reader, Refused
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import ABSENT, SecretState
 
@@ -20,10 +23,14 @@ class Evaluation:
     """The decision about one path in one state.
 
     Attributes:
+        absence: why there is no live version, None if there is one.
+        is_mount_replaced: another mount is in the place of the one that held the path.
         allowed: the readers that request seeding, and whose namespaces may create the path.
     """
 
     state: SecretState
+    absence: Absence | None
+    is_mount_replaced: bool
     decision: Decision
     allowed: list[Reader]
 
@@ -46,18 +53,33 @@ class PathEvaluator:
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
         return await self._vault.look(path, kv)
 
-    def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
-        """Decide about a path that was just read or written."""
+    def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader], lost: str = "") -> Evaluation:
+        """Decide about a path that was just read or written; `lost` is why its mount is not healed, "" if it is."""
         seen = self._paths.get(path)
         history = seen.history if seen else NEW
         if not history.existed and self._is_recorded(path, readers):
             history = replace(history, existed=True)
-        spaces = {reader.name.namespace: self._index.namespace(reader.name.namespace) for reader in readers}
-        refusals = {name: self._seed_paths.refusal(path, state.mount, one) for name, one in spaces.items() if one}
-        forbidden = {name: refusal for name, refusal in refusals.items() if refusal}
-        decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, forbidden)
-        allowed = [reader for reader in wanting(readers) if reader.name.namespace not in forbidden]
-        return Evaluation(state, decision, allowed)
+        absence = None if state.exists else history.absence(state, readers)
+        refused = dict(self._not_granted(path, state, readers))
+        if absence is not None:
+            refused |= refusals(path, state, tuple(readers), absence, lost, "")
+        decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, refused)
+        allowed = [reader for reader in wanting(readers) if reader.name not in refused]
+        return Evaluation(state, absence, history.is_replaced(state.mount), decision, allowed)
+
+    def _not_granted(
+        self, path: VaultPath, state: SecretState, readers: Iterable[Reader]
+    ) -> Iterator[tuple[ObjectName, Refused]]:
+        """The readers whose namespaces VAULTSYNC_SEED_PATHS does not allow to create the path."""
+        texts: dict[str, str] = {}
+        for reader in readers:
+            namespace = self._index.namespace(reader.name.namespace)
+            if namespace is None:
+                continue
+            if namespace.name not in texts:
+                texts[namespace.name] = self._seed_paths.refusal(path, state.mount, namespace)
+            if text := texts[namespace.name]:
+                yield reader.name, Refused(text, Refusal.SEED_PATHS)
 
     def _is_recorded(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
         """Whether an earlier process has recorded on a reader that the path existed."""

@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import (
+    HEALS,
     NO_ROTATION,
-    RotationError,
+    AnnotationError,
+    HealSpec,
     RotationSpec,
     SeedChoice,
     SeedMode,
+    parse_heal,
     parse_rotation,
     seed_choice,
 )
@@ -42,15 +45,6 @@ Key = VaultPath | FindPrefix | ObjectName
 
 K = TypeVar("K")
 
-_ANNOTATIONS = (
-    annotations.SEED,
-    annotations.CREATE,
-    annotations.GENERATE,
-    annotations.ROTATE_AFTER,
-    annotations.ROTATE,
-    annotations.FORCE_SYNC_OPT_OUT,
-)
-
 
 @dataclass(slots=True)
 class Entry:
@@ -72,6 +66,13 @@ class Entry:
     rules: Rules = NO_RULES
     rotation: RotationSpec = NO_ROTATION
     problem: str = ""
+
+    @property
+    def has_read(self) -> bool:
+        """Whether external-secrets has read all that it names, since the last change of its stores."""
+        refreshed, changed = self.object.refreshed, self.stores_changed
+        is_older = changed is not None and (refreshed is None or refreshed < changed)
+        return self.object.has_read_all and not is_older
 
 
 class Index:
@@ -113,6 +114,10 @@ class Index:
         """Every path that an ExternalSecret names."""
         return self._by_path.keys()
 
+    def paths_in(self, namespace: str, mount: str) -> list[VaultPath]:
+        """The paths that ExternalSecrets name in a mount, which ends with a slash, of a Vault namespace."""
+        return [path for path in self._by_path if path.namespace == namespace and path.path.startswith(mount)]
+
     def paths_with_kv(self) -> list[tuple[VaultPath, int]]:
         """Every path that an ExternalSecret names, each with the KV version that a reader's store specifies."""
         readers = ((path, self._entries[next(iter(names))]) for path, names in self._by_path.items())
@@ -146,7 +151,15 @@ class Index:
         entries = self.entries(self._by_path.get(path, ()))
         entries.sort(key=lambda entry: (str(entry.object.created or ""), entry.object.name))
         return [
-            Reader(entry.object.name, self.choice(entry)[0], entry.references[path], entry.rules, entry.rotation)
+            Reader(
+                entry.object.name,
+                self.choice(entry)[0],
+                entry.references[path],
+                entry.rules,
+                entry.rotation,
+                self._heal(entry),
+                entry.has_read,
+            )
             for entry in entries
         ]
 
@@ -158,10 +171,23 @@ class Index:
 
     def choice(self, entry: Entry) -> tuple[SeedChoice, str]:
         """Whether vaultsync seeds an ExternalSecret, and the error in its annotations, see decide.seed_choice."""
-        choice, problem = seed_choice(entry.object, self.namespace(entry.object.name.namespace), self._mode)
-        if choice is SeedChoice.WANTED and entry.problem:
-            return SeedChoice.REFUSED, entry.problem  # don't guess the intent
-        return choice, problem
+        namespace = self.namespace(entry.object.name.namespace)
+        choice, problem = seed_choice(entry.object, namespace, self._mode)
+        if choice is not SeedChoice.WANTED or namespace is None:
+            return choice, problem
+        try:
+            parse_heal(entry.object, namespace)
+        except AnnotationError as error:
+            problem = "; ".join(filter(None, (entry.problem, str(error))))
+        problem = problem or entry.problem
+        return (SeedChoice.REFUSED, problem) if problem else (choice, "")  # don't guess the intent
+
+    def _heal(self, entry: Entry) -> HealSpec:
+        namespace = self.namespace(entry.object.name.namespace)
+        try:
+            return parse_heal(entry.object, namespace) if namespace is not None else HEALS
+        except AnnotationError:
+            return HEALS  # `choice` refuses it
 
     def namespace(self, name: str) -> Namespace | None:
         """The Kubernetes namespace of that name, None before the informer has it."""
@@ -352,7 +378,7 @@ def _parse_annotations(external_secret: ExternalSecret, defaults: Rules) -> tupl
         problems.append(f"annotation {annotations.GENERATE} on this ExternalSecret: {error}")
     try:
         rotation = parse_rotation(external_secret.name, external_secret.annotations)
-    except RotationError as error:
+    except AnnotationError as error:
         problems.append(str(error))
     return rules, rotation, "; ".join(problems)
 
@@ -371,7 +397,7 @@ def _changed_keys(old: Entry | None, new: Entry) -> set[Key]:
 
 
 def _relevant_annotations(entry: Entry) -> list[str | None]:
-    return [entry.object.annotations.get(name) for name in _ANNOTATIONS]
+    return [entry.object.annotations.get(name) for name in annotations.REQUESTS]
 
 
 def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:

@@ -11,19 +11,22 @@ from datetime import UTC, datetime
 
 from loguru import logger
 
-from vaultsync.controller.evaluate import PathEvaluator, empty_listing, wanting
+from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing, wanting
+from vaultsync.controller.heal_limit import HealLimit, MountName
 from vaultsync.controller.index import Index, Key
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
 from vaultsync.controller.sync_state import SyncStates
+from vaultsync.core import healing
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.callbacks import Clock
 from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.healing import Absence
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
@@ -53,6 +56,7 @@ class PathReconciler:
         vault: Vault,
         seed_paths: SeedPaths,
         budget: TokenBuckets[str] | None,
+        heal_limit: HealLimit,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
         cluster: str = "",
@@ -65,6 +69,7 @@ class PathReconciler:
         self._vault = vault
         self._evaluator = PathEvaluator(index, paths, vault, seed_paths)
         self._budget = budget
+        self._heal_limit = heal_limit
         self._ownership = ownership
         self._writer = SecretWriter(vault, ownership, metrics, cluster)
         self._dry_run = dry_run
@@ -125,7 +130,7 @@ class PathReconciler:
         state = await self._evaluator.read(path, readers)
         if (confirmed := self._writer.confirm(path, state)) is not None:
             self._report_write(confirmed)
-        found = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers)
+        found = self._evaluate(path, state, readers)
         decision, problems = found.decision, found.decision.problems
         work = decision.seed or decision.rotation
         write = Write(path, found.state, work, tuple(found.allowed)) if work is not None else None
@@ -134,7 +139,7 @@ class PathReconciler:
             logger.info(f"would {verb}", **write.log_fields(state))
         elif write is not None:
             state = await self._write(write)
-            decision = self._evaluator.evaluate(path, self._ownership.apply(path, state), readers).decision
+            decision = self._evaluate(path, state, readers).decision
             problems += decision.problems
         self._paths.observe(path, state)
         for prefix in self._index.prefixes_of(path):
@@ -145,6 +150,19 @@ class PathReconciler:
         self._record_problems(path, dict.fromkeys(problems))
         self._ownership.schedule(path, state)
         return self._seconds_until_due(decision)
+
+    def _evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
+        state = self._ownership.apply(path, state)
+        found = self._evaluator.evaluate(path, state, readers)
+        mount = MountName(path.namespace, state.mount.path)
+        is_lost = found.absence is Absence.LOST
+        self._heal_limit.observe(mount, path, is_lost=is_lost)
+        if not is_lost or found.decision.seed is None:
+            return found
+        self._paths.observe(path, state)
+        is_approved = healing.is_approved(found.allowed, datetime.now(UTC))
+        lost = self._heal_limit.refusal(mount, path, replaced=found.is_mount_replaced, approved=is_approved)
+        return self._evaluator.evaluate(path, state, readers, lost) if lost else found
 
     async def _write(self, write: Write) -> SecretState:
         if isinstance(write.work, Seed):

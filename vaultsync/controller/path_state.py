@@ -3,7 +3,7 @@
 Vault holds the truth: all of this can be lost, and is rebuilt by the next rescan.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -57,9 +57,18 @@ class PathState:
         """
         if self.secret != secret:
             self.secret = secret
-        existed, known = self.history.existed or secret.exists, self.history.properties
-        if existed != self.history.existed or not known.issuperset(secret.subkeys or ()):
-            self.history = History(known | frozenset(secret.subkeys or ()), existed)
+        history = self.history
+        if secret.exists:
+            history = replace(history, existed=True, version=secret.version, is_deletion_reported=False)
+            history = replace(history, mount=secret.mount.uuid)
+        if not history.properties.issuperset(secret.subkeys or ()):
+            history = replace(history, properties=history.properties | frozenset(secret.subkeys or ()))
+        if history != self.history:
+            self.history = history
+
+    def record_deletion(self) -> None:
+        """Record that Vault has reported a deletion, which the next read shows."""
+        self.history = replace(self.history, is_deletion_reported=True)
 
     def record_change(self) -> None:
         """Record that the secret may have changed; only KV v2 shows that."""
@@ -141,6 +150,11 @@ class PathStates:
         """Record a write that the state may not show (KV v1)."""
         if (state := self._paths.get(path)) is not None:
             state.record_change()
+
+    def record_deletion(self, path: VaultPath) -> None:
+        """Record that Vault has reported a deletion."""
+        if (state := self._paths.get(path)) is not None:
+            state.record_deletion()
 
     def start_watching(self, now: datetime) -> None:
         """The event stream is connected: earlier changes may have been missed, later ones are not."""

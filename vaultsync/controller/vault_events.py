@@ -96,6 +96,8 @@ class VaultEvents:
         self._received_at.setdefault(event.path, at)
         if event.is_unversioned_write:
             self._paths.record_change(event.path)
+        if event.is_deletion and event.is_verified:
+            self._paths.record_deletion(event.path)
         self._read_soon(event.path)
 
     def _read_soon(self, path: VaultPath) -> None:

@@ -6,6 +6,7 @@ The rules for values (annotations.GENERATE) have a parser of their own: generati
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from typing import Final
@@ -14,6 +15,7 @@ from vaultsync.core import annotations
 from vaultsync.core.durations import parse_duration
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName
 from vaultsync.core.ownership import ROTATION_ID_LENGTH
+from vaultsync.core.untrusted import parse_time
 
 SHORTEST: Final = 3600.0
 LONGEST: Final = 3650 * 86400.0
@@ -41,7 +43,7 @@ class SeedChoice(Enum):
     """It opted out, or its annotation is invalid."""
 
 
-class RotationError(ValueError):
+class AnnotationError(ValueError):
     """An annotation is not valid; the message says what is wrong and what is valid."""
 
 
@@ -61,18 +63,31 @@ class RotationSpec:
 NO_ROTATION: Final = RotationSpec()
 
 
+@dataclass(frozen=True, slots=True)
+class HealSpec:
+    """Whether an ExternalSecret's values are created again after a deletion, and when their loss was approved."""
+
+    heals: bool = True
+    approved: datetime | None = None
+
+
+HEALS: Final = HealSpec()
+
+
 def seed_choice(external_secret: ExternalSecret, namespace: Namespace | None, mode: SeedMode) -> tuple[SeedChoice, str]:
     """Whether the ExternalSecret is seeded, and what is wrong with its annotations ("" if nothing is).
 
     Precedence: its own annotations, that of the namespace, the mode. A namespace that is not known yet (None) may opt
-    out, so nothing is seeded.
+    out, so nothing is seeded, and nothing in one that is being deleted.
     """
-    if namespace is None:
+    if namespace is None or namespace.is_ending:
         return SeedChoice.REFUSED, ""
     own = {name: external_secret.annotations.get(name) for name in (annotations.SEED, annotations.CREATE)}
     wanted, problem = _parse_booleans(own, "this ExternalSecret")
     if wanted is None and not problem:
-        wanted, problem = _parse_booleans({annotations.SEED: namespace.seed}, f"Namespace {namespace.name}")
+        wanted, problem = _parse_booleans(
+            {annotations.SEED: namespace.annotations.get(annotations.SEED)}, f"Namespace {namespace.name}"
+        )
     if problem or wanted is False or mode is SeedMode.OFF:
         return SeedChoice.REFUSED, problem
     return (SeedChoice.WANTED if wanted or mode is SeedMode.ALL else SeedChoice.NOT_ASKED), ""
@@ -84,11 +99,30 @@ def parse_rotation(name: ObjectName, given: Mapping[str, str]) -> RotationSpec:
     The ExternalSecret's name is part of the request ID, so that two ExternalSecrets may use the same text.
 
     Raises:
-        RotationError: the age is not a duration, or out of bounds.
+        AnnotationError: the age is not a duration, or out of bounds.
     """
     age, request = given.get(annotations.ROTATE_AFTER), given.get(annotations.ROTATE, "")
     request_id = sha256(f"{name} {request}".encode()).hexdigest()[:ROTATION_ID_LENGTH] if request else ""
     return RotationSpec(None if age is None else _parse_max_age(age), request_id)
+
+
+def parse_heal(external_secret: ExternalSecret, namespace: Namespace) -> HealSpec:
+    """Read annotations.HEAL and annotations.HEAL_LOST of an ExternalSecret, or else of its Namespace.
+
+    Raises:
+        AnnotationError: one of them is not valid.
+    """
+    given = {**namespace.annotations, **external_secret.annotations}
+    heal, lost = given.get(annotations.HEAL, "true"), given.get(annotations.HEAL_LOST)
+    if heal not in ("true", "false"):
+        raise AnnotationError(f'annotation {annotations.HEAL} is {heal[:40]!r}; it must be "true" or "false"')
+    approved = parse_time(lost)
+    if lost is not None and approved is None:
+        raise AnnotationError(
+            f"annotation {annotations.HEAL_LOST} is {lost[:40]!r}; it must be the present time, such as "
+            "2026-11-27T12:00:00Z"
+        )
+    return HealSpec(heal == "true", approved)
 
 
 def is_age(seconds: float) -> bool:
@@ -112,4 +146,4 @@ def _parse_max_age(text: str) -> float:
         seconds = parse_duration(text)
         if seconds and is_age(seconds):
             return seconds
-    raise RotationError(f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"')
+    raise AnnotationError(f'annotation {annotations.ROTATE_AFTER} is {text[:40]!r}; it must be {AGES}, or "{NEVER}"')

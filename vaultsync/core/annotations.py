@@ -15,6 +15,10 @@ ROTATE_AFTER: Final = "vaultsync.io/rotate-after"
 """On an ExternalSecret: the age at which values that vaultsync made are replaced, such as 30d, or "never"."""
 ROTATE: Final = "vaultsync.io/rotate"
 """On an ExternalSecret: each new text requests one replacement of the values that vaultsync made."""
+HEAL: Final = "vaultsync.io/heal"
+"""On an ExternalSecret or a Namespace: "false" has its values created once, and never again."""
+HEAL_LOST: Final = "vaultsync.io/heal-lost"
+"""On an ExternalSecret or a Namespace: a time (RFC 3339), from which on lost values may be created for 10 minutes."""
 FORCE_SYNC_OPT_OUT: Final = "vaultsync.io/force-sync"
 """On an ExternalSecret: "false" disables force-syncs."""
 FORCE_SYNC: Final = "force-sync"
@@ -27,7 +31,10 @@ MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync if the CRD does not allow the condition: its message."""
 LEADER_LABEL: Final = "vaultsync.io/leader"
 """On the leader's pod: "true". The Service of the audit port selects it."""
-READ_ANNOTATIONS: Final = (SEED, CREATE, GENERATE, ROTATE_AFTER, ROTATE, FORCE_SYNC_OPT_OUT, VERSIONS, CREATED, MESSAGE)
+REQUESTS: Final = (SEED, CREATE, GENERATE, ROTATE_AFTER, ROTATE, HEAL, HEAL_LOST, FORCE_SYNC_OPT_OUT)
+"""Of an ExternalSecret's owner."""
+NAMESPACE_ANNOTATIONS: Final = (SEED, HEAL, HEAL_LOST)
+READ_ANNOTATIONS: Final = (*REQUESTS, VERSIONS, CREATED, MESSAGE)
 
 CONDITION_TYPE: Final = "Created"
 
@@ -40,6 +47,7 @@ class CreatedReason(StrEnum):
     ERROR_CREATING = "ErrorCreating"
     RECREATING = "Recreating"
     ERROR_ANNOTATION = "ErrorAnnotation"
+    NOT_HEALED = "NotHealed"
 
 
 class EventReason(StrEnum):
@@ -58,6 +66,10 @@ class Refusal(StrEnum):
     VAULT_DENIED = "vault_denied"
     VAULT_REJECTED = "vault_rejected"
     VAULT_FAILED = "vault_failed"
+    HEAL_LIMIT = "heal_limit"
+    OTHER_OWNER = "other_owner"
+    EXPIRED = "expired"
+    RETIRED = "retired"
     SEED_PATHS = "seed_paths"
     SEED_BUDGET = "seed_budget"
     ANNOTATION = "annotation"

@@ -6,7 +6,12 @@ from vaultsync.core.annotations import CreatedReason
 from vaultsync.core.external_secret import CreatedCondition
 
 MESSAGE_LENGTH = 1000
-PRECEDENCE = (CreatedReason.ERROR_CREATING, CreatedReason.RECREATING, CreatedReason.ERROR_ANNOTATION)
+PRECEDENCE = (
+    CreatedReason.NOT_HEALED,
+    CreatedReason.ERROR_CREATING,
+    CreatedReason.RECREATING,
+    CreatedReason.ERROR_ANNOTATION,
+)
 """Order of precedence if there are several reasons."""
 WITHDRAWAL = CreatedCondition(True, "", "")
 

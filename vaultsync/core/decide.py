@@ -11,8 +11,10 @@ from typing import Final
 
 from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
-from vaultsync.core.paths import VaultPath
-from vaultsync.core.reader import PathInput, Problem, Reader
+from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.healing import Absence, retired
+from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.reader import PathInput, Problem, Reader, Refused
 from vaultsync.core.rotate import Rotation, plan_rotation
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.plan import PropertyPlan, differing, plan
@@ -47,10 +49,37 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The past of a path: the names of properties that existed, and whether it had a live version."""
+    """The past of a path.
+
+    Attributes:
+        properties: the names of those that existed.
+        existed: it had a live version.
+        version: the latest live one.
+        mount: the UUID of the mount that held it, "" if unknown.
+        is_deletion_reported: Vault has reported a deletion since then, in its event stream or by an audit device.
+    """
 
     properties: frozenset[str] = frozenset()
     existed: bool = False
+    version: int = 0
+    mount: str = ""
+    is_deletion_reported: bool = False
+
+    def is_replaced(self, mount: Mount) -> bool:
+        """Whether another mount is now in the place of the one that held the path."""
+        return bool(self.mount and mount.uuid) and self.mount != mount.uuid
+
+    def absence(self, state: SecretState, readers: Iterable[Reader]) -> Absence:
+        """Why the path has no live version now."""
+        if not (self.existed or state.version or any(reader.has_read for reader in readers)):
+            return Absence.NEW
+        if self.is_replaced(state.mount):
+            return Absence.LOST
+        if self.is_deletion_reported:
+            return Absence.DELETED
+        if state.version == 0 or state.version < self.version:
+            return Absence.LOST
+        return Absence.DELETED if state.lifetime is None else Absence.EXPIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +94,7 @@ class Decision:
 
 NEW: Final = History()
 NO_DEFAULTS: Final = Defaults()
-NOTHING: Final[Mapping[str, str]] = {}
+NONE_REFUSED: Final[Mapping[ObjectName, Refused]] = {}
 
 
 def decide(
@@ -75,10 +104,10 @@ def decide(
     now: datetime,
     history: History = NEW,
     defaults: Defaults = NO_DEFAULTS,
-    forbidden: Mapping[str, str] = NOTHING,
+    refused: Mapping[ObjectName, Refused] = NONE_REFUSED,
 ) -> Decision:
-    """Decide about one path; `readers` and `forbidden` are those of PathInput."""
-    given = PathInput(path, state, tuple(readers), forbidden)
+    """Decide about one path; `readers` and `refused` are those of PathInput."""
+    given = PathInput(path, state, tuple(readers), refused)
     problems = [*_obstacles(given), *_differences(given)]
     missing = frozenset(one.property for one in given.requests if state.is_missing(one.property))
     wanted = missing & {one.property for one in given.requests if one.reader in given.wanting}
@@ -115,12 +144,15 @@ def _obstacles(given: PathInput) -> Iterable[Problem]:
         for reference in reader.references:
             missing = reference.is_missing(given.state)
             obstacle = reference.obstacle(given.state) if missing else reference.misreading(given.state)
+            refused = given.refused.get(reader.name)
+            if refused is None and reader.is_retired(reference, given.state):
+                refused = retired(f"{given.where} has no key {reference.property!r}")
             if obstacle:
                 message = f"{reference.field}: {given.where} {obstacle}"
                 yield Problem(reader.name, message, field=reference.field)
-            elif missing and (refusal := given.forbidden.get(reader.name.namespace)):
-                message = f"{reference.field}: {refusal}"
-                yield Problem(reader.name, message, field=reference.field, refusal=Refusal.SEED_PATHS)
+            elif missing and refused is not None:
+                message = f"{reference.field}: {refused.message}"
+                yield Problem(reader.name, message, refused.reason, field=reference.field, refusal=refused.refusal)
 
 
 def _differences(given: PathInput) -> Iterable[Problem]:

@@ -64,6 +64,7 @@ class VaultEvent:
         version: the latest version after the change, 0 if the event does not contain it.
         time: when Vault sent it, None if unknown.
         request_id: Vault's ID of the request that caused it; "" in the event stream, which does not contain it.
+        is_verified: Vault sent it; False if it may be forged.
     """
 
     path: VaultPath
@@ -71,6 +72,7 @@ class VaultEvent:
     version: int
     time: datetime | None = None
     request_id: str = ""
+    is_verified: bool = True
 
     @property
     def is_write(self) -> bool:

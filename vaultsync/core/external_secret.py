@@ -93,6 +93,7 @@ class ExternalSecret:
     Attributes:
         refreshed: the later of its creation and its last refresh; it has read all values that are older.
         ignores_force_sync: it is synced already, and its refreshPolicy is CreatedOnce or its interval 0.
+        has_read_all: external-secrets has read all that its present spec names, at its last refresh.
         annotations: those of annotations.READ_ANNOTATIONS.
         versions: the content of the annotation annotations.VERSIONS.
         conditions: status.conditions, unchanged.
@@ -108,6 +109,7 @@ class ExternalSecret:
     created: datetime | None
     refreshed: datetime | None
     ignores_force_sync: bool
+    has_read_all: bool
     annotations: Mapping[str, str]
     versions: Mapping[str, str]
     refs: tuple[RemoteRef, ...]
@@ -145,18 +147,24 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A Kubernetes namespace; `seed` is its annotation annotations.SEED."""
+    """A Kubernetes namespace, with those of annotations.NAMESPACE_ANNOTATIONS; `is_ending`: it is being deleted."""
 
     name: str
-    seed: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    is_ending: bool = False
 
 
 def parse_namespace(document: Json) -> Namespace:
     """Parse a Namespace."""
     metadata = mapping(document.get("metadata"))
-    seed = text_fields(metadata.get("annotations")).get(annotations.SEED)
-    return Namespace(text(metadata.get("name")), seed, text_fields(metadata.get("labels")))
+    present = text_fields(metadata.get("annotations"))
+    return Namespace(
+        text(metadata.get("name")),
+        text_fields(metadata.get("labels")),
+        {key: value for key, value in present.items() if key in annotations.NAMESPACE_ANNOTATIONS},
+        is_ending=bool(metadata.get("deletionTimestamp")),
+    )
 
 
 def parse_store(document: Json) -> Store:
@@ -240,6 +248,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         created=created,
         refreshed=max((time for time in (created, refreshed) if time), default=None),
         ignores_force_sync=_ignores_force_sync(spec, status, refreshed),
+        has_read_all=_has_read_all(metadata, spec, status),
         annotations=given,
         versions=text_fields(parse_json(versions)) if len(versions) <= MAX_VERSIONS_BYTES else {},
         refs=refs,
@@ -305,6 +314,17 @@ def _ignores_force_sync(spec: Json, status: Json, refreshed: datetime | None) ->
     interval = text(spec.get("refreshInterval"))
     never = interval.startswith("-") or (bool(interval) and not interval.strip("0hmsnuµ."))
     return policy == "Periodic" and never
+
+
+def _has_read_all(metadata: Json, spec: Json, status: Json) -> bool:
+    """By status.syncedResourceVersion, which external-secrets sets on success, and which begins with the generation.
+
+    With a deletionPolicy other than Retain, it counts as success that a secret is missing.
+    """
+    if mapping(spec.get("target")).get("deletionPolicy", "Retain") != "Retain":
+        return False
+    generation, synced = metadata.get("generation"), text(status.get("syncedResourceVersion"))
+    return isinstance(generation, int) and synced.partition("-")[0] == str(generation)
 
 
 def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:

@@ -44,10 +44,11 @@ class FindPrefix:
 
 
 class Mount(NamedTuple):
-    """A KV mount: its path with the closing slash, and 1 or 2."""
+    """A KV mount: its path with the closing slash, 1 or 2, and its UUID, "" where Vault does not report it."""
 
     path: str
     kv: int
+    uuid: str = ""
 
 
 def guessed_mount(path: str, kv: int) -> Mount:

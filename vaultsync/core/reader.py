@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from vaultsync.core.annotation_parser import NO_ROTATION, RotationSpec, SeedChoice
+from vaultsync.core.annotation_parser import HEALS, NO_ROTATION, HealSpec, RotationSpec, SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.paths import VaultPath, logical
@@ -70,13 +70,19 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An ExternalSecret that reads the path by these references, with the rules and the rotation of its annotations."""
+    """An ExternalSecret that reads the path by these references, with the content of its annotations.
+
+    Attributes:
+        has_read: external-secrets has read all of the references at least once, so that all existed.
+    """
 
     name: ObjectName
     choice: SeedChoice
     references: tuple[Reference, ...]
     rules: Rules = NO_RULES
     rotation: RotationSpec = NO_ROTATION
+    heal: HealSpec = HEALS
+    has_read: bool = False
 
     def reads(self, state: SecretState) -> frozenset[str]:
         """The properties of the live version that it reads."""
@@ -85,12 +91,25 @@ class Reader:
             return state.keys
         return state.keys & {name for one in properties for name in (one, one.partition(".")[0])}
 
+    def is_retired(self, reference: Reference, state: SecretState) -> bool:
+        """Whether a live version lacks a property that existed, and the owner wants none created again."""
+        return not self.heal.heals and self.has_read and state.exists and reference.is_missing(state)
+
     def requests(self, state: SecretState) -> Iterable[PropertyRequest]:
         """The properties that it reads and that can be created; of a whole secret those that its rules name."""
         for one in self.references:
-            if not one.metadata and not one.obstacle(state):
+            if not one.metadata and not one.obstacle(state) and not self.is_retired(one, state):
                 for name in (one.property,) if one.property else self.rules.named:
                     yield PropertyRequest(str(self.name), one.field, name, one.encoding, self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing may be created at a path for an ExternalSecret."""
+
+    message: str
+    refusal: Refusal
+    reason: CreatedReason = CreatedReason.ERROR_CREATING
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +127,13 @@ class Problem:
 class PathInput:
     """All that is known of one path, with its readers, the oldest first.
 
-    `forbidden` has the Kubernetes namespaces for which nothing may be created here, each with the reason.
+    `refused` has the ExternalSecrets for which nothing may be created here.
     """
 
     path: VaultPath
     state: SecretState
     readers: tuple[Reader, ...]
-    forbidden: Mapping[str, str]
+    refused: Mapping[ObjectName, Refused]
 
     @property
     def where(self) -> str:
@@ -129,7 +148,7 @@ class PathInput:
     @cached_property
     def permitted(self) -> tuple[Reader, ...]:
         """Those of them for which something may be created here."""
-        return tuple(reader for reader in self.wanting.values() if reader.name.namespace not in self.forbidden)
+        return tuple(reader for reader in self.wanting.values() if reader.name not in self.refused)
 
     @cached_property
     def requests(self) -> tuple[PropertyRequest, ...]:
@@ -137,6 +156,6 @@ class PathInput:
         return tuple(
             request
             for reader in self.readers
-            if reader.choice is not SeedChoice.REFUSED and reader.name.namespace not in self.forbidden
+            if reader.choice is not SeedChoice.REFUSED and reader.name not in self.refused
             for request in reader.requests(self.state)
         )

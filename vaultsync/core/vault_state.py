@@ -40,6 +40,7 @@ class SecretState:
         written: when the latest version was written, None if unknown.
         metadata_digest: a digest of its custom metadata without the ownership, "" if there is none.
         ownership: in its custom metadata, None if there is none.
+        ends: when the latest version was or will be deleted, None if never; see `lifetime`.
         managed_by: MANAGED_BY of its custom metadata, "" if there is none.
         read_at: time.monotonic when the read was sent; 0 if the state is derived from a write.
     """
@@ -52,12 +53,24 @@ class SecretState:
     metadata_digest: str = ""
     ownership: Ownership | None = None
     managed_by: str = ""
+    ends: datetime | None = None
     read_at: float = field(default=0.0, compare=False)
 
     @property
     def keys(self) -> frozenset[str]:
         """The names of its top-level keys, none where it does not exist or Vault does not list them."""
         return frozenset(self.subkeys or ()) if self.exists else frozenset()
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """From the write to the expiry of the latest version (`delete_version_after`), None if it does not expire.
+
+        Vault records an expiry and a deletion by a client in one field. It computes the former from the time of the
+        write, so that both times have the same fraction of a second; a client's deletion has another one.
+        """
+        if self.ends is None or self.written is None or (self.ends - self.written).microseconds:
+            return None
+        return self.ends - self.written
 
     @property
     def owned(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
+from vaultsync.controller.heal_limit import HealLimit
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler, create_budget
@@ -73,6 +74,7 @@ class Term:
         paths = PathStates()
         loop = asyncio.get_running_loop()
         budget = create_budget(settings.seed_budget, loop.time)
+        heal_limit = HealLimit(settings.heal_limit, lambda mount: index.paths_in(*mount), loop.time)
         self._ownership = OwnershipWriter(paths, self._vault)
         path_reconciler = PathReconciler(
             index,
@@ -81,6 +83,7 @@ class Term:
             self._vault,
             settings.seedable_paths,
             budget,
+            heal_limit,
             self._ownership,
             metrics,
             settings.cluster,
@@ -93,6 +96,7 @@ class Term:
         self.controller = Controller(
             index, paths, self._syncs, path_reconciler, external_secret_reconciler, settings.resync, metrics
         )
+        heal_limit.read_soon = self.controller.read_soon
         self.controller.on_rescan = self._vault.forget_mounts
         self._login.on_change = self.controller.vault_logged_in
         self._vault.on_own_write.append(lambda own: self.controller.own_write(own.path, own.version, own.request_id))

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -100,7 +101,7 @@ class Audit:
         self._has_new_sender = self._is_silence_logged = self._was_connected = False
         self._hints = HintQueue(self._pass_on, TokenBucket(RATE, BURST, time.monotonic), CAPACITY)
         low = TokenBucket(UNVERIFIED_RATE, UNVERIFIED_BURST, time.monotonic)
-        self._unverified_hints = HintQueue(self._pass_on, low, UNVERIFIED_CAPACITY)
+        self._unverified_hints = HintQueue(self._pass_on_unverified, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, time.monotonic)
         self._metrics = metrics
         self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
@@ -255,6 +256,10 @@ class Audit:
     def _pass_on(self, hint: Hint) -> None:
         for event in hint.events:
             self.on_event(event)
+
+    def _pass_on_unverified(self, hint: Hint) -> None:
+        for event in hint.events:
+            self.on_event(replace(event, is_verified=False))
 
     # -- own writes
 

@@ -95,4 +95,5 @@ def _state(
         metadata_digest=hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:12] if rest else "",
         ownership=ownership.parse_ownership(custom),
         managed_by=str(custom.get(ownership.MANAGED_BY, "")),
+        ends=parse_time(metadata.get("deletion_time")),
     )

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from vaultsync.core.errors import RedirectRefused, VaultDenied, VaultRejected
 from vaultsync.core.paths import Mount, VaultPath, guessed_mount
-from vaultsync.core.untrusted import mapping
+from vaultsync.core.untrusted import mapping, text
 from vaultsync.vault.requester import Requester
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Mounts:
         if data.get("type") not in ("kv", "generic"):
             raise VaultRejected(f"{path} is in no KV mount, but one of type {str(data.get('type'))[:40]}")
         version = mapping(data.get("options")).get("version")
-        mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1)
+        mount = Mount(str(data.get("path", "")).strip("/") + "/", 2 if version == "2" else 1, text(data.get("uuid")))
         if inner := self._inner_namespace(path, mount.path, data.get("accessor")):
             raise VaultRejected(
                 f"{path} is in the Vault namespace {inner}, which its path names: "

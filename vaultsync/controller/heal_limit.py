@@ -1,0 +1,159 @@
+"""Limits how many lost paths of one mount are created again. Memory only; no I/O.
+
+A loss is a path that existed and is missing without a report of its deletion: its mount was disabled, or Vault's
+storage was restored or replaced. Before the first lost path of a mount is created again, the mount's other paths are
+read, so that a loss of all of them is recognised before anything is written.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from loguru import logger
+
+from vaultsync.core import annotations
+from vaultsync.core.callbacks import Clock, ignore
+from vaultsync.core.errors import Postponed
+from vaultsync.core.paths import VaultPath
+
+WINDOW_SECONDS: Final = 600.0
+LEAST, SHARE = 10, 0.05
+"""The default limit: this number, or this share of the mount's known paths if that is more."""
+SURVEY_SECONDS: Final = 30.0
+"""Maximum time for the reads of the mount's other paths."""
+RETRY_SECONDS: Final = 0.5
+"""A lost path waits this long at a time for these reads."""
+
+
+class MountName(NamedTuple):
+    """A mount: the Vault namespace and the mount's path."""
+
+    namespace: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.path}" if self.namespace else self.path
+
+
+class HealPostponed(Postponed):
+    """The other paths of the mount are being read."""
+
+
+@dataclass(slots=True)
+class _Losses:
+    """The losses of one mount.
+
+    Attributes:
+        lost: paths that are missing now.
+        healed: when the last lost paths were created again.
+        allowed: the number of lost paths that are created again in WINDOW_SECONDS.
+        unread: paths that the survey has yet to read.
+        surveyed_until: when the present survey ends at the latest.
+        stopped: how many paths were lost when healing was stopped, 0 while it is not.
+    """
+
+    lost: set[VaultPath] = field(default_factory=set)
+    healed: deque[float] = field(default_factory=deque)
+    allowed: int = 0
+    unread: set[VaultPath] = field(default_factory=set)
+    surveyed_until: float = float("-inf")
+    stopped: int = 0
+
+
+class HealLimit:
+    """Decides whether a lost path may be created again.
+
+    Args:
+        limit: paths of a mount in WINDOW_SECONDS; None for the default, 0 for no limit.
+        known: the paths of a mount that ExternalSecrets read.
+
+    Attributes:
+        read_soon: has paths read.
+    """
+
+    def __init__(
+        self,
+        limit: int | None,
+        known: Callable[[MountName], Collection[VaultPath]],
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._known = known
+        self.read_soon: Callable[[Collection[VaultPath]], None] = ignore
+        self._clock = clock
+        self._mounts: dict[MountName, _Losses] = {}
+
+    def stopped(self) -> dict[str, int]:
+        """The mounts that are not healed, each with the number of its lost paths."""
+        return {str(mount): len(one.lost) for mount, one in self._mounts.items() if one.stopped}
+
+    def observe(self, mount: MountName, path: VaultPath, *, is_lost: bool) -> None:
+        """Record the result of a read. A mount without losses is healed again."""
+        losses = self._mounts.get(mount)
+        if losses is None:
+            if not is_lost or self._limit == 0:
+                return
+            losses = self._mounts[mount] = _Losses()
+        losses.unread.discard(path)
+        (losses.lost.add if is_lost else losses.lost.discard)(path)
+        if not losses.lost and losses.stopped:
+            losses.stopped = 0
+            logger.info("healing resumes: no path is lost any more", mount=str(mount))
+
+    def refusal(self, mount: MountName, path: VaultPath, *, replaced: bool, approved: bool) -> str:
+        """Why the lost path may not be created again, "" if it may: then it counts.
+
+        Args:
+            mount: that should have the path.
+            path: that is lost.
+            replaced: another mount is in the place of the one that held the path.
+            approved: a person has approved it.
+
+        Raises:
+            HealPostponed: the other paths of the mount are being read.
+        """
+        if self._limit == 0 or approved:
+            return ""
+        losses, now = self._mounts.setdefault(mount, _Losses()), self._clock()
+        if not losses.stopped and self._is_surveying(mount, losses, now):
+            raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", RETRY_SECONDS)
+        while losses.healed and losses.healed[0] <= now - WINDOW_SECONDS:
+            losses.healed.popleft()
+        losses.lost.add(path)
+        if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > losses.allowed:
+            self._stop(mount, losses, replaced=replaced)
+            return _text(mount, losses.stopped)
+        losses.healed.append(now)
+        return ""
+
+    def _is_surveying(self, mount: MountName, losses: _Losses, now: float) -> bool:
+        """Whether the survey runs; starts one if the last one is not recent."""
+        if losses.surveyed_until + WINDOW_SECONDS < now:
+            known = self._known(mount)
+            losses.allowed = max(LEAST, int(len(known) * SHARE)) if self._limit is None else self._limit
+            losses.unread = set(known) - losses.lost
+            losses.surveyed_until = now + SURVEY_SECONDS
+            self.read_soon(losses.unread)
+        return bool(losses.unread) and now < losses.surveyed_until
+
+    def _stop(self, mount: MountName, losses: _Losses, *, replaced: bool) -> None:
+        if losses.stopped:
+            return
+        losses.stopped = len(losses.lost)
+        logger.error(
+            "healing stopped: paths are missing and Vault reports no deletion",
+            mount=str(mount),
+            lost=len(losses.lost),
+            limit=losses.allowed,
+            reason="another mount is in its place" if replaced else "more than VAULTSYNC_HEAL_LIMIT",
+        )
+
+
+def _text(mount: MountName, lost: int) -> str:
+    why = f"is missing, and Vault reports no deletion; so are {lost} paths of the mount {mount}"
+    held = "vaultsync creates no new values, as these would replace the last good ones in Kubernetes"
+    restore = "To restore those to Vault: docs/disaster-recovery.md"
+    approve = f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
+    return f"{why}: {held}. {restore}. To have new values created: {approve}"

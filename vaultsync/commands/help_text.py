@@ -23,6 +23,9 @@ ANNOTATIONS: Final[Mapping[str, str]] = {
     annotations.ROTATE_AFTER: "on an ExternalSecret: the age at which vaultsync rotates the values that it created, "
     'such as 30d; or "never"',
     annotations.ROTATE: "on an ExternalSecret: each new text, such as the date, rotates them at once",
+    annotations.HEAL: 'on an ExternalSecret or its Namespace: "false" creates values once, and never again',
+    annotations.HEAL_LOST: "on an ExternalSecret or its Namespace: the present time; for 10 minutes from then on, "
+    "vaultsync creates values again that were lost without a deletion",
     annotations.FORCE_SYNC_OPT_OUT: 'on an ExternalSecret: "false" disables the force-sync by vaultsync',
     annotations.FORCE_SYNC: "written by vaultsync: external-secrets' own signal to refresh",
     annotations.VERSIONS: "written by vaultsync: the version of each path at the last force-sync",

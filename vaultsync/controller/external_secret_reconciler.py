@@ -14,7 +14,7 @@ from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.annotations import EventReason, Refusal
+from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.callbacks import Clock
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
@@ -113,7 +113,9 @@ class ExternalSecretReconciler:
             state.record_report(report)
         self._record(entry, delivery.events)
         if report is not None and not report.ok and unreported is None:
-            self._recorder.record(entry.object, EventReason.SEED_FAILED, report.message)
+            is_held = report.reason == CreatedReason.NOT_HEALED
+            event = EventReason.NOT_HEALED if is_held else EventReason.SEED_FAILED
+            self._recorder.record(entry.object, event, report.message)
             self._metrics.refusals.labels(state.refusal or Refusal.IMPOSSIBLE).inc()
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if changes:

@@ -23,6 +23,8 @@ LEAST, SHARE = 10, 0.05
 """The default limit: this number, or this share of the mount's known paths if that is more."""
 SURVEY_SECONDS: Final = 30.0
 """Maximum time for the reads of the mount's other paths."""
+SURVEY_INTERVAL: Final = 60.0
+"""Seconds after a survey for which it still counts."""
 RETRY_SECONDS: Final = 0.5
 """A lost path waits this long at a time for these reads."""
 
@@ -130,7 +132,7 @@ class HealLimit:
 
     def _is_surveying(self, mount: MountName, losses: _Losses, now: float) -> bool:
         """Whether the survey runs; starts one if the last one is not recent."""
-        if losses.surveyed_until + WINDOW_SECONDS < now:
+        if losses.surveyed_until + SURVEY_INTERVAL < now:
             known = self._known(mount)
             losses.allowed = max(LEAST, int(len(known) * SHARE)) if self._limit is None else self._limit
             losses.unread = set(known) - losses.lost

@@ -58,6 +58,7 @@ class EventReason(StrEnum):
     ROTATED = "Rotated"
     FORCE_SYNCED = "ForceSynced"
     SEED_FAILED = "SeedFailed"
+    NOT_HEALED = "NotHealed"
 
 
 class Refusal(StrEnum):

@@ -151,7 +151,7 @@ class EventRecorder:
             },
             "reason": key.reason,
             "message": message,
-            "type": "Warning" if key.reason == EventReason.SEED_FAILED else "Normal",
+            "type": "Warning" if key.reason in (EventReason.SEED_FAILED, EventReason.NOT_HEALED) else "Normal",
             "count": 1,
             "firstTimestamp": now,
             "lastTimestamp": now,

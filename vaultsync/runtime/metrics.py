@@ -101,6 +101,13 @@ class Metrics:
             reason=Refusal,
         )
 
+        self.lost_paths = gauge(
+            "lost_paths",
+            "Vault paths of a mount that existed and are missing though Vault reports no deletion, while "
+            "VAULTSYNC_HEAL_LIMIT keeps vaultsync from creating them again.",
+            mount=(),
+        )
+
         # -- sources of changes
         events, audit, poll = ChangeSource.EVENTS.value, ChangeSource.AUDIT.value, ChangeSource.POLL.value
         self.source = gauge(

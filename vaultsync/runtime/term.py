@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Final
 
 from loguru import logger
 
@@ -23,6 +24,7 @@ from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import SyncStates
+from vaultsync.core import annotations
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
@@ -44,6 +46,10 @@ from vaultsync.vault.stream import EventStream
 
 FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
 """Seconds between attempts to listen for the audit device: the previous leader may still occupy the address."""
+RESUME: Final = (
+    "restore them, or have new ones created: "
+    f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
+)
 LOGIN_FIRST_SECONDS, STREAM_FIRST_SECONDS = 2.0, 2.0
 """The initial scan waits this long for a token, and for the event stream, as a new subscription causes a rescan."""
 
@@ -74,7 +80,7 @@ class Term:
         paths = PathStates()
         loop = asyncio.get_running_loop()
         budget = create_budget(settings.seed_budget, loop.time)
-        heal_limit = HealLimit(settings.heal_limit, lambda mount: index.paths_in(*mount), loop.time)
+        self._heal_limit = heal_limit = HealLimit(settings.heal_limit, lambda mount: index.paths_in(*mount), loop.time)
         self._ownership = OwnershipWriter(paths, self._vault)
         path_reconciler = PathReconciler(
             index,
@@ -128,6 +134,9 @@ class Term:
         yield self._source_status()
         if self._audit.is_configured:
             yield self._audit_status()
+        if lost := self._heal_limit.stopped():
+            mounts = ", ".join(f"{mount} ({number} paths)" for mount, number in lost.items())
+            yield PartStatus("healing", f"stopped, as values are lost in {mounts}; {RESUME}", is_healthy=False)
 
     def _source_status(self) -> PartStatus:
         current = self._sources.current
@@ -162,6 +171,9 @@ class Term:
         metrics.seed_to_ready_oldest.set(max(0.0, time.monotonic() - self._syncs.awaited_since()))
         for reason, number in self._syncs.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
+        metrics.lost_paths.clear()
+        for mount, number in self._heal_limit.stopped().items():
+            metrics.lost_paths.labels(mount).set(number)
         for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is self._sources.current)
         metrics.stream_connected.set(self._stream.is_connected)

@@ -15,6 +15,7 @@ from vaultsync.cli import main
 from vaultsync.commands import output
 from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.planner import Action, DryRunPlanner, Explanation, ReferenceStatus, Summary, summarise
+from vaultsync.controller.heal_limit import HealLimit
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler, create_budget
@@ -33,6 +34,7 @@ from vaultsync.runtime.metrics import Metrics
 
 SEED = {"vaultsync.io/seed": "true"}
 MINE = SeedPaths.parse(("*/{namespace}/**",))
+UNLIMITED = HealLimit(0, lambda _: ())
 HERE = "dev-1/a"
 API = path("secret/data/dev-1/a")
 VALUE = "hunter2"
@@ -236,7 +238,9 @@ def test_the_plan_is_what_the_reconciler_does(fields: Mapping[str, Anything], th
     [status] = explained.references
     paths, syncs = PathStates(), SyncStates()
     ownership, budget = OwnershipWriter(paths, cluster.vault), create_budget(0, lambda: 0.0)
-    reconciler = PathReconciler(cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics())
+    reconciler = PathReconciler(
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, UNLIMITED, ownership, Metrics()
+    )
     [where] = cluster.index.paths()
     run(reconciler.reconcile(where))
     assert (status.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
@@ -251,7 +255,7 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     budget, paths, syncs = create_budget(1, lambda: 0.0), PathStates(), SyncStates()
     ownership = OwnershipWriter(paths, cluster.vault)
     reconciler = PathReconciler(
-        cluster.index, paths, syncs, cluster.vault, MINE, budget, ownership, Metrics(), dry_run=True
+        cluster.index, paths, syncs, cluster.vault, MINE, budget, UNLIMITED, ownership, Metrics(), dry_run=True
     )
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates

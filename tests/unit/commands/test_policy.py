@@ -384,7 +384,7 @@ def test_what_may_be_created_may_be_written_and_nothing_is_shadowed(given_globs:
     found = made(reached, mounts)
     for mount in mounts:
         data = f"{mount.path}{path}" if mount.kv == 1 else f"{mount.path}data/{path}"
-        may = not paths.refusal(VaultPath("", data), mount, Namespace("ab", None, {}))
+        may = not paths.refusal(VaultPath("", data), mount, Namespace("ab"))
         granted = rights(found, data)
         assert "read" not in granted
         if mount.kv == 1:

@@ -20,6 +20,7 @@ from tests.unit.build import (
 from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
+from vaultsync.controller.heal_limit import HealLimit
 from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.ownership_writer import OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler, create_budget
@@ -74,6 +75,7 @@ class Engine:
             metrics=self.metrics,
             clock=self.clock,
         )
+        self.heal_limit.read_soon = self.controller.read_soon
         self.vault.on_own_write = self.controller.own_write
         self.index.put_store(store())
         self.index.put_store(store("v1", path="kv1", version="v1"))
@@ -81,6 +83,7 @@ class Engine:
 
     def create_path_reconciler(self, vault: FakeVault) -> PathReconciler:
         self.ownership = OwnershipWriter(self.paths, vault)
+        self.heal_limit = HealLimit(None, lambda mount: self.index.paths_in(*mount), self.clock)
         return PathReconciler(
             self.index,
             self.paths,
@@ -88,6 +91,7 @@ class Engine:
             vault,
             self.seed_paths,
             self.budget,
+            self.heal_limit,
             self.ownership,
             self.metrics,
             clock=self.clock,

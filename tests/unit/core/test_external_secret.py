@@ -65,8 +65,8 @@ def test_nonsense_in_every_field_of_an_external_secret_is_parsed(
 
 @given(anything)
 def test_a_namespaces_annotation_is_a_text_or_nothing(value: object) -> None:
-    seed = parse_namespace({"metadata": {"name": "a", "annotations": {"vaultsync.io/seed": value}}}).seed
-    assert seed is None or isinstance(seed, str)
+    seed = parse_namespace({"metadata": {"name": "a", "annotations": {"vaultsync.io/seed": value}}}).annotations
+    assert seed == {} or isinstance(seed["vaultsync.io/seed"], str)
 
 
 def test_a_typical_external_secret() -> None:
@@ -235,9 +235,11 @@ def test_when_a_stores_spec_was_changed_is_known_from_its_managers() -> None:
 
 
 def test_a_namespace() -> None:
-    assert parse_namespace({"metadata": {"name": "a"}}) == Namespace("a", None)
-    annotated = {"metadata": {"name": "a", "annotations": {"vaultsync.io/seed": "yes"}}}
-    assert parse_namespace(annotated) == Namespace("a", "yes")
+    assert parse_namespace({"metadata": {"name": "a"}}) == Namespace("a")
+    annotated = {"metadata": {"name": "a", "annotations": {"vaultsync.io/seed": "yes", "other": "x"}}}
+    assert parse_namespace(annotated) == Namespace("a", annotations={"vaultsync.io/seed": "yes"})
+    ending = {"metadata": {"name": "a", "deletionTimestamp": "2026-11-27T12:00:00Z"}}
+    assert parse_namespace(ending) == Namespace("a", is_ending=True)
 
 
 def test_names_as_people_write_them() -> None:

@@ -15,16 +15,16 @@ from vaultsync.core.annotation_parser import (
     LONGEST,
     NO_ROTATION,
     SHORTEST,
-    RotationError,
+    AnnotationError,
     RotationSpec,
     SeedChoice,
     parse_rotation,
 )
-from vaultsync.core.annotations import CreatedReason
+from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.decide import Decision, Defaults, decide
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.ownership import MAX_ROTATION_IDS, Ownership, parse_ownership, render_ownership
-from vaultsync.core.reader import Reader
+from vaultsync.core.reader import Reader, Refused
 from vaultsync.core.rotate import SPREAD, due_at, next_ownership
 from vaultsync.core.vault_state import SecretState
 from vaultsync.generation.rule_parser import parse_rules
@@ -54,7 +54,7 @@ def test_an_age(text: str, after: float) -> None:
     ["", "30", "59m", "0", "0d", "-1d", "3651d", "soon", "Never", "30 d", "1w", "1d!", "9" * 400 + "d", "3６h"],
 )
 def test_an_invalid_age_is_reported_with_a_valid_one(text: str) -> None:
-    with pytest.raises(RotationError) as caught:
+    with pytest.raises(AnnotationError) as caught:
         parse_rotation(APP, {AFTER: text})
     message = str(caught.value)
     assert all(words in message for words in (AFTER, repr(text[:40]), "from 1h to 3650d", '"never"'))
@@ -63,7 +63,7 @@ def test_an_invalid_age_is_reported_with_a_valid_one(text: str) -> None:
 
 @given(st.text())
 def test_no_annotation_breaks_it(text: str) -> None:
-    with suppress(RotationError):
+    with suppress(AnnotationError):
         parse_rotation(APP, {AFTER: text, ROTATE: text})
 
 
@@ -289,10 +289,11 @@ def test_the_cluster_wide_age(case: str, readers: list[Reader], expected: list[s
 
 def test_a_forbidden_reader_causes_no_rotation_and_what_it_alone_reads_is_not_left_behind() -> None:
     forbidden = {"dev-2": "not your own"}
-    assert rotated(old(), [asking(max_age=DAY, request_id="r", namespace="dev-2")], forbidden=forbidden) is None
+    theirs = [asking(max_age=DAY, request_id="r", namespace="dev-2")]
+    assert rotated(old(), theirs, refused=refused(theirs, forbidden)) is None
     readers = [asking("a", request_id="r"), asking("b", namespace="dev-2")]
     assert rotated(PATH, readers) == ["a", "b"]
-    assert rotated(PATH, readers, forbidden=forbidden) is None
+    assert rotated(PATH, readers, refused=refused(readers, forbidden)) is None
 
 
 def test_what_is_missing_is_seeded_first_and_the_rest_is_rotated_then() -> None:
@@ -461,6 +462,14 @@ defaults_ = st.sampled_from([0.0, SHORTEST, DAY]).map(lambda seconds: Defaults(r
 forbidden_ = st.sampled_from([{}, {"dev-2": "not your own"}])
 
 
+def refused(readers: list[Reader], forbidden: dict[str, str]) -> dict[ObjectName, Refused]:
+    return {
+        one.name: Refused(forbidden[one.name.namespace], Refusal.SEED_PATHS)
+        for one in readers
+        if one.name.namespace in forbidden
+    }
+
+
 @given(scenes())
 def test_nothing_is_vaultsyncs_own_but_by_a_mark_on_this_very_version(
     scene: tuple[SecretState, list[Reader]],
@@ -479,7 +488,7 @@ def test_a_rotation_replaces_only_what_is_vaultsyncs_own(
     scene: tuple[SecretState, list[Reader]], defaults: Defaults, forbidden: dict[str, str]
 ) -> None:
     state, readers = scene
-    decision = decide(HERE, state, readers, NOON, defaults=defaults, forbidden=forbidden)
+    decision = decide(HERE, state, readers, NOON, defaults=defaults, refused=refused(readers, forbidden))
     if decision.rotation is not None:
         there = set(state.subkeys or ())
         assert set(decision.rotation.properties) & there
@@ -497,8 +506,8 @@ def test_readers_without_permission_cause_no_rotation_but_may_prevent_one(
     state, readers = scene
     may_ask = [one for one in readers if one.choice is WANTED and one.name.namespace not in forbidden]
     silent = [one if one in may_ask else replace(one, rotation=NO_ROTATION) for one in readers]
-    decision = decide(HERE, state, readers, NOON, defaults=defaults, forbidden=forbidden)
-    assert decide(HERE, state, silent, NOON, defaults=defaults, forbidden=forbidden) == decision
+    decision = decide(HERE, state, readers, NOON, defaults=defaults, refused=refused(readers, forbidden))
+    assert decide(HERE, state, silent, NOON, defaults=defaults, refused=refused(readers, forbidden)) == decision
     if not may_ask:
         assert (decision.rotation, decision.due) == (None, None)
     assert {problem.reader for problem in decision.problems} <= {one.name for one in readers if one.choice is WANTED}
@@ -510,7 +519,7 @@ def test_after_a_rotation_there_is_none_to_do(
     scene: tuple[SecretState, list[Reader]], defaults: Defaults, forbidden: dict[str, str], restarted: bool
 ) -> None:
     state, readers = scene
-    rotation = decide(HERE, state, readers, NOON, defaults=defaults, forbidden=forbidden).rotation
+    rotation = decide(HERE, state, readers, NOON, defaults=defaults, refused=refused(readers, forbidden)).rotation
     if rotation is None:
         return
     may_ask = [one for one in readers if one.choice is WANTED and one.name.namespace not in forbidden]
@@ -527,7 +536,7 @@ def test_after_a_rotation_there_is_none_to_do(
         left = parse_ownership({key: value for key, value in render_ownership(left, "").items() if value is not None})
     after = replace(after, ownership=left)
     assert after.owned == state.owned | rotation.plan.keys()
-    assert decide(HERE, after, readers, NOON, defaults=defaults, forbidden=forbidden).rotation is None
+    assert decide(HERE, after, readers, NOON, defaults=defaults, refused=refused(readers, forbidden)).rotation is None
 
 
 def test_a_builder_that_asks_for_nothing_is_the_plain_one() -> None:

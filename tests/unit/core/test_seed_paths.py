@@ -20,7 +20,7 @@ TEAM_KEY = "example.com/team"
 
 
 def ns(name: str = "dev-1", **labels: str) -> Namespace:
-    return Namespace(name, None, labels)
+    return Namespace(name, labels)
 
 
 def api(path: str) -> tuple[VaultPath, Mount]:
@@ -131,7 +131,7 @@ def test_any_of_the_globs_is_enough() -> None:
 )
 def test_a_labels_value_is_text(value: str, path: str, may: bool) -> None:
     labels = {TEAM_KEY: value}
-    assert allowed(["*/{label:example.com/team}/**"], path, Namespace("dev-1", None, labels)) is may
+    assert allowed(["*/{label:example.com/team}/**"], path, Namespace("dev-1", labels)) is may
 
 
 def test_a_namespace_without_the_label_matches_nothing() -> None:

@@ -1,0 +1,126 @@
+"""controller/heal_limit: how many lost paths of a mount are created again."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.unit.build import path
+from vaultsync.controller.heal_limit import WINDOW_SECONDS, HealLimit, HealPostponed, MountName
+from vaultsync.core.paths import VaultPath
+
+MOUNT = MountName("", "secret/")
+
+
+class Scene:
+    """A mount with paths that are read at once, some of them lost."""
+
+    def __init__(self, known: int, lost: int, limit: int | None = None) -> None:
+        self.now = 0.0
+        self.paths = [path(f"secret/data/{i}") for i in range(known)]
+        self.lost = set(self.paths[:lost])
+        self.reads: list[VaultPath] = []
+        self.limit = HealLimit(limit, lambda mount: self.paths if mount == MOUNT else (), lambda: self.now)
+        self.limit.read_soon = self.read
+
+    def read(self, paths: Iterable[VaultPath]) -> None:
+        self.reads += paths
+
+    def finish_reads(self) -> None:
+        for one in self.reads:
+            self.limit.observe(MOUNT, one, is_lost=one in self.lost)
+        self.reads.clear()
+
+    def refusal(self, one: VaultPath, *, replaced: bool = False, approved: bool = False) -> str:
+        self.limit.observe(MOUNT, one, is_lost=True)
+        return self.limit.refusal(MOUNT, one, replaced=replaced, approved=approved)
+
+    def heal_all(self, **how: bool) -> tuple[int, set[str]]:
+        """How many are healed, and the refusals."""
+        healed, refusals = 0, set()
+        for one in sorted(self.lost):
+            if refusal := self.refusal(one, **how):
+                refusals.add(refusal)
+            else:
+                healed += 1
+                self.lost.discard(one)
+                self.limit.observe(MOUNT, one, is_lost=False)
+        return healed, refusals
+
+
+def surveyed(scene: Scene) -> Scene:
+    with pytest.raises(HealPostponed, match="are read first"):
+        scene.refusal(min(scene.lost))
+    scene.finish_reads()
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("known", "lost", "limit", "healed"),
+    [
+        (40, 10, None, 10),
+        (40, 11, None, 0),
+        (400, 20, None, 20),
+        (400, 21, None, 0),
+        (40, 3, 2, 0),
+        (40, 2, 2, 2),
+    ],
+)
+def test_up_to_the_limit_all_are_healed_and_beyond_it_none(
+    known: int, lost: int, limit: int | None, healed: int
+) -> None:
+    scene = surveyed(Scene(known, lost, limit))
+    count, refusals = scene.heal_all()
+    assert count == healed
+    assert len(refusals) == (0 if healed else 1)
+    assert scene.limit.stopped() == ({} if healed else {"secret/": lost})
+    assert all(f"{lost} paths of the mount secret/" in one and "vaultsync.io/heal-lost" in one for one in refusals)
+
+
+def test_zero_is_no_limit_and_reads_nothing() -> None:
+    scene = Scene(40, 40, 0)
+    assert scene.heal_all() == (40, set())
+    assert not scene.reads
+
+
+def test_an_approval_heals_all() -> None:
+    scene = surveyed(Scene(40, 40))
+    assert scene.heal_all()[0] == 0
+    assert scene.heal_all(approved=True) == (40, set())
+    assert scene.limit.stopped() == {}
+
+
+def test_a_single_path_is_not_healed_in_another_mount() -> None:
+    scene = surveyed(Scene(40, 1))
+    assert scene.heal_all(replaced=True)[0] == 0
+
+
+def test_losses_one_by_one_reach_the_limit_too_and_ten_minutes_later_there_is_room() -> None:
+    scene = surveyed(Scene(40, 1))
+    assert scene.heal_all() == (1, set())
+    for i in range(1, 10):
+        scene.lost = {scene.paths[i]}
+        assert scene.heal_all()[0] == 1
+    scene.lost = {scene.paths[10]}
+    assert scene.heal_all()[0] == 0
+    scene.limit.observe(MOUNT, scene.paths[10], is_lost=False)
+    scene.now += WINDOW_SECONDS + 1
+    scene.lost = {scene.paths[11]}
+    assert surveyed(scene).heal_all()[0] == 1
+
+
+def test_restored_values_end_the_stop() -> None:
+    scene = surveyed(Scene(40, 40))
+    scene.heal_all()
+    for one in scene.lost:
+        scene.limit.observe(MOUNT, one, is_lost=False)
+    assert scene.limit.stopped() == {}
+
+
+def test_paths_that_vault_does_not_let_read_delay_the_healing_for_half_a_minute_at_most() -> None:
+    scene = Scene(40, 1)
+    [one] = scene.lost
+    for _ in range(3):
+        with pytest.raises(HealPostponed):
+            scene.refusal(one)
+        scene.now += 10
+    assert scene.refusal(one) == ""

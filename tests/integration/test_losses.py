@@ -1,4 +1,4 @@
-"""Values that existed and are lost: a mount enabled again, storage restored. vaultsync must not replace the last copies."""
+"""Values that existed and are lost: a mount enabled again, storage restored. The last copies must not be replaced."""
 
 import time
 from collections.abc import Iterator

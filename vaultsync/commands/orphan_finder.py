@@ -207,7 +207,7 @@ class _Readers:
     def _doubt(self, entry: Entry) -> None:
         everything: tuple[RemoteRef | FindRef, ...] = (*entry.object.refs, *entry.object.finds)
         for one in everything:
-            if problem := self._index.store_problem(one.store, entry.object):
+            if problem := self._index.store_problem(one.store, entry.object.name.namespace):
                 for spelled in self._possible(one, self._index.store(one.store)):
                     self._doubted.setdefault(spelled, f"{entry.object.name} may read it: {problem}")
 

@@ -183,8 +183,8 @@ class DryRunPlanner(IndexBuilder):
     ) -> ReferenceStatus:
         status = partial(ReferenceStatus, ref.field, str(ref.store), ref.key, property=ref.property)
         if reference is None:
-            problem = self._index.store_problem(ref.store, entry.object) or "external-secrets refuses such an entry"
-            return status(problems=(problem,))
+            problem = self._index.store_problem(ref.store, entry.object.name.namespace)
+            return status(problems=(problem or "external-secrets refuses such an entry",))
         path = reference.path
         seen = self._seen.get(path)
         if seen is None:
@@ -212,8 +212,8 @@ class DryRunPlanner(IndexBuilder):
         prefix = self._index.prefix(find, entry.object)
         status = partial(ReferenceStatus, find.field, str(find.store), find.path or "")
         if prefix is None:
-            problem = self._index.store_problem(find.store, entry.object) or "external-secrets refuses such a find"
-            return status(problems=(problem,))
+            problem = self._index.store_problem(find.store, entry.object.name.namespace)
+            return status(problems=(problem or "external-secrets refuses such a find",))
         status = partial(status, path=f"{prefix.prefix}*", vault_namespace=prefix.namespace)
         if prefix not in self._found:
             return status(problems=(self._refused[prefix],))

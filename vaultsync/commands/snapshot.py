@@ -12,6 +12,7 @@ from vaultsync.controller.index import Index
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
+from vaultsync.core.push_secret import PushSecret
 from vaultsync.kube.client import NoKubeConfig, connect
 from vaultsync.kube.discovery import NOT_SERVED, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
@@ -43,7 +44,11 @@ class IndexBuilder:
         """Add it to the index."""
         self._index.put_namespace(namespace)
 
-    external_secret_removed = store_removed = namespace_removed = kube_is_back = ignore
+    def push_secret_changed(self, push: PushSecret) -> None:
+        """Add it to the index."""
+        self._index.pushes.put(push)
+
+    external_secret_removed = store_removed = push_secret_removed = namespace_removed = kube_is_back = ignore
 
 
 def run_once(work: Coroutine[Any, Any, T]) -> T:
@@ -99,6 +104,8 @@ async def list_once(settings: Settings, handler: EventHandler, selection: Select
         if found is None:
             raise KubeNotFound(NOT_SERVED)
         async with asyncio.TaskGroup() as tasks:
-            await InformerManager(tasks, kube, found.version, selection, handler, once=True).start()
+            await InformerManager(
+                tasks, kube, found.version, selection, handler, once=True, push_version=found.push_version
+            ).start()
     finally:
         await kube.close()

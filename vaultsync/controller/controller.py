@@ -28,6 +28,7 @@ from vaultsync.core.errors import BudgetSpent, Postponed, VaultFailure, Vaultsyn
 from vaultsync.core.events import MountChange, VaultEvent
 from vaultsync.core.external_secret import ExternalSecret, Namespace, ObjectName, Store
 from vaultsync.core.paths import FindPrefix, VaultPath
+from vaultsync.core.push_secret import PushSecret
 from vaultsync.core.retry import backoff, jittered
 
 WORKERS = 16
@@ -126,6 +127,14 @@ class Controller:
     def store_removed(self, store: Store) -> None:
         """A store is gone."""
         self._add(self._index.remove_store(store.name))
+
+    def push_secret_changed(self, push: PushSecret) -> None:
+        """A PushSecret is new or changed."""
+        self._add({path for path in self._index.pushes.put(push) if self._index.knows(path)})
+
+    def push_secret_removed(self, push: PushSecret) -> None:
+        """A PushSecret is gone."""
+        self._add({path for path in self._index.pushes.remove(push.name) if self._index.knows(path)})
 
     def namespace_changed(self, namespace: Namespace) -> None:
         """A Kubernetes namespace is new or changed."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import VaultReader
@@ -11,7 +12,7 @@ from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import Refusal
 from vaultsync.core.decide import NEW, Decision, decide
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.healing import Absence, refusals
+from vaultsync.core.healing import Absence, contested, refusals
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader, Refused
 from vaultsync.core.seed_paths import SeedPaths
@@ -61,11 +62,18 @@ class PathEvaluator:
             history = replace(history, existed=True)
         absence = None if state.exists else history.absence(state, readers)
         refused = dict(self._not_granted(path, state, readers))
+        pushed_by = partial(self._pushed_by, path)
         if absence is not None:
-            refused |= refusals(path, state, tuple(readers), absence, lost, "")
+            refused |= refusals(path, state, readers, absence, lost, pushed_by)
         decision = decide(path, state, readers, datetime.now(UTC), history, self._index.defaults, refused)
+        problems = (*decision.problems, *contested(path, state, wanting(readers), pushed_by))
+        decision = replace(decision, problems=problems)
         allowed = [reader for reader in wanting(readers) if reader.name not in refused]
         return Evaluation(state, absence, history.is_replaced(state.mount), decision, allowed)
+
+    def _pushed_by(self, path: VaultPath, namespace: str) -> str:
+        writer = self._index.pushes.writer(path, namespace)
+        return f"PushSecret {writer}" if writer is not None else ""
 
     def _not_granted(
         self, path: VaultPath, state: SecretState, readers: Iterable[Reader]

@@ -4,6 +4,7 @@ Requests to Vault are path_reconciler's.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -18,6 +19,12 @@ from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.callbacks import Clock
 from vaultsync.core.errors import ConditionNotWritten, VaultsyncError
 from vaultsync.core.external_secret import MAX_VERSIONS_BYTES, CreatedCondition, ExternalSecret, ObjectName
+
+_EVENTS: Mapping[str, EventReason] = {
+    CreatedReason.NOT_HEALED: EventReason.NOT_HEALED,
+    CreatedReason.OTHER_OWNER: EventReason.OTHER_OWNER,
+}
+"""The Event for a condition; SEED_FAILED for the others."""
 
 
 class ExternalSecretReconciler:
@@ -113,9 +120,7 @@ class ExternalSecretReconciler:
             state.record_report(report)
         self._record(entry, delivery.events)
         if report is not None and not report.ok and unreported is None:
-            is_held = report.reason == CreatedReason.NOT_HEALED
-            event = EventReason.NOT_HEALED if is_held else EventReason.SEED_FAILED
-            self._recorder.record(entry.object, event, report.message)
+            self._recorder.record(entry.object, _EVENTS.get(report.reason, EventReason.SEED_FAILED), report.message)
             self._metrics.refusals.labels(state.refusal or Refusal.IMPOSSIBLE).inc()
             logger.warning("can't seed", external_secret=str(entry.object.name), reason=report.message)
         if changes:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from vaultsync.controller.push_index import PushIndex
 from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import (
     HEALS,
@@ -82,6 +83,9 @@ class Index:
         servers: the addresses of this Vault in stores, normalised by `server_identity`.
         mode: which ExternalSecrets vaultsync seeds.
         defaults: the cluster-wide generation rules and rotation age.
+
+    Attributes:
+        pushes: the PushSecrets.
     """
 
     def __init__(self, servers: frozenset[str], mode: SeedMode, defaults: Defaults = NO_DEFAULTS) -> None:
@@ -95,6 +99,7 @@ class Index:
         self._by_prefix: dict[FindPrefix, set[ObjectName]] = defaultdict(set)
         self._by_store: dict[StoreName, set[ObjectName]] = defaultdict(set)
         self._by_namespace: dict[str, set[ObjectName]] = defaultdict(set)
+        self.pushes = PushIndex(self.stores, self._usable_store)
 
     # -- look-ups
 
@@ -205,8 +210,8 @@ class Index:
         """Whether the store's server is this Vault."""
         return store.server is not None and server_identity(store.server) in self._servers
 
-    def store_problem(self, name: StoreName, external_secret: ExternalSecret) -> str:
-        """Why the ExternalSecret reads nothing through the store, "" if the store is in this Vault and open to it."""
+    def store_problem(self, name: StoreName, namespace: str) -> str:
+        """Why a Kubernetes namespace can't use the store, "" if the store is in this Vault and open to it."""
         store = self._stores.get(name)
         if store is None:
             return f"there is no {name}"
@@ -214,12 +219,12 @@ class Index:
             return f"{name} is not of Vault"
         if not self.is_ours(store):
             return f"{name} is in another Vault, {store.server} (VAULTSYNC_STORE_SERVERS lists further addresses)"
-        namespace = self._namespaces.get(external_secret.name.namespace) or Namespace(external_secret.name.namespace)
-        return "" if is_open_to(store, namespace) else f"{name} is not open to namespace {namespace.name}"
+        user = self._namespaces.get(namespace) or Namespace(namespace)
+        return "" if is_open_to(store, user) else f"{name} is not open to namespace {namespace}"
 
     def prefix(self, find: FindRef, external_secret: ExternalSecret) -> FindPrefix | None:
         """The listing of a find, None if its store is not usable or external-secrets rejects it."""
-        store = self._usable_store(find.store, external_secret)
+        store = self._usable_store(find.store, external_secret.name.namespace)
         if store is None or (prefix := find_prefix(store.path, store.kv, find.path, tags=find.tags)) is None:
             return None
         return FindPrefix(store.vault_namespace, prefix, store.kv)
@@ -248,11 +253,15 @@ class Index:
         if self._stores.get(store.name) == store:
             return set()
         self._stores[store.name] = store
+        self.pushes.resolve_again()
         return self._resolve_again(self._by_store.get(store.name, ()))
 
     def remove_store(self, name: StoreName) -> set[Key]:
         """Remove a store, and resolve its ExternalSecrets again."""
-        return self._resolve_again(self._by_store.get(name, ())) if self._stores.pop(name, None) else set()
+        if self._stores.pop(name, None) is None:
+            return set()
+        self.pushes.resolve_again()
+        return self._resolve_again(self._by_store.get(name, ()))
 
     def put_namespace(self, namespace: Namespace) -> set[Key]:
         """Add or update a namespace; a change affects each ExternalSecret in it."""
@@ -260,6 +269,7 @@ class Index:
         self._namespaces[namespace.name] = namespace
         if old == namespace:
             return set()
+        self.pushes.resolve_again()
         inside = tuple(self._by_namespace.get(namespace.name, ()))
         keys = self._resolve_again(inside)  # a ClusterSecretStore's conditions may select its labels
         for name in inside:
@@ -288,7 +298,7 @@ class Index:
     def _resolve(self, external_secret: ExternalSecret) -> Entry:
         references: dict[VaultPath, list[Reference]] = defaultdict(list)
         for ref in external_secret.refs:
-            store = self._usable_store(ref.store, external_secret)
+            store = self._usable_store(ref.store, external_secret.name.namespace)
             if store is not None and (path := _path(store, ref)) is not None:
                 references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
         resolved = {path: tuple(group) for path, group in references.items()}
@@ -298,9 +308,9 @@ class Index:
         annotated = _parse_annotations(external_secret, self.defaults.rules)
         return Entry(external_secret, resolved, frozenset(prefixes), changed, *annotated)
 
-    def _usable_store(self, name: StoreName, external_secret: ExternalSecret) -> Store | None:
-        """The store, if it is in this Vault and open to the ExternalSecret's namespace."""
-        return None if self.store_problem(name, external_secret) else self._stores[name]
+    def _usable_store(self, name: StoreName, namespace: str) -> Store | None:
+        """The store, if it is in this Vault and open to the Kubernetes namespace."""
+        return None if self.store_problem(name, namespace) else self._stores[name]
 
     def _link(self, entry: Entry) -> None:
         name = entry.object.name

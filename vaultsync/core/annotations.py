@@ -48,6 +48,7 @@ class CreatedReason(StrEnum):
     RECREATING = "Recreating"
     ERROR_ANNOTATION = "ErrorAnnotation"
     NOT_HEALED = "NotHealed"
+    OTHER_OWNER = "OtherOwner"
 
 
 class EventReason(StrEnum):
@@ -59,6 +60,7 @@ class EventReason(StrEnum):
     FORCE_SYNCED = "ForceSynced"
     SEED_FAILED = "SeedFailed"
     NOT_HEALED = "NotHealed"
+    OTHER_OWNER = "OtherOwner"
 
 
 class Refusal(StrEnum):

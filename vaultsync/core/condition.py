@@ -8,6 +8,7 @@ from vaultsync.core.external_secret import CreatedCondition
 MESSAGE_LENGTH = 1000
 PRECEDENCE = (
     CreatedReason.NOT_HEALED,
+    CreatedReason.OTHER_OWNER,
     CreatedReason.ERROR_CREATING,
     CreatedReason.RECREATING,
     CreatedReason.ERROR_ANNOTATION,

@@ -142,6 +142,7 @@ class Store:
     kv: int
     vault_namespace: str
     conditions: tuple[StoreCondition, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
     changed: datetime | None = field(default=None, compare=False)
 
 
@@ -188,6 +189,7 @@ def parse_store(document: Json) -> Store:
             )
             for condition in mappings(spec.get("conditions"))
         ),
+        labels=text_fields(metadata.get("labels")),
         changed=max((time for one in managers if (time := parse_time(one.get("time"), UTC))), default=None),
     )
 
@@ -199,7 +201,7 @@ def is_open_to(store: Store, namespace: Namespace) -> bool:
     return any(
         namespace.name in condition.namespaces
         or any(_matches(pattern, namespace.name) for pattern in condition.patterns)
-        or (condition.selector is not None and _selects(condition.selector, namespace.labels))
+        or (condition.selector is not None and selects(condition.selector, namespace.labels))
         for condition in store.conditions
     )
 
@@ -211,8 +213,11 @@ def _matches(pattern: str, name: str) -> bool:
         return False
 
 
-def _selects(selector: Json, labels: Mapping[str, str]) -> bool:
-    """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors."""
+def selects(selector: Json, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector matches labels.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors.
+    """
     if any(labels.get(key) != value for key, value in mapping(selector.get("matchLabels")).items()):
         return False
     for expression in mappings(selector.get("matchExpressions")):

@@ -5,7 +5,7 @@ is right after a deletion, and wrong after a loss (a disabled mount, a restored 
 another owner.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -14,9 +14,9 @@ from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.durations import age
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.ownership import MANAGED_BY, MANAGER
+from vaultsync.core.ownership import EXTERNAL_SECRETS, MANAGED_BY, MANAGER
 from vaultsync.core.paths import VaultPath, logical
-from vaultsync.core.reader import Reader, Refused
+from vaultsync.core.reader import Problem, Reader, Refused
 from vaultsync.core.vault_state import SecretState
 
 SHORTEST_LIFETIME: Final = timedelta(days=1)
@@ -41,20 +41,47 @@ def is_approved(readers: Iterable[Reader], now: datetime) -> bool:
 
 
 def refusals(
-    path: VaultPath, state: SecretState, readers: tuple[Reader, ...], absence: Absence, lost: str, pushed_by: str
+    path: VaultPath,
+    state: SecretState,
+    readers: Iterable[Reader],
+    absence: Absence,
+    lost: str,
+    pushed_by: Callable[[str], str],
 ) -> Iterator[tuple[ObjectName, Refused]]:
     """The readers for which a path without a live version may not be created, each with the reason.
 
-    `lost` is why lost paths of the mount are not created now, `pushed_by` the PushSecret that writes the path, or "".
+    `lost` is why lost paths of the mount are not created now, or ""; `pushed_by` names the PushSecret to which the path
+    belongs for readers of a Kubernetes namespace, or "".
     """
     where = logical(state.mount, path.path)
-    if refused := _of_path(where, state, absence, lost, pushed_by):
-        for reader in readers:
-            yield reader.name, refused
-    elif absence is not Absence.NEW:
-        for reader in readers:
-            if not reader.heal.heals:
-                yield reader.name, retired(f"{where} is missing")
+    of_path = _of_path(where, state, absence, lost)
+    for reader in readers:
+        if pushed := pushed_by(reader.name.namespace):
+            text = f"{where} is missing, and {pushed} writes it: vaultsync leaves it to its owner"
+            yield reader.name, Refused(text, Refusal.OTHER_OWNER, CreatedReason.OTHER_OWNER)
+        elif of_path is not None:
+            yield reader.name, of_path
+        elif absence is not Absence.NEW and not reader.heal.heals:
+            yield reader.name, retired(f"{where} is missing")
+
+
+def contested(
+    path: VaultPath, state: SecretState, readers: Iterable[Reader], pushed_by: Callable[[str], str]
+) -> Iterator[Problem]:
+    """The problem of a PushSecret for a path that vaultsync created: external-secrets does not write it.
+
+    `pushed_by` is that of `refusals`.
+    """
+    if not state.exists or state.managed_by != MANAGER:
+        return
+    where = logical(state.mount, path.path)
+    for reader in readers:
+        if pushed := pushed_by(reader.name.namespace):
+            text = (
+                f"{pushed} is to write {where}, and external-secrets does not, because vaultsync created it; to hand "
+                f"it over: vault kv metadata patch -custom-metadata={MANAGED_BY}={EXTERNAL_SECRETS} {where}"
+            )
+            yield Problem(reader.name, text, CreatedReason.OTHER_OWNER, Refusal.OTHER_OWNER)
 
 
 def retired(what: str) -> Refused:
@@ -63,17 +90,14 @@ def retired(what: str) -> Refused:
     return _refused(text, Refusal.RETIRED)
 
 
-def _of_path(where: str, state: SecretState, absence: Absence, lost: str, pushed_by: str) -> Refused | None:
-    if pushed_by:
-        text = f"{where} is missing, and {pushed_by} writes it: vaultsync leaves it to its owner"
-        return _refused(text, Refusal.OTHER_OWNER)
+def _of_path(where: str, state: SecretState, absence: Absence, lost: str) -> Refused | None:
     if state.managed_by not in ("", MANAGER):
         text = (
             f"{where} is deleted, and its custom metadata has {MANAGED_BY}={state.managed_by[:80]}: vaultsync leaves "
             "it to this owner; to have vaultsync create it: "
             f"vault kv metadata patch -custom-metadata={MANAGED_BY}={MANAGER} {where}"
         )
-        return _refused(text, Refusal.OTHER_OWNER)
+        return Refused(text, Refusal.OTHER_OWNER, CreatedReason.OTHER_OWNER)
     lifetime = state.lifetime
     if absence is Absence.EXPIRED and lifetime is not None and lifetime < SHORTEST_LIFETIME:
         after = age(lifetime.total_seconds())

@@ -14,6 +14,8 @@ from vaultsync.core.untrusted import parse_json, parse_time, text_fields, texts
 MANAGED_BY: Final = "managed-by"
 """The key by which other tools, such as external-secrets' PushSecret, mark their secrets."""
 MANAGER: Final = "vaultsync"
+EXTERNAL_SECRETS: Final = "external-secrets"
+"""The value that PushSecrets write, and without which external-secrets does not write to an existing path."""
 _PREFIX: Final = "vaultsync-"
 EXTERNAL_SECRET: Final = _PREFIX + "external-secret"
 CLUSTER: Final = _PREFIX + "cluster"

@@ -12,6 +12,8 @@ from vaultsync.kube.client import KubeClient
 
 SUPPORTED_VERSIONS: Final = ("v1", "v1beta1")
 """In order of preference."""
+PUSH_VERSION: Final = "v1alpha1"
+"""Of PushSecrets, in all versions of external-secrets so far."""
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SUPPORTED_VERSIONS)}: install external-secrets' CRDs"
 SCHEMA_WAITS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to read the schema, which the API server publishes a moment after the CRD."""
@@ -23,16 +25,27 @@ class ServedVersion:
 
     Attributes:
         takes_condition: its ExternalSecret allows the condition `Created`; since external-secrets 0.17 v1 does not.
+        push_version: the version of PushSecrets, "" if they are not served.
     """
 
     version: str
     takes_condition: bool
+    push_version: str = ""
 
 
 async def discover(client: KubeClient, waits: Sequence[float] = SCHEMA_WAITS) -> ServedVersion | None:
     """The preferred version among those that are served, None if no supported version is."""
-    version = preferred(await served_versions(client))
-    return ServedVersion(version, await takes_condition(client, version, waits)) if version else None
+    versions = await served_versions(client)
+    version = preferred(versions)
+    if not version:
+        return None
+    push_version = PUSH_VERSION if PUSH_VERSION in versions and await _serves_push_secrets(client) else ""
+    return ServedVersion(version, await takes_condition(client, version, waits), push_version)
+
+
+async def _serves_push_secrets(client: KubeClient) -> bool:
+    listed = (await client.get(f"/apis/{GROUP}/{PUSH_VERSION}")).get("resources") or ()
+    return any(mapping(resource).get("name") == "pushsecrets" for resource in listed)
 
 
 async def served_versions(client: KubeClient) -> tuple[str, ...]:

@@ -46,6 +46,9 @@ class _Key(NamedTuple):
     message: str
 
 
+_WARNINGS: Final = (EventReason.SEED_FAILED, EventReason.NOT_HEALED, EventReason.OTHER_OWNER)
+
+
 @dataclass(slots=True)
 class _Created:
     """An Event that was created, and its count."""
@@ -151,7 +154,7 @@ class EventRecorder:
             },
             "reason": key.reason,
             "message": message,
-            "type": "Warning" if key.reason in (EventReason.SEED_FAILED, EventReason.NOT_HEALED) else "Normal",
+            "type": "Warning" if key.reason in _WARNINGS else "Normal",
             "count": 1,
             "firstTimestamp": now,
             "lastTimestamp": now,

@@ -15,7 +15,7 @@ from loguru import logger
 
 from vaultsync.core.annotations import Result
 from vaultsync.core.callbacks import ignore
-from vaultsync.core.errors import KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
+from vaultsync.core.errors import KubeDenied, KubeGone, KubeNotFound, KubeUnavailable, VaultsyncError
 from vaultsync.core.retry import backoff
 from vaultsync.core.untrusted import mapping, text
 from vaultsync.kube.client import KubeClient, watch_error
@@ -42,6 +42,7 @@ class Informer(Generic[T]):
         removed: called with each object that is deleted; must not block.
         silence: seconds without data after which the watch is reopened.
         query: labelSelector and fieldSelector of list and watch.
+        optional: while the API server refuses the list, there are no objects; otherwise nothing is `synced` without it.
 
     Attributes:
         synced: set after the first list.
@@ -58,6 +59,7 @@ class Informer(Generic[T]):
         removed: Callable[[T], None],
         silence: float = SILENCE_SECONDS,
         query: Mapping[str, str] | None = None,
+        optional: bool = False,
     ) -> None:
         self._client = client
         self._path = path
@@ -67,6 +69,7 @@ class Informer(Generic[T]):
         self._removed = removed
         self._silence = silence
         self._query = dict(query or {})
+        self._optional = optional
         self._cache: dict[tuple[str, str], T] = {}
         self._version = ""
         self._open: asyncio.Timeout | None = None
@@ -85,7 +88,7 @@ class Informer(Generic[T]):
             started = time.monotonic()
             try:
                 if not self._version:
-                    await self.list_once()
+                    await self._list()
                     if self.trouble is not None:
                         logger.info("the API server answers again", resource=self._kind)
                         self.trouble = None
@@ -100,6 +103,8 @@ class Informer(Generic[T]):
                 if self.trouble is None:
                     logger.warning("waiting for the API server", resource=self._kind, reason=str(error))
                 self.trouble = error.result
+                if self._optional and error.result is Result.REFUSED:
+                    self.synced.set()
             if time.monotonic() - started > LONGEST_WAIT:
                 waits = backoff(FIRST_WAIT, LONGEST_WAIT)
             await asyncio.sleep(next(waits))
@@ -122,6 +127,15 @@ class Informer(Generic[T]):
         Raises:
             VaultsyncError: the list is not complete.
         """
+        try:
+            await self._list()
+        except KubeDenied:
+            if not self._optional:
+                raise
+            logger.warning("the API server refuses a list: vaultsync works without it", resource=self._kind)
+            self.synced.set()
+
+    async def _list(self) -> None:
         seen: set[tuple[str, str]] = set()
         version, token = "", ""
         while True:

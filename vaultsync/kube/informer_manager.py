@@ -22,6 +22,7 @@ from vaultsync.core.external_secret import (
     parse_namespace,
     parse_store,
 )
+from vaultsync.core.push_secret import PushSecret, parse_push_secret
 from vaultsync.kube.client import KubeClient
 from vaultsync.kube.informer import SILENCE_SECONDS, Informer
 
@@ -31,11 +32,13 @@ NAMESPACES: Final = "namespaces"
 CLUSTER_STORES: Final = "clustersecretstores"
 STORES: Final = "secretstores"
 EXTERNAL_SECRETS: Final = "externalsecrets"
+PUSH_SECRETS: Final = "pushsecrets"
 _KINDS: Final = {
     NAMESPACES: "Namespace",
     CLUSTER_STORES: "ClusterSecretStore",
     STORES: "SecretStore",
     EXTERNAL_SECRETS: "ExternalSecret",
+    PUSH_SECRETS: "PushSecret",
 }
 RESOURCES: Final = tuple(_KINDS)
 
@@ -51,6 +54,8 @@ class EventHandler(Protocol):
     def external_secret_removed(self, external_secret: ExternalSecret) -> None: ...
     def store_changed(self, store: Store) -> None: ...
     def store_removed(self, store: Store) -> None: ...
+    def push_secret_changed(self, push: PushSecret) -> None: ...
+    def push_secret_removed(self, push: PushSecret) -> None: ...
     def namespace_changed(self, namespace: Namespace) -> None: ...
     def namespace_removed(self, namespace: Namespace) -> None: ...
     def kube_is_back(self) -> None:
@@ -65,6 +70,7 @@ class InformerManager:
         version: of external-secrets.io.
         once: list without watching; any failure ends the task group.
         silence: seconds, as for `Informer`.
+        push_version: of PushSecrets, "" if they are not served.
 
     Attributes:
         handler: of the changes from now on; a new term of leadership replaces it.
@@ -79,10 +85,11 @@ class InformerManager:
         handler: EventHandler,
         once: bool = False,
         silence: float = SILENCE_SECONDS,
+        push_version: str = "",
     ) -> None:
         self._tasks = tasks
         self._client = client
-        self._group = f"/apis/{GROUP}/{version}"
+        self._version, self._push_version = version, push_version
         self._selection = selection
         self.handler = handler
         self._once = once
@@ -139,12 +146,22 @@ class InformerManager:
     def _namespace_removed(self, namespace: Namespace) -> None:
         if not self._selection.takes_every_namespace:
             logger.info("a namespace is no longer watched: it is deleted or not selected", namespace=namespace.name)
-            for resource in (EXTERNAL_SECRETS, STORES):
-                self._stop(resource, namespace.name)
+            for resource in (EXTERNAL_SECRETS, STORES, PUSH_SECRETS):
+                if (resource, namespace.name) in self._running:
+                    self._stop(resource, namespace.name)
         self.handler.namespace_removed(namespace)
 
     def _start_inside(self, namespace: str) -> None:
         self._start_stores(STORES, namespace)
+        if self._push_version:
+            self._start(
+                PUSH_SECRETS,
+                namespace,
+                parse_push_secret,
+                lambda changed: self.handler.push_secret_changed(changed),
+                lambda removed: self.handler.push_secret_removed(removed),
+                {},
+            )
         query = {"labelSelector": self._selection.labels} if self._selection.labels else {}
         self._start(
             EXTERNAL_SECRETS,
@@ -175,8 +192,12 @@ class InformerManager:
         query: Mapping[str, str],
     ) -> None:
         place = f"namespaces/{namespace}/{resource}" if namespace else resource
-        path = "/api/v1/namespaces" if resource == NAMESPACES else f"{self._group}/{place}"
-        informer = Informer(self._client, path, _KINDS[resource], parse, changed, removed, self._silence, query)
+        version = self._push_version if resource == PUSH_SECRETS else self._version
+        path = "/api/v1/namespaces" if resource == NAMESPACES else f"/apis/{GROUP}/{version}/{place}"
+        optional = resource == PUSH_SECRETS
+        informer = Informer(
+            self._client, path, _KINDS[resource], parse, changed, removed, self._silence, query, optional
+        )
         work = informer.list_once() if self._once else informer.run(lambda: self.handler.kube_is_back())
         self._running[resource, namespace] = (informer, self._tasks.create_task(work))
 

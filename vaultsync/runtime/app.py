@@ -188,7 +188,13 @@ class App:
         async with asyncio.TaskGroup() as tasks:
             selection = self._settings.selection
             self._informers = InformerManager(
-                tasks, self._kube, self._served.version, selection, self.term.controller, silence=self._watch_silence
+                tasks,
+                self._kube,
+                self._served.version,
+                selection,
+                self.term.controller,
+                silence=self._watch_silence,
+                push_version=self._served.push_version,
             )
             self._configure_term()
             await self._informers.start()

@@ -91,12 +91,14 @@ def test_who_gets_no_new_value(
     refusal: Refusal | None,
     words: str,
 ) -> None:
-    refused = dict(refusals(HERE, state, (one,), absence, lost, pushed_by))
+    refused = dict(refusals(HERE, state, (one,), absence, lost, lambda _: pushed_by))
     decision = decide(HERE, state, [one], NOON, refused=refused)
     assert (decision.seed is None) == (refusal is not None)
     for problem in decision.problems:
         assert words in problem.message
-        assert (problem.reason, problem.refusal) == (CreatedReason.NOT_HEALED, refusal)
+        owner = refusal is Refusal.OTHER_OWNER
+        reason = CreatedReason.OTHER_OWNER if owner else CreatedReason.NOT_HEALED
+        assert (problem.reason, problem.refusal) == (reason, refusal)
     assert len(decision.problems) == (refusal is not None)
 
 

@@ -19,6 +19,7 @@ from tests.unit.servers import answer, http_server
 from vaultsync.config.selection import Selection
 from vaultsync.core.errors import KubeNotFound
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
+from vaultsync.core.push_secret import PushSecret
 from vaultsync.kube import informer as informer_module
 from vaultsync.kube.client import KubeClient, connect
 from vaultsync.kube.informer_manager import InformerManager
@@ -115,6 +116,12 @@ class Seen:
 
     def store_removed(self, store: Store) -> None:
         self._removed(str(store.name))
+
+    def push_secret_changed(self, push: PushSecret) -> None:
+        self.now.add(str(push.name))
+
+    def push_secret_removed(self, push: PushSecret) -> None:
+        self._removed(str(push.name))
 
     def namespace_changed(self, namespace: Namespace) -> None:
         self.now.add(namespace.name)

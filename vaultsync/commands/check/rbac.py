@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vaultsync.core.annotations import GROUP
-from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, NAMESPACES, STORES
+from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, NAMESPACES, PUSH_SECRETS, STORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ RBAC_RULES: Final = (
     RbacRule(GROUP, EXTERNAL_SECRETS, (*_READ, _PATCH), True),  # patch: force-sync and vaultsync's annotations
     RbacRule(GROUP, STATUS, (_PATCH,), True),  # the condition Created, where the served CRD allows it
     RbacRule(GROUP, STORES, _READ, True),
+    RbacRule(GROUP, PUSH_SECRETS, _READ, True),  # whose paths vaultsync leaves to them
     RbacRule(GROUP, CLUSTER_STORES, _READ, False),
     RbacRule("", NAMESPACES, _READ, False),
     RbacRule("", "events", ("create", _PATCH), True),

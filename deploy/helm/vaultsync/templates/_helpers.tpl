@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* The rights of vaultsync in a watched namespace; deploy/base/clusterrole.yaml has the purpose of each. */}}
 {{- define "vaultsync.rulesInside" -}}
 - apiGroups: [external-secrets.io]
-  resources: [externalsecrets, secretstores]
+  resources: [externalsecrets, secretstores, pushsecrets]
   verbs: [list, watch]
 - apiGroups: [external-secrets.io]
   resources: [externalsecrets, externalsecrets/status]

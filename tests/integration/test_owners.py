@@ -5,8 +5,10 @@ import time
 import pytest
 
 from tests.integration.test_healing import SEED, another
+from tests.integration.test_mounts import RIGHTS
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
+from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 
 PUSH_RULES = """
 path "secret/data/*" { capabilities = ["create", "read", "update", "patch"] }
@@ -155,3 +157,31 @@ def test_nothing_is_created_for_a_namespace_that_is_being_deleted(place: Place, 
     place.vault.delete(place.path("app"))
     time.sleep(QUIET)
     assert place.version("app") == 1
+
+
+@pytest.mark.parametrize("where", ["metadata", "config"])
+def test_a_value_that_expires_is_announced_and_not_replaced_again_and_again(
+    place: Place, where: str, vaultsync: VaultsyncFactory
+) -> None:
+    mount = f"kv-{place.name}"
+    place.vault.mount(mount, options={"version": "2"})
+    rules = f'path "{mount}/*" {{ capabilities = ["create", "read", "update", "patch", "list"] }}'
+    place.vault.policy(mount, place.testbed.vault_policy + RIGHTS.replace("MOUNT", mount))
+    place.vault.policy(ESO_POLICY, ESO_RULES + rules)
+    place.store("own", path=mount)
+    target = "config" if where == "config" else f"metadata/{place.path('app')}"
+    place.vault.api.request("POST", f"/v1/{mount}/{target}", {"delete_version_after": "20s"})
+    vaultsync({"VAULT_TOKEN": place.vault.token([mount])}).wait_until_ready()
+    place.external_secret("app", {"p": ("app", "p")}, annotations=SEED, store="own")
+    before = place.wait_for_secret("app")
+    [notice] = place.wait_for(lambda: [text for reason, text in place.events("app") if reason == "Expires"])
+    assert "delete_version_after=20s" in notice
+    assert "will create no new value" in notice
+    place.wait_for(lambda: "has expired" in place.annotations("app").get("vaultsync.io/message", ""), 40)
+    time.sleep(QUIET)
+    assert place.version("app", mount) == 1
+    assert place.secret("app") == before
+    place.vault.api.request("POST", f"/v1/{mount}/{target}", {"delete_version_after": "0s"})
+    place.put("app", mount, p="kept")
+    place.wait_for_secret("app", p="kept")
+    place.wait_until_healthy("app")

@@ -137,13 +137,14 @@ class ExternalSecretReconciler:
             self._metrics.force_syncs.inc()
             if delivery.received_at != NEVER:
                 self._metrics.event_to_force_sync.observe(now - delivery.received_at)
-        if not delivery.events:  # "Seeded" and "Recreated" imply it
+        writes = [reason for reason, _ in delivery.events if reason is not EventReason.EXPIRES]
+        if not writes:  # "Seeded" and "Recreated" imply it
             self._record(entry, [(EventReason.FORCE_SYNCED, f"changed in Vault: {', '.join(sorted(changes))}")])
         logger.info(
             "would force-sync" if self._dry_run else "force-synced",
             external_secret=str(entry.object.name),
             versions=changes,
-            reason=str(delivery.events[0][0] if delivery.events else EventReason.FORCE_SYNCED),
+            reason=str(writes[0] if writes else EventReason.FORCE_SYNCED),
             duration_ms=round((now - started) * 1000, 1),
         )
 

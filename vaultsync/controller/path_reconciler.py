@@ -149,7 +149,8 @@ class PathReconciler:
             self._syncs.of(entry.object).record_failures(path, [])
         self._record_problems(path, dict.fromkeys(problems))
         self._ownership.schedule(path, state)
-        return self._seconds_until_due(decision)
+        self._announce_expiry(path, state, readers)
+        return self._seconds_until_due(decision, state)
 
     def _evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
         state = self._ownership.apply(path, state)
@@ -192,12 +193,20 @@ class PathReconciler:
             raise BudgetSpent(text, wait)
         self._metrics.new_paths.inc()
 
-    def _seconds_until_due(self, decision: Decision) -> float:
-        if decision.due is not None:
-            return max(AT_ONCE_SECONDS, (decision.due - datetime.now(UTC)).total_seconds())
+    def _seconds_until_due(self, decision: Decision, state: SecretState) -> float:
+        dues = [due for due in (decision.due, state.ends if state.exists else None) if due is not None]
+        if dues:
+            return max(AT_ONCE_SECONDS, (min(dues) - datetime.now(UTC)).total_seconds())
         return AT_ONCE_SECONDS if decision.rotation is not None and not self._dry_run else 0.0
 
     # -- reports
+
+    def _announce_expiry(self, path: VaultPath, state: SecretState, readers: Iterable[Reader]) -> None:
+        """Record an Event about a value that will expire, once for each of its versions, and again a day before."""
+        notice = healing.notice_of_expiry(path, state)
+        if notice and self._paths.is_new_expiry(path, datetime.now(UTC)):
+            for entry in self._index.entries(reader.name for reader in readers):
+                self._syncs.of(entry.object).record_expiry(notice)
 
     def _report_write(self, applied: AppliedWrite) -> None:
         """Report a write to the ExternalSecrets that requested it, and force-sync all that read the path."""

@@ -14,6 +14,8 @@ from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.vault_state import SENT_WITHIN, SecretState
 
+NOTICE: Final = timedelta(days=1)
+"""A value's expiry is announced when it is first seen, and again this long before."""
 CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
 
@@ -42,12 +44,14 @@ class PathState:
     Attributes:
         secret: its latest version.
         history: what was seen there since the process started.
+        announced: the expiry that was announced, and whether it was less than NOTICE away.
         epoch: counts the changes that the state does not show (KV v1 has no versions).
     """
 
     secret: SecretState
     history: History = field(default_factory=History)
     epoch: int = 0
+    announced: tuple[datetime, bool] | None = None
 
     def observe(self, secret: SecretState) -> None:
         """Record the result of a read or a write.
@@ -150,6 +154,15 @@ class PathStates:
         """Record a write that the state may not show (KV v1)."""
         if (state := self._paths.get(path)) is not None:
             state.record_change()
+
+    def is_new_expiry(self, path: VaultPath, now: datetime) -> bool:
+        """Whether the expiry of the last version is yet to be announced; then it counts as announced."""
+        state = self._paths.get(path)
+        if state is None or state.secret.ends is None:
+            return False
+        announced = state.secret.ends, state.secret.ends - now < NOTICE
+        is_new, state.announced = announced != state.announced, announced
+        return is_new
 
     def record_deletion(self, path: VaultPath) -> None:
         """Record that Vault has reported a deletion."""

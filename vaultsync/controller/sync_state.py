@@ -88,6 +88,10 @@ class SyncState:
         self._successes[path] = message
         self.events.append((reason, message))
 
+    def record_expiry(self, message: str) -> None:
+        """Report that a value that the object reads will expire."""
+        self.events.append((EventReason.EXPIRES, message))
+
     def record_failures(self, key: VaultPath | FindPrefix, failures: list[Problem]) -> None:
         """Report the failures of a path or listing in place of what was reported on it; none: nothing is wrong."""
         if not failures:

@@ -61,6 +61,7 @@ class EventReason(StrEnum):
     SEED_FAILED = "SeedFailed"
     NOT_HEALED = "NotHealed"
     OTHER_OWNER = "OtherOwner"
+    EXPIRES = "Expires"
 
 
 class Refusal(StrEnum):

@@ -65,6 +65,19 @@ def refusals(
             yield reader.name, retired(f"{where} is missing")
 
 
+def notice_of_expiry(path: VaultPath, state: SecretState) -> str:
+    """The message to the owners of a value that will expire, "" if it will not."""
+    lifetime = state.lifetime
+    if not state.exists or state.ends is None or lifetime is None:
+        return ""
+    then = "create no new value" if lifetime < SHORTEST_LIFETIME else "create a new value"
+    return (
+        f"{logical(state.mount, path.path)} expires at {state.ends:%Y-%m-%dT%H:%M:%SZ} (delete_version_after="
+        f"{age(lifetime.total_seconds())}), and vaultsync will {then}; to keep it, write it again with "
+        "delete_version_after=0s"
+    )
+
+
 def contested(
     path: VaultPath, state: SecretState, readers: Iterable[Reader], pushed_by: Callable[[str], str]
 ) -> Iterator[Problem]:

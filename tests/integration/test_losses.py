@@ -1,18 +1,20 @@
 """Values that existed and are lost: a mount enabled again, storage restored. The last copies must not be replaced."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
-from tests.integration.test_healing import SEED
+from tests.integration.test_healing import SEED, another
 from tests.integration.test_mounts import Engine
+from tests.manual import DOCS, adapted, commands, run, section
 from tests.testbed.api import ApiError
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
 from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
 
+RECOVERY = (DOCS / "disaster-recovery.md").read_text()
 MANY = 30
 FOUND = 45.0
 
@@ -66,10 +68,68 @@ def test_a_mount_that_is_enabled_again_is_not_filled_with_new_values(
     engine.enable("2")
     if restarted:
         start(engine, vaultsync, source)
-    for name in before:
-        place.wait_until_reported(
-            name, "Vault reports no deletion", f"{MANY} paths of the mount {engine.name}/", "heal-lost"
-        )
+    wait_until_held(engine, before)
     time.sleep(3)
     assert values(engine, before) == before
     assert engine.keys("metadata") == []
+
+
+def wait_until_held(engine: Engine, names: Iterable[str]) -> None:
+    for name in names:
+        engine.place.wait_until_reported(
+            name, "Vault reports no deletion", f"{MANY} paths of the mount {engine.name}/", "heal-lost"
+        )
+
+
+def test_the_last_good_values_are_restored_from_kubernetes_by_the_commands_of_the_manual(
+    place: Place, engine: Engine, vaultsync: VaultsyncFactory
+) -> None:
+    start(engine, vaultsync, "audit")
+    before = seeded(engine, MANY)
+    engine.disable()
+    engine.enable("2")
+    wait_until_held(engine, before)
+    [restore] = commands(section("Restore the last good values from Kubernetes", RECOVERY))
+    run(place.testbed, adapted(restore, {"MOUNT=secret": f"MOUNT={engine.name}", "-A ": f"-n {place.name} "}))
+    for name in before:
+        place.wait_until_healthy(name, FOUND)
+    assert values(engine, before) == before
+    place.vault.delete(place.path("app0"), engine.name)
+    place.wait_for(lambda: another(place, "app0", before["app0"]), FOUND)
+
+
+def test_an_approval_has_new_values_created(place: Place, engine: Engine, vaultsync: VaultsyncFactory) -> None:
+    process = start(engine, vaultsync, "poll")
+    before = seeded(engine, MANY)
+    engine.disable()
+    engine.enable("2")
+    wait_until_held(engine, before)
+    assert f"healing: stopped, as values are lost in {engine.name}/ ({MANY} paths)" in process.health.text("/readyz")
+    [approve] = commands(section("Have new values created", RECOVERY))
+    run(place.testbed, adapted(approve, {"--all": place.name}))
+    for name in before:
+        place.wait_for(lambda name=name: another(place, name, before[name]), FOUND)  # type: ignore[misc]
+        place.wait_until_healthy(name, FOUND)
+    assert "healing" not in process.health.text("/readyz")
+
+
+def test_a_few_lost_paths_are_created_again(place: Place, engine: Engine, vaultsync: VaultsyncFactory) -> None:
+    start(engine, vaultsync, "poll")
+    before = seeded(engine, 12)
+    for name in list(before)[:3]:
+        place.vault.delete_metadata(place.path(name), engine.name)
+    for name in list(before)[:3]:
+        place.wait_for(lambda name=name: another(place, name, before[name]), FOUND)  # type: ignore[misc]
+    assert {name: place.version(name, engine.name) for name in before} == dict.fromkeys(before, 1)
+
+
+@pytest.mark.parametrize("source", ["audit"])
+def test_reported_deletions_are_healed_however_many_there_are(
+    place: Place, source: str, engine: Engine, vaultsync: VaultsyncFactory
+) -> None:
+    start(engine, vaultsync, source)
+    before = seeded(engine, MANY)
+    for name in before:
+        place.vault.delete_metadata(place.path(name), engine.name)
+    for name in before:
+        place.wait_for(lambda name=name: another(place, name, before[name]), FOUND)  # type: ignore[misc]

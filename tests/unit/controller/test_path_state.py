@@ -123,7 +123,7 @@ def test_what_was_seen_is_remembered_over_a_deletion() -> None:
     paths.observe(A, live("y", version=2))
     seen = paths.get(A)
     assert seen is not None
-    assert seen.history == History(existed=True, properties=frozenset({"x", "y"}))
+    assert seen.history == History(existed=True, version=2, properties=frozenset({"x", "y"}))
     paths.forget(A)
     assert paths.get(A) is None
 

@@ -68,6 +68,7 @@ ZEROS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "source": ("gauge", {"source": ["events", "audit", "poll"]}),
     "events": ("counter", {"source": ["events", "audit"]}),
     "last_event_timestamp_seconds": ("gauge", {"source": []}),
+    "lost_paths": ("gauge", {"mount": []}),
     "events_not_understood": ("counter", {}),
     "stream_connected": ("gauge", {}),
     "stream_deaf": ("counter", {}),

@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     )
     cluster: formats.ClusterName = Field(
         "",
-        description="this cluster's name in the ownership metadata of created paths, if several clusters share a "
-        "Vault; default: none",
+        description="this cluster's name in the ownership metadata of created paths, as several clusters may share a "
+        "Vault; default: the UID of the Namespace kube-system",
     )
     store_servers: formats.Addresses = Field(
         (),

@@ -15,7 +15,7 @@ from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listi
 from vaultsync.controller.heal_limit import HealLimit, MountName
 from vaultsync.controller.index import Index, Key
 from vaultsync.controller.interfaces import ControllerMetrics, Vault
-from vaultsync.controller.ownership_writer import OwnershipWriter
+from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
 from vaultsync.controller.sync_state import SyncStates
@@ -27,6 +27,7 @@ from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.healing import Absence
+from vaultsync.core.ownership import render_ownership
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.reader import Problem, Reader
@@ -44,7 +45,6 @@ class PathReconciler:
 
     Args:
         budget: of new paths, from `create_budget`.
-        cluster: the name of this cluster, for the ownership metadata.
         dry_run: log the writes in place of sending them.
     """
 
@@ -59,7 +59,6 @@ class PathReconciler:
         heal_limit: HealLimit,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
-        cluster: str = "",
         dry_run: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -71,10 +70,14 @@ class PathReconciler:
         self._budget = budget
         self._heal_limit = heal_limit
         self._ownership = ownership
-        self._writer = SecretWriter(vault, ownership, metrics, cluster)
+        self._writer = SecretWriter(vault, ownership, metrics)
         self._dry_run = dry_run
         self._clock = clock
         self._metrics = metrics
+
+    def use_cluster(self, name: str) -> None:
+        """Write this name of the cluster into the ownership metadata."""
+        self._writer.cluster = name
 
     async def reconcile(self, path: VaultPath) -> tuple[set[ObjectName], float]:
         """One pass over a path; returns the ExternalSecrets to reconcile now, and the seconds to its next pass, or 0.
@@ -148,9 +151,19 @@ class PathReconciler:
         for entry in self._index.entries(reader.name for reader in readers):
             self._syncs.of(entry.object).record_failures(path, [])
         self._record_problems(path, dict.fromkeys(problems))
+        self._adopt(path, state, readers)
         self._ownership.schedule(path, state)
         self._announce_expiry(path, state, readers)
         return self._seconds_until_due(decision, state)
+
+    def _adopt(self, path: VaultPath, state: SecretState, readers: Iterable[Reader]) -> None:
+        """Name this cluster in the ownership metadata of an earlier release, which had no name by default."""
+        made = state.ownership
+        if made is None or made.cluster or not self._writer.cluster or self._dry_run or not state.owned:
+            return
+        if made.external_secret in {str(reader.name) for reader in wanting(readers)}:
+            named = replace(made, cluster=self._writer.cluster)
+            self._ownership.add(path, PendingOwnership(named, render_ownership(named, state.managed_by)), at_once=False)
 
     def _evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
         state = self._ownership.apply(path, state)

@@ -135,11 +135,11 @@ class SecretWriter:
         cluster: the name of this cluster, for the ownership metadata.
     """
 
-    def __init__(self, vault: Vault, ownership: OwnershipWriter, metrics: ControllerMetrics, cluster: str) -> None:
+    def __init__(self, vault: Vault, ownership: OwnershipWriter, metrics: ControllerMetrics) -> None:
         self._vault = vault
         self._ownership = ownership
         self._metrics = metrics
-        self._cluster = cluster
+        self.cluster = ""
         self._unconfirmed: dict[VaultPath, UnconfirmedWrite] = {}
 
     async def write(self, write: Write) -> AppliedWrite:
@@ -228,7 +228,7 @@ class SecretWriter:
             made=max(written, datetime.now(UTC)),  # a clock that is behind would cause a rotation at once
             properties=frozenset(write.work.properties),
             external_secret=str(write.readers[0].name),
-            cluster=self._cluster,
+            cluster=self.cluster,
             rotation_ids=tuple(ids)[:MAX_ROTATION_IDS],
         )
         is_rotation = isinstance(write.work, Rotation)

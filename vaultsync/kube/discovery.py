@@ -5,6 +5,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loguru import logger
+
 from vaultsync.core.annotations import CONDITION_TYPE, GROUP
 from vaultsync.core.errors import KubeDenied, KubeNotFound
 from vaultsync.core.untrusted import mapping, text
@@ -14,6 +16,8 @@ SUPPORTED_VERSIONS: Final = ("v1", "v1beta1")
 """In order of preference."""
 PUSH_VERSION: Final = "v1alpha1"
 """Of PushSecrets, in all versions of external-secrets so far."""
+CLUSTER_ID: Final = "kube-system"
+"""The Namespace whose UID identifies a cluster; it exists in each one and is never deleted."""
 NOT_SERVED: Final = f"{GROUP} is not served in {' or '.join(SUPPORTED_VERSIONS)}: install external-secrets' CRDs"
 SCHEMA_WAITS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to read the schema, which the API server publishes a moment after the CRD."""
@@ -46,6 +50,16 @@ async def discover(client: KubeClient, waits: Sequence[float] = SCHEMA_WAITS) ->
 async def _serves_push_secrets(client: KubeClient) -> bool:
     listed = (await client.get(f"/apis/{GROUP}/{PUSH_VERSION}")).get("resources") or ()
     return any(mapping(resource).get("name") == "pushsecrets" for resource in listed)
+
+
+async def cluster_id(client: KubeClient) -> str:
+    """The UID of the Namespace kube-system, by which clusters are told apart; "" if it may not be read."""
+    try:
+        namespace = await client.get(f"/api/v1/namespaces/{CLUSTER_ID}")
+    except (KubeDenied, KubeNotFound) as error:
+        logger.warning("the cluster's ID can't be read: set VAULTSYNC_CLUSTER to a name of your own", reason=str(error))
+        return ""
+    return text(mapping(namespace.get("metadata")).get("uid"))
 
 
 async def served_versions(client: KubeClient) -> tuple[str, ...]:

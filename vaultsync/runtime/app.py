@@ -16,7 +16,7 @@ from vaultsync.core.annotations import Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient, connect
-from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, discover
+from vaultsync.kube.discovery import NOT_SERVED, ServedVersion, cluster_id, discover
 from vaultsync.kube.election import TIMING, Election, LeadershipLost, Timing
 from vaultsync.kube.informer import SILENCE_SECONDS
 from vaultsync.kube.informer_manager import RESOURCES, InformerManager
@@ -93,6 +93,7 @@ class App:
         self._timing, self._watch_silence = timing, watch_silence
         self._index = factory.create_index(settings)
         self._served: ServedVersion | None = None
+        self._cluster = ""
         self._informers: InformerManager | None = None
         self._discovery = NOT_LISTED
         """Why there are no informers yet, for /readyz."""
@@ -210,6 +211,7 @@ class App:
         while True:
             try:
                 if (found := await discover(self._kube)) is not None:
+                    self._cluster = self._settings.cluster or await cluster_id(self._kube)
                     return found
                 reason = self._discovery = NOT_SERVED
             except VaultsyncError as error:
@@ -249,7 +251,7 @@ class App:
         if self._informers is not None:
             self._informers.handler = self.term.controller
         if self._served is not None:
-            self.term.writer.takes_condition = self._served.takes_condition
+            self.term.configure(self._served, self._cluster)
 
 
 def _message(result: Result) -> str:

@@ -28,6 +28,7 @@ from vaultsync.core import annotations
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
+from vaultsync.kube.discovery import ServedVersion
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
 from vaultsync.kube.election import Release, boottime
 from vaultsync.kube.events import EventRecorder
@@ -64,7 +65,6 @@ class Term:
     Attributes:
         fence: open while this process leads; None without leader election.
         controller: handles the events of the informers, also before `run`.
-        writer: writes on ExternalSecrets; App sets whether it may write the condition.
     """
 
     def __init__(self, settings: Settings, kube: KubeClient, index: Index, stop: Stop, metrics: Metrics) -> None:
@@ -82,7 +82,7 @@ class Term:
         budget = create_budget(settings.seed_budget, loop.time)
         self._heal_limit = heal_limit = HealLimit(settings.heal_limit, lambda mount: index.paths_in(*mount), loop.time)
         self._ownership = OwnershipWriter(paths, self._vault)
-        path_reconciler = PathReconciler(
+        self._path_reconciler = path_reconciler = PathReconciler(
             index,
             paths,
             self._syncs,
@@ -92,7 +92,6 @@ class Term:
             heal_limit,
             self._ownership,
             metrics,
-            settings.cluster,
             settings.dry_run,
         )
         self.writer = ExternalSecretWriter(self._kube)
@@ -120,6 +119,11 @@ class Term:
         poller = Poller(self._vault, self.controller, settings.poll_interval, settings.poll_rate)
         self._sources = SourceSelector(settings.source, self._stream, self._audit, poller, self.controller)
         self._vault.on_own_write.append(self._sources.wrote)
+
+    def configure(self, served: ServedVersion, cluster: str) -> None:
+        """Use what was discovered in Kubernetes; `cluster` is the name of this cluster."""
+        self.writer.takes_condition = served.takes_condition
+        self._path_reconciler.use_cluster(cluster)
 
     @property
     def is_leading(self) -> bool:

@@ -35,6 +35,10 @@ REASONS = [
     "vault_failed",
     "seed_paths",
     "seed_budget",
+    "heal_limit",
+    "other_owner",
+    "expired",
+    "retired",
     "annotation",
     "impossible",
 ]

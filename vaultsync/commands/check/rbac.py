@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vaultsync.core.annotations import GROUP
+from vaultsync.kube.discovery import CLUSTER_ID
 from vaultsync.kube.informer_manager import CLUSTER_STORES, EXTERNAL_SECRETS, NAMESPACES, PUSH_SECRETS, STORES
 
 
@@ -84,6 +85,7 @@ RBAC_RULES: Final = (
     RbacRule(GROUP, PUSH_SECRETS, _READ, True),  # whose paths vaultsync leaves to them
     RbacRule(GROUP, CLUSTER_STORES, _READ, False),
     RbacRule("", NAMESPACES, _READ, False),
+    RbacRule("", NAMESPACES, ("get",), False, name=CLUSTER_ID),  # the cluster's ID, in place of VAULTSYNC_CLUSTER
     RbacRule("", "events", ("create", _PATCH), True),
 )
 """The rules of the ClusterRole of deploy/base."""
@@ -99,7 +101,7 @@ def required_rules(*, writes: bool, takes_condition: bool) -> tuple[RbacRule, ..
     rules = RBAC_RULES if takes_condition else tuple(rule for rule in RBAC_RULES if rule.resource != STATUS)
     if writes:
         return rules
-    reads = ((rule, tuple(verb for verb in rule.verbs if verb in _READ)) for rule in rules)
+    reads = ((rule, tuple(verb for verb in rule.verbs if verb in ("get", *_READ))) for rule in rules)
     return tuple(replace(rule, verbs=verbs) for rule, verbs in reads if verbs)
 
 
@@ -120,6 +122,6 @@ def access_reviews(rule: RbacRule, namespaces: Sequence[str]) -> list[AccessRevi
     places = [(rule.namespace, rule.name)]
     if namespaces and rule.in_namespaces and not rule.namespace:
         places = [(name, "") for name in namespaces]
-    elif namespaces and rule.resource == NAMESPACES:  # the informers watch each Namespace by its name
+    elif namespaces and rule.resource == NAMESPACES and not rule.name:  # the informers watch each Namespace by its name
         places = [("", name) for name in namespaces]
     return [AccessReview(rule.group, rule.resource, verb, *place) for verb in rule.verbs for place in places]

@@ -54,12 +54,14 @@ def test_less_is_used_in_a_dry_run_and_without_the_condition() -> None:
         ("external-secrets.io", "externalsecrets/status", "patch")
     }
     dry = required_rules(writes=False, takes_condition=True)
-    assert {verb for right in dry for verb in right.verbs} == {"list", "watch"}
-    assert used(dry) == {one for one in used(RBAC_RULES) if one[2] in ("list", "watch")}
+    assert {verb for right in dry for verb in right.verbs} == {"get", "list", "watch"}
+    assert used(dry) == {one for one in used(RBAC_RULES) if one[2] in ("get", "list", "watch")}
 
 
 def test_each_namespace_is_reviewed_by_name() -> None:
-    by_resource = {right.resource: access_reviews(right, ("shop", "web")) for right in RBAC_RULES}
+    by_resource = {right.resource: access_reviews(right, ("shop", "web")) for right in RBAC_RULES if not right.name}
+    [cluster] = [access_reviews(right, ("shop", "web")) for right in RBAC_RULES if right.name]
+    assert cluster == [AccessReview("", "namespaces", "get", "", "kube-system")]
     assert by_resource["events"][:2] == [
         AccessReview("", "events", "create", "shop"),
         AccessReview("", "events", "create", "web"),

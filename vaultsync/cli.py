@@ -132,6 +132,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     plan.exit_usage = exit_codes.PLAN_USAGE
     orphans.add_argument("--delete", action="store_true", help="soft-delete them, after a question")
     orphans.add_argument("--yes", action="store_true", help="with --delete: without a question")
+    orphans.add_argument(
+        "--unnamed",
+        action="store_true",
+        help="those of earlier releases, whose metadata names no cluster; only if no other cluster uses this Vault",
+    )
     check.add_argument("--print-setup", action="store_true", help="print the commands that set up what is missing")
     policy.add_argument(
         "--mount",

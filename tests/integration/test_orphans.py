@@ -244,3 +244,43 @@ def test_an_unknown_token_is_one_line(place: Place) -> None:
     assert (code, out) == (1, "")
     [line] = err.splitlines()
     assert "Vault returned 403" in line
+
+
+def cluster_of(place: Place, path: str) -> str:
+    """The cluster in the ownership metadata, "" if there is none."""
+    metadata = (place.vault.metadata(place.path(path)) or {}).get("custom_metadata") or {}
+    return str(metadata.get("vaultsync-cluster", ""))
+
+
+def test_each_cluster_has_a_name_by_default_and_takes_over_what_an_earlier_release_made(
+    place: Place, vaultsync: VaultsyncFactory
+) -> None:
+    nobody = {"VAULTSYNC_CLUSTER": "", "VAULTSYNC_NAMESPACES": place.name}
+    namespace = place.kube.get("v1", "Namespace", "kube-system")
+    assert namespace is not None
+    uid = namespace["metadata"]["uid"]
+    data = {"a": ("used", "password"), "b": ("unused", "password")}
+    place.external_secret("maker", data, annotations=SEED)
+    process = vaultsync(nobody)
+    place.wait_for(lambda: place.version("used") and place.version("unused"), 30)
+    process.stop()  # writes the ownership
+    assert cluster_of(place, "used") == cluster_of(place, "unused") == uid
+
+    place.delete("maker")
+    place.external_secret("user", {"a": ("used", "password")}, annotations=SEED)
+    for path in ("used", "unused"):  # as an earlier release without VAULTSYNC_CLUSTER has written it
+        maker = "maker" if path == "unused" else "user"
+        change = {"vaultsync-cluster": None, "vaultsync-external-secret": f"{place.name}/{maker}"}
+        where = f"/v1/secret/metadata/{place.path(path)}"
+        place.vault.api.request("PATCH", where, {"custom_metadata": change}, content_type=MERGE_PATCH)
+    process = vaultsync(nobody)
+    place.wait_for(lambda: cluster_of(place, "used") == uid, 20)
+    process.stop()
+    assert cluster_of(place, "unused") == ""
+    prefix = f"secret/{place.name}/"
+    code, out, _ = orphans(place, "-o", "json", env={"VAULTSYNC_CLUSTER": ""})
+    assert code == 0
+    assert prefix not in out, "another cluster may have made it"
+    code, out, _ = orphans(place, "--unnamed", "-o", "json", env={"VAULTSYNC_CLUSTER": ""})
+    assert code == 0
+    assert f"{prefix}unused" in [one["path"] for one in json.loads(out)["orphans"]]

@@ -65,14 +65,16 @@ class OrphanFinder(IndexBuilder):
     """Receives every ExternalSecret of the cluster, then walks Vault. Only `delete` writes to it.
 
     Args:
-        cluster: VAULTSYNC_CLUSTER; paths that another cluster owns are left out.
         namespace: the token's Vault namespace, which is walked besides those of the stores.
+
+    Attributes:
+        cluster: paths that another cluster owns are left out.
     """
 
-    def __init__(self, index: Index, vault: VaultClient, cluster: str, namespace: str) -> None:
+    def __init__(self, index: Index, vault: VaultClient, namespace: str) -> None:
         super().__init__(index)
         self._vault = vault
-        self._cluster = cluster
+        self.cluster = ""
         self._namespaces = {namespace}
         self._refused: list[str] = []
 
@@ -146,7 +148,7 @@ class OrphanFinder(IndexBuilder):
     def _orphan(self, path: VaultPath, state: SecretState) -> Orphan | None:
         """The path as an orphan, None if another client has written a part of it."""
         made = state.ownership
-        if made is None or made.cluster != self._cluster or state.managed_by not in ("", MANAGER):
+        if made is None or made.cluster != self.cluster or state.managed_by not in ("", MANAGER):
             return None
         if not state.owned or state.owned != frozenset(state.subkeys or ()):
             return None

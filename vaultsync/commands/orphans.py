@@ -17,6 +17,7 @@ from vaultsync.core.paths import clean_namespace
 from vaultsync.runtime import factory, logging
 
 QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
+NO_CLUSTER: Final = "the name of this cluster is unknown: set VAULTSYNC_CLUSTER as for `vaultsync run`"
 NOT_ALL: Final = "orphans can be found only with the permission to list all ExternalSecrets of the cluster"
 
 
@@ -31,14 +32,14 @@ def execute(arguments: Namespace) -> int:
     if delete and settings.dry_run:
         raise exit_codes.InputError("VAULTSYNC_DRY_RUN is true: nothing is deleted")
     logging.configure(settings.log_format, "WARNING")
-    found = run_once(_find(settings))
+    found = run_once(_find(settings, arguments.unnamed))
     console.say(*output.gaps(found))
     as_json = arguments.output == "json"
     is_read = console.write(output.orphans_json(found) if as_json else output.orphans_table(found, datetime.now(UTC)))
     is_done = True
     if delete and found.orphans:
         agreed = is_read and (sure or _agrees(found.orphans))
-        is_done = agreed and run_once(_delete(settings, found.orphans))
+        is_done = agreed and run_once(_delete(settings, arguments.unnamed, found.orphans))
     return console.leave(0 if is_done and not found.refused else exit_codes.FAILED)
 
 
@@ -56,16 +57,16 @@ def _agrees(orphans: Sequence[Orphan]) -> bool:
     return False
 
 
-async def _find(settings: Settings) -> OrphanReport:
-    async with _listed_cluster(settings) as orphans:
+async def _find(settings: Settings, unnamed: bool) -> OrphanReport:
+    async with _listed_cluster(settings, unnamed) as orphans:
         return await orphans.find()
 
 
-async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
+async def _delete(settings: Settings, unnamed: bool, chosen: Sequence[Orphan]) -> bool:
     """Soft-delete those that have not changed since; returns whether all are deleted."""
     deleted = 0
     try:
-        async with _listed_cluster(settings) as orphans, aclosing(orphans.delete(chosen)) as results:
+        async with _listed_cluster(settings, unnamed) as orphans, aclosing(orphans.delete(chosen)) as results:
             async for orphan, why in results:
                 deleted += not why
                 if why:
@@ -76,16 +77,22 @@ async def _delete(settings: Settings, chosen: Sequence[Orphan]) -> bool:
 
 
 @asynccontextmanager
-async def _listed_cluster(settings: Settings) -> AsyncIterator[OrphanFinder]:
-    """List all ExternalSecrets of the cluster, whatever the settings select."""
+async def _listed_cluster(settings: Settings, unnamed: bool) -> AsyncIterator[OrphanFinder]:
+    """List all ExternalSecrets of the cluster, whatever the settings select.
+
+    With `unnamed`, the orphans are those of earlier releases, which wrote no cluster by default.
+    """
     async with vault_session(settings) as (vault, login):
         await login.log_in()
         namespace = clean_namespace(settings.vault_namespace)
-        found = OrphanFinder(factory.create_index(settings), vault, settings.cluster, namespace)
+        found = OrphanFinder(factory.create_index(settings), vault, namespace)
         try:
-            await list_once(settings, found, Selection())
+            cluster = await list_once(settings, found, Selection())
         except ExceptionGroup as errors:
             if errors.subgroup(KubeDenied):
                 raise KubeDenied(f"{NOT_ALL}: {first_reason(errors)}") from errors
             raise
+        if not cluster and not unnamed:
+            raise KubeDenied(NO_CLUSTER)
+        found.cluster = "" if unnamed else cluster
         yield found

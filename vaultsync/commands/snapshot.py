@@ -14,7 +14,7 @@ from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.push_secret import PushSecret
 from vaultsync.kube.client import NoKubeConfig, connect
-from vaultsync.kube.discovery import NOT_SERVED, discover
+from vaultsync.kube.discovery import NOT_SERVED, cluster_id, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
@@ -90,8 +90,8 @@ async def vault_session(settings: Settings) -> AsyncIterator[tuple[VaultClient, 
         await vault.close()
 
 
-async def list_once(settings: Settings, handler: EventHandler, selection: Selection) -> None:
-    """List the selected objects of Kubernetes for the handler.
+async def list_once(settings: Settings, handler: EventHandler, selection: Selection) -> str:
+    """List the selected objects of Kubernetes for the handler; returns the name of the cluster, "" if unknown.
 
     Raises:
         NoKubeConfig: there is no Kubernetes configuration.
@@ -107,5 +107,6 @@ async def list_once(settings: Settings, handler: EventHandler, selection: Select
             await InformerManager(
                 tasks, kube, found.version, selection, handler, once=True, push_version=found.push_version
             ).start()
+        return settings.cluster or await cluster_id(kube)
     finally:
         await kube.close()

@@ -71,7 +71,8 @@ class Cluster:
     def listed(self) -> OrphanFinder:
         """As a run of the command lists them."""
         index, vault = Index(frozenset({server_identity(ADDRESS)}), SeedMode.OFF), cast(VaultClient, self.vault)
-        made = OrphanFinder(index, vault, self.cluster, "")
+        made = OrphanFinder(index, vault, "")
+        made.cluster = self.cluster
         for name in self.namespaces:
             made.namespace_changed(namespace(name))
         for one in self.objects:

@@ -83,7 +83,7 @@ ZEROS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "vault_reachable": ("gauge", {}),
     "watches_lost": (
         "gauge",
-        {"resource": ["namespaces", "clustersecretstores", "secretstores", "externalsecrets"]},
+        {"resource": ["namespaces", "clustersecretstores", "secretstores", "externalsecrets", "pushsecrets"]},
     ),
     "vault_requests": ("counter", {"method": [], "code": []}),
     "kube_requests": ("counter", {"method": [], "code": []}),

@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 
 from tests.unit.build import NOON
+from vaultsync.controller.index import Index
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.errors import ConditionNotWritten, VaultRejected, VaultsyncError, VaultUnavailable
-from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, ObjectName, Store, StoreName
 from vaultsync.core.ownership import MANAGED_BY, parse_ownership
 from vaultsync.core.paths import FindPrefix, Mount, VaultPath
 from vaultsync.core.vault_state import SecretState
@@ -247,3 +248,24 @@ class FakeRecorder:
     def reasons(self) -> list[str]:
         """The reasons in order."""
         return [str(reason) for _, reason, _ in self.events]
+
+
+class FakeObjects:
+    """The objects of the API server: those of the index, unless a test has changed them since."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.changed: dict[ObjectName | StoreName, ExternalSecret | Store | None] = {}
+        self.reads = 0
+
+    async def external_secret(self, known: ExternalSecret) -> ExternalSecret | None:
+        self.reads += 1
+        found = self.changed.get(known.name, known)
+        assert not isinstance(found, Store)
+        return found
+
+    async def store(self, name: StoreName, api_version: str) -> Store | None:
+        self.reads += 1
+        found = self.changed.get(name, self._index.store(name))
+        assert not isinstance(found, ExternalSecret)
+        return found

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Histogram
 from pydantic import SecretStr
 
 from vaultsync.core.annotations import EventReason
-from vaultsync.core.external_secret import CreatedCondition, ExternalSecret
+from vaultsync.core.external_secret import CreatedCondition, ExternalSecret, Store, StoreName
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.vault_state import SecretState
 
@@ -29,6 +29,13 @@ class Vault(VaultReader, Protocol):
     async def password(self, policy: str, namespace: str) -> SecretStr: ...
     async def is_clustered(self) -> bool: ...
     def clock(self) -> datetime: ...
+
+
+class CurrentObjects(Protocol):
+    """Reads objects past the informers; kube.current_objects.CurrentObjects documents and implements it."""
+
+    async def external_secret(self, known: ExternalSecret) -> ExternalSecret | None: ...
+    async def store(self, name: StoreName, api_version: str) -> Store | None: ...
 
 
 class ExternalSecretPatcher(Protocol):

@@ -13,8 +13,8 @@ from loguru import logger
 
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing, wanting
 from vaultsync.controller.heal_limit import HealLimit, MountName
-from vaultsync.controller.index import Index, Key
-from vaultsync.controller.interfaces import ControllerMetrics, Vault
+from vaultsync.controller.index import Entry, Index, Key
+from vaultsync.controller.interfaces import ControllerMetrics, CurrentObjects, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
@@ -24,7 +24,14 @@ from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.callbacks import Clock
 from vaultsync.core.decide import Decision, Seed
-from vaultsync.core.errors import BudgetSpent, VaultDenied, VaultRejected, VaultRequestFailed, VaultsyncError
+from vaultsync.core.errors import (
+    BudgetSpent,
+    ObjectsBehind,
+    VaultDenied,
+    VaultRejected,
+    VaultRequestFailed,
+    VaultsyncError,
+)
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.healing import Absence
 from vaultsync.core.ownership import render_ownership
@@ -37,6 +44,8 @@ from vaultsync.core.vault_state import SecretState
 
 AT_ONCE_SECONDS = 0.01
 """Delay of the next pass where there is something to do already."""
+BEHIND_SECONDS = 0.1
+"""Delay of the next pass while an informer is behind."""
 HOUR_SECONDS = 3600.0
 
 
@@ -57,6 +66,7 @@ class PathReconciler:
         seed_paths: SeedPaths,
         budget: TokenBuckets[str] | None,
         heal_limit: HealLimit,
+        current: CurrentObjects,
         ownership: OwnershipWriter,
         metrics: ControllerMetrics,
         dry_run: bool = False,
@@ -69,6 +79,7 @@ class PathReconciler:
         self._evaluator = PathEvaluator(index, paths, vault, seed_paths)
         self._budget = budget
         self._heal_limit = heal_limit
+        self._current = current
         self._ownership = ownership
         self._writer = SecretWriter(vault, ownership, metrics)
         self._dry_run = dry_run
@@ -141,6 +152,8 @@ class PathReconciler:
             verb = "rotate" if isinstance(work, Rotation) else "seed"
             logger.info(f"would {verb}", **write.log_fields(state))
         elif write is not None:
+            if found.absence is Absence.NEW:
+                await self._confirm(path, found.allowed)
             state = await self._write(write)
             decision = self._evaluate(path, state, readers).decision
             problems += decision.problems
@@ -155,6 +168,28 @@ class PathReconciler:
         self._ownership.schedule(path, state)
         self._announce_expiry(path, state, readers)
         return self._seconds_until_due(decision, state)
+
+    async def _confirm(self, path: VaultPath, readers: Iterable[Reader]) -> None:
+        """Check that the ExternalSecrets and the stores that name a new path together exist in the API server now.
+
+        An informer that is behind could combine an ExternalSecret with a store that it was never used with, into a path
+        that nobody has requested.
+
+        Raises:
+            ObjectsBehind: they do not.
+            VaultsyncError: the API server does not answer, or refuses.
+        """
+        for entry in self._index.entries(reader.name for reader in readers):
+            await self._confirm_entry(path, entry)
+
+    async def _confirm_entry(self, path: VaultPath, entry: Entry) -> None:
+        now = await self._current.external_secret(entry.object)
+        if now is None or not now.requests_the_same(entry.object):
+            raise ObjectsBehind(f"{entry.object.name} is being changed", BEHIND_SECONDS)
+        fields = {reference.field for reference in entry.references.get(path, ())}
+        for name in {ref.store for ref in entry.object.refs if ref.field in fields}:
+            if await self._current.store(name, entry.object.api_version) != self._index.store(name):
+                raise ObjectsBehind(f"{name} is being changed", BEHIND_SECONDS)
 
     def _adopt(self, path: VaultPath, state: SecretState, readers: Iterable[Reader]) -> None:
         """Name this cluster in the ownership metadata of an earlier release, which had no name by default."""

@@ -114,6 +114,10 @@ class Postponed(VaultsyncError):
         self.wait = wait
 
 
+class ObjectsBehind(Postponed):
+    """An informer is behind the API server."""
+
+
 class BudgetSpent(Postponed):
     """The budget of a Kubernetes namespace for new paths is spent."""
 

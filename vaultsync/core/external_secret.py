@@ -119,6 +119,12 @@ class ExternalSecret:
     synced_version: str
     created_condition: CreatedCondition | None
 
+    def requests_the_same(self, other: "ExternalSecret") -> bool:
+        """Whether it is the same object with the same entries and annotations of its owner."""
+        return (self.uid, self.refs, self.finds) == (other.uid, other.refs, other.finds) and all(
+            self.annotations.get(name) == other.annotations.get(name) for name in annotations.REQUESTS
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoreCondition:

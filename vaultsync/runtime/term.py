@@ -28,6 +28,7 @@ from vaultsync.core import annotations
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
+from vaultsync.kube.current_objects import CurrentObjects
 from vaultsync.kube.discovery import ServedVersion
 from vaultsync.kube.election import RELEASE_SECONDS as RELEASE_LONGEST
 from vaultsync.kube.election import Release, boottime
@@ -90,6 +91,7 @@ class Term:
             settings.seedable_paths,
             budget,
             heal_limit,
+            CurrentObjects(self._kube),
             self._ownership,
             metrics,
             settings.dry_run,

@@ -9,7 +9,7 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.build import ADDRESS, NOON, Anything, entry, external_secret, namespace, path, run, store
-from tests.unit.fakes import FakeVault
+from tests.unit.fakes import FakeObjects, FakeVault
 from tests.unit.servers import answer, http_server
 from vaultsync.cli import main
 from vaultsync.commands import output
@@ -239,7 +239,16 @@ def test_the_plan_is_what_the_reconciler_does(fields: Mapping[str, Anything], th
     paths, syncs = PathStates(), SyncStates()
     ownership, budget = OwnershipWriter(paths, cluster.vault), create_budget(0, lambda: 0.0)
     reconciler = PathReconciler(
-        cluster.index, paths, syncs, cluster.vault, MINE, budget, UNLIMITED, ownership, Metrics()
+        cluster.index,
+        paths,
+        syncs,
+        cluster.vault,
+        MINE,
+        budget,
+        UNLIMITED,
+        FakeObjects(cluster.index),
+        ownership,
+        Metrics(),
     )
     [where] = cluster.index.paths()
     run(reconciler.reconcile(where))
@@ -255,7 +264,17 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
     budget, paths, syncs = create_budget(1, lambda: 0.0), PathStates(), SyncStates()
     ownership = OwnershipWriter(paths, cluster.vault)
     reconciler = PathReconciler(
-        cluster.index, paths, syncs, cluster.vault, MINE, budget, UNLIMITED, ownership, Metrics(), dry_run=True
+        cluster.index,
+        paths,
+        syncs,
+        cluster.vault,
+        MINE,
+        budget,
+        UNLIMITED,
+        FakeObjects(cluster.index),
+        ownership,
+        Metrics(),
+        dry_run=True,
     )
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates

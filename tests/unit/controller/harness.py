@@ -17,7 +17,7 @@ from tests.unit.build import (
     store,
     wrote,
 )
-from tests.unit.fakes import FakeRecorder, FakeVault, FakeWriter
+from tests.unit.fakes import FakeObjects, FakeRecorder, FakeVault, FakeWriter
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.heal_limit import HealLimit
@@ -83,6 +83,7 @@ class Engine:
 
     def create_path_reconciler(self, vault: FakeVault) -> PathReconciler:
         self.ownership = OwnershipWriter(self.paths, vault)
+        self.current = FakeObjects(self.index)
         self.heal_limit = HealLimit(None, lambda mount: self.index.paths_in(*mount), self.clock)
         return PathReconciler(
             self.index,
@@ -92,6 +93,7 @@ class Engine:
             self.seed_paths,
             self.budget,
             self.heal_limit,
+            self.current,
             self.ownership,
             self.metrics,
             clock=self.clock,

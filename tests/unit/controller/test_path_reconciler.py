@@ -17,12 +17,13 @@ from tests.unit.build import (
 from tests.unit.controller.harness import APP, DENIED, KV1, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.core.errors import (
     BudgetSpent,
+    ObjectsBehind,
     VaultDenied,
     VaultRejected,
     VaultUnavailable,
     WriteConflict,
 )
-from vaultsync.core.external_secret import StoreName
+from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store, StoreName
 from vaultsync.core.seed_paths import SeedPaths
 
 # -- seeding
@@ -160,6 +161,38 @@ def test_a_missing_path_is_seeded_and_reported_to_its_readers() -> None:
         assert engine.recorder.reasons() == ["Seeded", "ForceSynced"]
         everything = f"{engine.writer} {engine.recorder} {engine.paths._paths} {engine.syncs._states}"
         assert not any(value in everything for value in values.values())
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize("what", ["deleted", "another key", "no longer seeded", "another store", "no store"])
+def test_nothing_is_created_for_objects_that_the_api_server_does_not_have_together(what: str) -> None:
+    """The watches of ExternalSecrets and of stores have no common order."""
+
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret("a", annotations=SEED)
+        engine.index.put(asked)
+        [ref] = asked.refs
+        changes: dict[str, dict[ObjectName | StoreName, ExternalSecret | Store | None]] = {
+            "deleted": {APP: None},
+            "another key": {APP: external_secret("b", annotations=SEED)},
+            "no longer seeded": {APP: external_secret("a")},
+            "another store": {ref.store: store(path="team")},
+            "no store": {ref.store: None},
+        }
+        engine.current.changed = changes[what]
+        with pytest.raises(ObjectsBehind, match="is being changed"):
+            await engine.path_reconciler.reconcile(A)
+        assert not engine.vault.secrets
+        engine.current.changed = {}
+        await engine.path_reconciler.reconcile(A)
+        assert engine.vault.creates[A] == 1
+        reads = engine.current.reads
+        engine.vault.delete(A)
+        await engine.path_reconciler.reconcile(A)
+        assert engine.vault.creates[A] == 2
+        assert engine.current.reads == reads, "a deleted path is healed without delay"
 
     run_ahead(test())
 

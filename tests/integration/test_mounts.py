@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
@@ -166,12 +167,21 @@ def test_a_moved_mount_is_reported_missing_and_found_again(
     assert place.version("app", engine.name) == 3, "nothing was created in between"
 
 
-def test_a_mount_that_is_enabled_again_is_seeded_again(
+def approve(place: Place) -> None:
+    """Annotates the ExternalSecret, so that lost values are created again."""
+    place.annotate("app", **{"vaultsync.io/heal-lost": datetime.now(UTC).isoformat()})
+
+
+def test_a_mount_that_is_enabled_again_is_seeded_again_after_an_approval(
     place: Place, source: str, engine: Engine, process: VaultsyncProcess
 ) -> None:
     first = seeded(engine)
     engine.disable()
     engine.enable("2")
+    message = "Vault reports no deletion"
+    place.wait_for(lambda: message in place.annotations("app").get("vaultsync.io/message", ""), FOUND)
+    assert place.secret("app") == first
+    approve(place)
     place.wait_for(lambda: another(place, "app", first), FOUND)
     arrives_quickly(engine, "app", "after")
 
@@ -192,6 +202,7 @@ def test_in_a_mount_enabled_again_as_v1_nothing_is_created_with_the_v2_api(
     engine.store_says("v2")
     engine.disable()
     engine.enable("2")
+    approve(place)
     place.wait_for(lambda: place.version("app", engine.name) == 1, FOUND)
 
 

@@ -6,7 +6,7 @@ one, and no count of VAULTSYNC_SEED_BUDGET.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 
@@ -15,6 +15,7 @@ from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, vault
 from vaultsync.config.settings import Settings
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
+from vaultsync.controller.heal_limit import MountName, limit_of, refusal_text
 from vaultsync.controller.index import Entry, Index
 from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
@@ -24,6 +25,7 @@ from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.errors import OF_ONE_PATH
 from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
+from vaultsync.core.healing import Absence, is_approved
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
@@ -115,8 +117,16 @@ class Summary:
 class DryRunPlanner(IndexBuilder):
     """Receives the listed objects, then reads Vault."""
 
-    def __init__(self, index: Index, vault: VaultReader, seed_paths: SeedPaths, mode: SeedMode) -> None:
+    def __init__(
+        self,
+        index: Index,
+        vault: VaultReader,
+        seed_paths: SeedPaths,
+        mode: SeedMode,
+        heal_limit: int | None = None,
+    ) -> None:
         super().__init__(index)
+        self._heal_limit = heal_limit
         self._paths = PathStates()
         self._vault = vault
         self._evaluator = PathEvaluator(index, self._paths, vault, seed_paths)
@@ -139,6 +149,7 @@ class DryRunPlanner(IndexBuilder):
         await for_each({prefix for entry in entries for prefix in entry.prefixes}, self._list)
         named = {path for entry in entries for path in entry.references}
         await for_each(named.union(*self._found.values()), self._look)
+        await self._hold_losses()
         return [self._explanation(entry) for entry in entries]
 
     async def _list(self, prefix: FindPrefix) -> None:
@@ -157,6 +168,27 @@ class DryRunPlanner(IndexBuilder):
         else:
             self._seen[path] = self._evaluator.evaluate(path, state, readers)
             self._paths.observe(path, state)
+
+    async def _hold_losses(self) -> None:
+        """Decide again about the lost paths of each mount that has more of them than VAULTSYNC_HEAL_LIMIT allows."""
+        if self._heal_limit == 0:
+            return
+        for mount in {self._mount(path) for path in self._lost()}:
+            known = self._index.paths_in(*mount)
+            await for_each([path for path in known if path not in self._seen], self._look)
+            lost = [path for path in self._lost() if self._mount(path) == mount]
+            if len(lost) <= limit_of(self._heal_limit, len(known)):
+                continue
+            for path in lost:
+                readers = self._index.readers(path)
+                text = "" if is_approved(readers, datetime.now(UTC)) else refusal_text(mount, len(lost))
+                self._seen[path] = self._evaluator.evaluate(path, self._seen[path].state, readers, text)
+
+    def _lost(self) -> list[VaultPath]:
+        return [path for path, seen in self._seen.items() if seen.absence is Absence.LOST]
+
+    def _mount(self, path: VaultPath) -> MountName:
+        return MountName(path.namespace, self._seen[path].state.mount.path)
 
     def _explanation(self, entry: Entry) -> Explanation:
         choice, problem = self._index.choice(entry)
@@ -232,7 +264,8 @@ async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Ex
     """List Kubernetes once, read the referenced paths in Vault, and explain as DryRunPlanner. Writes nothing."""
     async with vault_session(settings) as (vault, login):
         await login.log_in()
-        planner = DryRunPlanner(factory.create_index(settings), vault, settings.seedable_paths, settings.seed)
+        index = factory.create_index(settings)
+        planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
         await list_once(settings, planner, settings.selection)
         return await planner.explain(only)
 

@@ -126,7 +126,7 @@ class HealLimit:
         losses.lost.add(path)
         if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > losses.allowed:
             self._stop(mount, losses, replaced=replaced)
-            return _text(mount, losses.stopped)
+            return refusal_text(mount, losses.stopped)
         losses.healed.append(now)
         return ""
 
@@ -134,7 +134,7 @@ class HealLimit:
         """Whether the survey runs; starts one if the last one is not recent."""
         if losses.surveyed_until + SURVEY_INTERVAL < now:
             known = self._known(mount)
-            losses.allowed = max(LEAST, int(len(known) * SHARE)) if self._limit is None else self._limit
+            losses.allowed = limit_of(self._limit, len(known))
             losses.unread = set(known) - losses.lost
             losses.surveyed_until = now + SURVEY_SECONDS
             self.read_soon(losses.unread)
@@ -153,7 +153,13 @@ class HealLimit:
         )
 
 
-def _text(mount: MountName, lost: int) -> str:
+def limit_of(setting: int | None, known: int) -> int:
+    """The limit of a mount with so many known paths, by VAULTSYNC_HEAL_LIMIT."""
+    return max(LEAST, int(known * SHARE)) if setting is None else setting
+
+
+def refusal_text(mount: MountName, lost: int) -> str:
+    """Why the lost paths of a mount are not created again, after the name of one of them."""
     why = f"is missing, and Vault reports no deletion; so are {lost} paths of the mount {mount}"
     held = "vaultsync creates no new values, as these would replace the last good ones in Kubernetes"
     restore = "To restore those to Vault: docs/disaster-recovery.md"

@@ -97,7 +97,7 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
     connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
     report, index = CheckReport(), factory.create_index(settings)
     async with vault_session(settings) as (vault, login):
-        planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed)
+        planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
         policy = PolicyChecks(settings, vault, index, report)
         await KubernetesChecks(settings, report, planner).run(connect_kube)
         await check_vault_and_login(settings, vault, login, report)

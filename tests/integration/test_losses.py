@@ -106,7 +106,7 @@ def test_an_approval_has_new_values_created(place: Place, engine: Engine, vaults
     wait_until_held(engine, before)
     assert f"healing: stopped, as values are lost in {engine.name}/ ({MANY} paths)" in process.health.text("/readyz")
     settings = {"VAULTSYNC_NAMESPACES": place.name, "VAULT_TOKEN": place.vault.token([engine.name])}
-    plan = run(place.testbed, f"vaultsync explain {place.name}/app0 || true", env=settings)
+    plan = run(place.testbed, f"python -m vaultsync explain {place.name}/app0 || true", env=settings)
     assert f"{MANY} paths of the mount {engine.name}/" in plan
     [approve] = commands(section("Have new values created", RECOVERY))
     run(place.testbed, adapted(approve, {"--all": place.name}))

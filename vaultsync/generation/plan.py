@@ -3,6 +3,7 @@
 Which ExternalSecrets may have something generated is decided in core.decide.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -58,11 +59,12 @@ def plan(
     owned = {name: _owner_rules(requests, name) for name in missing}
     rules_of = {name: rules.over(defaults) for name, rules in owned.items()}
     settled = {name for name, rules in owned.items() if not rules.is_empty}
+    containing = _existing_templates(requests, present, defaults)
     needs: dict[str, frozenset[str]] = {}
     todo = sorted(missing)
     while todo:
         name = todo.pop()
-        needs[name] = rules_of[name].siblings(name)
+        needs[name] = rules_of[name].siblings(name) | containing[name]
         for sibling in sorted(needs[name] - settled - present):
             own = _owner_rules(requests, sibling)
             rules_of[sibling] = (own if own.rule_for(sibling) else rules_of[name]).over(defaults)
@@ -94,6 +96,22 @@ def _owner_rules(requests: Iterable[PropertyRequest], name: str) -> Rules:
     """The rules of the oldest ExternalSecret that reads the property and has a rule for it."""
     rules = (request.rules for request in requests if request.property == name)
     return next((one for one in rules if one.rule_for(name) is not None), NO_RULES)
+
+
+def _existing_templates(
+    requests: Sequence[PropertyRequest], present: frozenset[str], defaults: Rules
+) -> Mapping[str, frozenset[str]]:
+    """By property, the existing templates that contain it: with another value for it they would be out of date."""
+
+    def uses(name: str) -> frozenset[str]:
+        rule = _owner_rules(requests, name).over(defaults).rule_for(name)
+        return frozenset(rule.uses) if isinstance(rule, TemplateRule) else frozenset()
+
+    found: dict[str, frozenset[str]] = defaultdict(frozenset)
+    for name in present & {request.property for request in requests}:
+        for part in closure(uses(name), uses):
+            found[part] |= {name}
+    return found
 
 
 def _halves(rules: Mapping[str, Rule | None]) -> dict[str, str]:

@@ -25,13 +25,11 @@ class Evaluation:
 
     Attributes:
         absence: why there is no live version, None if there is one.
-        is_mount_replaced: another mount is in the place of the one that held the path.
         allowed: the readers that request seeding, and whose namespaces may create the path.
     """
 
     state: SecretState
     absence: Absence | None
-    is_mount_replaced: bool
     decision: Decision
     allowed: list[Reader]
 
@@ -54,13 +52,18 @@ class PathEvaluator:
         kv = next((reference.kv for reader in readers for reference in reader.references), 2)
         return await self._vault.look(path, kv)
 
-    def evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader], lost: str = "") -> Evaluation:
-        """Decide about a path that was just read or written; `lost` is why its mount is not healed, "" if it is."""
+    def evaluate(
+        self, path: VaultPath, state: SecretState, readers: list[Reader], lost: str = "", *, is_replaced: bool = False
+    ) -> Evaluation:
+        """Decide about a path that was just read or written.
+
+        `lost` is why its mount is not healed, "" if it is; with `is_replaced` another mount is in its place.
+        """
         seen = self._paths.get(path)
         history = seen.history if seen else NEW
         if not history.existed and self._is_recorded(path, readers):
             history = replace(history, existed=True)
-        absence = None if state.exists else history.absence(state, readers)
+        absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
         refused = dict(self._not_granted(path, state, readers))
         pushed_by = partial(self._pushed_by, path)
         if absence is not None:
@@ -69,7 +72,7 @@ class PathEvaluator:
         problems = (*decision.problems, *contested(path, state, wanting(readers), pushed_by))
         decision = replace(decision, problems=problems)
         allowed = [reader for reader in wanting(readers) if reader.name not in refused]
-        return Evaluation(state, absence, history.is_replaced(state.mount), decision, allowed)
+        return Evaluation(state, absence, decision, allowed)
 
     def _pushed_by(self, path: VaultPath, namespace: str) -> str:
         writer = self._index.pushes.writer(path, namespace)

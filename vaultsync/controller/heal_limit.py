@@ -7,7 +7,7 @@ read, so that a loss of all of them is recognised before anything is written.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -73,6 +73,7 @@ class HealLimit:
 
     Attributes:
         read_soon: has paths read.
+        uuids: of the mounts with live values, by name.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class HealLimit:
         self._limit = limit
         self._known = known
         self.read_soon: Callable[[Collection[VaultPath]], None] = ignore
+        self.uuids: MutableMapping[str, str] = {}
         self._clock = clock
         self._mounts: dict[MountName, _Losses] = {}
 
@@ -91,9 +93,19 @@ class HealLimit:
         """The mounts that are not healed, each with the number of its lost paths."""
         return {str(mount): len(one.lost) for mount, one in self._mounts.items() if one.stopped}
 
-    def observe(self, mount: MountName, path: VaultPath, *, is_lost: bool) -> None:
-        """Record the result of a read. A mount without losses is healed again."""
+    def is_replaced(self, mount: MountName, uuid: str) -> bool:
+        """Whether another mount is in the place of the one that had live values."""
+        return bool(uuid) and self.uuids.get(str(mount), uuid) != uuid
+
+    def observe(self, mount: MountName, path: VaultPath, *, is_lost: bool, uuid: str = "") -> None:
+        """Record the result of a read. A mount without losses is healed again.
+
+        `uuid` is that of the mount if the path is live there. A mount that replaces another one is known from when
+        nothing is lost any more.
+        """
         losses = self._mounts.get(mount)
+        if uuid and (losses is None or not losses.lost - {path}):
+            self.uuids[str(mount)] = uuid
         if losses is None:
             if not is_lost or self._limit == 0:
                 return

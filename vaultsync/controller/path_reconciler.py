@@ -202,16 +202,17 @@ class PathReconciler:
 
     def _evaluate(self, path: VaultPath, state: SecretState, readers: list[Reader]) -> Evaluation:
         state = self._ownership.apply(path, state)
-        found = self._evaluator.evaluate(path, state, readers)
         mount = MountName(path.namespace, state.mount.path)
+        replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
+        found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
         is_lost = found.absence is Absence.LOST
-        self._heal_limit.observe(mount, path, is_lost=is_lost)
+        self._heal_limit.observe(mount, path, is_lost=is_lost, uuid=state.mount.uuid if state.exists else "")
         if not is_lost or found.decision.seed is None:
             return found
         self._paths.observe(path, state)
         is_approved = healing.is_approved(found.allowed, datetime.now(UTC))
-        lost = self._heal_limit.refusal(mount, path, replaced=found.is_mount_replaced, approved=is_approved)
-        return self._evaluator.evaluate(path, state, readers, lost) if lost else found
+        lost = self._heal_limit.refusal(mount, path, replaced=replaced, approved=is_approved)
+        return self._evaluator.evaluate(path, state, readers, lost, is_replaced=replaced) if lost else found
 
     async def _write(self, write: Write) -> SecretState:
         if isinstance(write.work, Seed):

@@ -64,7 +64,6 @@ class PathState:
         history = self.history
         if secret.exists:
             history = replace(history, existed=True, version=secret.version, is_deletion_reported=False)
-            history = replace(history, mount=secret.mount.uuid)
         if not history.properties.issuperset(secret.subkeys or ()):
             history = replace(history, properties=history.properties | frozenset(secret.subkeys or ()))
         if history != self.history:

@@ -31,6 +31,8 @@ MESSAGE: Final = "vaultsync.io/message"
 """Written by vaultsync if the CRD does not allow the condition: its message."""
 LEADER_LABEL: Final = "vaultsync.io/leader"
 """On the leader's pod: "true". The Service of the audit port selects it."""
+MOUNTS: Final = "vaultsync.io/mounts"
+"""Written by vaultsync on its Lease: the UUIDs of the KV mounts with live values (JSON object)."""
 REQUESTS: Final = (SEED, CREATE, GENERATE, ROTATE_AFTER, ROTATE, HEAL, HEAL_LOST, FORCE_SYNC_OPT_OUT)
 """Of an ExternalSecret's owner."""
 NAMESPACE_ANNOTATIONS: Final = (SEED, HEAL, HEAL_LOST)

@@ -13,7 +13,7 @@ from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.healing import Absence, retired
-from vaultsync.core.paths import Mount, VaultPath
+from vaultsync.core.paths import VaultPath
 from vaultsync.core.reader import PathInput, Problem, Reader, Refused
 from vaultsync.core.rotate import Rotation, plan_rotation
 from vaultsync.core.vault_state import SecretState
@@ -55,25 +55,19 @@ class History:
         properties: the names of those that existed.
         existed: it had a live version.
         version: the latest live one.
-        mount: the UUID of the mount that held it, "" if unknown.
         is_deletion_reported: Vault has reported a deletion since then, in its event stream or by an audit device.
     """
 
     properties: frozenset[str] = frozenset()
     existed: bool = False
     version: int = 0
-    mount: str = ""
     is_deletion_reported: bool = False
 
-    def is_replaced(self, mount: Mount) -> bool:
-        """Whether another mount is now in the place of the one that held the path."""
-        return bool(self.mount and mount.uuid) and self.mount != mount.uuid
-
-    def absence(self, state: SecretState, readers: Iterable[Reader]) -> Absence:
-        """Why the path has no live version now."""
+    def absence(self, state: SecretState, readers: Iterable[Reader], *, is_replaced: bool) -> Absence:
+        """Why the path has no live version now; with `is_replaced`, another mount is in the place of its own."""
         if not (self.existed or state.version or any(reader.has_read for reader in readers)):
             return Absence.NEW
-        if self.is_replaced(state.mount):
+        if is_replaced:
             return Absence.LOST
         if self.is_deletion_reported:
             return Absence.DELETED

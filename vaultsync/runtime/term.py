@@ -35,6 +35,7 @@ from vaultsync.kube.election import Release, boottime
 from vaultsync.kube.events import EventRecorder
 from vaultsync.kube.external_secrets import ExternalSecretWriter
 from vaultsync.kube.leader_label import LeaderLabel
+from vaultsync.kube.mount_record import MountRecord
 from vaultsync.runtime import factory
 from vaultsync.runtime.health import PartStatus
 from vaultsync.runtime.lifecycle import CLOSE_SECONDS, OWNERSHIP_SECONDS, RELEASE_SECONDS, WRITES_SECONDS, Stop
@@ -82,6 +83,9 @@ class Term:
         loop = asyncio.get_running_loop()
         budget = create_budget(settings.seed_budget, loop.time)
         self._heal_limit = heal_limit = HealLimit(settings.heal_limit, lambda mount: index.paths_in(*mount), loop.time)
+        self._mounts = MountRecord(self._kube, settings.election_lease) if settings.election_lease else None
+        if self._mounts is not None:
+            heal_limit.uuids = self._mounts
         self._ownership = OwnershipWriter(paths, self._vault)
         self._path_reconciler = path_reconciler = PathReconciler(
             index,
@@ -255,6 +259,9 @@ class Term:
 
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._login.run())  # only now: a standby has no token
+        if self._mounts is not None:
+            await self._mounts.load()
+            tasks.create_task(self._mounts.run())
         with suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_FIRST_SECONDS):
                 await self._login.tried.wait()

@@ -124,3 +124,20 @@ def test_paths_that_vault_does_not_let_read_delay_the_healing_for_half_a_minute_
             scene.refusal(one)
         scene.now += 10
     assert scene.refusal(one) == ""
+
+
+def test_another_mount_is_recognised_until_nothing_is_lost_any_more() -> None:
+    scene = Scene(40, 2)
+    lost, other = sorted(scene.lost)
+    live = scene.paths[5]
+    scene.limit.observe(MOUNT, live, is_lost=False, uuid="one")
+    assert not scene.limit.is_replaced(MOUNT, "one")
+    assert scene.limit.is_replaced(MOUNT, "two")
+    assert not scene.limit.is_replaced(MOUNT, ""), "Vault does not report it"
+    scene.limit.observe(MOUNT, lost, is_lost=True)
+    scene.limit.observe(MOUNT, other, is_lost=True)
+    scene.limit.observe(MOUNT, live, is_lost=False, uuid="two")
+    scene.limit.observe(MOUNT, other, is_lost=False, uuid="two")
+    assert scene.limit.is_replaced(MOUNT, "two"), "one is still lost"
+    scene.limit.observe(MOUNT, lost, is_lost=False, uuid="two")
+    assert not scene.limit.is_replaced(MOUNT, "two")

@@ -11,14 +11,13 @@ from vaultsync.core.annotations import CreatedReason, Refusal
 from vaultsync.core.decide import NEW, History, decide
 from vaultsync.core.external_secret import Namespace
 from vaultsync.core.healing import Absence, is_approved, refusals
-from vaultsync.core.paths import Mount
 from vaultsync.core.reader import Reader
 from vaultsync.core.vault_state import SecretState
 
 HERE = path("secret/data/a")
 RETIRED = replace(reader(), heal=HealSpec(heals=False))
 READ = replace(reader(), has_read=True)
-LIVE_3 = History(existed=True, version=3, mount="one")
+LIVE_3 = History(existed=True, version=3)
 
 
 def deleted(version: int = 3, after: timedelta = timedelta(seconds=90, microseconds=17)) -> SecretState:
@@ -37,17 +36,12 @@ def deleted(version: int = 3, after: timedelta = timedelta(seconds=90, microseco
         (LIVE_3, deleted(4), [READ], Absence.DELETED),
         (LIVE_3, deleted(2), [READ], Absence.LOST),
         (LIVE_3, deleted(3, timedelta(days=90)), [READ], Absence.EXPIRED),
-        (LIVE_3, gone(mount=Mount("secret/", 2, "two")), [READ], Absence.LOST),
-        (
-            replace(LIVE_3, is_deletion_reported=True),
-            gone(mount=Mount("secret/", 2, "two")),
-            [READ],
-            Absence.LOST,
-        ),
     ],
 )
 def test_why_a_path_is_absent(history: History, state: SecretState, readers: list[Reader], expected: Absence) -> None:
-    assert history.absence(state, readers) is expected
+    assert history.absence(state, readers, is_replaced=False) is expected
+    is_new = expected is Absence.NEW
+    assert history.absence(state, readers, is_replaced=True) is (Absence.NEW if is_new else Absence.LOST)
 
 
 @pytest.mark.parametrize(

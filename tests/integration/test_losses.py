@@ -7,9 +7,11 @@ import pytest
 
 from tests.integration.test_healing import SEED, another
 from tests.integration.test_mounts import Engine
+from tests.integration.test_stopping import LEASE, LEASES
 from tests.manual import DOCS, adapted, commands, run, section
 from tests.testbed.api import ApiError
 from tests.testbed.fixtures import VaultsyncFactory
+from tests.testbed.identity import NAMESPACE
 from tests.testbed.place import Place
 from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
@@ -22,6 +24,12 @@ FOUND = 45.0
 @pytest.fixture(params=["events", "audit", "poll"])
 def source(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def lease(place: Place) -> Iterator[str]:
+    yield LEASE
+    place.kube.delete(LEASES, "Lease", LEASE, NAMESPACE)
 
 
 @pytest.fixture
@@ -136,3 +144,25 @@ def test_reported_deletions_are_healed_however_many_there_are(
         place.vault.delete_metadata(place.path(name), engine.name)
     for name in before:
         place.wait_for(lambda name=name: another(place, name, before[name]), FOUND)  # type: ignore[misc]
+
+
+def test_another_mount_is_recognised_after_a_restart(
+    place: Place, engine: Engine, vaultsync: VaultsyncFactory, lease: str
+) -> None:
+    """One lost path is below the limit: only the mount's UUID shows that something else is in its place."""
+    env = {"VAULTSYNC_LEASE": f"{NAMESPACE}/{lease}", "VAULT_TOKEN": place.vault.token([engine.name])}
+    process = vaultsync(env)
+    process.wait_until_ready()
+    before = seeded(engine, 1)
+
+    def is_recorded() -> bool:
+        found = place.kube.get(LEASES, "Lease", lease, NAMESPACE) or {}
+        return f"{engine.name}/" in found["metadata"].get("annotations", {}).get("vaultsync.io/mounts", "")
+
+    place.wait_for(is_recorded)
+    process.stop()
+    engine.disable()
+    engine.enable("2")
+    vaultsync(env).wait_until_ready()
+    place.wait_until_reported("app0", "Vault reports no deletion", f"1 paths of the mount {engine.name}/")
+    assert values(engine, before) == before

@@ -60,6 +60,10 @@ def seeded(engine: Engine, number: int) -> dict[str, dict[str, str]]:
     return {name: engine.place.wait_for_secret(name) for name in names}
 
 
+def force_syncs(place: Place, names: Iterable[str]) -> dict[str, str]:
+    return {name: place.annotations(name).get("force-sync", "") for name in names}
+
+
 def values(engine: Engine, names: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     return {name: engine.place.wait_for_secret(name) for name in names}
 
@@ -70,6 +74,7 @@ def test_a_mount_that_is_enabled_again_is_not_filled_with_new_values(
 ) -> None:
     process = start(engine, vaultsync, source)
     before = seeded(engine, MANY)
+    synced = force_syncs(place, before)
     if restarted:
         process.stop()
     engine.disable()
@@ -79,6 +84,7 @@ def test_a_mount_that_is_enabled_again_is_not_filled_with_new_values(
     wait_until_held(engine, before)
     time.sleep(3)
     assert values(engine, before) == before
+    assert force_syncs(place, before) == synced, "a refresh could delete the last copies"
     assert engine.keys("metadata") == []
 
 

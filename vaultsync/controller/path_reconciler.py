@@ -208,10 +208,13 @@ class PathReconciler:
         is_lost = found.absence is Absence.LOST
         self._heal_limit.observe(mount, path, is_lost=is_lost, uuid=state.mount.uuid if state.exists else "")
         if not is_lost or found.decision.seed is None:
+            self._paths.record_held(path, held=False)
             return found
         self._paths.observe(path, state)
+        self._paths.record_held(path, held=True)
         is_approved = healing.is_approved(found.allowed, datetime.now(UTC))
         lost = self._heal_limit.refusal(mount, path, replaced=replaced, approved=is_approved)
+        self._paths.record_held(path, held=bool(lost))
         return self._evaluator.evaluate(path, state, readers, lost, is_replaced=replaced) if lost else found
 
     async def _write(self, write: Write) -> SecretState:

@@ -110,6 +110,7 @@ class PathStates:
         self._paths: dict[VaultPath, PathState] = {}
         self._listings: dict[FindPrefix, set[VaultPath]] = {}
         self._unreadable: set[VaultPath] = set()
+        self._held: set[VaultPath] = set()
         self._watched_since: datetime | None = None
 
     # -- paths
@@ -139,8 +140,17 @@ class PathStates:
         """Record that Vault refuses to read the path: listings are complete without it."""
         self._unreadable.add(path)
 
+    def record_held(self, path: VaultPath, *, held: bool) -> None:
+        """Record whether a lost path is not created again: then there is nothing to refresh for.
+
+        A refresh would have external-secrets delete the Secret, with the last good value, if the deletionPolicy is
+        Delete.
+        """
+        (self._held.add if held else self._held.discard)(path)
+
     def forget(self, path: VaultPath) -> None:
         """No ExternalSecret reads the path any more."""
+        self._held.discard(path)
         self._paths.pop(path, None)
         self._unreadable.discard(path)
 
@@ -218,7 +228,7 @@ class PathStates:
         return [reading for reading in (*paths, *listings) if reading is not None]
 
     def _path_reading(self, entry: Entry, path: VaultPath) -> Reading | None:
-        if (state := self._paths.get(path)) is None:
+        if (state := self._paths.get(path)) is None or path in self._held:
             return None
         fingerprint = state.fingerprint(metadata=any(reference.metadata for reference in entry.references[path]))
         return Reading(str(path), fingerprint, state.secret.mount.kv == 2, self._is_refreshed(entry, state.secret))

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from vaultsync.core.paths import VaultPath, clean_namespace
-from vaultsync.core.untrusted import mapping, parse_time, text
+from vaultsync.core.untrusted import mapping, parse_json, parse_time, text
 
 MAX_REQUEST_ID: Final = 64
 """Characters; a longer ID is not stored."""
@@ -181,10 +181,7 @@ def parse_audit_entry(line: bytes) -> AuditEntry:
     """
     if not may_matter(line):
         return OTHER_ENTRY
-    try:
-        document = mapping(json.loads(line))
-    except (ValueError, RecursionError):
-        return OTHER_ENTRY
+    document = mapping(parse_json(line))
     request = mapping(document.get("request"))
     path, operation = text(request.get("path")).strip("/"), text(request.get("operation"))
     if not path or not operation or document.get("type") != "response":

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from loguru import logger
-from prometheus_client import Gauge
 
-from vaultsync.config.change_source import AuditAccess, Transport
+from vaultsync.config.change_source import AuditAccess, ChangeSource, Transport
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.events import AuditEntry, MountChange, VaultEvent, may_matter, parse_audit_entry
 from vaultsync.core.paths import VaultPath
@@ -30,7 +29,7 @@ from vaultsync.vault.audit_stream import Connection, Lines, StreamListener, Tail
 from vaultsync.vault.audit_udp import Batch, Peer, UdpReceiver
 from vaultsync.vault.canary import Canary, CanaryResult
 from vaultsync.vault.limited_log import LimitedLog
-from vaultsync.vault.metrics import SourceMetrics
+from vaultsync.vault.metrics import ReportedChanges, SourceMetrics
 
 FOLLOW_SECONDS: Final = 0.02
 """Between two reads at the end of the file."""
@@ -105,9 +104,7 @@ class Audit:
         self._unverified_hints = HintQueue(self._pass_on_unverified, low, UNVERIFIED_CAPACITY)
         self._parses = TokenBucket(UNVERIFIED_PARSED, UNVERIFIED_PARSED_BURST, time.monotonic)
         self._metrics = metrics
-        self._changes = metrics.events.labels("audit")
-        self._last_change: Gauge | None = None
-        """Absent in the metrics before the first change."""
+        self._changes = ReportedChanges(metrics, ChangeSource.AUDIT)
         self.canary = Canary(read, canary_interval, self._canary_ended, metrics)
         self.on_gap: Callable[[bool], None] = ignore
         self.on_event: Callable[[VaultEvent], None] = ignore
@@ -244,7 +241,7 @@ class Audit:
         if entry.mounts is not None and is_trusted:
             self.on_mounts(entry.mounts)
         if entry.events and is_trusted:  # one change, though it may have an event for each version of KV
-            self._count_change()
+            self._changes.count()
         events = tuple(event for event in entry.events if self._knows(event.path))
         if not is_trusted:  # the state of a path in KV v1 does not show whether a write took place
             events = tuple(event for event in events if not event.is_unversioned_write)
@@ -255,13 +252,6 @@ class Audit:
                 self._lose(1, "audit entries are lost: the queue is full; rescanning everything")
         elif not self._unverified_hints.put(Hint(sender, events)):
             self._log("WARNING", "entries of unverified audit senders are dropped: there are too many")
-
-    def _count_change(self) -> None:
-        """Count with metrics that are looked up once: a look-up costs as much as the rest of an entry."""
-        self._changes.inc()
-        if self._last_change is None:
-            self._last_change = self._metrics.last_event_timestamp.labels("audit")
-        self._last_change.set_to_current_time()
 
     def _pass_on(self, hint: Hint) -> None:
         for event in hint.events:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
+from vaultsync.config.change_source import ChangeSource
 from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import RedirectRefused, VaultsyncError
 from vaultsync.core.events import BadFrame, VaultEvent, parse_event
@@ -21,7 +22,7 @@ from vaultsync.core.retry import Retry, jittered
 from vaultsync.vault import silent_stream
 from vaultsync.vault.clock import loop_time
 from vaultsync.vault.login import Login
-from vaultsync.vault.metrics import SourceMetrics
+from vaultsync.vault.metrics import ReportedChanges, SourceMetrics
 from vaultsync.vault.redirects import STATUSES
 from vaultsync.vault.silent_stream import SilenceDetector
 
@@ -77,6 +78,7 @@ class EventStream:
         self._login = login
         self._access = login.access
         self._metrics = metrics
+        self._changes = ReportedChanges(metrics, ChangeSource.EVENTS)
         self.silence = SilenceDetector(metrics)
         self._not_understood = 0
         self.on_connect: Callable[[], None] = ignore
@@ -168,8 +170,7 @@ class EventStream:
                 if self._not_understood.bit_count() == 1:  # 1, 2, 4, 8 … so that garbage can't fill the log
                     logger.warning("an event was not understood", reason=str(error), so_far=self._not_understood)
                 continue
-            self._metrics.events.labels("events").inc()
-            self._metrics.last_event_timestamp.labels("events").set_to_current_time()
+            self._changes.count()
             if self.silence.received(event):
                 logger.info("Vault's event stream delivers events again", vault=self._access.address)
                 self._set_state(connected=True)

@@ -22,9 +22,6 @@ or disabled and enabled again."""
 FRESH_SECONDS: Final = 0.25
 """The age that is allowed after Vault has refused a request, and where its response does not report the mount: many
 such requests in a row request their mount at most four times a second."""
-WRITE_SECONDS: Final = 0.005
-"""The age that is allowed before a write that could create something at the wrong place: less time than it takes to
-disable a mount and to enable another one there (10 ms). Writes at the same time still share a response."""
 SLOW_SECONDS: Final = 1.0
 """The age of a response counts from its arrival, or from its request if the response took longer than this: then the
 process may have been frozen meanwhile."""
@@ -50,8 +47,8 @@ class Mounts:
         return self._find(path, kv, FRESH_SECONDS)
 
     def find_before_write(self, path: VaultPath, kv: int) -> Mount:
-        """The same, at most WRITE_SECONDS old."""
-        return self._find(path, kv, WRITE_SECONDS)
+        """The same, from a request of its own: a mount can be disabled and enabled again in less than 5 ms."""
+        return self.cache.renew(path, lambda: self._request(path)) or guessed_mount(path.path, kv)
 
     def use(self, path: VaultPath, kv: int, call: Callable[[Mount], T]) -> T:
         """Send requests for a path to its mount; again if Vault refuses them and the mount has changed."""
@@ -148,9 +145,9 @@ class MountCache:
                 mine = self._flights[flight] = threading.Event()
         if other is not None:
             other.wait()  # its request has a timeout
-            return self._find(path, max_age) or self._request(path, request)
+            return self._find(path, max_age) or self.renew(path, request)
         try:
-            return self._request(path, request)
+            return self.renew(path, request)
         finally:
             with self._lock:
                 del self._flights[flight]
@@ -162,7 +159,8 @@ class MountCache:
             self._entries.clear()
             self._forgotten += 1
 
-    def _request(self, path: VaultPath, request: Callable[[], Mount | None]) -> Mount | None:
+    def renew(self, path: VaultPath, request: Callable[[], Mount | None]) -> Mount | None:
+        """The mount of a path by a request that no other thread shares; None if the token may not read it."""
         with self._lock:
             forgotten, sent = self._forgotten, self._clock()
         try:

@@ -9,6 +9,7 @@ from tests.integration.test_healing import SEED, another
 from tests.integration.test_mounts import Engine
 from tests.integration.test_stopping import LEASE, LEASES
 from tests.manual import DOCS, adapted, commands, run, section
+from tests.testbed import pins
 from tests.testbed.api import ApiError
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import NAMESPACE
@@ -104,7 +105,8 @@ def test_the_last_good_values_are_restored_from_kubernetes_by_the_commands_of_th
     engine.enable("2")
     wait_until_held(engine, before)
     [restore] = commands(section("Restore the last good values from Kubernetes", RECOVERY))
-    run(place.testbed, adapted(restore, {"MOUNT=secret": f"MOUNT={engine.name}", "-A ": f"-n {place.name} "}))
+    here = {"MOUNT=secret": f"MOUNT={engine.name}", "-A ": f"-n {place.name} ", "jq -r": "gojq -r", "jq --": "gojq --"}
+    run(place.testbed, adapted(restore, here), programs=[pins.GOJQ])
     for name in before:
         place.wait_until_healthy(name, FOUND)
     assert values(engine, before) == before

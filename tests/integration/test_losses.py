@@ -121,9 +121,15 @@ def test_an_approval_has_new_values_created(place: Place, engine: Engine, vaults
     engine.enable("2")
     wait_until_held(engine, before)
     assert f"healing: stopped, as values are lost in {engine.name}/ ({MANY} paths)" in process.health.text("/readyz")
+    advice = ("docs/disaster-recovery.md", "kubectl annotate --overwrite namespace NAMESPACE vaultsync.io/heal-lost=")
+    for report in (process.health.text("/readyz"), place.annotations("app0")["vaultsync.io/message"], process.output()):
+        assert all(words in report for words in advice)
     settings = {"VAULTSYNC_NAMESPACES": place.name, "VAULT_TOKEN": place.vault.token([engine.name])}
     plan = run(place.testbed, f"python -m vaultsync explain {place.name}/app0 || true", env=settings)
     assert f"{MANY} paths of the mount {engine.name}/" in plan
+    failed = run(place.testbed, "python -m vaultsync check || true", env=settings)
+    assert f"{MANY} paths of the mount {engine.name}/" in failed
+    assert all(words in failed for words in advice)
     [approve] = commands(section("Have new values created", RECOVERY))
     run(place.testbed, adapted(approve, {"--all": place.name}))
     for name in before:

@@ -28,6 +28,10 @@ SURVEY_INTERVAL: Final = 60.0
 """Seconds after a survey for which it still counts."""
 RETRY_SECONDS: Final = 0.5
 """A lost path waits this long at a time for these reads."""
+RESUME: Final = (
+    "to write the last good values from Kubernetes to Vault: docs/disaster-recovery.md; to have new ones created: "
+    f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
+)
 
 
 class MountName(NamedTuple):
@@ -89,6 +93,10 @@ class HealLimit:
         self.uuids: MutableMapping[str, str] = {}
         self._clock = clock
         self._mounts: dict[MountName, _Losses] = {}
+
+    def held(self) -> dict[str, int]:
+        """The number of lost paths that are not created again, by mount, also of mounts without any."""
+        return dict.fromkeys(self.uuids, 0) | self.stopped()
 
     def stopped(self) -> dict[str, int]:
         """The mounts that are not healed, each with the number of its lost paths."""
@@ -164,6 +172,7 @@ class HealLimit:
             lost=len(losses.lost),
             limit=limit,
             reason="another mount is in its place" if replaced else "more than VAULTSYNC_HEAL_LIMIT",
+            fix=RESUME,
         )
 
 
@@ -176,6 +185,4 @@ def refusal_text(mount: MountName, lost: int) -> str:
     """Why the lost paths of a mount are not created again, after the name of one of them."""
     why = f"is missing, and Vault reports no deletion; so are {lost} paths of the mount {mount}"
     held = "vaultsync creates no new values, as these would replace the last good ones in Kubernetes"
-    restore = "To restore those to Vault: docs/disaster-recovery.md"
-    approve = f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
-    return f"{why}: {held}. {restore}. To have new values created: {approve}"
+    return f"{why}: {held}; {RESUME}"

@@ -139,6 +139,7 @@ def test_another_mount_is_recognised_until_nothing_is_lost_any_more() -> None:
     lost, other = sorted(scene.lost)
     live = scene.paths[5]
     scene.limit.observe(MOUNT, live, "one", is_live=True, is_lost=False)
+    assert scene.limit.held() == {"secret/": 0}, "a mount without losses has a sample too"
     assert not scene.limit.is_replaced(MOUNT, "one")
     assert scene.limit.is_replaced(MOUNT, "two")
     assert not scene.limit.is_replaced(MOUNT, ""), "Vault does not report it"

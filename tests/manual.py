@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.testbed import build, pins
@@ -62,7 +62,11 @@ def adapted(text: str, here: Mapping[str, str]) -> str:
 
 
 def run(
-    testbed: Testbed, command: str, folder: Path = PROJECT, env: Mapping[str, str] | None = None, *, helm: bool = False
+    testbed: Testbed,
+    command: str,
+    folder: Path = PROJECT,
+    env: Mapping[str, str] | None = None,
+    programs: Sequence[pins.GoProgram] = (),
 ) -> str:
     """Runs commands as an admin of Kubernetes and root of Vault; they must succeed.
 
@@ -71,13 +75,13 @@ def run(
         command: of bash; `vaultsync` is one too.
         folder: where it runs.
         env: further variables.
-        helm: whether helm is needed too.
+        programs: that are needed too.
 
     Returns:
         What they print.
     """
     binaries = [Path(sys.executable), testbed.cli, testbed.binaries["kubectl"]]
-    binaries += build.ensure([pins.HELM]).values() if helm else []
+    binaries += build.ensure(programs).values()
     path = os.pathsep.join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],

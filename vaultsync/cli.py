@@ -25,8 +25,8 @@ ORPHANS: Final = """Lists the paths that vaultsync created in Vault (by their ow
 ExternalSecret reads. All ExternalSecrets of the cluster count as readers, whatever the settings select, also those that
 could read a path if their store existed, could be used by them or was in this Vault. A path is left out if another
 client has written a part of it, or its latest version.
-Clients that read Vault without an ExternalSecret or from another cluster are not known: if clusters share a Vault, give
-each its own VAULTSYNC_CLUSTER from the start.
+Clients that read Vault without an ExternalSecret are not known. Paths of another cluster, by the UID of its Namespace
+kube-system or its VAULTSYNC_CLUSTER, are never listed.
 
 --delete soft-deletes the latest version of each path that has not changed since; Vault can undelete it. It needs a
 token of yours with `update` on MOUNT/delete/*, not vaultsync's own. If an ExternalSecret reads a deleted path

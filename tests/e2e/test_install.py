@@ -16,6 +16,7 @@ import yaml
 
 from tests.integration.test_healing import another
 from tests.manual import DOCS, adapted, commands, objects, run, section
+from tests.testbed import pins
 from tests.testbed.api import ApiError, Json
 from tests.testbed.identity import DEPLOY, NAMESPACE
 from tests.testbed.place import Place
@@ -69,7 +70,12 @@ class Operator:
         (folder / "ca.crt").write_text(testbed.kube_apiserver.ca.read_text())
 
     def does(self, command: str) -> None:
-        run(self.testbed, adapted(command, self._here), self.folder, helm=command in (*BY_HELM, UNINSTALL_HELM))
+        run(
+            self.testbed,
+            adapted(command, self._here),
+            self.folder,
+            programs=[pins.HELM] if command in (*BY_HELM, UNINSTALL_HELM) else [],
+        )
 
     def writes(self, name: str, text: str) -> None:
         (self.folder / name).write_text(adapted(text, self._here))

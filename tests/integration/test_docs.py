@@ -21,7 +21,7 @@ from tests.testbed.identity import POLICY, PROJECT
 from tests.testbed.place import Place
 from tests.testbed.testbed import Testbed
 
-ELSEWHERE = ("runbook",)  # test_monitoring has its commands
+ELSEWHERE = ("disaster-recovery", "runbook")  # test_losses and test_monitoring have their commands
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in ELSEWHERE]
 TEXTS = {
     "check and preview": section("Check and preview"),

@@ -19,7 +19,8 @@ import pytest
 
 from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.testbed import Options, Testbed, wait_for
-from vaultsync.controller.index import Entry, Index, server_identity
+from vaultsync.controller.entry import Entry
+from vaultsync.controller.index import Index, server_identity
 from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.external_secret import parse_external_secret, parse_namespace, parse_store
 from vaultsync.core.paths import VaultPath

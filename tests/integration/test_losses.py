@@ -9,6 +9,7 @@ from tests.integration.test_healing import SEED, another
 from tests.integration.test_mounts import Engine
 from tests.integration.test_stopping import LEASE, LEASES
 from tests.manual import DOCS, adapted, commands, run, section
+from tests.testbed import pins
 from tests.testbed.api import ApiError
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import NAMESPACE
@@ -130,7 +131,8 @@ def test_the_last_good_values_are_restored_from_kubernetes_by_the_commands_of_th
     engine.enable("2")
     wait_until_held(engine, before)
     [restore] = commands(section("Restore the last good values from Kubernetes", RECOVERY))
-    run(place.testbed, adapted(restore, {"MOUNT=secret": f"MOUNT={engine.name}", "-A ": f"-n {place.name} "}))
+    here = {"MOUNT=secret": f"MOUNT={engine.name}", "-A ": f"-n {place.name} ", "jq -r": "gojq -r", "jq --": "gojq --"}
+    run(place.testbed, adapted(restore, here), programs=[pins.GOJQ])
     for name in before:
         place.wait_until_healthy(name, FOUND)
     assert values(engine, before) == before
@@ -145,9 +147,15 @@ def test_an_approval_has_new_values_created(place: Place, engine: Engine, vaults
     engine.enable("2")
     wait_until_held(engine, before)
     assert f"healing: stopped, as values are lost in {engine.name}/ ({MANY} paths)" in process.health.text("/readyz")
+    advice = ("docs/disaster-recovery.md", "kubectl annotate --overwrite namespace NAMESPACE vaultsync.io/heal-lost=")
+    for report in (process.health.text("/readyz"), place.annotations("app0")["vaultsync.io/message"], process.output()):
+        assert all(words in report for words in advice)
     settings = {"VAULTSYNC_NAMESPACES": place.name, "VAULT_TOKEN": place.vault.token([engine.name])}
     plan = run(place.testbed, f"python -m vaultsync explain {place.name}/app0 || true", env=settings)
     assert f"{MANY} paths of the mount {engine.name}/" in plan
+    failed = run(place.testbed, "python -m vaultsync check || true", env=settings)
+    assert f"{MANY} paths of the mount {engine.name}/" in failed
+    assert all(words in failed for words in advice)
     [approve] = commands(section("Have new values created", RECOVERY))
     run(place.testbed, adapted(approve, {"--all": place.name}))
     for name in before:

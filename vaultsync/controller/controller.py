@@ -12,9 +12,10 @@ from typing import Final
 
 from loguru import logger
 
+from vaultsync.controller.entry import Key
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
 from vaultsync.controller.failure_scopes import LOGGED_CHARACTERS, FailureScopes
-from vaultsync.controller.index import Index, Key
+from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import ControllerMetrics
 from vaultsync.controller.path_reconciler import PathReconciler
 from vaultsync.controller.path_state import PathStates

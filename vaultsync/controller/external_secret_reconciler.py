@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from loguru import logger
 
-from vaultsync.controller.index import Entry, Index
+from vaultsync.controller.entry import Entry
+from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import ControllerMetrics, EventSink, ExternalSecretPatcher
 from vaultsync.controller.path_state import PathStates, Reading
 from vaultsync.controller.sync_state import NEVER, Delivery, SyncState, SyncStates

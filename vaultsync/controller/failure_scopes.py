@@ -12,7 +12,7 @@ from typing import Final, Generic
 
 from loguru import logger
 
-from vaultsync.controller.index import Key
+from vaultsync.controller.entry import Key
 from vaultsync.controller.workqueue import K, Priority
 from vaultsync.core.errors import (
     KubeDenied,

@@ -20,13 +20,18 @@ from vaultsync.core.paths import VaultPath
 
 WINDOW_SECONDS: Final = 600.0
 LEAST, SHARE = 10, 0.05
-"""The default limit: this number, or this share of the mount's known paths if that is more."""
+"""The default limit: this number, or this share of the mount's paths that are live or lost, if that is more. Paths that
+never existed do not count: an ExternalSecret can name any number of them."""
 SURVEY_SECONDS: Final = 30.0
 """Maximum time for the reads of the mount's other paths."""
 SURVEY_INTERVAL: Final = 60.0
 """Seconds after a survey for which it still counts."""
 RETRY_SECONDS: Final = 0.5
 """A lost path waits this long at a time for these reads."""
+RESUME: Final = (
+    "to write the last good values from Kubernetes to Vault: docs/disaster-recovery.md; to have new ones created: "
+    f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
+)
 
 
 class MountName(NamedTuple):
@@ -50,16 +55,16 @@ class _Losses:
     Attributes:
         lost: paths that are missing now.
         healed: when the last lost paths were created again.
-        allowed: the number of lost paths that are created again in WINDOW_SECONDS.
         unread: paths that the survey has yet to read.
+        live: the number of paths that the survey has found live.
         surveyed_until: when the present survey ends at the latest.
         stopped: how many paths were lost when healing was stopped, 0 while it is not.
     """
 
     lost: set[VaultPath] = field(default_factory=set)
     healed: deque[float] = field(default_factory=deque)
-    allowed: int = 0
     unread: set[VaultPath] = field(default_factory=set)
+    live: int = 0
     surveyed_until: float = float("-inf")
     stopped: int = 0
 
@@ -89,6 +94,10 @@ class HealLimit:
         self._clock = clock
         self._mounts: dict[MountName, _Losses] = {}
 
+    def held(self) -> dict[str, int]:
+        """The number of lost paths that are not created again, by mount, also of mounts without any."""
+        return dict.fromkeys(self.uuids, 0) | self.stopped()
+
     def stopped(self) -> dict[str, int]:
         """The mounts that are not healed, each with the number of its lost paths."""
         return {str(mount): len(one.lost) for mount, one in self._mounts.items() if one.stopped}
@@ -97,20 +106,22 @@ class HealLimit:
         """Whether another mount is in the place of the one that had live values."""
         return bool(uuid) and self.uuids.get(str(mount), uuid) != uuid
 
-    def observe(self, mount: MountName, path: VaultPath, *, is_lost: bool, uuid: str = "") -> None:
+    def observe(self, mount: MountName, path: VaultPath, uuid: str, *, is_live: bool, is_lost: bool) -> None:
         """Record the result of a read. A mount without losses is healed again.
 
-        `uuid` is that of the mount if the path is live there. A mount that replaces another one is known from when
-        nothing is lost any more.
+        `uuid` is that of the mount, "" if it is not known. A mount that replaces another one is known from when a path
+        is live and nothing is lost any more.
         """
         losses = self._mounts.get(mount)
-        if uuid and (losses is None or not losses.lost - {path}):
+        if is_live and uuid and (losses is None or not losses.lost - {path}):
             self.uuids[str(mount)] = uuid
         if losses is None:
             if not is_lost or self._limit == 0:
                 return
             losses = self._mounts[mount] = _Losses()
-        losses.unread.discard(path)
+        if path in losses.unread:
+            losses.unread.remove(path)
+            losses.live += is_live
         (losses.lost.add if is_lost else losses.lost.discard)(path)
         if not losses.lost and losses.stopped:
             losses.stopped = 0
@@ -133,11 +144,12 @@ class HealLimit:
         losses, now = self._mounts.setdefault(mount, _Losses()), self._clock()
         if not losses.stopped and self._is_surveying(mount, losses, now):
             raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", RETRY_SECONDS)
+        losses.lost.add(path)
+        allowed = limit_of(self._limit, losses.live + len(losses.lost) + len(losses.healed))
         while losses.healed and losses.healed[0] <= now - WINDOW_SECONDS:
             losses.healed.popleft()
-        losses.lost.add(path)
-        if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > losses.allowed:
-            self._stop(mount, losses, replaced=replaced)
+        if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > allowed:
+            self._stop(mount, losses, allowed, replaced=replaced)
             return refusal_text(mount, losses.stopped)
         losses.healed.append(now)
         return ""
@@ -145,14 +157,12 @@ class HealLimit:
     def _is_surveying(self, mount: MountName, losses: _Losses, now: float) -> bool:
         """Whether the survey runs; starts one if the last one is not recent."""
         if losses.surveyed_until + SURVEY_INTERVAL < now:
-            known = self._known(mount)
-            losses.allowed = limit_of(self._limit, len(known))
-            losses.unread = set(known) - losses.lost
+            losses.unread, losses.live = set(self._known(mount)) - losses.lost, 0
             losses.surveyed_until = now + SURVEY_SECONDS
             self.read_soon(losses.unread)
         return bool(losses.unread) and now < losses.surveyed_until
 
-    def _stop(self, mount: MountName, losses: _Losses, *, replaced: bool) -> None:
+    def _stop(self, mount: MountName, losses: _Losses, limit: int, *, replaced: bool) -> None:
         if losses.stopped:
             return
         losses.stopped = len(losses.lost)
@@ -160,8 +170,9 @@ class HealLimit:
             "healing stopped: paths are missing and Vault reports no deletion",
             mount=str(mount),
             lost=len(losses.lost),
-            limit=losses.allowed,
+            limit=limit,
             reason="another mount is in its place" if replaced else "more than VAULTSYNC_HEAL_LIMIT",
+            fix=RESUME,
         )
 
 
@@ -174,6 +185,4 @@ def refusal_text(mount: MountName, lost: int) -> str:
     """Why the lost paths of a mount are not created again, after the name of one of them."""
     why = f"is missing, and Vault reports no deletion; so are {lost} paths of the mount {mount}"
     held = "vaultsync creates no new values, as these would replace the last good ones in Kubernetes"
-    restore = "To restore those to Vault: docs/disaster-recovery.md"
-    approve = f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
-    return f"{why}: {held}. {restore}. To have new values created: {approve}"
+    return f"{why}: {held}; {RESUME}"

@@ -5,23 +5,27 @@ It holds nothing of Vault's content. Every method that changes it returns the ke
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from vaultsync.controller.entry import (
+    Entry,
+    Key,
+    api_path,
+    changed_keys,
+    parse_annotations,
+    resolve_reference,
+    stores_of,
+)
 from vaultsync.controller.push_index import PushIndex
-from vaultsync.core import annotations
 from vaultsync.core.annotation_parser import (
     HEALS,
-    NO_ROTATION,
     AnnotationError,
     HealSpec,
-    RotationSpec,
     SeedChoice,
     SeedMode,
     parse_heal,
-    parse_rotation,
     seed_choice,
 )
 from vaultsync.core.decide import NO_DEFAULTS, Defaults
@@ -30,50 +34,14 @@ from vaultsync.core.external_secret import (
     FindRef,
     Namespace,
     ObjectName,
-    RemoteRef,
     Store,
     StoreName,
     is_open_to,
 )
-from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix, metadata_owner, secret_path, unsafe_reason
+from vaultsync.core.paths import FindPrefix, VaultPath, find_prefix
 from vaultsync.core.reader import Reader, Reference
-from vaultsync.generation.rule_parser import parse_rules
-from vaultsync.generation.rule_set import NO_RULES, Rules
-from vaultsync.generation.rules import RuleError
-
-Key = VaultPath | FindPrefix | ObjectName
-"""A key of the work queue: a secret, a listing, or an ExternalSecret that may need a patch."""
 
 K = TypeVar("K")
-
-
-@dataclass(slots=True)
-class Entry:
-    """One ExternalSecret with its resolved references.
-
-    Attributes:
-        references: its entries by the path that they read.
-        prefixes: the listings of its `dataFrom.find` entries.
-        stores_changed: when one of its stores was last changed, None if unknown.
-        rules: its own generation rules, none if they are invalid.
-        rotation: when to rotate its values, never if the annotation is invalid.
-        problem: the errors in these annotations, "" for none.
-    """
-
-    object: ExternalSecret
-    references: dict[VaultPath, tuple[Reference, ...]] = field(default_factory=dict)
-    prefixes: frozenset[FindPrefix] = frozenset()
-    stores_changed: datetime | None = None
-    rules: Rules = NO_RULES
-    rotation: RotationSpec = NO_ROTATION
-    problem: str = ""
-
-    @property
-    def has_read(self) -> bool:
-        """Whether external-secrets has read all that it names, since the last change of its stores."""
-        refreshed, changed = self.object.refreshed, self.stores_changed
-        is_older = changed is not None and (refreshed is None or refreshed < changed)
-        return self.object.has_read_all and not is_older
 
 
 class Index:
@@ -235,11 +203,11 @@ class Index:
         """Add or update an ExternalSecret; returns its new references, or all of them if its annotations changed."""
         old = self._entries.get(external_secret.name)
         if old is None or (old.object.refs, old.object.finds) != (external_secret.refs, external_secret.finds):
-            return _changed_keys(old, self._replace(old, external_secret))
+            return changed_keys(old, self._replace(old, external_secret))
         entry = self._entries[external_secret.name] = replace(old, object=external_secret)
-        if _relevant_annotations(old) != _relevant_annotations(entry):
-            entry.rules, entry.rotation, entry.problem = _parse_annotations(external_secret, self.defaults.rules)
-        return _changed_keys(old, entry)
+        if old.requests != entry.requests:
+            entry.rules, entry.rotation, entry.problem = parse_annotations(external_secret, self.defaults.rules)
+        return changed_keys(old, entry)
 
     def remove(self, name: ObjectName) -> set[Key]:
         """Remove an ExternalSecret; returns its references too, as perhaps no other one reads them."""
@@ -285,7 +253,7 @@ class Index:
     def _resolve_again(self, names: Iterable[ObjectName]) -> set[Key]:
         keys: set[Key] = set()
         for old in self.entries(names):
-            keys |= _changed_keys(old, self._replace(old, old.object))
+            keys |= changed_keys(old, self._replace(old, old.object))
         return keys
 
     def _replace(self, old: Entry | None, external_secret: ExternalSecret) -> Entry:
@@ -299,13 +267,13 @@ class Index:
         references: dict[VaultPath, list[Reference]] = defaultdict(list)
         for ref in external_secret.refs:
             store = self._usable_store(ref.store, external_secret.name.namespace)
-            if store is not None and (path := _path(store, ref)) is not None:
-                references[VaultPath(store.vault_namespace, path)].append(_reference(store, ref, path))
+            if store is not None and (path := api_path(store, ref)) is not None:
+                references[VaultPath(store.vault_namespace, path)].append(resolve_reference(store, ref, path))
         resolved = {path: tuple(group) for path, group in references.items()}
         prefixes = {prefix for find in external_secret.finds if (prefix := self.prefix(find, external_secret))}
-        stores = map(self._stores.get, _stores_of(external_secret))
+        stores = map(self._stores.get, stores_of(external_secret))
         changed = max((store.changed for store in stores if store and store.changed), default=None)
-        annotated = _parse_annotations(external_secret, self.defaults.rules)
+        annotated = parse_annotations(external_secret, self.defaults.rules)
         return Entry(external_secret, resolved, frozenset(prefixes), changed, *annotated)
 
     def _usable_store(self, name: StoreName, namespace: str) -> Store | None:
@@ -317,7 +285,7 @@ class Index:
         self._entries[name] = entry
         _add(self._by_path, entry.references, name)
         _add(self._by_prefix, entry.prefixes, name)
-        _add(self._by_store, _stores_of(entry.object), name)
+        _add(self._by_store, stores_of(entry.object), name)
         _add(self._by_namespace, (name.namespace,), name)
 
     def _unlink(self, entry: Entry) -> None:
@@ -325,7 +293,7 @@ class Index:
         self._entries.pop(name, None)
         _discard(self._by_path, entry.references, name)
         _discard(self._by_prefix, entry.prefixes, name)
-        _discard(self._by_store, _stores_of(entry.object), name)
+        _discard(self._by_store, stores_of(entry.object), name)
         _discard(self._by_namespace, (name.namespace,), name)
 
 
@@ -349,66 +317,3 @@ def server_identity(address: str) -> str:
     except ValueError:
         return address
     return f"{url.scheme.lower()}://{(url.hostname or '').lower()}:{port}{url.path.rstrip('/')}"
-
-
-def _path(store: Store, ref: RemoteRef) -> str | None:
-    """The API path that the entry reads, None if external-secrets rejects it."""
-    return (metadata_owner if ref.metadata else secret_path)(store.path, store.kv, ref.key)
-
-
-def _reference(store: Store, ref: RemoteRef, path: str) -> Reference:
-    refusal = (
-        unsafe_reason(ref.key)
-        or (unsafe_reason(store.path, f"spec.provider.vault.path of {store.name}") if store.path else "")
-        or unsafe_reason(path, "the path that store and key make up")
-        or (f"version pins version {ref.version!r}, and only a next version can be created" if ref.version else "")
-    )
-    return Reference(
-        path=VaultPath(store.vault_namespace, path),
-        field=ref.field,
-        property=ref.property,
-        kv=store.kv,
-        metadata=ref.metadata,
-        whole=ref.whole,
-        refusal=refusal,
-        encoding=ref.encoding,
-    )
-
-
-def _parse_annotations(external_secret: ExternalSecret, defaults: Rules) -> tuple[Rules, RotationSpec, str]:
-    """Its own generation rules, when to rotate its values, and the errors in both."""
-    rules, rotation, problems = NO_RULES, NO_ROTATION, list[str]()
-    text = external_secret.annotations.get(annotations.GENERATE)
-    try:
-        if text is not None:
-            parsed = parse_rules(text)
-            parsed.over(defaults)
-            rules = parsed
-    except RuleError as error:
-        problems.append(f"annotation {annotations.GENERATE} on this ExternalSecret: {error}")
-    try:
-        rotation = parse_rotation(external_secret.name, external_secret.annotations)
-    except AnnotationError as error:
-        problems.append(str(error))
-    return rules, rotation, "; ".join(problems)
-
-
-def _changed_keys(old: Entry | None, new: Entry) -> set[Key]:
-    """All keys of a new object or of one with changed annotations, else the added and the removed ones."""
-    keys: set[Key] = {new.object.name}
-    if old is not None and old.object.uid != new.object.uid:
-        keys |= old.references.keys() | old.prefixes
-    if old is None or old.object.uid != new.object.uid or _relevant_annotations(old) != _relevant_annotations(new):
-        return keys | new.references.keys() | new.prefixes
-    changed = {path for path, references in new.references.items() if old.references.get(path) != references}
-    left = old.references.keys() - new.references.keys()
-    changed_keys: set[Key] = {*changed, *left, *(new.prefixes ^ old.prefixes)}
-    return keys | changed_keys if changed_keys else set()
-
-
-def _relevant_annotations(entry: Entry) -> list[str | None]:
-    return [entry.object.annotations.get(name) for name in annotations.REQUESTS]
-
-
-def _stores_of(external_secret: ExternalSecret) -> set[StoreName]:
-    return {ref.store for ref in external_secret.refs} | {find.store for find in external_secret.finds}

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 from loguru import logger
 
+from vaultsync.controller.entry import Entry, Key
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing, wanting
 from vaultsync.controller.heal_limit import HealLimit, MountName
-from vaultsync.controller.index import Entry, Index, Key
+from vaultsync.controller.index import Index
 from vaultsync.controller.interfaces import ControllerMetrics, CurrentObjects, Vault
 from vaultsync.controller.ownership_writer import OwnershipWriter, PendingOwnership
 from vaultsync.controller.path_state import PathStates
@@ -206,7 +207,7 @@ class PathReconciler:
         replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
         found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
         is_lost = found.absence is Absence.LOST
-        self._heal_limit.observe(mount, path, is_lost=is_lost, uuid=state.mount.uuid if state.exists else "")
+        self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists, is_lost=is_lost)
         if not is_lost or found.decision.seed is None:
             self._paths.record_held(path, held=False)
             return found

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from vaultsync.controller.index import Entry
+from vaultsync.controller.entry import Entry
 from vaultsync.core.decide import History
 from vaultsync.core.events import VaultEvent
 from vaultsync.core.paths import FindPrefix, VaultPath

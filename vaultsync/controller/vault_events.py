@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from vaultsync.controller.index import Index, Key
+from vaultsync.controller.entry import Key
+from vaultsync.controller.index import Index
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import NEVER
 from vaultsync.controller.workqueue import Priority, WorkQueue

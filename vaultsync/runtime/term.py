@@ -10,7 +10,6 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
 
 from loguru import logger
 
@@ -18,13 +17,12 @@ from vaultsync.config.change_source import ChangeSource
 from vaultsync.config.settings import Settings
 from vaultsync.controller.controller import Controller
 from vaultsync.controller.external_secret_reconciler import ExternalSecretReconciler
-from vaultsync.controller.heal_limit import HealLimit
+from vaultsync.controller.heal_limit import RESUME, HealLimit
 from vaultsync.controller.index import Index
 from vaultsync.controller.ownership_writer import FLUSH_SECONDS, OwnershipWriter
 from vaultsync.controller.path_reconciler import PathReconciler, create_budget
 from vaultsync.controller.path_state import PathStates
 from vaultsync.controller.sync_state import SyncStates
-from vaultsync.core import annotations
 from vaultsync.core.fence import Fence
 from vaultsync.core.retry import Retry
 from vaultsync.kube.client import KubeClient
@@ -49,10 +47,6 @@ from vaultsync.vault.stream import EventStream
 
 FIRST_LISTEN_RETRY, LONGEST_LISTEN_RETRY = 0.1, 5.0
 """Seconds between attempts to listen for the audit device: the previous leader may still occupy the address."""
-RESUME: Final = (
-    "restore them, or have new ones created: "
-    f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
-)
 LOGIN_FIRST_SECONDS, STREAM_FIRST_SECONDS = 2.0, 2.0
 """The initial scan waits this long for a token, and for the event stream, as a new subscription causes a rescan."""
 
@@ -182,7 +176,7 @@ class Term:
         for reason, number in self._syncs.blocked().items():
             metrics.blocked_external_secrets.labels(reason).set(number)
         metrics.lost_paths.clear()
-        for mount, number in self._heal_limit.stopped().items():
+        for mount, number in self._heal_limit.held().items():
             metrics.lost_paths.labels(mount).set(number)
         for source in (ChangeSource.EVENTS, ChangeSource.AUDIT, ChangeSource.POLL):
             metrics.source.labels(source.value).set(source is self._sources.current)

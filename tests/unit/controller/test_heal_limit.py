@@ -18,6 +18,7 @@ class Scene:
         self.now = 0.0
         self.paths = [path(f"secret/data/{i}") for i in range(known)]
         self.lost = set(self.paths[:lost])
+        self.new = set[VaultPath]()
         self.reads: list[VaultPath] = []
         self.limit = HealLimit(limit, lambda mount: self.paths if mount == MOUNT else (), lambda: self.now)
         self.limit.read_soon = self.read
@@ -27,11 +28,11 @@ class Scene:
 
     def finish_reads(self) -> None:
         for one in self.reads:
-            self.limit.observe(MOUNT, one, is_lost=one in self.lost)
+            self.limit.observe(MOUNT, one, "", is_live=one not in self.lost | self.new, is_lost=one in self.lost)
         self.reads.clear()
 
     def refusal(self, one: VaultPath, *, replaced: bool = False, approved: bool = False) -> str:
-        self.limit.observe(MOUNT, one, is_lost=True)
+        self.limit.observe(MOUNT, one, "", is_live=False, is_lost=True)
         return self.limit.refusal(MOUNT, one, replaced=replaced, approved=approved)
 
     def heal_all(self, **how: bool) -> tuple[int, set[str]]:
@@ -43,7 +44,7 @@ class Scene:
             else:
                 healed += 1
                 self.lost.discard(one)
-                self.limit.observe(MOUNT, one, is_lost=False)
+                self.limit.observe(MOUNT, one, "", is_live=True, is_lost=False)
         return healed, refusals
 
 
@@ -76,6 +77,13 @@ def test_up_to_the_limit_all_are_healed_and_beyond_it_none(
     assert all(f"{lost} paths of the mount secret/" in one and "vaultsync.io/heal-lost" in one for one in refusals)
 
 
+def test_paths_that_never_existed_do_not_raise_the_limit() -> None:
+    """An ExternalSecret can name a thousand of them, and its author is not trusted."""
+    scene = Scene(1040, 11)
+    scene.new = set(scene.paths[40:])
+    assert surveyed(scene).heal_all()[0] == 0
+
+
 def test_zero_is_no_limit_and_reads_nothing() -> None:
     scene = Scene(40, 40, 0)
     assert scene.heal_all() == (40, set())
@@ -102,7 +110,7 @@ def test_losses_one_by_one_reach_the_limit_too_and_ten_minutes_later_there_is_ro
         assert scene.heal_all()[0] == 1
     scene.lost = {scene.paths[10]}
     assert scene.heal_all()[0] == 0
-    scene.limit.observe(MOUNT, scene.paths[10], is_lost=False)
+    scene.limit.observe(MOUNT, scene.paths[10], "", is_live=True, is_lost=False)
     scene.now += WINDOW_SECONDS + 1
     scene.lost = {scene.paths[11]}
     assert surveyed(scene).heal_all()[0] == 1
@@ -112,7 +120,7 @@ def test_restored_values_end_the_stop() -> None:
     scene = surveyed(Scene(40, 40))
     scene.heal_all()
     for one in scene.lost:
-        scene.limit.observe(MOUNT, one, is_lost=False)
+        scene.limit.observe(MOUNT, one, "", is_live=True, is_lost=False)
     assert scene.limit.stopped() == {}
 
 
@@ -130,14 +138,15 @@ def test_another_mount_is_recognised_until_nothing_is_lost_any_more() -> None:
     scene = Scene(40, 2)
     lost, other = sorted(scene.lost)
     live = scene.paths[5]
-    scene.limit.observe(MOUNT, live, is_lost=False, uuid="one")
+    scene.limit.observe(MOUNT, live, "one", is_live=True, is_lost=False)
+    assert scene.limit.held() == {"secret/": 0}, "a mount without losses has a sample too"
     assert not scene.limit.is_replaced(MOUNT, "one")
     assert scene.limit.is_replaced(MOUNT, "two")
     assert not scene.limit.is_replaced(MOUNT, ""), "Vault does not report it"
-    scene.limit.observe(MOUNT, lost, is_lost=True)
-    scene.limit.observe(MOUNT, other, is_lost=True)
-    scene.limit.observe(MOUNT, live, is_lost=False, uuid="two")
-    scene.limit.observe(MOUNT, other, is_lost=False, uuid="two")
+    scene.limit.observe(MOUNT, lost, "", is_live=False, is_lost=True)
+    scene.limit.observe(MOUNT, other, "", is_live=False, is_lost=True)
+    scene.limit.observe(MOUNT, live, "two", is_live=True, is_lost=False)
+    scene.limit.observe(MOUNT, other, "two", is_live=True, is_lost=False)
     assert scene.limit.is_replaced(MOUNT, "two"), "one is still lost"
-    scene.limit.observe(MOUNT, lost, is_lost=False, uuid="two")
+    scene.limit.observe(MOUNT, lost, "two", is_live=True, is_lost=False)
     assert not scene.limit.is_replaced(MOUNT, "two")

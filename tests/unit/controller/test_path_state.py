@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.unit.build import NOON, V1, external_secret, gone, live, path, store
-from vaultsync.controller.index import Entry, Index, server_identity
+from vaultsync.controller.entry import Entry
+from vaultsync.controller.index import Index, server_identity
 from vaultsync.controller.path_state import CLOCK_SKEW, PathStates, Reading
 from vaultsync.core.annotation_parser import SeedMode
 from vaultsync.core.decide import History

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.build import external_secret, store
-from vaultsync.controller.index import _path, _reference
+from vaultsync.controller.entry import api_path, resolve_reference
 from vaultsync.core.external_secret import Namespace, RemoteRef, Store
 from vaultsync.core.paths import Mount, VaultPath, clean, logical
 from vaultsync.core.seed_paths import DEFAULT, SeedPaths
@@ -352,9 +352,9 @@ stores = plain_stores | plain_stores | plain_stores | odd_stores | spelled
 def resolved(key: str, store_: Store) -> tuple[VaultPath, str]:
     (ref,) = external_secret(key).refs
     assert isinstance(ref, RemoteRef)
-    path = _path(store_, ref)
+    path = api_path(store_, ref)
     assert path is not None
-    found = _reference(store_, ref, path)
+    found = resolve_reference(store_, ref, path)
     return found.path, found.refusal
 
 

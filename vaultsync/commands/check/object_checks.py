@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from vaultsync.commands.check.report import MAX_NAMES, RETRY, Check, CheckReport, CheckResult, cut, some
@@ -12,6 +13,9 @@ from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import SEED
 from vaultsync.core.errors import VaultsyncError, first_reason
 from vaultsync.core.external_secret import FindRef, RemoteRef
+
+MAX_REASON: Final = 600
+"""Characters of the reason for a blocked ExternalSecret, which may contain a command."""
 
 
 def count_stores(settings: Settings, index: Index, report: CheckReport) -> CheckResult:
@@ -104,7 +108,7 @@ def check_external_secrets(
         name, reason = blocked[0]
         rest = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
         fix = f"vaultsync explain {name}" + (", and for all: vaultsync plan" if rest else "")
-        return check.failed(f"{name} is blocked{rest}: {cut(reason)}", fix)
+        return check.failed(f"{name} is blocked{rest}: {cut(reason, MAX_REASON)}", fix)
     if unseeded_namespace:
         fix = f"kubectl annotate namespace {unseeded_namespace} {SEED}=true"
         return check.warning(f"{count}: none has the annotation", fix)

@@ -128,9 +128,9 @@ def some(names: Sequence[str]) -> str:
     return first + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
-def cut(text: str) -> str:
+def cut(text: str, limit: int = MAX_CHARACTERS) -> str:
     """A text that others wrote, at a readable length."""
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _text(found: str | Exception) -> str:

@@ -52,12 +52,13 @@ def start(engine: Engine, vaultsync: VaultsyncFactory, source: str) -> Vaultsync
     return made
 
 
-def seeded(engine: Engine, number: int) -> dict[str, dict[str, str]]:
+def seeded(engine: Engine, number: int, deletion_policy: str = "Retain") -> dict[str, dict[str, str]]:
     engine.enable("2")
     engine.store("v2")
     names = [f"app{i}" for i in range(number)]
+    target = {"deletionPolicy": deletion_policy}
     for name in names:
-        engine.place.external_secret(name, {"p": (name, "p")}, annotations=SEED, store="own")
+        engine.place.external_secret(name, {"p": (name, "p")}, annotations=SEED, store="own", target=target)
     return {name: engine.place.wait_for_secret(name) for name in names}
 
 
@@ -87,6 +88,31 @@ def test_a_mount_that_is_enabled_again_is_not_filled_with_new_values(
     assert values(engine, before) == before
     assert force_syncs(place, before) == synced, "a refresh could delete the last copies"
     assert engine.keys("metadata") == []
+
+
+def test_a_reported_loss_has_external_secrets_delete_no_secret(
+    place: Place, engine: Engine, vaultsync: VaultsyncFactory
+) -> None:
+    """With the deletionPolicy Delete it does at its next read, and a changed annotation causes one."""
+    start(engine, vaultsync, "poll")
+    before = seeded(engine, MANY, "Delete")
+    time.sleep(5)  # external-secrets reads each of them again, because of the report of its creation
+    engine.disable()
+    for name in before:
+        place.wait_for(lambda name=name: "SeedFailed" in reasons(place, name), FOUND)  # type: ignore[misc]
+    engine.enable("2")
+    for name in before:
+        place.wait_for(lambda name=name: "NotHealed" in reasons(place, name), FOUND)  # type: ignore[misc]
+    time.sleep(3)
+    assert {name: place.secret(name) for name in before} == before
+    for name, data in before.items():
+        place.put(name, engine.name, **data)
+    time.sleep(3)
+    assert values(engine, before) == before
+
+
+def reasons(place: Place, name: str) -> list[str]:
+    return [reason for reason, _ in place.events(name, "vaultsync")]
 
 
 def wait_until_held(engine: Engine, names: Iterable[str]) -> None:

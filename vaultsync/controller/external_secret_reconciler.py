@@ -76,7 +76,8 @@ class ExternalSecretReconciler:
         changes = state.pending_changes(entry.object.versions, readings)
         wait = state.debounce(changes, self._clock()) if changes else 0.0
         is_due = bool(changes) and wait == 0
-        is_forced = is_due and accepts_force_sync(entry.object)
+        is_put_off = self._paths.endangers(entry)
+        is_forced = is_due and accepts_force_sync(entry.object) and not is_put_off
         choice, problem = self._index.choice(entry)
         report = state.compose_report(
             entry.object,
@@ -90,7 +91,7 @@ class ExternalSecretReconciler:
         unreported: ConditionNotWritten | None = None
         if is_forced or report is not None or state.events:
             unreported = await self._write(entry, state, readings, changes if is_forced else {}, report)
-        if is_due:
+        if is_due and not is_put_off:
             state.settle({reading.name: reading.fingerprint for reading in readings})
         if unreported is not None:
             raise unreported

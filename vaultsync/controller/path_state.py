@@ -141,12 +141,15 @@ class PathStates:
         self._unreadable.add(path)
 
     def record_held(self, path: VaultPath, *, held: bool) -> None:
-        """Record whether a lost path is not created again: then there is nothing to refresh for.
-
-        A refresh would have external-secrets delete the Secret, with the last good value, if the deletionPolicy is
-        Delete.
-        """
+        """Record whether a lost path is not created again: then there is nothing to refresh for."""
         (self._held.add if held else self._held.discard)(path)
+
+    def endangers(self, entry: Entry) -> bool:
+        """Whether a refresh would have external-secrets remove the last good copy of a lost value.
+
+        With the deletionPolicies Delete and Merge it does.
+        """
+        return not entry.object.retains and not self._held.isdisjoint(entry.references)
 
     def forget(self, path: VaultPath) -> None:
         """No ExternalSecret reads the path any more."""

@@ -94,6 +94,7 @@ class ExternalSecret:
         refreshed: the later of its creation and its last refresh; it has read all values that are older.
         ignores_force_sync: it is synced already, and its refreshPolicy is CreatedOnce or its interval 0.
         has_read_all: external-secrets has read all that its present spec names, at its last refresh.
+        retains: external-secrets leaves its Secret as it is when it finds a value missing (deletionPolicy).
         annotations: those of annotations.READ_ANNOTATIONS.
         versions: the content of the annotation annotations.VERSIONS.
         conditions: status.conditions, unchanged.
@@ -110,6 +111,7 @@ class ExternalSecret:
     refreshed: datetime | None
     ignores_force_sync: bool
     has_read_all: bool
+    retains: bool
     annotations: Mapping[str, str]
     versions: Mapping[str, str]
     refs: tuple[RemoteRef, ...]
@@ -260,6 +262,7 @@ def parse_external_secret(document: Json) -> ExternalSecret:
         refreshed=max((time for time in (created, refreshed) if time), default=None),
         ignores_force_sync=_ignores_force_sync(spec, status, refreshed),
         has_read_all=_has_read_all(metadata, spec, status),
+        retains=_retains(spec),
         annotations=given,
         versions=text_fields(parse_json(versions)) if len(versions) <= MAX_VERSIONS_BYTES else {},
         refs=refs,
@@ -332,10 +335,14 @@ def _has_read_all(metadata: Json, spec: Json, status: Json) -> bool:
 
     With a deletionPolicy other than Retain, it counts as success that a secret is missing.
     """
-    if mapping(spec.get("target")).get("deletionPolicy", "Retain") != "Retain":
+    if not _retains(spec):
         return False
     generation, synced = metadata.get("generation"), text(status.get("syncedResourceVersion"))
     return isinstance(generation, int) and synced.partition("-")[0] == str(generation)
+
+
+def _retains(spec: Json) -> bool:
+    return (text(mapping(spec.get("target")).get("deletionPolicy")) or "Retain") == "Retain"
 
 
 def _report(given: Mapping[str, str], condition: Json | None) -> CreatedCondition | None:

@@ -23,14 +23,17 @@ class ExternalSecretWriter:
     ) -> None:
         """Write annotations (which include the force-sync; None removes one) first, then the condition.
 
-        The condition becomes annotations in the same patch if the CRD does not allow it.
+        The condition becomes annotations in the same patch if the CRD does not allow it. A failure does not where
+        external-secrets could remove a missing value from the Secret, as it reads at each changed annotation.
 
         Raises:
             ConditionNotWritten: the annotations are written, the condition is not.
             VaultsyncError: nothing is written.
         """
         if condition is not None and not self.takes_condition:
-            annotations, condition = {**annotations, **_as_annotations(condition)}, None
+            if external_secret.retains or condition.ok or condition.is_withdrawal:
+                annotations = {**annotations, **_as_annotations(condition)}
+            condition = None
         if annotations:
             body = {"metadata": {"annotations": annotations}}
             document = await self._client.merge_patch(_path(external_secret), body)

@@ -213,3 +213,14 @@ def test_what_shows_nothing_in_the_state_is_not_waited_for(kind: str) -> None:
     paths = PathStates()
     paths.observe(A, live())
     assert paths.shows(VaultEvent(A, kind, 0, after(60)))
+
+
+@pytest.mark.parametrize(("policy", "endangered"), [("Retain", False), ("Delete", True), ("Merge", True)])
+def test_a_refresh_endangers_the_last_copy_of_a_lost_value_that_external_secrets_would_remove(
+    policy: str, endangered: bool
+) -> None:
+    paths = PathStates()
+    entry = entry_of(external_secret("a", spec={"target": {"deletionPolicy": policy}}))
+    assert not paths.endangers(entry)
+    paths.record_held(A, held=True)
+    assert paths.endangers(entry) is endangered

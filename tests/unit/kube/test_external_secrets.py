@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from aiohttp import web
 
 from tests.unit.build import external_secret, run
@@ -13,8 +14,14 @@ from vaultsync.kube.external_secrets import ExternalSecretWriter
 REPORT = CreatedCondition(True, "Success", "created secret/a")
 
 
-def writing(takes_condition: bool) -> list[tuple[str, Json]]:
+FAILURE = CreatedCondition(False, "NotHealed", "secret/a is missing")
+
+
+def writing(
+    takes_condition: bool, report: CreatedCondition = REPORT, deletion_policy: str = "Retain"
+) -> list[tuple[str, Json]]:
     """The patches of two reports, each with a force-sync."""
+    reported_on = external_secret("a", spec={"target": {"deletionPolicy": deletion_policy}})
     patches: list[tuple[str, Json]] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -29,7 +36,7 @@ def writing(takes_condition: bool) -> list[tuple[str, Json]]:
             writer = ExternalSecretWriter(client)
             writer.takes_condition = takes_condition
             for _ in range(2):
-                await writer.write(external_secret("a"), {"force-sync": "now"}, REPORT)
+                await writer.write(reported_on, {"force-sync": "now"}, report)
 
     run(main())
     return patches
@@ -52,3 +59,13 @@ def test_a_report_is_annotations_in_the_same_patch_where_it_does_not() -> None:
     patches = writing(takes_condition=False)
     said = {"vaultsync.io/created": "True Success", "vaultsync.io/message": "created secret/a"}
     assert patches == [(OBJECT, {"metadata": {"annotations": {"force-sync": "now", **said}}})] * 2
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Merge"])
+def test_no_failure_is_an_annotation_at_which_external_secrets_could_delete_values(policy: str) -> None:
+    patches = writing(takes_condition=False, report=FAILURE, deletion_policy=policy)
+    assert patches == [(OBJECT, {"metadata": {"annotations": {"force-sync": "now"}}})] * 2
+    [(_, patch), _] = writing(takes_condition=False, report=REPORT, deletion_policy=policy)
+    assert patch["metadata"]["annotations"]["vaultsync.io/created"] == "True Success"
+    [_, (where, _), *_] = writing(takes_condition=True, report=FAILURE, deletion_policy=policy)
+    assert where == OBJECT + "/status"

@@ -91,6 +91,12 @@ class SecretState:
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
+def version_of(fingerprint: str) -> int:
+    """The number of the live version that a fingerprint of KV v2 identifies, 0 if it identifies none."""
+    number = fingerprint.partition("@")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+
+
 def same_fingerprint(known: str, now: str) -> bool:
     """Whether the recorded fingerprint `known` identifies the state that was read now.
 

@@ -59,6 +59,7 @@ class _Losses:
         live: the number of paths that the survey has found live.
         surveyed_until: when the present survey ends at the latest.
         stopped: how many paths were lost when healing was stopped, 0 while it is not.
+        successor: the UUID of the mount that was last seen in place of the known one; earlier surveys do not count.
     """
 
     lost: set[VaultPath] = field(default_factory=set)
@@ -67,6 +68,7 @@ class _Losses:
     live: int = 0
     surveyed_until: float = float("-inf")
     stopped: int = 0
+    successor: str = ""
 
 
 class HealLimit:
@@ -110,19 +112,40 @@ class HealLimit:
         """Record the result of a read. A mount without losses is healed again.
 
         `uuid` is that of the mount, "" if it is not known. A mount that replaces another one is known from when a path
-        is live and nothing is lost any more.
+        is live, all others were read, and nothing is lost any more.
         """
-        losses = self._mounts.get(mount)
-        if is_live and uuid and (losses is None or not losses.lost - {path}):
-            self.uuids[str(mount)] = uuid
-        if losses is None:
-            if not is_lost or self._limit == 0:
-                return
+        losses, replaced = self._mounts.get(mount), self.is_replaced(mount, uuid)
+        if losses is None and self._limit != 0 and (is_lost or replaced):
             losses = self._mounts[mount] = _Losses()
-        if path in losses.unread:
-            losses.unread.remove(path)
-            losses.live += is_live
-        (losses.lost.add if is_lost else losses.lost.discard)(path)
+        if losses is not None:
+            (losses.lost.add if is_lost else losses.lost.discard)(path)
+            if replaced and losses.successor != uuid:
+                losses.successor, losses.surveyed_until = uuid, float("-inf")
+            if replaced and not losses.lost:  # perhaps a client has written only this path again
+                self._is_surveying(mount, losses, self._clock())
+            if path in losses.unread:
+                losses.unread.remove(path)
+                losses.live += is_live
+            self._resume(mount, losses)
+            if losses.lost or (replaced and losses.unread):
+                return
+            is_live = is_live or losses.live > 0
+        if is_live and uuid:
+            self.uuids[str(mount)] = uuid
+
+    def skip(self, path: VaultPath) -> None:
+        """Vault refuses to read the path: no survey waits for it."""
+        for losses in self._mounts.values():
+            losses.unread.discard(path)
+
+    def forget(self, path: VaultPath) -> None:
+        """No ExternalSecret reads the path any more: nobody has lost it."""
+        self.skip(path)
+        for mount, losses in self._mounts.items():
+            losses.lost.discard(path)
+            self._resume(mount, losses)
+
+    def _resume(self, mount: MountName, losses: _Losses) -> None:
         if not losses.lost and losses.stopped:
             losses.stopped = 0
             logger.info("healing resumes: no path is lost any more", mount=str(mount))

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
@@ -330,10 +329,6 @@ def test_a_revoked_token_is_reported_and_recovers_with_a_new_token(place: Place,
     assert token not in process.output()
 
 
-def was_recreated(place: Place, name: str) -> bool:
-    return [reason for reason, _ in place.events(name, "vaultsync")].count("Recreated") == 1
-
-
 class TestVaultComesBackEmpty:
     @pytest.fixture(scope="class")
     @classmethod
@@ -341,23 +336,6 @@ class TestVaultComesBackEmpty:
         """A Vault in memory."""
         with Testbed() as made:
             yield made
-
-    def test_everything_that_was_seeded_is_created_again(
-        self, place: Place, vaultsync: VaultsyncFactory, testbed: Testbed
-    ) -> None:
-        process = vaultsync()
-        names = [f"app{number}" for number in range(5)]
-        old = seed(place, *names)
-        place.put("theirs", password="a person's")
-        place.external_secret("theirs", {"p": ("theirs", "password")})
-        place.wait_for_secret("theirs")
-        settle(place, process)
-        testbed.restart_vault_empty()
-        for name in names:
-            wait_for_healed(place, name, old[name])
-            place.wait_for(partial(was_recreated, place, name))
-        assert place.read("theirs") is None
-        assert place.secret("theirs") == {"p": "a person's"}
 
     def test_deletions_while_vaultsync_is_stopped_are_healed(
         self, place: Place, vaultsync: VaultsyncFactory, testbed: Testbed

@@ -207,10 +207,12 @@ class Testbed:
         self.vault_root.audit(name, "socket", address=address.removeprefix("udp:"), socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
-        """Restarts a Vault in memory: its data are lost, its address, mounts and tokens are restored."""
-        if self.vault.storage != "memory":
-            raise ServerError("a Vault with storage does not lose its data in a restart")
-        self.vault.restart()
+        """Restarts Vault without its data; its address, and new mounts and tokens with the old names, are restored."""
+        if self.standbys:
+            raise ServerError("the other nodes of a cluster would keep the data")
+        self.vault.stop()
+        self.vault.remove_data()
+        self.vault.start()
         self.prepare_vault()
 
     def _start_kubernetes(self) -> None:

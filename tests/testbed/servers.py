@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -233,6 +234,11 @@ class Vault(Server):
         super().start()
         if self.storage != "memory":
             self._unseal()
+
+    def remove_data(self) -> None:
+        """Removes what a stopped Vault has stored: at its next start it is initialised, with another key."""
+        shutil.rmtree(self.work / "data", ignore_errors=True)
+        self._unseal_key = None
 
     def seal(self) -> None:
         """Seals it like an operator; unseal() unseals it again."""

@@ -54,6 +54,7 @@ class _Losses:
 
     Attributes:
         lost: paths that are missing now.
+        healing: those of them that may be created again; they count as healed once they are live.
         healed: when the last lost paths were created again.
         unread: paths that the survey has yet to read.
         live: the number of paths that the survey has found live.
@@ -63,6 +64,7 @@ class _Losses:
     """
 
     lost: set[VaultPath] = field(default_factory=set)
+    healing: set[VaultPath] = field(default_factory=set)
     healed: deque[float] = field(default_factory=deque)
     unread: set[VaultPath] = field(default_factory=set)
     live: int = 0
@@ -119,6 +121,9 @@ class HealLimit:
             losses = self._mounts[mount] = _Losses()
         if losses is not None:
             (losses.lost.add if is_lost else losses.lost.discard)(path)
+            if path in losses.healing and not is_lost:
+                losses.healing.remove(path)
+                losses.healed.append(self._clock())
             if replaced and losses.successor != uuid:
                 losses.successor, losses.surveyed_until = uuid, float("-inf")
             if replaced and not losses.lost:  # perhaps a client has written only this path again
@@ -143,6 +148,7 @@ class HealLimit:
         self.skip(path)
         for mount, losses in self._mounts.items():
             losses.lost.discard(path)
+            losses.healing.discard(path)
             self._resume(mount, losses)
 
     def _resume(self, mount: MountName, losses: _Losses) -> None:
@@ -168,13 +174,13 @@ class HealLimit:
         if not losses.stopped and self._is_surveying(mount, losses, now):
             raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", RETRY_SECONDS)
         losses.lost.add(path)
-        allowed = limit_of(self._limit, losses.live + len(losses.lost) + len(losses.healed))
         while losses.healed and losses.healed[0] <= now - WINDOW_SECONDS:
             losses.healed.popleft()
+        allowed = limit_of(self._limit, losses.live + len(losses.lost) + len(losses.healed))
         if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > allowed:
             self._stop(mount, losses, allowed, replaced=replaced)
             return refusal_text(mount, losses.stopped)
-        losses.healed.append(now)
+        losses.healing.add(path)
         return ""
 
     def _is_surveying(self, mount: MountName, losses: _Losses, now: float) -> bool:

@@ -116,6 +116,17 @@ def test_losses_one_by_one_reach_the_limit_too_and_ten_minutes_later_there_is_ro
     assert surveyed(scene).heal_all()[0] == 1
 
 
+def test_paths_that_are_created_at_the_same_time_count_once() -> None:
+    """Several passes run at a time, and one whose write fails is repeated."""
+    scene = surveyed(Scene(40, 10))
+    for _ in range(3):
+        assert [scene.refusal(one) for one in sorted(scene.lost)] == [""] * 10
+    assert scene.limit.stopped() == {}
+    assert scene.heal_all() == (10, set())
+    scene.lost = {scene.paths[10]}
+    assert scene.heal_all()[0] == 0
+
+
 def test_restored_values_end_the_stop() -> None:
     scene = surveyed(Scene(40, 40))
     scene.heal_all()

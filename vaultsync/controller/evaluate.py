@@ -24,7 +24,7 @@ class Evaluation:
     """The decision about one path in one state.
 
     Attributes:
-        absence: why there is no live version, None if there is one.
+        absence: why there is no live version, None if there is one; an older one than before has lost keys.
         allowed: the readers that request seeding, and whose namespaces may create the path.
     """
 
@@ -62,7 +62,7 @@ class PathEvaluator:
         history = self._paths.history(path)
         if not history.existed and (recorded := self._recorded(path, readers)):
             history = replace(history, existed=True, version=max(map(version_of, recorded)))
-        absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
+        absence = history.absence(state, readers, is_replaced=is_replaced)
         refused = dict(self._not_granted(path, state, readers))
         pushed_by = partial(self._pushed_by, path)
         if absence is not None:
@@ -71,6 +71,8 @@ class PathEvaluator:
         problems = (*decision.problems, *contested(path, state, wanting(readers), pushed_by))
         decision = replace(decision, problems=problems)
         allowed = [reader for reader in wanting(readers) if reader.name not in refused]
+        if state.exists and decision.seed is None:
+            absence = None  # an older version that has all that is wanted is no loss
         return Evaluation(state, absence, decision, allowed)
 
     def _pushed_by(self, path: VaultPath, namespace: str) -> str:

@@ -140,6 +140,22 @@ def test_a_restored_snapshot_with_an_older_deleted_version_is_a_loss_also_after_
     run_ahead(test())
 
 
+def test_another_tenants_forged_record_does_not_make_a_new_path_a_lost_one() -> None:
+    async def test() -> None:
+        engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
+        engine.heal_limit._limit = 1
+        engine.index.put_namespace(namespace("evil"))
+        engine.index.put_store(store(namespace="evil"))
+        keys = ("dev-1/a", "dev-1/b")
+        versions = json.dumps({f"secret/data/{key}": "1@2025-06-01T12:00:00+00:00" for key in keys})
+        annotations = {"vaultsync.io/versions": versions}
+        engine.index.put(external_secret(*keys, name="forged", namespace="evil", annotations=annotations))
+        await engine.passes(external_secret(*keys, annotations=SEED))
+        assert engine.vault.secrets.keys() == {path(f"secret/data/{key}") for key in keys}
+
+    run_ahead(test())
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_restored_snapshot_with_an_older_version_has_lost_the_keys_that_it_lacks(restart: bool) -> None:
     async def test() -> None:

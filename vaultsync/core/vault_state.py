@@ -1,5 +1,6 @@
 """The state of a secret in Vault, without values, and whether a property exists in it. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ LINES: Final = ".."
 """A gjson path with this prefix reads the document as lines of JSON."""
 ABSENT: Final = "missing"
 """The fingerprint of a path without any version."""
+_LIVE: Final = re.compile(r"([0-9]{1,18})@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,12 @@ class SecretState:
         number = f"{self.version}@{self.written.isoformat()}" if self.written else str(self.version or "v1")
         base = number if self.exists else f"deleted-{number}" if self.version else ABSENT
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
+
+
+def recorded_version(fingerprint: str) -> int:
+    """The number of the live KV v2 version that a recorded fingerprint identifies, 0 if it identifies none."""
+    found = _LIVE.match(fingerprint)
+    return int(found.group(1)) if found else 0
 
 
 def same_fingerprint(known: str, now: str) -> bool:

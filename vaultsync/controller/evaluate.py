@@ -10,13 +10,13 @@ from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import Refusal
-from vaultsync.core.decide import NEW, Decision, History, decide
+from vaultsync.core.decide import Decision, decide
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.healing import Absence, contested, refusals
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader, Refused
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import ABSENT, SecretState, recorded_version
+from vaultsync.core.vault_state import ABSENT, SecretState, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,9 @@ class PathEvaluator:
 
         `lost` is why its mount is not healed, "" if it is; with `is_replaced` another mount is in its place.
         """
-        seen = self._paths.get(path)
-        history = seen.history if seen else NEW
-        if not history.existed:
-            history = self._recorded(path, readers, history)
+        history = self._paths.history(path)
+        if not history.existed and (recorded := self._recorded(path, readers)):
+            history = replace(history, existed=True, version=max(map(version_of, recorded)))
         absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
         refused = dict(self._not_granted(path, state, readers))
         pushed_by = partial(self._pushed_by, path)
@@ -92,13 +91,11 @@ class PathEvaluator:
             if text := texts[namespace.name]:
                 yield reader.name, Refused(text, Refusal.SEED_PATHS)
 
-    def _recorded(self, path: VaultPath, readers: Iterable[Reader], history: History) -> History:
-        """With what an earlier process has recorded on the readers: that the path existed, and its live version."""
+    def _recorded(self, path: VaultPath, readers: Iterable[Reader]) -> list[str]:
+        """The fingerprints of the existing path that an earlier process has recorded on its readers."""
         entries = self._index.entries(reader.name for reader in readers)
-        recorded = {entry.object.versions.get(str(path), ABSENT) for entry in entries} - {ABSENT}
-        if not recorded:
-            return history
-        return replace(history, existed=True, version=max(map(recorded_version, recorded)))
+        recorded = (entry.object.versions.get(str(path), ABSENT) for entry in entries)
+        return [fingerprint for fingerprint in recorded if fingerprint != ABSENT]
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:

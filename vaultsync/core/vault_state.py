@@ -1,6 +1,5 @@
 """The state of a secret in Vault, without values, and whether a property exists in it. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,7 +26,6 @@ LINES: Final = ".."
 """A gjson path with this prefix reads the document as lines of JSON."""
 ABSENT: Final = "missing"
 """The fingerprint of a path without any version."""
-_LIVE: Final = re.compile(r"([0-9]{1,18})@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +91,10 @@ class SecretState:
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
-def recorded_version(fingerprint: str) -> int:
-    """The number of the live KV v2 version that a recorded fingerprint identifies, 0 if it identifies none."""
-    found = _LIVE.match(fingerprint)
-    return int(found.group(1)) if found else 0
+def version_of(fingerprint: str) -> int:
+    """The number of the live version that a fingerprint of KV v2 identifies, 0 if it identifies none."""
+    number = fingerprint.partition("@")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
 
 
 def same_fingerprint(known: str, now: str) -> bool:

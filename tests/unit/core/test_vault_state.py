@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.vault_state import Presence, is_expression, presence, recorded_version, same_fingerprint
+from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint, version_of
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 
@@ -122,4 +122,4 @@ def test_a_time_that_an_earlier_release_took_from_an_event_names_a_write_shortly
     ],
 )
 def test_the_live_version_that_a_fingerprint_records(fingerprint: str, version: int) -> None:
-    assert recorded_version(fingerprint) == version
+    assert version_of(fingerprint) == version

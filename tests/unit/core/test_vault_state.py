@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint
+from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint, version_of
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 
@@ -108,3 +108,18 @@ def test_a_time_that_an_earlier_release_took_from_an_event_names_a_write_shortly
     known: str, now: str, same: bool
 ) -> None:
     assert same_fingerprint(known, now) is same
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "version"),
+    [
+        (live("p", version=12).fingerprint(metadata=True), 12),
+        ("3@2026-11-27T12:00:00+00:00+0123abcd", 3),
+        (gone(2).fingerprint(metadata=False), 0),
+        (live("p", mount=V1).fingerprint(metadata=False), 0),
+        ("missing", 0),
+        ("9" * 5000 + "@", 0),  # a person's
+    ],
+)
+def test_the_live_version_that_a_fingerprint_records(fingerprint: str, version: int) -> None:
+    assert version_of(fingerprint) == version

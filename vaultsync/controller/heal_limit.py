@@ -26,8 +26,10 @@ SURVEY_SECONDS: Final = 30.0
 """Maximum time for the reads of the mount's other paths."""
 SURVEY_INTERVAL: Final = 60.0
 """Seconds after a survey for which it still counts."""
-RETRY_SECONDS: Final = 0.5
-"""A lost path waits this long at a time for these reads."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 20.0
+"""A lost path waits this long at a time for these reads; longer if there are many, to the latter."""
+RETRIES_PER_SECOND: Final = 200
+"""Reads of waiting lost paths of a mount, which would otherwise delay the survey; more with the longest wait."""
 RESUME: Final = (
     "to write the last good values from Kubernetes to Vault: docs/disaster-recovery.md; to have new ones created: "
     f'kubectl annotate --overwrite namespace NAMESPACE {annotations.HEAL_LOST}="$(date -u +%FT%TZ)"'
@@ -172,7 +174,8 @@ class HealLimit:
             return ""
         losses, now = self._mounts.setdefault(mount, _Losses()), self._clock()
         if not losses.stopped and self._is_surveying(mount, losses, now):
-            raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", RETRY_SECONDS)
+            wait = min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, len(losses.lost) / RETRIES_PER_SECOND))
+            raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", wait)
         losses.lost.add(path)
         while losses.healed and losses.healed[0] <= now - WINDOW_SECONDS:
             losses.healed.popleft()

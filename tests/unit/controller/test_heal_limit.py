@@ -84,6 +84,17 @@ def test_paths_that_never_existed_do_not_raise_the_limit() -> None:
     assert surveyed(scene).heal_all()[0] == 0
 
 
+@pytest.mark.parametrize(("lost", "wait"), [(10, 0.5), (1000, 5.0), (10_000, 20.0)])
+def test_many_lost_paths_are_read_seldom_while_they_wait_for_the_others(lost: int, wait: float) -> None:
+    scene = Scene(lost + 1, lost)
+    waits = []
+    for one in scene.paths[:lost]:
+        with pytest.raises(HealPostponed) as caught:
+            scene.refusal(one)
+        waits.append(caught.value.wait)
+    assert max(waits) == waits[-1] == wait
+
+
 def test_zero_is_no_limit_and_reads_nothing() -> None:
     scene = Scene(40, 40, 0)
     assert scene.heal_all() == (40, set())

@@ -16,7 +16,7 @@ from vaultsync.core.healing import Absence, contested, refusals
 from vaultsync.core.paths import FindPrefix, VaultPath
 from vaultsync.core.reader import Reader, Refused
 from vaultsync.core.seed_paths import SeedPaths
-from vaultsync.core.vault_state import ABSENT, SecretState
+from vaultsync.core.vault_state import ABSENT, SecretState, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class PathEvaluator:
         """
         seen = self._paths.get(path)
         history = seen.history if seen else NEW
-        if not history.existed and self._is_recorded(path, readers):
-            history = replace(history, existed=True)
+        if not history.existed and (recorded := self._recorded(path, readers)):
+            history = replace(history, existed=True, version=max(map(version_of, recorded)))
         absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
         refused = dict(self._not_granted(path, state, readers))
         pushed_by = partial(self._pushed_by, path)
@@ -92,10 +92,10 @@ class PathEvaluator:
             if text := texts[namespace.name]:
                 yield reader.name, Refused(text, Refusal.SEED_PATHS)
 
-    def _is_recorded(self, path: VaultPath, readers: Iterable[Reader]) -> bool:
-        """Whether an earlier process has recorded on a reader that the path existed."""
+    def _recorded(self, path: VaultPath, readers: Iterable[Reader]) -> set[str]:
+        """The fingerprints that an earlier process has recorded on readers if the path existed."""
         entries = self._index.entries(reader.name for reader in readers)
-        return any(entry.object.versions.get(str(path), ABSENT) != ABSENT for entry in entries)
+        return {entry.object.versions.get(str(path), ABSENT) for entry in entries} - {ABSENT}
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:

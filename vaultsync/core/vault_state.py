@@ -105,6 +105,12 @@ def same_fingerprint(known: str, now: str) -> bool:
     return timedelta(0) <= known_time - now_time <= SENT_WITHIN
 
 
+def version_of(fingerprint: str) -> int:
+    """The live version that a fingerprint identifies, 0 if it is not one of those."""
+    number = fingerprint.partition("@")[0]
+    return int(number) if number.isascii() and number.isdecimal() else 0
+
+
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:
     """Whether external-secrets finds the property: first as the name of a key, then as a gjson path.
 

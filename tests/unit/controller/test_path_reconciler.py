@@ -14,7 +14,19 @@ from tests.unit.build import (
     run_ahead,
     store,
 )
-from tests.unit.controller.harness import APP, DENIED, KV1, OTHER, SEED, A, B, Engine, v1_external_secret
+from tests.unit.controller.harness import (
+    APP,
+    DENIED,
+    EVERYWHERE,
+    KV1,
+    OTHER,
+    SEED,
+    A,
+    B,
+    Engine,
+    v1_external_secret,
+)
+from vaultsync.controller.evaluate import PathEvaluator
 from vaultsync.core.errors import (
     BudgetSpent,
     ObjectsBehind,
@@ -24,6 +36,7 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store, StoreName
+from vaultsync.core.healing import Absence
 from vaultsync.core.seed_paths import SeedPaths
 
 # -- seeding
@@ -422,6 +435,24 @@ def test_after_a_restart_a_path_that_was_wiped_meanwhile_is_read_again() -> None
         record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
         await restarted.passes(external_secret("a", annotations=record))
         assert len(restarted.writer.force_syncs()) == 1
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "absence"), [("2", Absence.LOST), ("1", Absence.DELETED), ("missing", Absence.DELETED)]
+)
+def test_after_a_restart_an_older_version_than_the_recorded_one_shows_a_loss(recorded: str, absence: Absence) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="restored")
+        engine.vault.delete(A)
+        record = {"vaultsync.io/versions": json.dumps({str(A): recorded})}
+        engine.index.put(external_secret("a", annotations=SEED | record))
+        evaluator = PathEvaluator(engine.index, engine.paths, engine.vault, EVERYWHERE)
+        readers = engine.index.readers(A)
+        found = evaluator.evaluate(A, await evaluator.read(A, readers), readers)
+        assert found.absence is absence
 
     run_ahead(test())
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.build import NOON, V1, gone, live
-from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint
+from vaultsync.core.vault_state import Presence, is_expression, presence, same_fingerprint, version_of
 
 TREE = {"password": None, "db.password": None, "db": {"user": None, "deep": {"x": None}}, "list": None, "empty": {}}
 
@@ -108,3 +108,17 @@ def test_a_time_that_an_earlier_release_took_from_an_event_names_a_write_shortly
     known: str, now: str, same: bool
 ) -> None:
     assert same_fingerprint(known, now) is same
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "version"),
+    [
+        ("12@2025-06-01T12:00:00+00:00+abc", 12),
+        ("3", 3),
+        ("deleted-3@2025-06-01T12:00:00+00:00", 0),
+        ("v1#2", 0),
+        ("", 0),
+    ],
+)
+def test_the_version_of_a_fingerprint_is_the_live_one(fingerprint: str, version: int) -> None:
+    assert version_of(fingerprint) == version

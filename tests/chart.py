@@ -87,7 +87,7 @@ def _schema(field: FieldInfo) -> dict[str, Any]:
 def _type(kind: object) -> dict[str, Any]:
     if kind is bool:
         return {"type": "boolean"}
-    if kind is int:
+    if kind in (int, int | None):
         return {"type": "integer"}
     if kind is float:  # a duration: 30m, or seconds
         return {"type": ["string", "integer"], "pattern": DURATION, "minimum": 0}

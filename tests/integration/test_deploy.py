@@ -193,8 +193,11 @@ class TestRbac:
             (ESO, "secretstores", "watch"),
             (ESO, "clustersecretstores", "list"),
             (ESO, "clustersecretstores", "watch"),
+            (ESO, "pushsecrets", "list"),
+            (ESO, "pushsecrets", "watch"),
             ("", "namespaces", "list"),
             ("", "namespaces", "watch"),
+            ("", "namespaces/kube-system", "get"),
             ("", "events", "create"),
             ("", "events", "patch"),
         }

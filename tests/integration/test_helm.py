@@ -57,6 +57,7 @@ SETTINGS: Json = {
     "VAULTSYNC_RESYNC": "1h30m",
     "VAULTSYNC_ROTATE_AFTER": "30d",
     "VAULTSYNC_SEED": "off",
+    "VAULTSYNC_HEAL_LIMIT": 3,
     "VAULTSYNC_SEED_BUDGET": 1_000_000,
     "VAULTSYNC_SEED_PATHS": "*/apps/{namespace}/**",
     "VAULTSYNC_SELECTOR": "tier in (web,api)",

@@ -190,7 +190,7 @@ def check_permission(rule: RbacRule, denied: Sequence[AccessReview], user: str, 
     if not denied:
         return Check.PERMISSION.ok(", ".join(rule.verbs), rule.label)
     verbs = [verb for verb in rule.verbs if any(review.verb == verb for review in denied)]
-    places = sorted({review.namespace or review.name for review in denied} - {""})
+    places = sorted({review.namespace or ("" if rule.name else review.name) for review in denied} - {""})
     found = f"may not {', '.join(verbs)}{f' in {some(places)}' if places else ''}"
     overlay = f"your overlay of {'deploy/namespaced (with your namespaces)' if by_namespace else 'deploy/base'}"
     own, commands = DEFAULT_ACCOUNT.user, f"the commands that {SETUP} prints"

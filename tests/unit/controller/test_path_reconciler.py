@@ -37,7 +37,9 @@ from vaultsync.core.errors import (
 )
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store, StoreName
 from vaultsync.core.healing import Absence
+from vaultsync.core.paths import VaultPath
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.core.vault_state import SecretState
 
 # -- seeding
 
@@ -206,6 +208,51 @@ def test_nothing_is_created_for_objects_that_the_api_server_does_not_have_togeth
         await engine.path_reconciler.reconcile(A)
         assert engine.vault.creates[A] == 2
         assert engine.current.reads == reads, "a deleted path is healed without delay"
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize("when", ["Vault", "the API server"])
+def test_nothing_is_created_by_a_store_that_changes_during_a_request(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(external_secret("a", annotations=SEED))
+
+        def change() -> None:
+            engine.index.put_store(store(path="team"))
+
+        async def look(path: VaultPath, kv: int) -> SecretState:
+            change()
+            return engine.vault._state(path)
+
+        if when == "Vault":
+            monkeypatch.setattr(engine.vault, "look", look)
+        else:
+            engine.current.during = change
+        with pytest.raises(ObjectsBehind, match="being changed"):
+            await engine.path_reconciler.reconcile(A)
+        assert not engine.vault.secrets
+
+    run_ahead(test())
+
+
+def test_no_property_is_added_for_objects_that_the_api_server_does_not_have() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, user="a person's")
+        engine.index.put(external_secret("a", annotations=SEED))
+        engine.current.changed = {APP: None}
+        with pytest.raises(ObjectsBehind):
+            await engine.path_reconciler.reconcile(A)
+        engine.current.changed = {}
+        await engine.path_reconciler.reconcile(A)
+        reads = engine.current.reads
+        engine.vault.write(A, user="a person's")
+        await engine.path_reconciler.reconcile(A)
+        assert (engine.vault.values(A) or {}).keys() == {"user", "password"}
+        assert engine.current.reads == reads, "a property that existed is healed without delay"
 
     run_ahead(test())
 

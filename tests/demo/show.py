@@ -105,7 +105,7 @@ class Show:
 
     def _set_up(self) -> None:
         enter = self._stack.enter_context
-        self._testbed = enter(Testbed(Options(instead=self._openbao)))
+        self._testbed = enter(Testbed(Options(vault="openbao" if self._openbao else "1.15")))
         self._timeline = enter(Timeline(self._console))
         self._observer = Observer(self._timeline, {one.path: one.name for one in examples()})
         values = enter(watch_secrets(self._testbed, self._observer.secret_seen))

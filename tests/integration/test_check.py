@@ -952,7 +952,7 @@ class FromNothing:
         server = self.testbed.kube_apiserver
         own = f"kubernetes_host={server.address} kubernetes_ca_cert=@{server.ca} disable_local_ca_jwt=true"
         script = script.replace("kubernetes_host=https://kubernetes.default.svc", own)
-        if self.testbed.options.instead:
+        if self.testbed.options.is_openbao:
             script = re.sub(r"\bvault (auth|policy|read|write) ", r"bao \1 ", script)
         done = sh(self.testbed, script, {**self.testbed.env, **env})
         secret = {text for name, text in self.settings.items() if name.endswith("_ID")} - {"not-yet"}

@@ -23,9 +23,9 @@ FAILOVER = 40.0
 """Seconds; raft elects within four, and ESO checks an unavailable store every five."""
 
 
-@pytest.fixture(scope="module", params=["vault", "openbao"])
+@pytest.fixture(scope="module", params=["1.15", "openbao"])
 def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    with Testbed(Options(vault_storage="raft", vault_nodes=3, instead=request.param == "openbao")) as made:
+    with Testbed(Options(vault_storage="raft", vault_nodes=3, vault=request.param)) as made:
         yield made
 
 
@@ -58,7 +58,7 @@ def heals(place: Place, name: str, patience: float = 10.0) -> None:
 
 def test_it_works_through_a_standby_node(place: Place, process: VaultsyncProcess) -> None:
     heals(place, "app")
-    source = "audit" if place.testbed.options.instead else "events"
+    source = "audit" if place.testbed.options.is_openbao else "events"
     place.wait_for(lambda: f'reported by", "source": "{source}"' in process.output(), 20, source)
 
 

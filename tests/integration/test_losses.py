@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from tests.integration.test_healing import SEED, another
-from tests.integration.test_mounts import Engine
 from tests.integration.test_stopping import LEASE, LEASES
 from tests.manual import DOCS, adapted, commands, run, section
 from tests.testbed import pins
-from tests.testbed.api import ApiError
+from tests.testbed.engine import Engine
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.identity import NAMESPACE
 from tests.testbed.place import Place
-from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
 
 RECOVERY = (DOCS / "disaster-recovery.md").read_text()
@@ -31,18 +29,6 @@ def source(request: pytest.FixtureRequest) -> str:
 def lease(place: Place) -> Iterator[str]:
     yield LEASE
     place.kube.delete(LEASES, "Lease", LEASE, NAMESPACE)
-
-
-@pytest.fixture
-def engine(place: Place) -> Iterator[Engine]:
-    made = Engine(place)
-    yield made
-    try:
-        made.disable()
-    except ApiError as error:
-        if error.status != 400:
-            raise
-    place.vault.policy(ESO_POLICY, ESO_RULES)
 
 
 def start(engine: Engine, vaultsync: VaultsyncFactory, source: str) -> VaultsyncProcess:

@@ -1,20 +1,16 @@
 """A KV mount in use is upgraded, moved, or disabled and enabled again, with each source of changes."""
 
 import asyncio
-import secrets
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
 
 from tests.integration.test_healing import SEED, another
-from tests.testbed.api import ApiError
+from tests.testbed.engine import Engine
 from tests.testbed.fixtures import VaultsyncFactory
-from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.place import Place
-from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 from tests.testbed.vaultsync import VaultsyncProcess
 from vaultsync.config.auth import AuthConfig
 from vaultsync.core.errors import WriteConflict
@@ -23,84 +19,15 @@ from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
 from vaultsync.vault.transport import VaultAccess
 
-RIGHTS = """
-path "MOUNT/*" { capabilities = ["create", "list", "subscribe"] subscribe_event_types = ["*"] }
-path "MOUNT/data/*" { capabilities = ["create", "update", "patch", "list", "subscribe"] subscribe_event_types = ["*"] }
-path "MOUNT/subkeys/*" { capabilities = ["read"] }
-path "MOUNT/metadata/*" { capabilities = ["patch", "list", "subscribe"] subscribe_event_types = ["*"] }
-"""
 QUICKLY = 3.0
 """Seconds from a write to the Secret; 0.1 to 0.3 s are usual, plus the poll's interval of 1 s if that is the source."""
 FOUND = 45.0
 """Seconds until a change without a KV event is found: by the poll, an audit entry, or a resync every 10 s."""
 
 
-class Engine:
-    """A KV mount of the test's own, and vaultsync and external-secrets with rights there."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.name = f"kv-{secrets.token_hex(3)}"
-        self.elsewhere = f"{self.name}-moved"
-        self.api = place.vault.api
-        rules = 'path "MOUNT/*" { capabilities = ["read", "list"] }'.replace("MOUNT", self.name)
-        place.vault.policy(ESO_POLICY, ESO_RULES + rules)
-        place.vault.policy(self.name, place.testbed.vault_policy + RIGHTS.replace("MOUNT", self.name))
-
-    def enable(self, version: str) -> None:
-        self.place.vault.mount(self.name, options={"version": version})
-
-    def disable(self, name: str = "") -> None:
-        self.api.request("DELETE", f"/v1/sys/mounts/{name or self.name}")
-
-    def upgrade(self) -> None:
-        self.api.request("POST", f"/v1/sys/mounts/{self.name}/tune", {"options": {"version": "2"}})
-        self.place.vault.mount(self.name, options={"version": "2"})  # waits for it
-
-    def move(self, source: str, target: str) -> None:
-        moving = self.api.request("POST", "/v1/sys/remount", {"from": source, "to": target})["migration_id"]
-        status = f"/v1/sys/remount/status/{moving}"
-        self.place.wait_for(
-            lambda: self.api.request("GET", status)["data"]["migration_info"]["status"] == "success",
-            what=f"{source} is {target}",
-        )
-
-    def put_v1(self, path: str, **values: str) -> None:
-        self.api.request("POST", f"/v1/{self.name}/{self.place.path(path)}", values)
-
-    def put(self, path: str, **values: str) -> None:
-        self.place.vault.put(self.place.path(path), self.name, **values)
-
-    def keys(self, folder: str) -> list[str]:
-        """The keys that KV v1 lists there."""
-        found = self.api.find(f"/v1/{self.name}/{folder}?list=true")
-        keys: list[str] = found["data"]["keys"] if found else []
-        return keys
-
-    def store(self, version: str) -> None:
-        self.place.store("own", path=self.name, version=version)
-
-    def store_says(self, version: str) -> None:
-        change = {"spec": {"provider": {"vault": {"version": version}}}}
-        self.place.kube.patch(EXTERNAL_SECRETS, "SecretStore", "own", change, self.place.name)
-
-
 @pytest.fixture(params=["events", "audit", "poll"])
 def source(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def engine(place: Place) -> Iterator[Engine]:
-    made = Engine(place)
-    yield made
-    for name in (made.name, made.elsewhere):
-        try:
-            made.disable(name)
-        except ApiError as error:
-            if error.status != 400:
-                raise
-    place.vault.policy(ESO_POLICY, ESO_RULES)
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import time
 import pytest
 
 from tests.integration.test_healing import SEED, another
-from tests.integration.test_mounts import RIGHTS
+from tests.testbed.engine import Engine
 from tests.testbed.fixtures import VaultsyncFactory
 from tests.testbed.place import Place
-from tests.testbed.testbed import ESO_POLICY, ESO_RULES
 
 PUSH_RULES = """
 path "secret/data/*" { capabilities = ["create", "read", "update", "patch"] }
@@ -159,16 +158,18 @@ def test_nothing_is_created_for_a_namespace_that_is_being_deleted(place: Place, 
     assert place.version("app") == 1
 
 
-@pytest.mark.parametrize("where", ["metadata", "config"])
+@pytest.fixture(params=["metadata", "config"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Where the lifetime of a value is set: at its path, or for the mount."""
+    return str(request.param)
+
+
 def test_a_value_that_expires_is_announced_and_not_replaced_again_and_again(
-    place: Place, where: str, vaultsync: VaultsyncFactory
+    place: Place, where: str, engine: Engine, vaultsync: VaultsyncFactory
 ) -> None:
-    mount = f"kv-{place.name}"
-    place.vault.mount(mount, options={"version": "2"})
-    rules = f'path "{mount}/*" {{ capabilities = ["create", "read", "update", "patch", "list"] }}'
-    place.vault.policy(mount, place.testbed.vault_policy + RIGHTS.replace("MOUNT", mount))
-    place.vault.policy(ESO_POLICY, ESO_RULES + rules)
-    place.store("own", path=mount)
+    mount = engine.name
+    engine.enable("2")
+    engine.store("v2")
     target = "config" if where == "config" else f"metadata/{place.path('app')}"
     place.vault.api.request("POST", f"/v1/{mount}/{target}", {"delete_version_after": "20s"})
     vaultsync({"VAULT_TOKEN": place.vault.token([mount])}).wait_until_ready()

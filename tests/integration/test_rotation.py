@@ -173,7 +173,7 @@ def test_each_new_request_rotates_only_owned_paths_once(place: Place, vaultsync:
     assert process.stop() == 0
     next_process = vaultsync()
     annotate(place, "app", rotate="2026-01-01")
-    place.wait_for(lambda: "subscribed to Vault's event stream" in next_process.output())
+    place.wait_for(lambda: "changes in Vault are reported by" in next_process.output())
     annotate(place, "app", rotate="2026-02-01")
     answered(place, "app", "2026-02-01")
     third = changed(place, "app", second)

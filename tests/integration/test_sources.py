@@ -1,4 +1,4 @@
-"""Without an event stream: the healing suite on every other source, and changes between sources."""
+"""Without an event stream, as on today's Vault: the healing suite on every other source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from tests.integration.test_healing import (
     test_no_path_of_a_burst_is_lost,
     test_write_patch_and_undelete_reach_every_reader,
 )
+from tests.integration.test_rotation import test_each_new_request_rotates_only_owned_paths_once
 from tests.testbed.fixtures import VaultsyncFactory, stopped_in_the_end
 from tests.testbed.testbed import Testbed
 
@@ -22,6 +23,7 @@ __all__ = [
     "test_a_deleted_path_is_created_again_with_a_new_value",
     "test_a_property_that_a_new_version_lacks_is_added_again",
     "test_changes_while_vaultsync_is_stopped_are_caught_up",
+    "test_each_new_request_rotates_only_owned_paths_once",
     "test_no_path_of_a_burst_is_lost",
     "test_write_patch_and_undelete_reach_every_reader",
 ]
@@ -29,9 +31,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One source on one server."""
+    """One source on one server.
 
-    openbao: bool
+    Attributes:
+        vault: the fixture that has it.
+    """
+
+    vault: str
     source: str
     env: tuple[tuple[str, str], ...] = ()
     audit: bool = True
@@ -39,9 +45,9 @@ class Case:
 
 POLLED = (("VAULTSYNC_POLL_INTERVAL", "1s"),)
 CASES = {
-    "vault-audit": Case(openbao=False, source="audit"),
-    "openbao-audit": Case(openbao=True, source="audit"),
-    "openbao-poll": Case(openbao=True, source="poll", env=POLLED, audit=False),
+    "vault-audit": Case("todays_vault", "audit"),
+    "vault-poll": Case("todays_vault", "poll", env=POLLED, audit=False),
+    "openbao-audit": Case("openbao", "audit"),
 }
 
 
@@ -51,11 +57,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="module")
-def testbed(case: Case, testbed: Testbed, request: pytest.FixtureRequest) -> Testbed:
-    """The session's testbed, or one with OpenBao instead of Vault."""
-    if not case.openbao:
-        return testbed
-    made: Testbed = request.getfixturevalue("openbao")
+def testbed(case: Case, request: pytest.FixtureRequest) -> Testbed:
+    made: Testbed = request.getfixturevalue(case.vault)
     return made
 
 

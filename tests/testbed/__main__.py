@@ -14,7 +14,7 @@ from types import FrameType
 from tests.testbed import build, pins
 from tests.testbed.errors import TestbedError
 from tests.testbed.servers import ROOT_TOKEN
-from tests.testbed.testbed import Options, Testbed
+from tests.testbed.testbed import VAULTS, Options, Testbed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start the servers and stay until Ctrl-C")
+    up.add_argument("--vault", choices=list(VAULTS), default="1.15", help="Vault's release, or openbao instead of it")
     up.add_argument("--openbao", action="store_true", help="start OpenBao too")
     up.add_argument("--no-eso", action="store_true", help="leave external-secrets out")
     up.add_argument(
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--keep", action="store_true", help="keep the work folder with its logs afterwards")
     up.set_defaults(run=_up)
     make = commands.add_parser("build", help="only build and install what is missing")
-    make.add_argument("--openbao", "--all", action="store_true", dest="openbao", help="OpenBao too")
+    make.add_argument("--all", "--openbao", action="store_true", dest="openbao", help="what only tests need too")
     make.set_defaults(run=_build)
     return parser
 
@@ -52,14 +53,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    for name, path in build.ensure(pins.ALL if options.openbao else pins.DEMO).items():
-        print(f"{name}\t{path}")
+    programs = pins.ALL if options.openbao else pins.DEMO
+    build.ensure(programs)
+    for program in programs:
+        for name, path in build.binaries_of(program, build.cache_directory()).items():
+            print(f"{name}\t{path}")
     return 0
 
 
 def _up(options: argparse.Namespace) -> int:
     wanted = Options(
-        eso=not options.no_eso, openbao=options.openbao, vault_storage=options.vault_storage, keep=options.keep
+        eso=not options.no_eso,
+        openbao=options.openbao,
+        vault=options.vault,
+        vault_storage=options.vault_storage,
+        keep=options.keep,
     )
     testbed = Testbed(wanted)
     started = time.monotonic()

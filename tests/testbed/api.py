@@ -38,15 +38,20 @@ class Api:
 
     def request(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Json:
         """Sends JSON, returns JSON ({} for an empty response); raises ApiError if it is not a success."""
-        headers = self.headers if body is None else {**self.headers, "Content-Type": content_type}
-        text = None if body is None else json.dumps(body)
-        response = self._pool.request(method, self.address + path, body=text, headers=headers)
+        headers = {} if body is None else {"Content-Type": content_type}
+        data = self.send(method, path, None if body is None else json.dumps(body).encode(), headers)
+        answer: Json = json.loads(data) if data else {}
+        return answer
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Sends and returns any content; raises ApiError if the response is not a success."""
+        url, own = self.address + path, {**self.headers, **(headers or {})}
+        response = self._pool.request(method, url, body=body, headers=own)
         if response.status >= 400:
             raise ApiError(method, path, response.status, response.data.decode(errors="replace"))
-        if not response.data:
-            return {}
-        answer: Json = json.loads(response.data)
-        return answer
+        return response.data
 
     def find(self, path: str) -> Json | None:
         """GET, or None if the object does not exist."""

@@ -474,6 +474,8 @@ class Builder:
         trimmer = work / "trim"
         self._run_go(["build", "-o", str(trimmer), "."], pins.TRIM_SOURCE, log)
         self.commands.run([str(trimmer), str(program.trim), str(copies)], log=log)
+        if program.replaced.is_dir():
+            shutil.copytree(program.replaced, copies, dirs_exist_ok=True)
         return found
 
     def _module(self, module: str, work: Path, log: Path) -> Path:

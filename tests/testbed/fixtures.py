@@ -2,6 +2,7 @@
 
 testbed    the servers, started once for the session
 openbao    the same with OpenBao instead of Vault
+todays_vault  the same with the newest Vault that can be built
 place      a namespace and a Vault path prefix of the test's own
 vaultsync  starts vaultsync processes with vaultsync's own rights, and stops them after the test
 """
@@ -33,7 +34,13 @@ def testbed(testbed_options: Options, request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture(scope="session")
 def openbao(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """Separate servers with OpenBao instead of Vault; a module uses them by its own fixture `testbed`."""
-    yield from _started(Options(instead=True), request)
+    yield from _started(Options(vault="openbao"), request)
+
+
+@pytest.fixture(scope="session")
+def todays_vault(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    """Separate servers with today's Vault, on storage; a module uses them by its own fixture `testbed`."""
+    yield from _started(Options(vault="1.21", vault_storage="raft"), request)
 
 
 def _started(options: Options, request: pytest.FixtureRequest) -> Iterator[Testbed]:

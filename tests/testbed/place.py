@@ -170,7 +170,7 @@ class Place:
         """The annotations of an ExternalSecret."""
         return dict((self.get(name) or {"metadata": {}})["metadata"].get("annotations") or {})
 
-    def wait_until_reported(self, name: str, *words: str) -> str:
+    def wait_until_reported(self, name: str, *words: str, timeout: float = 10.0) -> str:
         """Waits until an ExternalSecret reports a failure with all these words; returns the message."""
 
         def probe() -> str | None:
@@ -178,7 +178,7 @@ class Place:
             message, wrong = found.get("vaultsync.io/message", ""), found.get("vaultsync.io/created", "")
             return message if wrong.startswith("False") and all(word in message for word in words) else None
 
-        return self.wait_for(probe, what=f"{name} says {words}")
+        return self.wait_for(probe, timeout, f"{name} says {words}")
 
     def wait_until_healthy(self, name: str, timeout: float = 10.0) -> None:
         """Waits until an ExternalSecret reports no failure."""

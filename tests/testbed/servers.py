@@ -235,6 +235,11 @@ class Vault(Server):
         if self.storage != "memory":
             self._unseal()
 
+    def remove_data(self) -> None:
+        """Removes what a stopped Vault has stored: at its next start it is initialised, with another key."""
+        shutil.rmtree(self.work / "data", ignore_errors=True)
+        self._unseal_key = None
+
     def seal(self) -> None:
         """Seals it like an operator; unseal() unseals it again."""
         self.api.request("PUT", "/v1/sys/seal")

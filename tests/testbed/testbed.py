@@ -39,6 +39,9 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 """
 
+Vaults = Literal["1.15", "1.21", "openbao"]
+"""Vault of these releases, or OpenBao instead."""
+VAULTS: dict[str, build.Program] = {"1.15": pins.VAULT, "1.21": pins.TODAYS_VAULT, "openbao": pins.OPENBAO}
 MOUNTS = {"secret": "2", "kv1": "1", "team/kv": "2"}  # the last, for a mount whose path has a slash
 
 
@@ -48,7 +51,7 @@ class Options:
 
     eso: bool = True
     openbao: bool = False  # beside Vault
-    instead: bool = False  # OpenBao instead of Vault
+    vault: Vaults = "1.15"
     vault_storage: Literal["memory", "file", "raft"] = "memory"
     vault_nodes: int = 1  # more than one: a cluster, with the storage raft
     eso_concurrent: int = 1
@@ -59,12 +62,17 @@ class Options:
     keep: bool = False  # keep the work folder with its logs after the end
 
     def programs(self) -> list[build.Program]:
-        wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, pins.OPENBAO if self.instead else pins.VAULT]
+        wanted: list[build.Program] = [pins.ETCD, pins.KUBERNETES, VAULTS[self.vault]]
         if self.eso:
             wanted.append(pins.EXTERNAL_SECRETS)
         if self.openbao:
             wanted.append(pins.OPENBAO)
         return wanted
+
+    @property
+    def is_openbao(self) -> bool:
+        """Whether it is OpenBao instead of Vault."""
+        return self.vault == "openbao"
 
 
 class Testbed:
@@ -90,7 +98,7 @@ class Testbed:
 
     def _make_vault(self, number: int = 1) -> Vault:
         options = self.options
-        kind, name = (OpenBao, "bao") if options.instead else (Vault, "vault")
+        kind, name = (OpenBao, "bao") if options.is_openbao else (Vault, "vault")
         leader = self.vault if number > 1 else None
         return kind(self.work, self.binaries[name], options.vault_storage, options.vault_extra, leader, number)
 
@@ -123,7 +131,7 @@ class Testbed:
     @cached_property
     def vault_policy(self) -> str:
         """The policy of deploy/; for OpenBao the output of `vaultsync policy`, as it has no event stream."""
-        return printed_policy() if self.options.instead else shipped_policy()
+        return printed_policy() if self.options.is_openbao else shipped_policy()
 
     @property
     def servers(self) -> list[Server]:
@@ -134,7 +142,7 @@ class Testbed:
     @property
     def env(self) -> dict[str, str]:
         """How to point kubectl and vault (or bao) at the testbed, as admin and root."""
-        bao = {"BAO_ADDR": self.vault.address, "BAO_TOKEN": ROOT_TOKEN} if self.options.instead else {}
+        bao = {"BAO_ADDR": self.vault.address, "BAO_TOKEN": ROOT_TOKEN} if self.options.is_openbao else {}
         return {
             "KUBECONFIG": str(self.kubeconfig),
             "VAULT_ADDR": self.vault.address,
@@ -145,7 +153,7 @@ class Testbed:
     @property
     def cli(self) -> Path:
         """The CLI of the running Vault: `vault`, or `bao`."""
-        return self.binaries["bao" if self.options.instead else "vault"]
+        return self.binaries["bao" if self.options.is_openbao else "vault"]
 
     def __enter__(self) -> Testbed:
         try:
@@ -199,10 +207,12 @@ class Testbed:
         self.vault_root.audit(name, "socket", address=address.removeprefix("udp:"), socket_type=socket_type)
 
     def restart_vault_empty(self) -> None:
-        """Restarts a Vault in memory: its data are lost, its address, mounts and tokens are restored."""
-        if self.vault.storage != "memory":
-            raise ServerError("a Vault with storage does not lose its data in a restart")
-        self.vault.restart()
+        """Restarts Vault without its data; its address, and new mounts and tokens with the old names, are restored."""
+        if self.standbys:
+            raise ServerError("the other nodes of a cluster would keep the data")
+        self.vault.stop()
+        self.vault.remove_data()
+        self.vault.start()
         self.prepare_vault()
 
     def _start_kubernetes(self) -> None:

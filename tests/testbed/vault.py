@@ -103,6 +103,14 @@ class VaultRoot:
         if (options or {}).get("version") == "2":
             self._wait_for_upgrade(path)
 
+    def snapshot(self) -> bytes:
+        """A snapshot of Vault's storage, which must be raft."""
+        return self.api.send("GET", "/v1/sys/storage/raft/snapshot")
+
+    def restore(self, snapshot: bytes) -> None:
+        """Like `vault operator raft snapshot restore -force`; Vault may refuse requests for a moment afterwards."""
+        self.api.send("POST", "/v1/sys/storage/raft/snapshot-force", snapshot)
+
     def _wait_for_upgrade(self, path: str) -> None:
         """A new KV v2 mount refuses requests for a moment while it "upgrades"."""
         for _ in range(500):

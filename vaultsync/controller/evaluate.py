@@ -10,7 +10,7 @@ from vaultsync.controller.interfaces import VaultReader
 from vaultsync.controller.path_state import PathStates
 from vaultsync.core.annotation_parser import SeedChoice
 from vaultsync.core.annotations import Refusal
-from vaultsync.core.decide import NEW, Decision, decide
+from vaultsync.core.decide import Decision, decide
 from vaultsync.core.external_secret import ObjectName
 from vaultsync.core.healing import Absence, contested, refusals
 from vaultsync.core.paths import FindPrefix, VaultPath
@@ -59,8 +59,7 @@ class PathEvaluator:
 
         `lost` is why its mount is not healed, "" if it is; with `is_replaced` another mount is in its place.
         """
-        seen = self._paths.get(path)
-        history = seen.history if seen else NEW
+        history = self._paths.history(path)
         if not history.existed and (recorded := self._recorded(path, readers)):
             history = replace(history, existed=True, version=max(map(version_of, recorded)))
         absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
@@ -92,10 +91,11 @@ class PathEvaluator:
             if text := texts[namespace.name]:
                 yield reader.name, Refused(text, Refusal.SEED_PATHS)
 
-    def _recorded(self, path: VaultPath, readers: Iterable[Reader]) -> set[str]:
-        """The fingerprints that an earlier process has recorded on readers if the path existed."""
+    def _recorded(self, path: VaultPath, readers: Iterable[Reader]) -> list[str]:
+        """The fingerprints of the existing path that an earlier process has recorded on its readers."""
         entries = self._index.entries(reader.name for reader in readers)
-        return {entry.object.versions.get(str(path), ABSENT) for entry in entries} - {ABSENT}
+        recorded = (entry.object.versions.get(str(path), ABSENT) for entry in entries)
+        return [fingerprint for fingerprint in recorded if fingerprint != ABSENT]
 
 
 def wanting(readers: Iterable[Reader]) -> list[Reader]:

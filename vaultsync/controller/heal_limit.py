@@ -54,19 +54,23 @@ class _Losses:
 
     Attributes:
         lost: paths that are missing now.
+        healing: those of them that may be created again; they count as healed once they are live.
         healed: when the last lost paths were created again.
         unread: paths that the survey has yet to read.
         live: the number of paths that the survey has found live.
         surveyed_until: when the present survey ends at the latest.
         stopped: how many paths were lost when healing was stopped, 0 while it is not.
+        successor: the UUID of the mount that was last seen in place of the known one; earlier surveys do not count.
     """
 
     lost: set[VaultPath] = field(default_factory=set)
+    healing: set[VaultPath] = field(default_factory=set)
     healed: deque[float] = field(default_factory=deque)
     unread: set[VaultPath] = field(default_factory=set)
     live: int = 0
     surveyed_until: float = float("-inf")
     stopped: int = 0
+    successor: str = ""
 
 
 class HealLimit:
@@ -110,19 +114,44 @@ class HealLimit:
         """Record the result of a read. A mount without losses is healed again.
 
         `uuid` is that of the mount, "" if it is not known. A mount that replaces another one is known from when a path
-        is live and nothing is lost any more.
+        is live, all others were read, and nothing is lost any more.
         """
-        losses = self._mounts.get(mount)
-        if is_live and uuid and (losses is None or not losses.lost - {path}):
-            self.uuids[str(mount)] = uuid
-        if losses is None:
-            if not is_lost or self._limit == 0:
-                return
+        losses, replaced = self._mounts.get(mount), self.is_replaced(mount, uuid)
+        if losses is None and self._limit != 0 and (is_lost or replaced):
             losses = self._mounts[mount] = _Losses()
-        if path in losses.unread:
-            losses.unread.remove(path)
-            losses.live += is_live
-        (losses.lost.add if is_lost else losses.lost.discard)(path)
+        if losses is not None:
+            (losses.lost.add if is_lost else losses.lost.discard)(path)
+            if path in losses.healing and not is_lost:
+                losses.healing.remove(path)
+                losses.healed.append(self._clock())
+            if replaced and losses.successor != uuid:
+                losses.successor, losses.surveyed_until = uuid, float("-inf")
+            if replaced and not losses.lost:  # perhaps a client has written only this path again
+                self._is_surveying(mount, losses, self._clock())
+            if path in losses.unread:
+                losses.unread.remove(path)
+                losses.live += is_live
+            self._resume(mount, losses)
+            if losses.lost or (replaced and losses.unread):
+                return
+            is_live = is_live or losses.live > 0
+        if is_live and uuid:
+            self.uuids[str(mount)] = uuid
+
+    def skip(self, path: VaultPath) -> None:
+        """Vault refuses to read the path: no survey waits for it."""
+        for losses in self._mounts.values():
+            losses.unread.discard(path)
+
+    def forget(self, path: VaultPath) -> None:
+        """No ExternalSecret reads the path any more: nobody has lost it."""
+        self.skip(path)
+        for mount, losses in self._mounts.items():
+            losses.lost.discard(path)
+            losses.healing.discard(path)
+            self._resume(mount, losses)
+
+    def _resume(self, mount: MountName, losses: _Losses) -> None:
         if not losses.lost and losses.stopped:
             losses.stopped = 0
             logger.info("healing resumes: no path is lost any more", mount=str(mount))
@@ -145,13 +174,13 @@ class HealLimit:
         if not losses.stopped and self._is_surveying(mount, losses, now):
             raise HealPostponed(f"{path} is lost; the other paths of {mount} are read first", RETRY_SECONDS)
         losses.lost.add(path)
-        allowed = limit_of(self._limit, losses.live + len(losses.lost) + len(losses.healed))
         while losses.healed and losses.healed[0] <= now - WINDOW_SECONDS:
             losses.healed.popleft()
+        allowed = limit_of(self._limit, losses.live + len(losses.lost) + len(losses.healed))
         if losses.stopped or replaced or len(losses.lost) + len(losses.healed) > allowed:
             self._stop(mount, losses, allowed, replaced=replaced)
             return refusal_text(mount, losses.stopped)
-        losses.healed.append(now)
+        losses.healing.add(path)
         return ""
 
     def _is_surveying(self, mount: MountName, losses: _Losses, now: float) -> bool:

@@ -100,6 +100,7 @@ class PathReconciler:
         names = self._index.reader_names(path)
         if not names:
             self._paths.forget(path)
+            self._heal_limit.forget(path)
             self._writer.forget(path)
             self._ownership.schedule_last(path)
             return names, 0.0
@@ -108,6 +109,7 @@ class PathReconciler:
             return names, await self._pass(path, readers)
         except (VaultDenied, VaultRejected) as error:
             self._paths.record_unreadable(path)
+            self._heal_limit.skip(path)
             refusal = Refusal.VAULT_DENIED if isinstance(error, VaultDenied) else Refusal.VAULT_REJECTED
             self._record_problems(path, _same_for_all(readers, str(error), refusal))
             raise
@@ -211,7 +213,7 @@ class PathReconciler:
         mount = MountName(path.namespace, state.mount.path)
         replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
         found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
-        is_lost = found.absence is Absence.LOST
+        is_lost = found.absence is Absence.LOST and bool(readers)  # nobody misses what only a listing has shown
         self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists, is_lost=is_lost)
         if not is_lost or found.decision.seed is None:
             self._paths.record_held(path, held=False)
@@ -236,8 +238,8 @@ class PathReconciler:
 
     def _take_budget(self, path: VaultPath, state: SecretState, readers: Sequence[Reader]) -> None:
         """Count a new path against the budget of the oldest reader's namespace, or raise BudgetSpent."""
-        if state.exists or state.version > 0 or self._paths.existed(path):
-            return
+        if state.exists or state.version > 0 or self._paths.existed(path) or any(one.has_read for one in readers):
+            return  # the annotation annotations.VERSIONS does not count: its author is not trusted
         namespace = readers[0].name.namespace
         wait = self._budget.take(namespace) if self._budget is not None else 0.0
         if wait > 0:

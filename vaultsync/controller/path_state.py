@@ -111,6 +111,8 @@ class PathStates:
         self._listings: dict[FindPrefix, set[VaultPath]] = {}
         self._unreadable: set[VaultPath] = set()
         self._held: set[VaultPath] = set()
+        self._deleted_unread: set[VaultPath] = set()
+        """Vault has reported their deletion before their first read."""
         self._watched_since: datetime | None = None
 
     # -- paths
@@ -118,6 +120,11 @@ class PathStates:
     def get(self, path: VaultPath) -> PathState | None:
         """The path as last seen, None before the first read."""
         return self._paths.get(path)
+
+    def history(self, path: VaultPath) -> History:
+        """What was seen and reported at the path since the process started."""
+        state = self._paths.get(path)
+        return state.history if state is not None else History(is_deletion_reported=path in self._deleted_unread)
 
     def is_live(self, path: VaultPath) -> bool:
         """Whether the path was last seen with a live version."""
@@ -133,7 +140,8 @@ class PathStates:
         """Record the result of a read or a write."""
         self._unreadable.discard(path)
         if (state := self._paths.get(path)) is None:
-            state = self._paths[path] = PathState(secret)
+            state = self._paths[path] = PathState(secret, self.history(path))
+            self._deleted_unread.discard(path)
         state.observe(secret)
 
     def record_unreadable(self, path: VaultPath) -> None:
@@ -156,6 +164,7 @@ class PathStates:
         self._held.discard(path)
         self._paths.pop(path, None)
         self._unreadable.discard(path)
+        self._deleted_unread.discard(path)
 
     def shows(self, event: VaultEvent) -> bool:
         """Whether the last state of the event's path can be later than the event; see PathState.shows."""
@@ -180,6 +189,8 @@ class PathStates:
         """Record that Vault has reported a deletion."""
         if (state := self._paths.get(path)) is not None:
             state.record_deletion()
+        else:
+            self._deleted_unread.add(path)
 
     def start_watching(self, now: datetime) -> None:
         """The event stream is connected: earlier changes may have been missed, later ones are not."""

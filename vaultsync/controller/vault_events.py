@@ -85,6 +85,7 @@ class VaultEvents:
         if reads >= len(RECHECK_SECONDS) or self._paths.shows(event) or not await may_be_behind():
             return
         self._unconfirmed.setdefault(path, (event, reads + 1))  # a later event may have arrived meanwhile
+        self._record_deletion(event)  # the stale read has shown a live version
         self._queue.add_after(path, RECHECK_SECONDS[reads])
 
     def _follow(self, event: VaultEvent, at: float) -> None:
@@ -97,9 +98,12 @@ class VaultEvents:
         self._received_at.setdefault(event.path, at)
         if event.is_unversioned_write:
             self._paths.record_change(event.path)
+        self._record_deletion(event)
+        self._read_soon(event.path)
+
+    def _record_deletion(self, event: VaultEvent) -> None:
         if event.is_deletion and event.is_verified:
             self._paths.record_deletion(event.path)
-        self._read_soon(event.path)
 
     def _read_soon(self, path: VaultPath) -> None:
         """Read the path at once, or EVENT_SPACING after the last read because of an event."""

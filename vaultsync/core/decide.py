@@ -67,10 +67,10 @@ class History:
         """Why the path has no live version now; with `is_replaced`, another mount is in the place of its own."""
         if not (self.existed or state.version or any(reader.has_read for reader in readers)):
             return Absence.NEW
-        if is_replaced:
-            return Absence.LOST
         if self.is_deletion_reported:
             return Absence.DELETED
+        if is_replaced:
+            return Absence.LOST
         if state.version == 0 or state.version < self.version:
             return Absence.LOST
         return Absence.DELETED if state.lifetime is None else Absence.EXPIRED

@@ -91,6 +91,12 @@ class SecretState:
         return f"{base}+{self.metadata_digest}" if metadata and self.metadata_digest else base
 
 
+def version_of(fingerprint: str) -> int:
+    """The number of the live version that a fingerprint of KV v2 identifies, 0 if it identifies none."""
+    number = fingerprint.partition("@")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+
+
 def same_fingerprint(known: str, now: str) -> bool:
     """Whether the recorded fingerprint `known` identifies the state that was read now.
 
@@ -103,12 +109,6 @@ def same_fingerprint(known: str, now: str) -> bool:
     if version != now_version or known_time is None or now_time is None:
         return False
     return timedelta(0) <= known_time - now_time <= SENT_WITHIN
-
-
-def version_of(fingerprint: str) -> int:
-    """The live version that a fingerprint identifies, 0 if it is not one of those."""
-    number = fingerprint.partition("@")[0]
-    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def presence(subkeys: Mapping[str, Any] | None, name: str) -> Presence:

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from loguru import logger
 
-from vaultsync.core.annotations import MOUNTS
+from vaultsync.core.annotations import MOUNTS, Result
 from vaultsync.core.errors import KubeNotFound, VaultsyncError
 from vaultsync.core.retry import Retry
 from vaultsync.core.untrusted import mapping, parse_json, text, text_fields
@@ -41,14 +41,23 @@ class MountRecord(UserDict[str, str]):
             self._changed.set()
 
     async def load(self) -> None:
-        """Read what an earlier process has written; a failure is logged."""
-        try:
-            lease = await self._client.get(self._path)
-        except KubeNotFound:
-            return
-        except VaultsyncError as error:
-            logger.warning("the record of Vault's mounts can't be read", reason=str(error))
-            return
+        """Read what an earlier process has written, before anything is created; a refusal is logged.
+
+        While the API server does not answer, it tries again: without the record, replaced mounts would count as known.
+        """
+        retry = Retry(FIRST_WAIT, LONGEST_WAIT)
+        while True:
+            try:
+                lease = await self._client.get(self._path)
+                break
+            except KubeNotFound:
+                return
+            except VaultsyncError as error:
+                failed = retry.failed(str(error))
+                logger.log(failed.level, "the record of Vault's mounts can't be read", reason=str(error))
+                if error.result is not Result.UNAVAILABLE:
+                    return
+            await asyncio.sleep(failed.wait)
         written = text(mapping(mapping(lease.get("metadata")).get("annotations")).get(MOUNTS))
         self.data = {**text_fields(parse_json(written)), **self.data}
 
@@ -61,6 +70,8 @@ class MountRecord(UserDict[str, str]):
             self._changed.clear()
             content = json.dumps(self.data, sort_keys=True, separators=(",", ":"))
             if len(content) > MAX_BYTES:
+                reason = f"{len(self.data)} mounts need more than {MAX_BYTES} bytes"
+                logger.log(retry.failed(reason).level, "the record of Vault's mounts can't be written", reason=reason)
                 continue
             try:
                 await self._client.merge_patch(self._path, {"metadata": {"annotations": {MOUNTS: content}}})

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from tests.unit.build import (
 from tests.unit.controller.harness import APP, DENIED, KV1, OTHER, SEED, A, B, Engine, v1_external_secret
 from vaultsync.controller.controller import FIRST_RETRY, STORE_AGAIN_SECONDS, WORKERS
 from vaultsync.controller.failure_scopes import LONGEST_ABSENCE
+from vaultsync.controller.heal_limit import MountName
 from vaultsync.controller.rescans import SENDER_SECONDS
 from vaultsync.controller.sync_state import HELD_SECONDS
 from vaultsync.controller.vault_events import EVENT_SPACING, MAX_DEFERRED, RECHECK_SECONDS
@@ -442,6 +444,39 @@ def test_a_deletion_that_a_standby_node_does_not_show_yet_is_healed(kv: int, beh
             engine.event(where.path, "kv-v1/delete" if kv == 1 else "kv-v2/data-delete")
             await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
             assert engine.vault.values(where) not in (None, first)
+
+    run_ahead(test())
+
+
+def test_a_deletion_without_a_trace_that_a_standby_node_shows_late_is_no_loss() -> None:
+    async def test() -> None:
+        engine = Engine()
+        async with engine.working():
+            engine.controller.external_secret_changed(external_secret("a", annotations=SEED))
+            await asyncio.sleep(1)
+            first = engine.vault.values(A)
+            engine.heal_limit.observe(MountName("", "secret/"), B, "", is_live=False, is_lost=True)
+            engine.heal_limit._limit = 1  # a further loss is not healed
+            Standby(engine, 1)
+            engine.vault.wipe(A)
+            engine.event(kind="kv-v2/metadata-delete")
+            await asyncio.sleep(sum(RECHECK_SECONDS) + 1)
+            assert engine.vault.values(A) not in (None, first)
+
+    run_ahead(test())
+
+
+def test_a_deletion_that_is_reported_before_the_first_read_is_no_loss() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.heal_limit.observe(MountName("", "secret/"), B, "", is_live=False, is_lost=True)
+        engine.heal_limit._limit = 1
+        synced = replace(external_secret("a", annotations=SEED), has_read_all=True)
+        engine.index.put(synced)
+        engine.controller.vault_changed(VaultEvent(A, "kv-v2/metadata-delete", 0))
+        async with engine.working():
+            await engine.settled()
+            assert engine.vault.values(A) is not None
 
     run_ahead(test())
 

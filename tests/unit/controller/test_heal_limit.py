@@ -26,9 +26,9 @@ class Scene:
     def read(self, paths: Iterable[VaultPath]) -> None:
         self.reads += paths
 
-    def finish_reads(self) -> None:
+    def finish_reads(self, uuid: str = "") -> None:
         for one in self.reads:
-            self.limit.observe(MOUNT, one, "", is_live=one not in self.lost | self.new, is_lost=one in self.lost)
+            self.limit.observe(MOUNT, one, uuid, is_live=one not in self.lost | self.new, is_lost=one in self.lost)
         self.reads.clear()
 
     def refusal(self, one: VaultPath, *, replaced: bool = False, approved: bool = False) -> str:
@@ -116,6 +116,17 @@ def test_losses_one_by_one_reach_the_limit_too_and_ten_minutes_later_there_is_ro
     assert surveyed(scene).heal_all()[0] == 1
 
 
+def test_paths_that_are_created_at_the_same_time_count_once() -> None:
+    """Several passes run at a time, and one whose write fails is repeated."""
+    scene = surveyed(Scene(40, 10))
+    for _ in range(3):
+        assert [scene.refusal(one) for one in sorted(scene.lost)] == [""] * 10
+    assert scene.limit.stopped() == {}
+    assert scene.heal_all() == (10, set())
+    scene.lost = {scene.paths[10]}
+    assert scene.heal_all()[0] == 0
+
+
 def test_restored_values_end_the_stop() -> None:
     scene = surveyed(Scene(40, 40))
     scene.heal_all()
@@ -148,5 +159,48 @@ def test_another_mount_is_recognised_until_nothing_is_lost_any_more() -> None:
     scene.limit.observe(MOUNT, live, "two", is_live=True, is_lost=False)
     scene.limit.observe(MOUNT, other, "two", is_live=True, is_lost=False)
     assert scene.limit.is_replaced(MOUNT, "two"), "one is still lost"
+    scene.lost.clear()
     scene.limit.observe(MOUNT, lost, "two", is_live=True, is_lost=False)
+    scene.limit.observe(MOUNT, live, "two", is_live=True, is_lost=False)
+    assert scene.limit.is_replaced(MOUNT, "two"), "the others are yet to be read"
+    scene.new.add(scene.reads[-1])
+    scene.finish_reads("two")
     assert not scene.limit.is_replaced(MOUNT, "two")
+
+
+def test_one_value_in_another_mount_does_not_hide_the_loss_of_the_others() -> None:
+    """Somebody enables the mount again, and writes one value before vaultsync reads the first path."""
+    scene = Scene(6, 5)
+    live = scene.paths[5]
+    scene.limit.observe(MOUNT, live, "one", is_live=True, is_lost=False)
+    lost, scene.lost = scene.lost, {scene.paths[0]}
+    surveyed(scene).heal_all()  # a survey of the former mount says nothing about the next one
+    scene.lost = lost
+    scene.limit.observe(MOUNT, live, "two", is_live=True, is_lost=False)
+    assert scene.limit.is_replaced(MOUNT, "two")
+    scene.finish_reads("two")
+    assert scene.limit.is_replaced(MOUNT, "two")
+    assert scene.heal_all(replaced=scene.limit.is_replaced(MOUNT, "two"))[0] == 0
+
+
+def test_a_path_that_nobody_reads_any_more_is_not_lost() -> None:
+    scene = surveyed(Scene(40, 11))
+    scene.heal_all()
+    for one in sorted(scene.lost):
+        assert scene.limit.stopped() != {}
+        scene.limit.forget(one)
+    assert scene.limit.stopped() == {}
+
+
+def test_the_survey_does_not_wait_for_a_path_that_vault_refuses_to_read() -> None:
+    """An ExternalSecret may name any number of them."""
+    scene = Scene(40, 1)
+    [one], refused = scene.lost, scene.paths[-1]
+    with pytest.raises(HealPostponed):
+        scene.refusal(one)
+    scene.reads.remove(refused)
+    scene.finish_reads()
+    with pytest.raises(HealPostponed):
+        scene.refusal(one)
+    scene.limit.skip(refused)
+    assert scene.refusal(one) == ""

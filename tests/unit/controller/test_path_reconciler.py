@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -27,6 +28,7 @@ from tests.unit.controller.harness import (
     v1_external_secret,
 )
 from vaultsync.controller.evaluate import PathEvaluator
+from vaultsync.controller.heal_limit import HealPostponed, MountName
 from vaultsync.core.errors import (
     BudgetSpent,
     ObjectsBehind,
@@ -109,6 +111,63 @@ def test_a_deleted_path_is_healed_whatever_the_budget() -> None:
             engine.vault.wipe(A)
             await engine.passes(asked)
             assert engine.vault.values(A) is not None
+
+    run_ahead(test())
+
+
+def test_a_lost_path_is_no_new_one_by_the_status_but_not_by_an_annotation() -> None:
+    """external-secrets writes the status; the author of the ExternalSecret writes the annotation."""
+
+    async def test() -> None:
+        engine = Engine(budget=1)
+        await engine.passes(external_secret("a", annotations=SEED))
+        synced = replace(external_secret("b", name="other", annotations=SEED), has_read_all=True)
+        with pytest.raises(HealPostponed):
+            await engine.passes(synced)
+        await engine.path_reconciler.reconcile(A)
+        await engine.passes(synced)
+        assert engine.vault.values(B) is not None
+        forged = SEED | {"vaultsync.io/versions": json.dumps({"secret/data/c": "1@2025-06-01T12:00:00+00:00"})}
+        with pytest.raises(BudgetSpent):
+            await engine.passes(external_secret("c", name="third", annotations=forged))
+        assert engine.vault.values(path("secret/data/c")) is None
+
+    run_ahead(test())
+
+
+def test_a_restored_snapshot_with_an_older_deleted_version_is_a_loss_also_after_a_restart() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.heal_limit._limit = 1
+        for where in (A, B):
+            engine.vault.write(where, password="a person's")
+            engine.vault.delete(where)
+        versions = {str(where): "3@2025-06-01T12:00:00+00:00" for where in (A, B)}
+        asked = external_secret("a", "b", annotations=SEED | {"vaultsync.io/versions": json.dumps(versions)})
+        engine.index.put(asked)
+        with pytest.raises(HealPostponed):
+            await engine.path_reconciler.reconcile(A)
+        for where in (B, A):
+            await engine.path_reconciler.reconcile(where)
+        assert engine.heal_limit.stopped() == {"secret/": 2}
+        assert engine.vault.values(A) is engine.vault.values(B) is None
+
+    run_ahead(test())
+
+
+def test_a_loss_ends_with_its_last_reader() -> None:
+    async def test() -> None:
+        engine = Engine()
+        synced = replace(external_secret("a", annotations=SEED), has_read_all=True)
+        engine.index.put(synced)
+        engine.heal_limit._limit = 1
+        engine.heal_limit.observe(MountName("", "secret/"), B, "", is_live=False, is_lost=True)
+        await engine.path_reconciler.reconcile(A)
+        assert engine.heal_limit.stopped() == {"secret/": 2}
+        engine.index.remove(synced.name)
+        for where in (A, B):
+            await engine.path_reconciler.reconcile(where)
+        assert engine.heal_limit.stopped() == {}
 
     run_ahead(test())
 

@@ -30,7 +30,6 @@ def deleted(version: int = 3, after: timedelta = timedelta(seconds=90, microseco
         (NEW, gone(), [reader()], Absence.NEW),
         (NEW, gone(), [READ], Absence.LOST),
         (LIVE_3, gone(), [reader()], Absence.LOST),
-        (replace(LIVE_3, is_deletion_reported=True), gone(), [READ], Absence.DELETED),
         (NEW, deleted(), [reader()], Absence.DELETED),
         (LIVE_3, deleted(3), [READ], Absence.DELETED),
         (LIVE_3, deleted(4), [READ], Absence.DELETED),
@@ -42,6 +41,9 @@ def test_why_a_path_is_absent(history: History, state: SecretState, readers: lis
     assert history.absence(state, readers, is_replaced=False) is expected
     is_new = expected is Absence.NEW
     assert history.absence(state, readers, is_replaced=True) is (Absence.NEW if is_new else Absence.LOST)
+    reported = replace(history, is_deletion_reported=True)
+    for is_replaced in (False, True):  # a report says that the path was there, whatever mount it was in before
+        assert reported.absence(state, readers, is_replaced=is_replaced) is (Absence.NEW if is_new else Absence.DELETED)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def run(
         env={**os.environ, **testbed.env, "HOME": str(testbed.work), **(env or {}), "PATH": path},
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -16,7 +16,8 @@ from tests.testbed.place import Place
 from tests.testbed.vaultsync import VaultsyncProcess
 
 RECOVERY = (DOCS / "disaster-recovery.md").read_text()
-MANY = 30
+MANY = 12
+"""More than the default limit of 10."""
 FOUND = 45.0
 
 

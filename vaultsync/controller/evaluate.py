@@ -1,6 +1,6 @@
 """Reads a Vault path and decides about it by core.decide: the same in passes, `explain` and `plan`. Writes nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,7 @@ class Evaluation:
     """The decision about one path in one state.
 
     Attributes:
-        absence: why there is no live version, None if there is one.
+        absence: why there is no live version, None if there is one; an older one than before has lost keys.
         allowed: the readers that request seeding, and whose namespaces may create the path.
     """
 
@@ -59,11 +59,11 @@ class PathEvaluator:
 
         `lost` is why its mount is not healed, "" if it is; with `is_replaced` another mount is in its place.
         """
-        history = self._paths.history(path)
-        if not history.existed and (recorded := self._recorded(path, readers)):
-            history = replace(history, existed=True, version=max(map(version_of, recorded)))
-        absence = None if state.exists else history.absence(state, readers, is_replaced=is_replaced)
         refused = dict(self._not_granted(path, state, readers))
+        history = self._paths.history(path)
+        if not history.existed and (recorded := self._recorded(path, readers, refused)):
+            history = replace(history, existed=True, version=max(map(version_of, recorded)))
+        absence = history.absence(state, readers, is_replaced=is_replaced)
         pushed_by = partial(self._pushed_by, path)
         if absence is not None:
             refused |= refusals(path, state, readers, absence, lost, pushed_by)
@@ -71,6 +71,8 @@ class PathEvaluator:
         problems = (*decision.problems, *contested(path, state, wanting(readers), pushed_by))
         decision = replace(decision, problems=problems)
         allowed = [reader for reader in wanting(readers) if reader.name not in refused]
+        if state.exists and decision.seed is None:
+            absence = None  # an older version that has all that is wanted is no loss
         return Evaluation(state, absence, decision, allowed)
 
     def _pushed_by(self, path: VaultPath, namespace: str) -> str:
@@ -91,9 +93,12 @@ class PathEvaluator:
             if text := texts[namespace.name]:
                 yield reader.name, Refused(text, Refusal.SEED_PATHS)
 
-    def _recorded(self, path: VaultPath, readers: Iterable[Reader]) -> list[str]:
-        """The fingerprints of the existing path that an earlier process has recorded on its readers."""
-        entries = self._index.entries(reader.name for reader in readers)
+    def _recorded(self, path: VaultPath, readers: Iterable[Reader], refused: Container[ObjectName]) -> list[str]:
+        """The fingerprints of the existing path that an earlier process has recorded on its readers.
+
+        Not on those that may not create it: a forged one would make another tenant's new path a lost one.
+        """
+        entries = self._index.entries(reader.name for reader in readers if reader.name not in refused)
         recorded = (entry.object.versions.get(str(path), ABSENT) for entry in entries)
         return [fingerprint for fingerprint in recorded if fingerprint != ABSENT]
 

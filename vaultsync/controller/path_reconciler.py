@@ -214,16 +214,17 @@ class PathReconciler:
         replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
         found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
         is_lost = found.absence is Absence.LOST and bool(readers)  # nobody misses what only a listing has shown
-        self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists, is_lost=is_lost)
+        self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists and not is_lost, is_lost=is_lost)
         if not is_lost or found.decision.seed is None:
-            self._paths.record_held(path, held=False)
+            self._paths.release(path)
             return found
-        self._paths.observe(path, state)
-        self._paths.record_held(path, held=True)
+        self._paths.hold(path, state)
         is_approved = healing.is_approved(found.allowed, datetime.now(UTC))
         lost = self._heal_limit.refusal(mount, path, replaced=replaced, approved=is_approved)
-        self._paths.record_held(path, held=bool(lost))
-        return self._evaluator.evaluate(path, state, readers, lost, is_replaced=replaced) if lost else found
+        if not lost:
+            self._paths.release(path)
+            return found
+        return self._evaluator.evaluate(path, state, readers, lost, is_replaced=replaced)
 
     async def _write(self, write: Write) -> SecretState:
         if isinstance(write.work, Seed):

@@ -142,15 +142,26 @@ class PathStates:
         if (state := self._paths.get(path)) is None:
             state = self._paths[path] = PathState(secret, self.history(path))
             self._deleted_unread.discard(path)
-        state.observe(secret)
+        if path in self._held:
+            state.secret = secret
+        else:
+            state.observe(secret)
 
     def record_unreadable(self, path: VaultPath) -> None:
         """Record that Vault refuses to read the path: listings are complete without it."""
         self._unreadable.add(path)
 
-    def record_held(self, path: VaultPath, *, held: bool) -> None:
-        """Record whether a lost path is not created again: then there is nothing to refresh for."""
-        (self._held.add if held else self._held.discard)(path)
+    def hold(self, path: VaultPath, secret: SecretState) -> None:
+        """Record that a lost path is not created again: then there is nothing to refresh for.
+
+        Until `release`, its history stays as it is, so that an older version than the lost one does not count as known.
+        """
+        self._held.add(path)
+        self.observe(path, secret)
+
+    def release(self, path: VaultPath) -> None:
+        """Record that the path is not lost, or is created again."""
+        self._held.discard(path)
 
     def endangers(self, entry: Entry) -> bool:
         """Whether a refresh would have external-secrets remove the last good copy of a lost value.

@@ -63,8 +63,13 @@ class History:
     version: int = 0
     is_deletion_reported: bool = False
 
-    def absence(self, state: SecretState, readers: Iterable[Reader], *, is_replaced: bool) -> Absence:
-        """Why the path has no live version now; with `is_replaced`, another mount is in the place of its own."""
+    def absence(self, state: SecretState, readers: Iterable[Reader], *, is_replaced: bool) -> Absence | None:
+        """Why the path has no live version now; with `is_replaced`, another mount is in the place of its own.
+
+        None if it has one, unless that is older than the latest known one: the keys that it lacks are lost.
+        """
+        if state.exists:
+            return Absence.LOST if state.version < self.version and not self.is_deletion_reported else None
         if not (self.existed or state.version or any(reader.has_read for reader in readers)):
             return Absence.NEW
         if self.is_deletion_reported:

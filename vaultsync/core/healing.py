@@ -54,6 +54,8 @@ def refusals(
     belongs for readers of a Kubernetes namespace, or "".
     """
     where = logical(state.mount, path.path)
+    if state.exists:
+        where = f"a key of {where}"
     of_path = _of_path(where, state, absence, lost)
     for reader in readers:
         if pushed := pushed_by(reader.name.namespace):
@@ -104,7 +106,7 @@ def retired(what: str) -> Refused:
 
 
 def _of_path(where: str, state: SecretState, absence: Absence, lost: str) -> Refused | None:
-    if state.managed_by not in ("", MANAGER):
+    if not state.exists and state.managed_by not in ("", MANAGER):
         text = (
             f"{where} is deleted, and its custom metadata has {MANAGED_BY}={state.managed_by[:80]}: vaultsync leaves "
             "it to this owner; to have vaultsync create it: "

@@ -155,6 +155,73 @@ def test_a_restored_snapshot_with_an_older_deleted_version_is_a_loss_also_after_
     run_ahead(test())
 
 
+def test_another_tenants_forged_record_does_not_make_a_new_path_a_lost_one() -> None:
+    async def test() -> None:
+        engine = Engine(seed_paths=SeedPaths.parse(("*/{namespace}/**",)))
+        engine.heal_limit._limit = 1
+        engine.index.put_namespace(namespace("evil"))
+        engine.index.put_store(store(namespace="evil"))
+        keys = ("dev-1/a", "dev-1/b")
+        versions = json.dumps({f"secret/data/{key}": "1@2025-06-01T12:00:00+00:00" for key in keys})
+        annotations = {"vaultsync.io/versions": versions}
+        engine.index.put(external_secret(*keys, name="forged", namespace="evil", annotations=annotations))
+        await engine.passes(external_secret(*keys, annotations=SEED))
+        assert engine.vault.secrets.keys() == {path(f"secret/data/{key}") for key in keys}
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_restored_snapshot_with_an_older_version_has_lost_the_keys_that_it_lacks(restart: bool) -> None:
+    async def test() -> None:
+        engine = Engine()
+        keys = [(key, name) for key in ("a", "b") for name in ("user", "password")]
+        asked = external_secret(*keys, annotations=SEED)
+        if not restart:
+            for where in (A, B):
+                engine.vault.write(where, user="one")
+                engine.vault.write(where, user="one", password="a person's")
+            await engine.passes(asked)
+        for where in (A, B):
+            engine.vault.wipe(where)
+            engine.vault.write(where, user="one")
+        versions = json.dumps({str(where): "2@2025-06-01T12:00:00+00:00" for where in (A, B)})
+        engine.heal_limit._limit = 1
+        engine.index.put(external_secret(*keys, annotations=SEED | {"vaultsync.io/versions": versions}))
+        with pytest.raises(HealPostponed):
+            await engine.path_reconciler.reconcile(A)
+        for where in (B, A, B):
+            await engine.path_reconciler.reconcile(where)
+        assert engine.heal_limit.stopped() == {"secret/": 2}
+        assert [engine.vault.values(where) for where in (A, B)] == [{"user": "one"}] * 2
+        await engine.es_reconciler.reconcile(APP)
+        assert "a key of secret/a is missing, and Vault reports no deletion" in engine.writer.reports()[-1].message
+        for where in (A, B):
+            engine.vault.write(where, user="one", password="restored")
+            await engine.path_reconciler.reconcile(where)
+        assert engine.heal_limit.stopped() == {}
+
+    run_ahead(test())
+
+
+def test_a_person_may_write_a_path_anew_after_a_deletion_without_a_trace() -> None:
+    async def test() -> None:
+        engine = Engine()
+        asked = external_secret(("a", "user"), ("a", "password"), annotations=SEED)
+        await engine.passes(asked)
+        engine.vault.write(A, user="one", password="two")
+        await engine.passes(asked)
+        engine.vault.wipe(A)
+        engine.vault.write(A, user="three", password="four")
+        await engine.passes(asked)
+        engine.vault.delete(A)
+        await engine.passes(asked)
+        assert engine.vault.secrets[A].version == 2, "version 1 is the latest known one"
+        assert engine.heal_limit._mounts == {}
+
+    run_ahead(test())
+
+
 def test_a_loss_ends_with_its_last_reader() -> None:
     async def test() -> None:
         engine = Engine()

@@ -222,5 +222,5 @@ def test_a_refresh_endangers_the_last_copy_of_a_lost_value_that_external_secrets
     paths = PathStates()
     entry = entry_of(external_secret("a", spec={"target": {"deletionPolicy": policy}}))
     assert not paths.endangers(entry)
-    paths.record_held(A, held=True)
+    paths.hold(A, gone())
     assert paths.endangers(entry) is endangered

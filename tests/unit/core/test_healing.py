@@ -143,3 +143,10 @@ def test_an_approval_counts_for_ten_minutes(minutes: int, expected: bool) -> Non
     approving = replace(reader(), heal=HealSpec(approved=NOON))
     assert is_approved([reader(), approving], NOON + timedelta(minutes=minutes)) is expected
     assert not is_approved([reader()], datetime.now(UTC))
+
+
+def test_an_older_version_than_the_known_one_has_lost_keys_unless_a_deletion_explains_it() -> None:
+    assert LIVE_3.absence(live("user", version=2), [READ], is_replaced=False) is Absence.LOST
+    assert LIVE_3.absence(live("user", version=3), [READ], is_replaced=False) is None
+    reported = replace(LIVE_3, is_deletion_reported=True)
+    assert reported.absence(live("user", version=1), [READ], is_replaced=False) is None

@@ -113,12 +113,13 @@ def test_a_time_that_an_earlier_release_took_from_an_event_names_a_write_shortly
 @pytest.mark.parametrize(
     ("fingerprint", "version"),
     [
-        ("12@2025-06-01T12:00:00+00:00+abc", 12),
-        ("3", 3),
-        ("deleted-3@2025-06-01T12:00:00+00:00", 0),
-        ("v1#2", 0),
-        ("", 0),
+        (live("p", version=12).fingerprint(metadata=True), 12),
+        ("3@2026-11-27T12:00:00+00:00+0123abcd", 3),
+        (gone(2).fingerprint(metadata=False), 0),
+        (live("p", mount=V1).fingerprint(metadata=False), 0),
+        ("missing", 0),
+        ("9" * 5000 + "@", 0),  # a person's
     ],
 )
-def test_the_version_of_a_fingerprint_is_the_live_one(fingerprint: str, version: int) -> None:
+def test_the_live_version_that_a_fingerprint_records(fingerprint: str, version: int) -> None:
     assert version_of(fingerprint) == version

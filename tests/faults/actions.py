@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tests.faults.environment import MOUNTS, STORES, Environment
-from tests.faults.model import DENIED, GENERATE, SEED, Item, Name, Spot
+from tests.faults.model import DENIED, GENERATE, SEED, Item, Name, Spot, is_denied, may_have
 from tests.testbed.api import Api
 from tests.testbed.kube import EXTERNAL_SECRETS
 from tests.testbed.processes import Process
@@ -21,6 +21,7 @@ from tests.testbed.servers import Server
 
 FEWEST_NAMESPACES, MOST_NAMESPACES = 2, 4
 MOST_ITEMS = 40
+MOST_PUSHES = 3
 PROPERTIES = ("password", "user", "token", "key")
 RULES = {  # no template: it is not generated if an operator has written one of its parts
     "name": {"value": "app"},
@@ -224,6 +225,51 @@ def create_store(environment: Environment, rng: Rng) -> str | None:
     return f"store {name} is created again, for the mount {STORES[name.name]}"
 
 
+def end_namespace(environment: Environment, rng: Rng) -> str | None:
+    if len(environment.namespaces) <= FEWEST_NAMESPACES or environment.losses.ending:
+        return None
+    name = rng.choice(sorted(environment.namespaces))
+    environment.end_namespace(name)
+    return f"namespace {name} is being deleted, and all in it stays for now"
+
+
+def create_push(environment: Environment, rng: Rng) -> str | None:
+    """The path belongs to the PushSecret from now on."""
+    stores = [name for name, mount in sorted(environment.mounts.items()) if mount in MOUNTS.v2]
+    spots = {(store, spot.path) for store in stores for spot in environment.spots() if _is_pushable(store, spot)}
+    if not spots or len(environment.pushes) >= MOST_PUSHES:
+        return None
+    store, path = rng.choice(sorted(spots))
+    environment.push(Name(store.namespace, f"push{environment.number('push')}"), store, path)
+    return f"a PushSecret writes {path} by the store {store}"
+
+
+def _is_pushable(store: Name, spot: Spot) -> bool:
+    return may_have(store.namespace, spot) and not is_denied(spot)
+
+
+def remove_push(environment: Environment, rng: Rng) -> str | None:
+    if not environment.pushes:
+        return None
+    name = rng.choice(sorted(environment.pushes))
+    environment.remove_push(name)
+    return f"PushSecret {name} is deleted"
+
+
+def approve(environment: Environment, rng: Rng) -> str | None:
+    if not environment.losses.mounts or not environment.namespaces:
+        return None
+    name = rng.choice(sorted(environment.namespaces))
+    environment.approve([name])
+    return f"a person approves that lost values of {name} are created again"
+
+
+def restore(environment: Environment, rng: Rng) -> str | None:
+    if not environment.losses.mounts:
+        return None
+    return f"an operator writes the values of Secrets to {environment.try_to(environment.restore)} lost paths"
+
+
 # -- Vault
 
 
@@ -232,7 +278,8 @@ def _spot(environment: Environment, rng: Rng, *mounts: str) -> Spot | None:
     return rng.choice(spots) if spots else None
 
 
-def _values(environment: Environment, rng: Rng, most: int) -> dict[str, str]:
+def values_for(environment: Environment, rng: Rng, most: int) -> dict[str, str]:
+    """Values of a person, for so many properties."""
     return {
         key: f"a-persons-{environment.number('value')}-{rng.randrange(10**12)}" for key in rng.sample(PROPERTIES, most)
     }
@@ -242,7 +289,7 @@ def write(environment: Environment, rng: Rng) -> str | None:
     spot = _spot(environment, rng)
     if spot is None:
         return None
-    values = _values(environment, rng, rng.randint(1, 4))
+    values = values_for(environment, rng, rng.randint(1, 4))
     environment.write(spot, values)
     return f"an operator writes {', '.join(values)} at {spot}"
 
@@ -251,7 +298,7 @@ def patch(environment: Environment, rng: Rng) -> str | None:
     spot = _spot(environment, rng, *MOUNTS.v2)
     if spot is None:
         return None
-    values = _values(environment, rng, 1)
+    values = values_for(environment, rng, 1)
     environment.patch(spot, values)
     return f"an operator patches {', '.join(values)} at {spot}"
 
@@ -292,6 +339,21 @@ def purge(environment: Environment, rng: Rng) -> str | None:
         return None
     environment.try_to(lambda: environment.vault.delete_metadata(spot.path, spot.mount))
     return f"an operator removes {spot} with all its versions"
+
+
+def expire(environment: Environment, rng: Rng) -> str | None:
+    spot = _spot(environment, rng, *MOUNTS.v2)
+    if spot is None:
+        return None
+    lifetime, values = f"{rng.randint(2, 20)}s", values_for(environment, rng, 1)
+    environment.expire(spot, lifetime, values)
+    return f"an operator sets delete_version_after={lifetime} at {spot}, and writes {', '.join(values)}"
+
+
+def replace_mount(environment: Environment, rng: Rng) -> str | None:
+    mount = rng.choice((*MOUNTS.v2, *MOUNTS.v1))
+    environment.try_to(lambda: environment.replace_mount(mount))
+    return f"the mount {mount} is disabled and enabled again"
 
 
 def revoke(environment: Environment, rng: Rng) -> str:
@@ -356,6 +418,13 @@ ACTIONS = (
     Action(2, VAULT, undelete),
     Action(2, VAULT, destroy),
     Action(3, VAULT, purge),
+    Action(1.5, VAULT, expire),
+    Action(1, VAULT, replace_mount),
+    Action(0.5, KUBE | VAULT, restore),
+    Action(0.5, KUBE, approve),
+    Action(0.7, KUBE, end_namespace),
+    Action(1.5, KUBE, create_push),
+    Action(0.5, KUBE, remove_push),
     Action(1, VAULT, revoke),
     Action(1, KUBE, compact),
     Action(2, NONE, cut),
@@ -395,6 +464,16 @@ def _frozen(
 
 def _server(name: str, on: str, find: Callable[[Environment], Server], stops: frozenset[str]) -> list[Trouble]:
     return [_killed(name, on, find, stops), _frozen(name, on, find, stops)]
+
+
+def _disabled(mount: str) -> Trouble:
+    return Trouble(
+        f"the mount {mount} is disabled",
+        "Vault",
+        lambda environment: environment.disable_mount(mount),
+        lambda environment: environment.enable_mount(mount),
+        fixed=f"the mount {mount} is enabled again",
+    )
 
 
 def _vaultsync(number: int) -> list[Trouble]:
@@ -447,6 +526,15 @@ TROUBLES: tuple[Trouble, ...] = (
         VAULT,
         "Vault is unsealed",
     ),
+    Trouble(
+        "Vault's storage is copied",
+        "Vault",
+        lambda environment: environment.take_snapshot(),
+        lambda environment: environment.load_snapshot(),
+        fixed="Vault has the older storage again",
+    ),
+    _disabled("team/kv"),
+    _disabled("kv1"),
     *_server("the API server", API_SERVER, lambda environment: environment.testbed.kube_apiserver, KUBE),
     *_server("etcd", API_SERVER, lambda environment: environment.testbed.etcd, KUBE),
     *(replace(one, after=API_SERVER) for one in _server("external-secrets", "external-secrets", lambda w: w.eso, NONE)),

@@ -9,18 +9,36 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from urllib3.exceptions import HTTPError
 
+from tests.faults.copies import WATCH_SECONDS, Copies
 from tests.faults.history import Log, Mounts, Request
-from tests.faults.model import DENIED, Item, Model, Name, Reference, Spot, Values, folders, name_of, references
+from tests.faults.model import (
+    DENIED,
+    NOT_SECRET,
+    Approval,
+    Item,
+    Losses,
+    Model,
+    Name,
+    Reference,
+    Spot,
+    Values,
+    folders,
+    good_values,
+    name_of,
+    references,
+)
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.identity import NAMESPACE, POLICY
 from tests.testbed.kube import EXTERNAL_SECRETS, Kube, path_of
@@ -39,10 +57,20 @@ STORES = {"vault": "secret", "team": "team/kv", "old": "kv1"}
 """The stores of each namespace, with their mounts."""
 MOST_EVER = 500
 """Maximum number of namespaces, named f-1 and so on; no other test uses such names."""
-OWNED = ((EXTERNAL_SECRETS, "ExternalSecret"), (EXTERNAL_SECRETS, "SecretStore"), ("v1", "Secret"))
+PUSH_SECRETS = "external-secrets.io/v1alpha1"
+OWNED = (
+    (EXTERNAL_SECRETS, "ExternalSecret"),
+    (EXTERNAL_SECRETS, "SecretStore"),
+    (PUSH_SECRETS, "PushSecret"),
+    ("v1", "Secret"),
+)
 """The kinds that are deleted with their namespace."""
+HEAL_LIMIT = 1
+"""Lost paths of a mount that vaultsync may create again; as an episode has few paths in each mount."""
 TOKEN_SECONDS = 16
 """Lifetime of vaultsync's tokens: renewed at half of that, when a revocation is detected."""
+IN_CLEAR = {"audit_non_hmac_request_keys": ["cas", "versions"]}
+"""For each mount of KV v2: Vault's log hashes numbers too."""
 POLL_SECONDS = 2
 READERS = 8
 START_SECONDS = 60.0
@@ -103,6 +131,10 @@ class Environment:
         namespaces: those that should exist, and whether their annotation requests seeding.
         items: the ExternalSecrets that should exist, as they were last sent.
         mounts: of the stores that should exist, by namespace and store.
+        losses: what operators have done in this episode that may leave paths without a value.
+        pushes: the store and the path of each PushSecret that should exist.
+        copies: the Secrets over time.
+        rewinds: the numbers of the lines in Vault's log before which an older storage was restored.
         unsure: objects that the API server may not have accepted.
         replicas: the current vaultsync processes.
         numbers: counters by name, so that no name is used twice.
@@ -115,6 +147,10 @@ class Environment:
         self.namespaces: dict[str, bool] = {}
         self.items: dict[Name, Item] = {}
         self.mounts: dict[Name, str] = {}
+        self.losses = Losses()
+        self.rewinds: list[int] = []
+        self._snapshot = testbed.work / "snapshot"
+        self.pushes: dict[Name, tuple[Name, str]] = {}
         self.unsure: set[Name] = set()
         self.replicas: list[VaultsyncProcess] = []
         self.mode = MODES[0]
@@ -124,6 +160,7 @@ class Environment:
         server, ca = testbed.kube_apiserver.api, testbed.kube_apiserver.ca
         self.kube = Kube(Api(server.address, server.headers, ca, PEOPLES_SECONDS))
         self.vault = VaultRoot(Api(testbed.vault.address, testbed.vault.api.headers, timeout=PEOPLES_SECONDS))
+        self.copies = Copies(Api(server.address, server.headers, ca, 2 * WATCH_SECONDS))
         self._prepare_vault()
         self._settings = self._prepare_vaultsync(audit_port)
 
@@ -145,12 +182,12 @@ class Environment:
 
     def _prepare_vault(self) -> None:
         self.vault.audit("file", "file", file_path=str(self._audit_log))
+        self.testbed.vault.restart()  # before it, sys/audit-hash has another salt than the log
         assert self.testbed.identity  # creates the rights
         self.allow()
         for mount in MOUNTS.v2:
             self.vault.api.request("POST", f"/v1/{mount}/config", {"max_versions": 10_000})
-            tune = {"audit_non_hmac_request_keys": ["cas", "versions"]}  # Vault's log hashes numbers too
-            self.vault.api.request("POST", f"/v1/sys/mounts/{mount}/tune", tune)
+            self.vault.api.request("POST", f"/v1/sys/mounts/{mount}/tune", IN_CLEAR)
         self.vault.api.request("POST", "/v1/sys/auth/approle", {"type": "approle"})
         role = {"token_policies": [POLICY], "token_ttl": f"{TOKEN_SECONDS}s", "token_no_default_policy": True}
         self.vault.api.request("POST", "/v1/auth/approle/role/vaultsync", role)
@@ -171,6 +208,7 @@ class Environment:
             "VAULTSYNC_VAULT_ROLE_ID": role,
             "VAULTSYNC_VAULT_SECRET_ID": secret,
             "VAULTSYNC_SEED_BUDGET": "0",
+            "VAULTSYNC_HEAL_LIMIT": str(HEAL_LIMIT),
             "VAULTSYNC_AUDIT_LISTEN": f"127.0.0.1:{audit_port}",
             "VAULTSYNC_POLL_INTERVAL": f"{POLL_SECONDS}s",
             "VAULTSYNC_VAULT_TIMEOUT": "3s",
@@ -225,6 +263,17 @@ class Environment:
             process.stop()
         self.replicas = []
 
+    def terms(self) -> list[float]:
+        """When the current replicas began to lead, as Unix times: each time they count recreated paths anew."""
+        begins = "this process leads" if self.mode.replicas > 1 else "watching Kubernetes"
+        lines = [line for process in self.replicas for line in process.log.read_text(errors="replace").splitlines()]
+        return sorted(datetime.fromisoformat(json.loads(line)["time"]).timestamp() for line in lines if begins in line)
+
+    def audit_hash(self, value: str) -> str:
+        """The value as it is in Vault's audit log."""
+        path = "/v1/sys/audit-hash/file"
+        return str(self.testbed.vault_root.api.request("POST", path, {"input": value})["data"]["hash"])
+
     def leader(self) -> VaultsyncProcess | None:
         """The leading replica, if any."""
         return next((process for process in self.replicas if leads(process)), None)
@@ -260,6 +309,8 @@ class Environment:
 
     def _apply_namespace(self, name: str) -> None:
         annotations = {"vaultsync.io/seed": "true"} if self.namespaces[name] else {}
+        if name in self.losses.approved:
+            annotations["vaultsync.io/heal-lost"] = self.losses.approved[name]
         self.kube.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}}
         )
@@ -284,22 +335,49 @@ class Environment:
 
     def remove_namespace(self, name: str) -> None:
         """Deletes a namespace and its objects, as Kubernetes' controllers do."""
-        del self.namespaces[name]
-        for owned in (self.items, self.mounts):
-            for one in [one for one in owned if one.namespace == name]:
-                del owned[one]
-        self.unsure = {one for one in self.unsure if one.namespace != name}
+        self._expect_no(name)
         with _answered():
             self._delete_namespace(name)
+
+    def end_namespace(self, name: str) -> None:
+        """Begins to delete a namespace: it and its objects stay until Kubernetes' controllers finish that."""
+        self.losses.ending[name] = {
+            one.spot
+            for item in self.items.values()
+            if name_of(item).namespace == name
+            for one in self.references(item)
+            if one.spot.path.startswith(f"{name}/")
+        }
+        self._expect_no(name)
+        with _answered():
+            self._begin_deletion(name)
+
+    def finish_namespaces(self) -> None:
+        """The namespaces that are being deleted end, with their objects."""
+        for name in list(self.losses.ending):
+            self._delete_namespace(name)
+            del self.losses.ending[name]
+
+    def _expect_no(self, namespace: str) -> None:
+        del self.namespaces[namespace]
+        for owned in (self.items, self.mounts, self.pushes):
+            for one in [one for one in owned if one.namespace == namespace]:
+                del owned[one]
+        self.unsure = {one for one in self.unsure if one.namespace != namespace}
 
     def _delete_namespace(self, name: str) -> None:
         for api_version, kind in OWNED:
             self.kube.delete_all(api_version, kind, name)
-        if self.kube.delete("v1", "Namespace", name):
-            item = self.kube.get("v1", "Namespace", name)
-            if item is not None:
-                path = path_of("v1", "Namespace", name) + "/finalize"
-                self.kube.api.request("PUT", path, {**item, "spec": {"finalizers": []}})
+        self._begin_deletion(name)
+        item = self.kube.get("v1", "Namespace", name)
+        if item is not None:
+            path = path_of("v1", "Namespace", name) + "/finalize"
+            self.kube.api.request("PUT", path, {**item, "spec": {"finalizers": []}})
+
+    def _begin_deletion(self, name: str) -> None:
+        item = self.kube.get("v1", "Namespace", name)
+        if item is not None and "deletionTimestamp" not in item["metadata"]:
+            self.kube.delete("v1", "Namespace", name)
 
     def missing_stores(self) -> list[Name]:
         """The stores that operators have deleted."""
@@ -342,14 +420,56 @@ class Environment:
             self.kube.delete("v1", "Secret", name.name, name.namespace)
         self.unsure.discard(name)
 
+    def push(self, name: Name, store: Name, path: str) -> None:
+        """Creates a PushSecret of a path. It may not write there, but vaultsync leaves the path to it."""
+        self.pushes[name] = store, path
+        with _answered():
+            self._apply_push(name)
+
+    def pushed(self) -> set[Spot]:
+        """The paths of the PushSecrets, by the stores that should exist."""
+        return {Spot(self.mounts[store], path) for store, path in self.pushes.values() if store in self.mounts}
+
+    def _apply_push(self, name: Name) -> None:
+        store, path = self.pushes[name]
+        match = {"secretKey": "token", "remoteRef": {"remoteKey": path, "property": "pushed"}}
+        spec = {
+            "refreshInterval": "1h",
+            "secretStoreRefs": [{"name": store.name, "kind": "SecretStore"}],
+            "selector": {"secret": {"name": TOKEN_SECRET}},
+            "data": [{"match": match}],
+        }
+        metadata = {"name": name.name, "namespace": name.namespace}
+        self.kube.apply({"apiVersion": PUSH_SECRETS, "kind": "PushSecret", "metadata": metadata, "spec": spec})
+
+    def remove_push(self, name: Name) -> None:
+        """Deletes a PushSecret."""
+        del self.pushes[name]
+        with _answered():
+            self.kube.delete(PUSH_SECRETS, "PushSecret", name.name, name.namespace)
+
+    def approve(self, namespaces: Iterable[str]) -> None:
+        """Approves that lost values of these namespaces are created again."""
+        now = datetime.now(UTC)
+        for name in namespaces:
+            self.losses.approvals.append(Approval(name, now.timestamp()))
+            self.losses.approved[name] = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+            with _answered():
+                self._apply_namespace(name)
+
     def make_sure(self) -> None:
         """Sends uncertain requests again, as a pipeline does."""
         for item in self.kube.items("v1", "Namespace"):
             name = item["metadata"]["name"]
             if name.startswith("f-") and name not in self.namespaces:
-                self._delete_namespace(name)
+                (self._begin_deletion if name in self.losses.ending else self._delete_namespace)(name)
+        mounted = self.testbed.vault_root.api.request("GET", "/v1/sys/mounts")["data"]
+        for mount in sorted(self.losses.mounts):
+            if f"{mount}/" not in mounted:
+                self.enable_mount(mount)
         for name in self.namespaces:
             self._apply_namespace(name)
+            self._make_sure_of_pushes(name)
         for store in self.missing_stores():
             self.kube.delete(EXTERNAL_SECRETS, "SecretStore", store.name, store.namespace)
         for one in sorted(self.unsure):
@@ -360,11 +480,20 @@ class Environment:
                 self.kube.delete("v1", "Secret", one.name, one.namespace)
         self.unsure.clear()
 
+    def _make_sure_of_pushes(self, namespace: str) -> None:
+        for item in self.kube.items(PUSH_SECRETS, "PushSecret", namespace):
+            name = name_of(item)
+            if name not in self.pushes:
+                self.kube.delete(PUSH_SECRETS, "PushSecret", name.name, namespace)
+        for name in self.pushes:
+            if name.namespace == namespace:
+                self._apply_push(name)
+
     # -- operators' requests to Vault
 
     def write(self, spot: Spot, values: Values) -> None:
         """`vault kv put`."""
-        self.model.secrets |= set(values.values())
+        self.model.secrets |= {values[key] for key in values.keys() - NOT_SECRET}
         with _answered():
             answer = self.vault.put(spot.path, spot.mount, **values)
         if spot.mount in MOUNTS.v2:
@@ -382,6 +511,64 @@ class Environment:
             )
         self.model.versions[spot].add(answer["data"]["version"])
 
+    def replace_mount(self, mount: str) -> None:
+        """`vault secrets disable`, then `enable`."""
+        self.disable_mount(mount)
+        self.enable_mount(mount)
+
+    def disable_mount(self, mount: str) -> None:
+        """`vault secrets disable`; waits for the answer however long it takes."""
+        self.losses.mounts.add(mount)
+        self.testbed.vault_root.api.request("DELETE", f"/v1/sys/mounts/{mount}")
+
+    def enable_mount(self, mount: str) -> None:
+        """`vault secrets enable`."""
+        vault = self.testbed.vault_root
+        kind: Json = {"type": "kv", "options": {"version": "1" if mount in MOUNTS.v1 else "2"}}
+        vault.api.request(
+            "POST", f"/v1/sys/mounts/{mount}", kind | ({} if mount in MOUNTS.v1 else {"config": IN_CLEAR})
+        )
+        if mount in MOUNTS.v2:
+            vault.mount(mount, options={"version": "2"})  # waits until it takes requests
+            vault.api.request("POST", f"/v1/{mount}/config", {"max_versions": 10_000})
+
+    def take_snapshot(self) -> None:
+        """Copies Vault's storage; Vault is down for a moment."""
+        self.testbed.vault.save(self._snapshot)
+
+    def load_snapshot(self) -> None:
+        """Starts Vault with the copy: all that was written since then is lost."""
+        self.losses.mounts |= {*MOUNTS.v2, *MOUNTS.v1}
+        self.testbed.vault.load(self._snapshot)
+        self.requests()
+        self.rewinds.append(self._audit.lines)
+
+    def expire(self, spot: Spot, lifetime: str, values: Values) -> None:
+        """Writes a value that expires."""
+        self.losses.expiring.add(spot)
+        with _answered():
+            self._set_lifetime(spot, lifetime)
+        self.write(spot, values)
+
+    def keep(self, spot: Spot, values: Values) -> None:
+        """Writes a value that does not expire, where values did."""
+        self._set_lifetime(spot, "0s")
+        self.write(spot, values)
+
+    def _set_lifetime(self, spot: Spot, lifetime: str) -> None:
+        self.vault.api.request("POST", f"/v1/{spot.mount}/metadata/{spot.path}", {"delete_version_after": lifetime})
+
+    def restore(self) -> int:
+        """Writes the values of the Secrets where Vault has none; returns the number of paths."""
+        restored = set()
+        for name, item in sorted(self.items.items()):
+            secret = self.kube.secret_values(name.name, name.namespace) or {}
+            for spot, values in good_values(self.references(item), secret).items():
+                if self.vault.get(spot.path, spot.mount) is None:
+                    self.write(spot, values)
+                    restored.add(spot)
+        return len(restored)
+
     def try_to(self, what: Callable[[], T]) -> T:
         """Another operation of an operator.
 
@@ -390,6 +577,13 @@ class Environment:
         """
         with _answered():
             return what()
+
+    def forget_losses(self) -> None:
+        """Ends what operators allowed for the present losses."""
+        self.losses = Losses()
+        for name in self.namespaces:
+            self._apply_namespace(name)
+        self.copies.forget(time.time())
 
     # -- reading
 
@@ -450,6 +644,8 @@ def start_environment() -> Iterator[Environment]:
         ports = (testbed.vault.port, testbed.kube_apiserver.port, testbed.vault.port, audit_port)
         made = Environment(testbed, Lines(*(stack.enter_context(Proxy(port)) for port in ports)), audit_port)
         stack.callback(made.stop_vaultsync)
+        made.copies.start()
+        stack.callback(made.copies.stop)
         yield made
 
 

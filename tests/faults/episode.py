@@ -9,21 +9,34 @@ from dataclasses import dataclass, field
 
 from urllib3.exceptions import HTTPError
 
-from tests.faults.actions import ACTIONS, CREATIONS, FEWEST_NAMESPACES, NEW_NAMESPACE, TROUBLES, Action, Trouble
-from tests.faults.environment import MODES, Away, Environment
-from tests.faults.history import Request, busiest
+from tests.faults.actions import (
+    ACTIONS,
+    CREATIONS,
+    FEWEST_NAMESPACES,
+    NEW_NAMESPACE,
+    TROUBLES,
+    Action,
+    Trouble,
+    values_for,
+)
+from tests.faults.environment import HEAL_LIMIT, MODES, Away, Environment
+from tests.faults.history import Request, beyond, busiest
 from tests.faults.invariants import (
     Usage,
     lacking,
     left_behind,
+    may_be_lost,
+    recreated,
     replaced,
     shown,
     stale,
     storms,
+    touched,
     trespasses,
     unforeseen,
     usage,
 )
+from tests.faults.model import is_denied
 from tests.testbed.api import ApiError
 
 STEPS = 60
@@ -42,6 +55,10 @@ REST_PATIENCE = 90.0
 """Seconds until idle connections are closed, 30 at most, with a margin for the machine."""
 BEGINNING = 12
 """ExternalSecrets that are created first, without faults."""
+RESTORE_RATE = 0.5
+"""Probability that lost values are restored at the end, and not all created again."""
+UNTOUCHED_SECONDS = 1.5
+"""In which vaultsync would create a deleted value again."""
 TRIES = 20
 """Attempts to find an action that is possible now."""
 
@@ -172,9 +189,15 @@ class Episode:
         if not environment.eso.process.alive:  # it exits earlier than vaultsync, and Kubernetes restarts it
             environment.eso.start()
         self._wait("requests that are sent again", self._made_sure)
+        self._wait("values that no longer expire", self._kept)
         self._record("all faults are over")
-        self._check_writes()
-        seeded = self._wait("I1, in Vault", lambda: lacking(environment, environment.picture()))
+        lost = may_be_lost(environment, self._check_writes()[self._first :])
+        others = lost | environment.pushed()
+        seeded = self._wait("I1, in Vault", lambda: lacking(environment, environment.picture(), others))
+        self._check_owners()
+        seeded += self._wait("I1, without other owners", lambda: lacking(environment, environment.picture(), lost))
+        self._help()
+        seeded += self._wait("I1, in Vault with a person's help", lambda: lacking(environment, environment.picture()))
         brought = seeded + self._wait_until_brought()
         environment.wait_until_ready()  # including one that was just started
         picture = environment.picture()
@@ -190,7 +213,49 @@ class Episode:
         for leads, now in self._usages().items():
             who = "the leader" if leads else "a standby"
             self._record(f"{who} uses {now}; at first {before.get(leads, 'not known')}")
+        environment.forget_losses()
         return outcome
+
+    def _kept(self) -> list[str]:
+        """An operator writes new values without an expiry."""
+        environment = self._environment
+        for spot in sorted(environment.losses.expiring):
+            environment.keep(spot, values_for(environment, self._rng, 2))
+            environment.losses.expiring.discard(spot)
+        return []
+
+    def _check_owners(self) -> None:
+        """Deletes the values of PushSecrets, and of namespaces that are being deleted: vaultsync must not create them.
+
+        It may have learned late whose they are, and so gets more than one chance.
+        """
+        environment = self._environment
+        spots = environment.pushed().union(*environment.losses.ending.values())
+        spots = {spot for spot in spots if not is_denied(spot)}
+        if not spots:
+            return
+
+        def wrong() -> list[str]:
+            first = len(environment.requests())
+            for spot in spots:
+                environment.vault.delete(spot.path, spot.mount)
+            time.sleep(UNTOUCHED_SECONDS)
+            return touched(environment.requests()[first:], spots)
+
+        self._record(f"values of other owners are deleted: {', '.join(map(str, sorted(spots)))}")
+        self._wait("I2, for values of other owners", wrong)
+        for name in sorted(environment.pushes):
+            environment.remove_push(name)
+        environment.finish_namespaces()
+
+    def _help(self) -> None:
+        """An operator restores lost values, or a person approves new ones."""
+        environment = self._environment
+        if environment.losses.mounts and self._rng.random() < RESTORE_RATE:
+            self._record(f"the values of Secrets are written to {environment.restore()} lost paths")
+        if lost := lacking(environment, environment.picture()):
+            environment.approve(environment.namespaces)
+            self._record(f"a person approves new values: {', '.join(lost)}")
 
     def _wait_until_brought(self) -> float:
         """external-secrets backs off after its own failures, such as to write a status: restart it if that is too long.
@@ -214,6 +279,8 @@ class Episode:
         """Checks I2 and I3, which hold at any time. Returns all requests to Vault so far."""
         requests = self._environment.requests()
         self._check("I2", replaced(self._environment, requests))
+        lost = recreated(self._environment, requests, self._first)
+        self._check("I2, of lost values", beyond(lost, HEAL_LIMIT, self._environment.terms()))
         self._check("I3", trespasses(self._environment, requests))
         return requests
 
@@ -237,7 +304,7 @@ class Episode:
         while True:
             try:
                 found = wrong()
-            except (ApiError, HTTPError) as error:  # the server has just started
+            except (ApiError, Away, HTTPError) as error:  # the server has just started
                 found = [str(error)]
             took = time.monotonic() - started
             if not found:

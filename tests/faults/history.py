@@ -8,7 +8,7 @@ response may have no effect: a violation is reported only if it is one in every 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from tests.faults.model import Spot
+from tests.faults.model import Approval, Spot
 
 Line = Mapping[str, Any]
 WRITES = ("create", "update", "patch", "delete")
@@ -115,6 +115,11 @@ class Log:
             self._lines += 1
 
     @property
+    def lines(self) -> int:
+        """The number of the next line."""
+        return self._lines
+
+    @property
     def requests(self) -> list[Request]:
         """All requests, in the order in which they were sent."""
         return list(self._requests.values())
@@ -148,20 +153,30 @@ def _request(number: int, line: Line, answer: tuple[int, Line] | None, policy: s
 # -- existing values are not overwritten
 
 
-def overwritten(requests: Sequence[Request], mounts: Mounts) -> list[str]:
-    """Describes every write of vaultsync that replaced or may have removed a value."""
+def overwritten(requests: Sequence[Request], mounts: Mounts, rewinds: Collection[int] = ()) -> list[str]:
+    """Describes every write of vaultsync that replaced or may have removed a value.
+
+    `rewinds` are the lines before which an older storage was restored: versions from before prove nothing after.
+    """
+    return [words for spot, past in _pasts(requests, mounts, rewinds) for words in _faults_at(spot, past)]
+
+
+def _pasts(requests: Sequence[Request], mounts: Mounts, rewinds: Collection[int] = ()) -> Iterator[tuple[Spot, _Past]]:
     by_spot: defaultdict[Spot, list[tuple[str, Request]]] = defaultdict(list)
     for request in requests:
         split = mounts.split(request.path)
         if split is not None and (request.operation in WRITES or split[0] == "subkeys"):
             by_spot[split[1]].append((split[0], request))
-    return [words for spot, events in by_spot.items() for words in _faults_at(spot, _Past(events))]
+    for spot, events in by_spot.items():
+        yield spot, _Past(events, rewinds)
 
 
 class _Past:
     """The history of one path."""
 
-    def __init__(self, events: Sequence[tuple[str, Request]]) -> None:
+    def __init__(self, events: Sequence[tuple[str, Request]], rewinds: Collection[int] = ()) -> None:
+        self.events = events
+        self._rewinds = rewinds
         self.own = [one for _, one in events if one.own]
         self.v1 = [one for what, one in events if what == "v1"]
         self.writes = [one for what, one in events if what == "data" and one.operation != "delete" and one.version]
@@ -172,6 +187,10 @@ class _Past:
         ]
         self._looks = [one for what, one in events if what == "subkeys" and one.own]
         self._undeletions = [one for what, one in events if what == "undelete" and not one.failed]
+
+    def is_rewound(self, first: Request | None, second: Request) -> bool:
+        """Whether an older storage was restored between two requests; without a first one, at any time before."""
+        return any((first.asked if first else -1) < line <= second.asked for line in self._rewinds)
 
     def write_of(self, version: int, before: Request) -> Request | None:
         """The last write of this version that can have happened before; None if its response was lost."""
@@ -201,7 +220,7 @@ class _Past:
     def keys_of(self, version: int, before: Request) -> frozenset[str] | None:
         """The property names in this version; None if unknown."""
         write = self.write_of(version, before)
-        if write is None:
+        if write is None or self.is_rewound(write, before):
             return None
         data = write.data.get("data") or {}
         if write.operation != "patch":
@@ -231,8 +250,96 @@ def _faults_at(spot: Spot, past: _Past) -> Iterator[str]:
             keys = past.keys_of(cas, write) or frozenset()
             if replaced := sorted(keys & (write.data.get("data") or {}).keys()):
                 yield f"{spot}: version {write.version} has replaced {', '.join(replaced)} of version {cas}"
-        elif cas > 0 and not past.may_be_gone(cas, write):
+        elif cas > 0 and not past.is_rewound(past.write_of(cas, write), write) and not past.may_be_gone(cas, write):
             yield f"{spot}: version {write.version} was written over version {cas}, which existed"
+
+
+# -- lost values are not created again
+
+
+@dataclass(frozen=True, slots=True)
+class Recreation:
+    """A write of vaultsync at a path whose former values are missing without a reported deletion.
+
+    Attributes:
+        former: the hashes of the former values of the properties that it wrote.
+    """
+
+    spot: Spot
+    write: Request
+    former: Mapping[str, str]
+
+
+def recreations(
+    requests: Sequence[Request], mounts: Mounts, rewinds: Collection[int] = (), *, reports_all: bool
+) -> list[Recreation]:
+    """The writes of vaultsync that created lost values again.
+
+    With `reports_all` Vault reports every deletion; without it (the poll), only those that a path's metadata shows.
+    """
+    pasts = _pasts(requests, mounts, rewinds)
+    return [one for spot, past in pasts for one in _recreations_at(spot, past, reports_all)]
+
+
+def unapproved(found: Iterable[Recreation], approvals: Collection[Approval]) -> list[Recreation]:
+    """Those that no person has approved: for its namespace, which the path begins with."""
+    return [
+        one
+        for one in found
+        if not any(one.spot.path.startswith(f"{it.namespace}/") and it.since <= one.write.at for it in approvals)
+    ]
+
+
+def beyond(found: Iterable[Recreation], limit: int, terms: Sequence[float]) -> list[str]:
+    """Describes the mounts with more recreated values than the limit in one term; the terms begin at these times."""
+    groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for one in found:
+        groups[one.spot.mount, bisect_right(terms, one.write.at)].append(one.spot.path)
+    return [
+        f"{mount}: {len(paths)} lost paths were created again and replaced values in Secrets, {limit} may be: "
+        + ", ".join(paths)
+        for (mount, _), paths in groups.items()
+        if len(paths) > limit
+    ]
+
+
+def _recreations_at(spot: Spot, past: _Past, reports_all: bool) -> Iterator[Recreation]:
+    writes = [
+        (what, one)
+        for what, one in past.events
+        if (what == "data" and one.version) or (what == "v1" and not one.failed and one.operation in WRITES[:2])
+    ]
+    reported = ("data", "delete", "destroy", *(("metadata", "v1") if reports_all else ()))
+    deletions = [
+        one
+        for what, one in past.events
+        if what in reported and not one.failed and (what in ("delete", "destroy") or one.operation == "delete")
+    ]
+    values: dict[str, str] = {}
+    last: Request | None = None
+    for what, write in writes:
+        written = _values(what, write)
+        if write.own and write.operation != "patch" and last is not None:
+            is_new = what == "v1" or write.cas == 0 or past.is_rewound(last, write)
+            if is_new and not _may_be_deleted(last, deletions, write):
+                yield Recreation(spot, write, {key: values[key] for key in values.keys() & written.keys()})
+        values = {**values, **written} if write.operation == "patch" else written
+        last = write
+
+
+def _may_be_deleted(last: Request, deletions: Iterable[Request], by: Request) -> bool:
+    """Whether the last write, or one in its place, can have been deleted when `by` took effect."""
+    return last.answered > by.asked or any(
+        last.asked < one.answered
+        and one.asked < by.answered
+        and (not one.versions or last.version in one.versions or last.version == 0)
+        for one in deletions
+    )
+
+
+def _values(what: str, write: Request) -> dict[str, str]:
+    found = write.data if what == "v1" else write.data.get("data") or {}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 # -- only requested values are written

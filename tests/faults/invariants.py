@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.idle import connections, memory
 from tests.faults.environment import MOUNTS, Environment, Picture
-from tests.faults.history import Request, busiest, forbidden, overwritten
-from tests.faults.model import Name, Spot, asks, expected, gathered, is_denied, missing
+from tests.faults.history import (
+    WRITES,
+    Recreation,
+    Request,
+    busiest,
+    forbidden,
+    overwritten,
+    recreations,
+    unapproved,
+)
+from tests.faults.model import NOT_SECRET, Name, Spot, asks, expected, gathered, is_denied, missing
 from tests.testbed.vaultsync import VaultsyncProcess
 
 # -- I1: allowed missing values are created and delivered
 
 
-def lacking(environment: Environment, picture: Picture) -> list[str]:
-    """Values that should be in Vault and are not."""
+def lacking(environment: Environment, picture: Picture, but: Collection[Spot] = ()) -> list[str]:
+    """Values that should be in Vault and are not, except `but` these."""
     return [
         words
         for name, item in sorted(environment.items.items())
         if asks(item, seeds=environment.namespaces[name.namespace])
-        for words in missing(item, environment.references(item), picture.vault)
+        for words in missing(item, [one for one in environment.references(item) if one.spot not in but], picture.vault)
     ]
+
+
+def may_be_lost(environment: Environment, requests: Sequence[Request]) -> set[Spot]:
+    """The paths whose absence Vault need not have reported, by an episode's requests: these may wait for a person."""
+    removed = {
+        split[1]
+        for request in requests
+        if request.operation == "delete" and (split := MOUNTS.split(request.path)) and split[0] in ("metadata", "v1")
+    }
+    return removed | {spot for spot in environment.model.named if spot.mount in environment.losses.mounts}
 
 
 def stale(environment: Environment, picture: Picture) -> list[str]:
@@ -66,7 +85,38 @@ def replaced(environment: Environment, requests: Sequence[Request]) -> list[str]
         for version in sorted(versions)
         if (spot, version) not in theirs
     ]
-    return overwritten(requests, MOUNTS) + lost
+    return overwritten(requests, MOUNTS, environment.rewinds) + lost
+
+
+def recreated(environment: Environment, requests: Sequence[Request], first: int) -> list[Recreation]:
+    """Lost values that vaultsync has replaced since the request number `first`, unapproved."""
+    since = requests[first].asked if first < len(requests) else 0
+    reports_all = environment.mode.source != "poll"
+    found = [
+        one
+        for one in recreations(requests, MOUNTS, environment.rewinds, reports_all=reports_all)
+        if one.write.asked >= since
+    ]
+    return [one for one in unapproved(found, environment.losses.approvals) if _replaces(environment, one)]
+
+
+def _replaces(environment: Environment, recreation: Recreation) -> bool:
+    """Whether a Secret had a former value when it was lost."""
+    former = {value for key, value in recreation.former.items() if key not in NOT_SECRET}
+    namespace = recreation.spot.path.partition("/")[0]
+    copies = environment.copies.values(namespace, recreation.write.at) if former else set()
+    return not former.isdisjoint(map(environment.audit_hash, copies))
+
+
+def touched(requests: Iterable[Request], spots: Collection[Spot]) -> list[str]:
+    """The paths of `spots` that vaultsync has written."""
+    written = {
+        split[1]
+        for request in requests
+        if request.own and request.operation in WRITES and not request.failed
+        if (split := MOUNTS.split(request.path)) is not None and split[0] in ("data", "v1")
+    }
+    return [f"{spot} was created, and vaultsync must leave it alone" for spot in sorted(written & set(spots))]
 
 
 def trespasses(environment: Environment, requests: Sequence[Request]) -> list[str]:
@@ -75,10 +125,6 @@ def trespasses(environment: Environment, requests: Sequence[Request]) -> list[st
 
 
 # -- I4: no value is shown
-
-
-NOT_SECRET = {"name"}
-"""The fixed value of a rule."""
 
 
 def shown(environment: Environment, picture: Picture, log: str) -> list[str]:

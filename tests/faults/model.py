@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 SEED = "vaultsync.io/seed"
 GENERATE = "vaultsync.io/generate"
+NOT_SECRET = {"name"}
+"""The property with the fixed value of a rule."""
 DENIED = "denied"
 """The folder in each namespace's part of Vault in which Vault's policy denies writes of vaultsync."""
 
@@ -145,6 +147,48 @@ def gathered(taken: Iterable[Spot], vault: Mapping[Spot, Values | None]) -> dict
         if values and spot.mount == folder.mount and spot.path.startswith(f"{folder.path}/")
     }
     return made or None
+
+
+def good_values(found: Iterable[Reference], secret: Values) -> dict[Spot, dict[str, str]]:
+    """The values for Vault that a Secret holds, by path."""
+    made: defaultdict[Spot, dict[str, str]] = defaultdict(dict)
+    single = {one.key for one in found if one.property}
+    for one in found:
+        if one.property and one.key in secret:
+            made[one.spot][one.property] = secret[one.key]
+        elif not one.property:
+            made[one.spot] |= {key: value for key, value in secret.items() if key not in single}
+    return {spot: values for spot, values in made.items() if values}
+
+
+class Approval(NamedTuple):
+    """A person's approval that lost values of a namespace are created again.
+
+    Attributes:
+        since: Unix time.
+    """
+
+    namespace: str
+    since: float
+
+
+@dataclass
+class Losses:
+    """What operators have done in an episode that may leave paths without a value until a person helps.
+
+    Attributes:
+        mounts: those that were disabled.
+        expiring: paths whose values expire.
+        ending: namespaces that are being deleted, with the paths that were read there.
+        approved: by namespace, the value of its annotation.
+        approvals: all of them.
+    """
+
+    mounts: set[str] = field(default_factory=set)
+    expiring: set[Spot] = field(default_factory=set)
+    ending: dict[str, set[Spot]] = field(default_factory=dict)
+    approved: dict[str, str] = field(default_factory=dict)
+    approvals: list[Approval] = field(default_factory=list)
 
 
 @dataclass

@@ -39,7 +39,7 @@ __all__ = [
     "test_nothing_is_created_for_a_namespace_that_is_being_deleted",
 ]
 
-LOST = 15
+LOST = 12
 """More than may be created again without an approval."""
 
 

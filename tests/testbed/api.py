@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,19 @@ class Api:
     def text(self, path: str) -> str:
         """The unparsed body of a GET."""
         return self._pool.request("GET", self.address + path, headers=self.headers).data.decode()
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a response that goes on, such as a watch."""
+        response = self._pool.request("GET", self.address + path, headers=self.headers, preload_content=False)
+        try:
+            if response.status >= 400:
+                raise ApiError("GET", path, response.status, response.data.decode(errors="replace"))
+            rest = b""
+            for chunk in response.stream():
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+        finally:
+            response.close()
 
     def answers(self, path: str, *statuses: int) -> bool:
         """Whether a GET returns one of these statuses (200 by default) within a second."""

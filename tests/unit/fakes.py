@@ -256,10 +256,12 @@ class FakeObjects:
     def __init__(self, index: Index) -> None:
         self._index = index
         self.changed: dict[ObjectName | StoreName, ExternalSecret | Store | None] = {}
+        self.during: Callable[[], object] = lambda: None
         self.reads = 0
 
     async def external_secret(self, known: ExternalSecret) -> ExternalSecret | None:
         self.reads += 1
+        self.during()
         found = self.changed.get(known.name, known)
         assert not isinstance(found, Store)
         return found

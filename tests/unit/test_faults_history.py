@@ -3,11 +3,22 @@
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from tests.faults.history import Mounts, busiest, forbidden, overwritten, read
-from tests.faults.model import Spot
+from tests.faults.history import (
+    Mounts,
+    Recreation,
+    beyond,
+    busiest,
+    forbidden,
+    overwritten,
+    read,
+    recreations,
+    unapproved,
+)
+from tests.faults.model import Approval, Spot
 
 MOUNTS = Mounts(v2=("secret", "team/kv"), v1=("kv1",))
 DATA = "secret/data/a/b"
@@ -113,6 +124,14 @@ class TestWhatIsOverwritten:
         lines = (create(PERSON, 1, "p"), delete(), purged, create(PERSON, 1, "p"), create(OWN, 2, "p", cas=1))
         assert faults(*lines) == OVER
 
+    def test_versions_from_before_an_older_storage_was_restored_prove_nothing(self) -> None:
+        lines = [
+            json.dumps(line).encode() for line in itertools.chain(create(PERSON, 1, "p"), create(OWN, 2, "p", cas=1))
+        ]
+        assert overwritten(read(lines, OWN), MOUNTS, [0]) == OVER
+        assert overwritten(read(lines, OWN), MOUNTS, [2]) == []
+        assert overwritten(read(lines, OWN), MOUNTS, [4]) == OVER
+
     def test_a_patch_adds(self) -> None:
         assert faults(create(PERSON, 1, "p"), patch(OWN, 2, "q")) == []
 
@@ -131,6 +150,91 @@ class TestWhatIsOverwritten:
         again = whole(asked(OWN, "update", "kv1/a", p="h"))
         assert faults(made) == []
         assert faults(made, again) == ["kv1/a: update in KV v1"]
+
+
+FIRST, AGAIN = create(PERSON, 1, "p", "q"), create(OWN, 1, "p", cas=0)
+PURGE = whole(asked(PERSON, "delete", "secret/metadata/a/b"))
+V1_FIRST, V1_AGAIN = whole(asked(PERSON, "create", "kv1/a", p="h")), whole(asked(OWN, "create", "kv1/a", p="h"))
+V1_DELETION = whole(asked(PERSON, "delete", "kv1/a"))
+
+
+def lost(*lines: Iterable[Line], reports_all: bool = True) -> list[Recreation]:
+    found = read([json.dumps(line).encode() for line in itertools.chain(*lines)], OWN)
+    return recreations(found, MOUNTS, reports_all=reports_all)
+
+
+class TestWhatIsRecreated:
+    def test_a_new_path_is_not(self) -> None:
+        assert lost(AGAIN) == []
+        assert lost(V1_AGAIN) == []
+
+    def test_what_is_missing_without_a_deletion(self) -> None:
+        [found] = lost(FIRST, AGAIN)
+        assert (found.spot, found.former) == (Spot("secret", "a/b"), {"p": "hmac"})
+        [found] = lost(V1_FIRST, V1_AGAIN)
+        assert (found.spot, found.former) == (Spot("kv1", "a"), {"p": "h"})
+
+    def test_the_former_values_are_those_of_the_last_version(self) -> None:
+        [found] = lost(create(PERSON, 1, "p"), create(PERSON, 2, "q"), AGAIN)
+        assert found.former == {}
+        [found] = lost(create(PERSON, 1, "q"), patch(PERSON, 2, "p"), AGAIN)
+        assert found.former == {"p": "h"}
+
+    @pytest.mark.parametrize("gone", [delete(), on_versions("delete", "1"), on_versions("destroy", "1"), PURGE])
+    def test_a_deleted_path_is_not(self, gone: tuple[Line, Line]) -> None:
+        assert lost(FIRST, gone, AGAIN) == []
+
+    def test_the_poll_learns_of_some_deletions_only(self) -> None:
+        assert lost(FIRST, delete(), AGAIN, reports_all=False) == []
+        assert len(lost(FIRST, PURGE, AGAIN, reports_all=False)) == 1
+        assert lost(V1_FIRST, V1_DELETION, V1_AGAIN) == []
+        assert len(lost(V1_FIRST, V1_DELETION, V1_AGAIN, reports_all=False)) == 1
+
+    def test_a_deletion_of_another_version_or_of_an_earlier_life_does_not_count(self) -> None:
+        assert len(lost(create(PERSON, 2, "p"), on_versions("destroy", "1"), AGAIN)) == 1
+        assert len(lost(FIRST, PURGE, create(PERSON, 1, "p"), AGAIN)) == 1
+
+    def test_a_refused_deletion_does_not_count(self) -> None:
+        assert len(lost(FIRST, whole(asked(PERSON, "delete"), error="permission denied"), AGAIN)) == 1
+
+    def test_a_deletion_whose_answer_is_late_may_have_come_before(self) -> None:
+        asks, done = delete()
+        assert lost(FIRST, [asks], AGAIN, [done]) == []
+
+    def test_a_write_that_is_not_answered_yet_may_come_after(self) -> None:
+        asks, done = FIRST
+        assert lost([asks], AGAIN, [done]) == []
+
+    def test_what_an_older_storage_lacks(self) -> None:
+        lines = [json.dumps(line).encode() for line in itertools.chain(FIRST, delete(), create(PERSON, 2, "p"))]
+        restored = len(lines)
+        lines += [json.dumps(line).encode() for line in create(OWN, 2, "p", cas=1)]
+        found = read(lines, OWN)
+        assert len(recreations(found, MOUNTS, [restored], reports_all=True)) == 1
+        assert overwritten(found, MOUNTS, [restored]) == []
+
+    def test_persons_and_patches_create_nothing_again(self) -> None:
+        assert lost(FIRST, create(PERSON, 1, "p", cas=0)) == []
+        assert lost(FIRST, patch(OWN, 2, "r")) == []
+
+    def test_what_a_person_has_approved_for_its_namespace_since(self) -> None:
+        found = lost(FIRST, AGAIN)
+        at = found[0].write.at
+        assert unapproved(found, [Approval("a", at - 1)]) == []
+        assert unapproved(found, [Approval("a", at + 1), Approval("b", at - 1)]) == found
+
+    def test_more_of_a_mount_than_the_limit(self) -> None:
+        found = lost(FIRST, AGAIN) * 2 + lost(V1_FIRST, V1_AGAIN)
+        at = found[0].write.at
+        assert beyond(found, 2, [at - 1]) == []
+        assert [words.partition(" lost")[0] for words in beyond(found, 1, [at - 1])] == ["secret: 2"]
+
+    def test_each_term_has_a_limit_of_its_own(self) -> None:
+        [first] = lost(FIRST, AGAIN)
+        second = replace(first, write=replace(first.write, at=first.write.at + 10))
+        began = first.write.at - 1
+        assert len(beyond([first, second], 1, [began])) == 1
+        assert beyond([first, second], 1, [began, began + 5]) == []
 
 
 class TestWhatIsForbidden:

@@ -12,6 +12,7 @@ from tests.faults.model import (
     expected,
     folders,
     gathered,
+    good_values,
     missing,
     references,
 )
@@ -76,6 +77,14 @@ def test_of_a_folder_everything_that_lives_is_there_as_json() -> None:
     }
     assert gathered(taken, {Spot("secret", "n/d"): None}) is None
     assert folders(finding, {}) == []
+
+
+def test_the_good_values_of_a_secret_are_those_that_it_was_made_of() -> None:
+    found = references(item(("n/a", "p"), ("n/a", "q"), ("n/b", "r"), whole="n/w"), MOUNTS)
+    assert good_values(found, {"k-p": "1", "k-q": "2", "x": "3"}) == {
+        Spot("secret", "n/a"): {"p": "1", "q": "2"},
+        Spot("secret", "n/w"): {"x": "3"},
+    }
 
 
 def test_without_its_store_nothing_is_read() -> None:

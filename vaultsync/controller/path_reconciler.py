@@ -22,7 +22,7 @@ from vaultsync.controller.secret_writer import AppliedWrite, SecretWriter, Write
 from vaultsync.controller.sync_state import SyncStates
 from vaultsync.core import healing
 from vaultsync.core.annotation_parser import SeedChoice
-from vaultsync.core.annotations import CreatedReason, Refusal
+from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.callbacks import Clock
 from vaultsync.core.decide import Decision, Seed
 from vaultsync.core.errors import (
@@ -33,7 +33,7 @@ from vaultsync.core.errors import (
     VaultRequestFailed,
     VaultsyncError,
 )
-from vaultsync.core.external_secret import ObjectName
+from vaultsync.core.external_secret import ObjectName, Store, StoreName
 from vaultsync.core.healing import Absence
 from vaultsync.core.ownership import render_ownership
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
@@ -155,7 +155,7 @@ class PathReconciler:
             verb = "rotate" if isinstance(work, Rotation) else "seed"
             logger.info(f"would {verb}", **write.log_fields(state))
         elif write is not None:
-            if found.absence is Absence.NEW:
+            if _is_first(found):
                 await self._confirm(path, found.allowed)
             state = await self._write(write)
             decision = self._evaluate(path, state, readers).decision
@@ -173,7 +173,7 @@ class PathReconciler:
         return self._seconds_until_due(decision, state)
 
     async def _confirm(self, path: VaultPath, readers: Iterable[Reader]) -> None:
-        """Check that the ExternalSecrets and the stores that name a new path together exist in the API server now.
+        """Check that the ExternalSecrets and the stores that name a path together exist in the API server now.
 
         An informer that is behind could combine an ExternalSecret with a store that it was never used with, into a path
         that nobody has requested.
@@ -182,17 +182,22 @@ class PathReconciler:
             ObjectsBehind: they do not.
             VaultsyncError: the API server does not answer, or refuses.
         """
-        for entry in self._index.entries(reader.name for reader in readers):
-            await self._confirm_entry(path, entry)
+        names = [reader.name for reader in readers]
+        known = [(entry, self._stores(path, entry)) for entry in self._index.entries(names)]
+        if len(known) < len(names) or not all(path in entry.references for entry, _ in known):  # since the pass began
+            raise ObjectsBehind(f"the ExternalSecrets that read {path} are being changed", BEHIND_SECONDS)
+        for entry, stores in known:
+            now = await self._current.external_secret(entry.object)
+            if now is None or not now.requests_the_same(entry.object):
+                raise ObjectsBehind(f"{entry.object.name} is being changed", BEHIND_SECONDS)
+            for name, store in stores.items():
+                if await self._current.store(name, entry.object.api_version) != store:
+                    raise ObjectsBehind(f"{name} is being changed", BEHIND_SECONDS)
 
-    async def _confirm_entry(self, path: VaultPath, entry: Entry) -> None:
-        now = await self._current.external_secret(entry.object)
-        if now is None or not now.requests_the_same(entry.object):
-            raise ObjectsBehind(f"{entry.object.name} is being changed", BEHIND_SECONDS)
+    def _stores(self, path: VaultPath, entry: Entry) -> dict[StoreName, Store | None]:
+        """The stores by which the ExternalSecret reads the path, as they are now: they may change during a request."""
         fields = {reference.field for reference in entry.references.get(path, ())}
-        for name in {ref.store for ref in entry.object.refs if ref.field in fields}:
-            if await self._current.store(name, entry.object.api_version) != self._index.store(name):
-                raise ObjectsBehind(f"{name} is being changed", BEHIND_SECONDS)
+        return {ref.store: self._index.store(ref.store) for ref in entry.object.refs if ref.field in fields}
 
     def _adopt(self, path: VaultPath, state: SecretState, readers: Iterable[Reader]) -> None:
         """Name this cluster in the ownership metadata of an earlier release, which had no name by default."""
@@ -298,6 +303,13 @@ class PathReconciler:
 def create_budget(per_hour: int, clock: Clock) -> TokenBuckets[str] | None:
     """The new paths of each Kubernetes namespace: an hour's worth at once, then a rate; `per_hour` 0 is no limit."""
     return TokenBuckets(per_hour / HOUR_SECONDS, per_hour, clock) if per_hour else None
+
+
+def _is_first(found: Evaluation) -> bool:
+    """Whether the write creates a new path, or adds a new property to a live one."""
+    seed = found.decision.seed
+    is_addition = seed is not None and seed.patch and seed.reason is EventReason.SEEDED
+    return found.absence is Absence.NEW or is_addition
 
 
 def _same_for_all(readers: Iterable[Reader], message: str, refusal: Refusal) -> list[Problem]:

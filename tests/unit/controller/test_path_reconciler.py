@@ -15,7 +15,19 @@ from tests.unit.build import (
     run_ahead,
     store,
 )
-from tests.unit.controller.harness import APP, DENIED, KV1, OTHER, SEED, A, B, Engine, v1_external_secret
+from tests.unit.controller.harness import (
+    APP,
+    DENIED,
+    EVERYWHERE,
+    KV1,
+    OTHER,
+    SEED,
+    A,
+    B,
+    Engine,
+    v1_external_secret,
+)
+from vaultsync.controller.evaluate import PathEvaluator
 from vaultsync.controller.heal_limit import HealPostponed, MountName
 from vaultsync.core.errors import (
     BudgetSpent,
@@ -26,7 +38,10 @@ from vaultsync.core.errors import (
     WriteConflict,
 )
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store, StoreName
+from vaultsync.core.healing import Absence
+from vaultsync.core.paths import VaultPath
 from vaultsync.core.seed_paths import SeedPaths
+from vaultsync.core.vault_state import SecretState
 
 # -- seeding
 
@@ -323,6 +338,51 @@ def test_nothing_is_created_for_objects_that_the_api_server_does_not_have_togeth
     run_ahead(test())
 
 
+@pytest.mark.parametrize("when", ["Vault", "the API server"])
+def test_nothing_is_created_by_a_store_that_changes_during_a_request(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(external_secret("a", annotations=SEED))
+
+        def change() -> None:
+            engine.index.put_store(store(path="team"))
+
+        async def look(path: VaultPath, kv: int) -> SecretState:
+            change()
+            return engine.vault._state(path)
+
+        if when == "Vault":
+            monkeypatch.setattr(engine.vault, "look", look)
+        else:
+            engine.current.during = change
+        with pytest.raises(ObjectsBehind, match="being changed"):
+            await engine.path_reconciler.reconcile(A)
+        assert not engine.vault.secrets
+
+    run_ahead(test())
+
+
+def test_no_property_is_added_for_objects_that_the_api_server_does_not_have() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, user="a person's")
+        engine.index.put(external_secret("a", annotations=SEED))
+        engine.current.changed = {APP: None}
+        with pytest.raises(ObjectsBehind):
+            await engine.path_reconciler.reconcile(A)
+        engine.current.changed = {}
+        await engine.path_reconciler.reconcile(A)
+        reads = engine.current.reads
+        engine.vault.write(A, user="a person's")
+        await engine.path_reconciler.reconcile(A)
+        assert (engine.vault.values(A) or {}).keys() == {"user", "password"}
+        assert engine.current.reads == reads, "a property that existed is healed without delay"
+
+    run_ahead(test())
+
+
 def test_a_second_pass_does_nothing() -> None:
     async def test() -> None:
         engine = Engine()
@@ -548,6 +608,24 @@ def test_after_a_restart_a_path_that_was_wiped_meanwhile_is_read_again() -> None
         record = SEED | {"vaultsync.io/versions": written["vaultsync.io/versions"]}
         await restarted.passes(external_secret("a", annotations=record))
         assert len(restarted.writer.force_syncs()) == 1
+
+    run_ahead(test())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "absence"), [("2", Absence.LOST), ("1", Absence.DELETED), ("missing", Absence.DELETED)]
+)
+def test_after_a_restart_an_older_version_than_the_recorded_one_shows_a_loss(recorded: str, absence: Absence) -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.vault.write(A, password="restored")
+        engine.vault.delete(A)
+        record = {"vaultsync.io/versions": json.dumps({str(A): recorded})}
+        engine.index.put(external_secret("a", annotations=SEED | record))
+        evaluator = PathEvaluator(engine.index, engine.paths, engine.vault, EVERYWHERE)
+        readers = engine.index.readers(A)
+        found = evaluator.evaluate(A, await evaluator.read(A, readers), readers)
+        assert found.absence is absence
 
     run_ahead(test())
 

@@ -105,7 +105,7 @@ def reasons(place: Place, name: str) -> list[str]:
 def wait_until_held(engine: Engine, names: Iterable[str]) -> None:
     for name in names:
         engine.place.wait_until_reported(
-            name, "Vault reports no deletion", f"{MANY} paths of the mount {engine.name}/", "heal-lost"
+            name, "Vault reports no deletion", f"{MANY} paths of the mount {engine.name}/", "heal-lost", timeout=FOUND
         )
 
 
@@ -191,5 +191,9 @@ def test_another_mount_is_recognised_after_a_restart(
     engine.disable()
     engine.enable("2")
     vaultsync(env).wait_until_ready()
-    place.wait_until_reported("app0", "Vault reports no deletion", f"1 paths of the mount {engine.name}/")
+    held = f"1 paths of the mount {engine.name}/"
+    place.wait_until_reported("app0", "Vault reports no deletion", held)
     assert values(engine, before) == before
+    settings = env | {"VAULTSYNC_NAMESPACES": place.name}
+    assert held in run(place.testbed, f"python -m vaultsync explain {place.name}/app0 || true", env=settings)
+    assert held in run(place.testbed, "python -m vaultsync check || true", env=settings)

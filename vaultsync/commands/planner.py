@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import partial
 
 from vaultsync.commands.help_text import describe_value
-from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, vault_session
+from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, recorded_mounts, vault_session
 from vaultsync.config.settings import Settings
 from vaultsync.controller.entry import Entry
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
@@ -116,7 +116,11 @@ class Summary:
 
 
 class DryRunPlanner(IndexBuilder):
-    """Receives the listed objects, then reads Vault."""
+    """Receives the listed objects, then reads Vault.
+
+    Attributes:
+        uuids: those of the mounts that a running vaultsync knows, see kube.mount_record.
+    """
 
     def __init__(
         self,
@@ -128,6 +132,7 @@ class DryRunPlanner(IndexBuilder):
     ) -> None:
         super().__init__(index)
         self._heal_limit = heal_limit
+        self.uuids: Mapping[str, str] = {}
         self._paths = PathStates()
         self._vault = vault
         self._evaluator = PathEvaluator(index, self._paths, vault, seed_paths)
@@ -167,7 +172,8 @@ class DryRunPlanner(IndexBuilder):
             self._paths.record_unreadable(path)
             self._refused[path] = str(error)
         else:
-            self._seen[path] = self._evaluator.evaluate(path, state, readers)
+            is_replaced = self._is_replaced(path, state)
+            self._seen[path] = self._evaluator.evaluate(path, state, readers, is_replaced=is_replaced)
             self._paths.observe(path, state)
 
     async def _hold_losses(self) -> None:
@@ -179,15 +185,24 @@ class DryRunPlanner(IndexBuilder):
             await for_each([path for path in paths if path not in self._seen], self._look)
             lost = [path for path in self._lost() if self._mount(path) == mount]
             live = [path for path in paths if path in self._seen and self._seen[path].state.exists]
-            if len(lost) <= limit_of(self._heal_limit, len(live) + len(lost)):
+            is_replaced = any(self._is_replaced(path, self._seen[path].state) for path in lost)
+            if not is_replaced and len(lost) <= limit_of(self._heal_limit, len(live) + len(lost)):
                 continue
             for path in lost:
-                seen = self._seen[path]
+                seen, readers = self._seen[path], self._index.readers(path)
                 text = "" if is_approved(seen.allowed, datetime.now(UTC)) else refusal_text(mount, len(lost))
-                self._seen[path] = self._evaluator.evaluate(path, seen.state, self._index.readers(path), text)
+                now = self._evaluator.evaluate(path, seen.state, readers, text, is_replaced=is_replaced)
+                self._seen[path] = now
 
     def _lost(self) -> list[VaultPath]:
-        return [path for path, seen in self._seen.items() if seen.absence is Absence.LOST]
+        """The lost paths that would be created again, as the controller counts them."""
+        lost = ((path, seen) for path, seen in self._seen.items() if seen.absence is Absence.LOST)
+        return [path for path, seen in lost if seen.decision.seed is not None]
+
+    def _is_replaced(self, path: VaultPath, state: SecretState) -> bool:
+        """Whether another mount is in the place of the one that had live values."""
+        known = self.uuids.get(str(MountName(path.namespace, state.mount.path)), "")
+        return bool(known and state.mount.uuid) and known != state.mount.uuid
 
     def _mount(self, path: VaultPath) -> MountName:
         return MountName(path.namespace, self._seen[path].state.mount.path)
@@ -269,6 +284,7 @@ async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Ex
         index = factory.create_index(settings)
         planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
         await list_once(settings, planner, settings.selection)
+        planner.uuids = await recorded_mounts(settings)
         return await planner.explain(only)
 
 

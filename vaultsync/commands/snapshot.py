@@ -1,9 +1,12 @@
 """One listing of Kubernetes, put into an index, and one session with Vault: for the commands that run once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
+
+from loguru import logger
 
 from vaultsync.commands import console, exit_codes
 from vaultsync.config.selection import Selection
@@ -13,9 +16,10 @@ from vaultsync.core.callbacks import ignore
 from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.push_secret import PushSecret
-from vaultsync.kube.client import NoKubeConfig, connect
+from vaultsync.kube.client import KubeClient, NoKubeConfig, connect
 from vaultsync.kube.discovery import NOT_SERVED, cluster_id, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
+from vaultsync.kube.mount_record import read_mounts
 from vaultsync.runtime import factory
 from vaultsync.vault.client import VaultClient
 from vaultsync.vault.login import Login
@@ -88,6 +92,26 @@ async def vault_session(settings: Settings) -> AsyncIterator[tuple[VaultClient, 
     finally:
         await login.close()
         await vault.close()
+
+
+async def recorded_mounts(
+    settings: Settings, connect_kube: Callable[[], Awaitable[KubeClient]] | None = None
+) -> dict[str, str]:
+    """The UUIDs of the mounts that a running vaultsync knows, none if its Lease can't be read.
+
+    `connect_kube` returns a read-only client; None: by the settings.
+    """
+    if not settings.election_lease:
+        return {}
+    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
+    kube = await connect_kube()
+    try:
+        return await read_mounts(kube, settings.election_lease)
+    except VaultsyncError as error:
+        logger.warning("the record of Vault's mounts can't be read", reason=str(error))
+        return {}
+    finally:
+        await kube.close()
 
 
 async def list_once(settings: Settings, handler: EventHandler, selection: Selection) -> str:

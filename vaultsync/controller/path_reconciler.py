@@ -170,7 +170,7 @@ class PathReconciler:
         self._adopt(path, state, readers)
         self._ownership.schedule(path, state)
         self._announce_expiry(path, state, readers)
-        return self._seconds_until_due(decision, state)
+        return self._paths.seconds_until_reread(path) or self._seconds_until_due(decision, state)
 
     async def _confirm(self, path: VaultPath, readers: Iterable[Reader]) -> None:
         """Check that the ExternalSecrets and the stores that name a path together exist in the API server now.
@@ -213,9 +213,10 @@ class PathReconciler:
         mount = MountName(path.namespace, state.mount.path)
         replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
         found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
-        is_lost = found.absence is Absence.LOST and bool(readers)  # nobody misses what only a listing has shown
+        # what would not be created does not count: nobody has requested it, or it has been missing for long
+        is_lost = found.absence is Absence.LOST and found.decision.seed is not None
         self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists and not is_lost, is_lost=is_lost)
-        if not is_lost or found.decision.seed is None:
+        if not is_lost:
             self._paths.release(path)
             return found
         self._paths.hold(path, state)

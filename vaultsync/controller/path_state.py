@@ -16,6 +16,9 @@ from vaultsync.core.vault_state import SENT_WITHIN, SecretState
 
 NOTICE: Final = timedelta(days=1)
 """A value's expiry is announced when it is first seen, and again this long before."""
+HELD_SECONDS: Final = 60.0
+HELD_RATE: Final = 10.0
+"""Held paths are read again after this time; of very many, so many a second."""
 CLOCK_SKEW: Final = timedelta(seconds=1)
 """Between Vault's clock and Kubernetes', and the whole seconds of Kubernetes' times."""
 
@@ -162,6 +165,10 @@ class PathStates:
     def release(self, path: VaultPath) -> None:
         """Record that the path is not lost, or is created again."""
         self._held.discard(path)
+
+    def seconds_until_reread(self, path: VaultPath) -> float:
+        """When a held path needs another read, as a restored value causes no event; 0 if it is not held."""
+        return max(HELD_SECONDS, len(self._held) / HELD_RATE) if path in self._held else 0.0
 
     def endangers(self, entry: Entry) -> bool:
         """Whether a refresh would have external-secrets remove the last good copy of a lost value.

@@ -20,6 +20,25 @@ MAX_BYTES: Final = 64 * 1024
 """Of the annotation; the API server limits all annotations to 256 KiB."""
 
 
+async def read_mounts(client: KubeClient, lease: str) -> dict[str, str]:
+    """The UUIDs that `run` has written on the Lease NAMESPACE/NAME; none if there is no Lease.
+
+    Raises:
+        VaultsyncError: the API server does not answer, or refuses.
+    """
+    try:
+        found = await client.get(_path(lease))
+    except KubeNotFound:
+        return {}
+    written = text(mapping(mapping(found.get("metadata")).get("annotations")).get(MOUNTS))
+    return text_fields(parse_json(written))
+
+
+def _path(lease: str) -> str:
+    namespace, _, name = lease.partition("/")
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
+
+
 class MountRecord(UserDict[str, str]):
     """UUIDs by Vault namespace and mount; `run` writes each change.
 
@@ -31,8 +50,7 @@ class MountRecord(UserDict[str, str]):
     def __init__(self, client: KubeClient, lease: str) -> None:
         super().__init__()
         self._client = client
-        namespace, _, name = lease.partition("/")
-        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
+        self._lease = lease
         self._changed = asyncio.Event()
 
     def __setitem__(self, mount: str, uuid: str) -> None:
@@ -48,9 +66,7 @@ class MountRecord(UserDict[str, str]):
         retry = Retry(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
-                lease = await self._client.get(self._path)
-                break
-            except KubeNotFound:
+                self.data = {**await read_mounts(self._client, self._lease), **self.data}
                 return
             except VaultsyncError as error:
                 failed = retry.failed(str(error))
@@ -58,8 +74,6 @@ class MountRecord(UserDict[str, str]):
                 if error.result is not Result.UNAVAILABLE:
                     return
             await asyncio.sleep(failed.wait)
-        written = text(mapping(mapping(lease.get("metadata")).get("annotations")).get(MOUNTS))
-        self.data = {**text_fields(parse_json(written)), **self.data}
 
     async def run(self) -> NoReturn:
         """Write changes until cancelled."""
@@ -74,7 +88,7 @@ class MountRecord(UserDict[str, str]):
                 logger.log(retry.failed(reason).level, "the record of Vault's mounts can't be written", reason=reason)
                 continue
             try:
-                await self._client.merge_patch(self._path, {"metadata": {"annotations": {MOUNTS: content}}})
+                await self._client.merge_patch(_path(self._lease), {"metadata": {"annotations": {MOUNTS: content}}})
             except VaultsyncError as error:
                 failed = retry.failed(str(error))
                 logger.log(failed.level, "the record of Vault's mounts can't be written", reason=str(error))

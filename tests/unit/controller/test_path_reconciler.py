@@ -29,6 +29,7 @@ from tests.unit.controller.harness import (
 )
 from vaultsync.controller.evaluate import PathEvaluator
 from vaultsync.controller.heal_limit import HealPostponed, MountName
+from vaultsync.controller.path_state import HELD_SECONDS
 from vaultsync.core.errors import (
     BudgetSpent,
     ObjectsBehind,
@@ -218,6 +219,41 @@ def test_a_person_may_write_a_path_anew_after_a_deletion_without_a_trace() -> No
         await engine.passes(asked)
         assert engine.vault.secrets[A].version == 2, "version 1 is the latest known one"
         assert engine.heal_limit._mounts == {}
+
+    run_ahead(test())
+
+
+def test_what_nobody_has_requested_does_not_stop_the_healing() -> None:
+    """Ten ExternalSecrets without the annotation whose paths have been missing for long are nobody's loss now."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.heal_limit._limit = 1
+        synced = replace(external_secret("a", annotations=SEED), has_read_all=True)
+        others = [replace(external_secret(f"x{i}", name=f"x{i}"), has_read_all=True) for i in range(5)]
+        for one in (synced, *others):
+            engine.index.put(one)
+        with pytest.raises(HealPostponed):
+            await engine.path_reconciler.reconcile(A)
+        for i in range(5):
+            await engine.path_reconciler.reconcile(path(f"secret/data/x{i}"))
+        await engine.path_reconciler.reconcile(A)
+        assert engine.vault.secrets.keys() == {A}
+        assert engine.heal_limit.stopped() == {}
+
+    run_ahead(test())
+
+
+def test_a_path_that_is_not_healed_is_read_again_as_a_restored_value_causes_no_event() -> None:
+    async def test() -> None:
+        engine = Engine()
+        engine.index.put(replace(external_secret("a", annotations=SEED), has_read_all=True))
+        engine.heal_limit._limit = 1
+        engine.heal_limit.observe(MountName("", "secret/"), B, "", is_live=False, is_lost=True)
+        _, again = await engine.path_reconciler.reconcile(A)
+        assert again == HELD_SECONDS
+        engine.vault.write(A, password="restored")
+        assert await engine.path_reconciler.reconcile(A) == ({APP}, 0.0)
 
     run_ahead(test())
 

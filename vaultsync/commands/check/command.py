@@ -22,7 +22,7 @@ from vaultsync.commands.check.report import CheckReport, Status, invalid_setting
 from vaultsync.commands.check.setup import script, setup_plan
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
-from vaultsync.commands.snapshot import vault_session
+from vaultsync.commands.snapshot import recorded_mounts, vault_session
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
 from vaultsync.kube.client import KubeClient, connect
@@ -100,6 +100,8 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
         policy = PolicyChecks(settings, vault, index, report)
         await KubernetesChecks(settings, report, planner).run(connect_kube)
+        if not report.listing_needs:
+            planner.uuids = await recorded_mounts(settings, connect_kube)
         await check_vault_and_login(settings, vault, login, report)
         report.mounts = await policy.find_mounts()
         report.add(await probe_source(settings, login, report, policy.fix))

@@ -12,7 +12,7 @@ from typing import Final
 from vaultsync.core import annotations
 from vaultsync.core.annotations import CreatedReason, EventReason, Refusal
 from vaultsync.core.external_secret import ObjectName
-from vaultsync.core.healing import Absence, retired
+from vaultsync.core.healing import Absence, is_short_lived, retired
 from vaultsync.core.paths import VaultPath
 from vaultsync.core.reader import PathInput, Problem, Reader, Refused
 from vaultsync.core.rotate import Rotation, plan_rotation
@@ -74,7 +74,7 @@ class History:
             return Absence.NEW
         if self.is_deletion_reported:
             return Absence.DELETED
-        if is_replaced:
+        if is_replaced and not is_short_lived(state):  # what was to expire here is no loss, and is not created again
             return Absence.LOST
         if state.version == 0 or state.version < self.version:
             return Absence.LOST

@@ -99,6 +99,11 @@ def contested(
             yield Problem(reader.name, text, CreatedReason.OTHER_OWNER, Refusal.OTHER_OWNER)
 
 
+def is_short_lived(state: SecretState) -> bool:
+    """Whether the latest version expires, or has expired, so soon that it is not created again then."""
+    return state.lifetime is not None and state.lifetime < SHORTEST_LIFETIME
+
+
 def retired(what: str) -> Refused:
     """`what` is missing and existed, and its owner wants it created only once."""
     text = f'{what}, and annotation {annotations.HEAL} is "false": write it in Vault, or remove the annotation'
@@ -114,7 +119,7 @@ def _of_path(where: str, state: SecretState, absence: Absence, lost: str) -> Ref
         )
         return Refused(text, Refusal.OTHER_OWNER, CreatedReason.OTHER_OWNER)
     lifetime = state.lifetime
-    if absence is Absence.EXPIRED and lifetime is not None and lifetime < SHORTEST_LIFETIME:
+    if absence is Absence.EXPIRED and lifetime is not None and is_short_lived(state):
         after = age(lifetime.total_seconds())
         text = (
             f"{where} has expired: its mount or metadata has delete_version_after={after}, and vaultsync would create "

@@ -46,6 +46,12 @@ def test_why_a_path_is_absent(history: History, state: SecretState, readers: lis
         assert reported.absence(state, readers, is_replaced=is_replaced) is (Absence.NEW if is_new else Absence.DELETED)
 
 
+def test_what_expires_in_a_mount_that_replaces_another_one_is_no_loss() -> None:
+    """Nobody approves it, as it is not created again: the mount would count as another one for ever."""
+    assert LIVE_3.absence(deleted(3, timedelta(seconds=20)), [READ], is_replaced=True) is Absence.EXPIRED
+    assert LIVE_3.absence(deleted(3, timedelta(days=1)), [READ], is_replaced=True) is Absence.LOST
+
+
 @pytest.mark.parametrize(
     ("state", "one", "absence", "lost", "pushed_by", "refusal", "words"),
     [

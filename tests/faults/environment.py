@@ -227,6 +227,8 @@ class Environment:
         """Stops the running replicas, and starts those of the mode."""
         self.stop_vaultsync()
         self.mode = mode
+        if mode.replicas == 1:  # it has no Lease: what an earlier one has recorded about the mounts would grow old
+            self.testbed.kube.delete("coordination.k8s.io/v1", "Lease", "vaultsync", NAMESPACE)
         for number in range(mode.replicas):
             process = self._replica(number)
             self.replicas.append(process)

@@ -8,7 +8,7 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -141,7 +141,7 @@ def busiest_second(times: Sequence[float]) -> int:
 
 def connections(pid: int, port: int) -> list[str]:
     """The local addresses of a process's established connections to a port, as the kernel lists them."""
-    own = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    own = set(_open_files(pid))
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
@@ -156,6 +156,12 @@ def connections(pid: int, port: int) -> list[str]:
             if state == ESTABLISHED and int(remote.rpartition(":")[2], 16) == port and f"socket:[{inode}]" in own:
                 found.append(local)
     return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(file)
 
 
 def memory(pid: int) -> float:

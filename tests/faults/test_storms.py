@@ -18,6 +18,8 @@ PASSES = 9
 """Maximum passes of a key in that time: the backoff starts at 0.05 s or more and doubles."""
 REQUESTS = 4
 """Maximum requests of a pass: a read, a refused write, a read for a conflict; and a mount's."""
+LATE_PASSES = 3
+"""Maximum in the second half of that time: a pass may begin late on a busy machine."""
 HEALTHY = 10
 
 
@@ -45,7 +47,7 @@ def test_failing_keys_keep_their_backoff_and_delay_no_other_key(
         about = [one for one in requests if (at := MOUNTS.split(one.path)) and at[1].path == place.path(path)]
         assert history.busiest(about, STORM_SECONDS) <= PASSES * REQUESTS, Counter(one.operation for one in about)
         late = [one for one in about if began + STORM_SECONDS / 2 < one.at < began + STORM_SECONDS]
-        assert len(late) <= 2 * REQUESTS
+        assert len(late) <= LATE_PASSES * REQUESTS
     place.vault.api.request("PUT", "/v1/sys/policies/acl/storm", {"policy": testbed.vault_policy})
     place.wait_for(lambda: all(place.read(path) for path in failing), PATIENCE, "allowed paths are created")
 

@@ -72,7 +72,7 @@ class History:
             return Absence.LOST if state.version < self.version and not self.is_deletion_reported else None
         if not (self.existed or state.version or any(reader.has_read for reader in readers)):
             return Absence.NEW
-        if self.is_deletion_reported:
+        if self.is_deletion_reported and state.lifetime is None:  # else it was of an earlier version
             return Absence.DELETED
         if is_replaced and not is_short_lived(state):  # what was to expire here is no loss, and is not created again
             return Absence.LOST

@@ -26,7 +26,7 @@ from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.annotations import EventReason
 from vaultsync.core.errors import OF_ONE_PATH
 from vaultsync.core.external_secret import FindRef, ObjectName, RemoteRef
-from vaultsync.core.healing import Absence, is_approved
+from vaultsync.core.healing import is_approved
 from vaultsync.core.paths import FindPrefix, VaultPath, logical
 from vaultsync.core.reader import Reference
 from vaultsync.core.seed_paths import SeedPaths
@@ -195,14 +195,12 @@ class DryRunPlanner(IndexBuilder):
                 self._seen[path] = now
 
     def _lost(self) -> list[VaultPath]:
-        """The lost paths that would be created again, as the controller counts them."""
-        lost = ((path, seen) for path, seen in self._seen.items() if seen.absence is Absence.LOST)
-        return [path for path, seen in lost if seen.decision.seed is not None]
+        """The lost paths that would be created again."""
+        return [path for path, seen in self._seen.items() if seen.is_lost]
 
     def _is_replaced(self, path: VaultPath, state: SecretState) -> bool:
         """Whether another mount is in the place of the one that had live values."""
-        known = self.uuids.get(str(MountName(path.namespace, state.mount.path)), "")
-        return bool(known and state.mount.uuid) and known != state.mount.uuid
+        return MountName(path.namespace, state.mount.path).is_replaced(state.mount.uuid, self.uuids)
 
     def _mount(self, path: VaultPath) -> MountName:
         return MountName(path.namespace, self._seen[path].state.mount.path)

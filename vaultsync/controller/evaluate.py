@@ -33,6 +33,14 @@ class Evaluation:
     decision: Decision
     allowed: list[Reader]
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is a loss that would be created again.
+
+        What would not be created does not count: nobody has requested it, or it has been missing for long.
+        """
+        return self.absence is Absence.LOST and self.decision.seed is not None
+
 
 class PathEvaluator:
     """Reads paths and decides about them."""

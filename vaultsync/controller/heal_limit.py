@@ -7,7 +7,7 @@ read, so that a loss of all of them is recognised before anything is written.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -44,6 +44,10 @@ class MountName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.path}" if self.namespace else self.path
+
+    def is_replaced(self, uuid: str, known: Mapping[str, str]) -> bool:
+        """Whether another mount is in the place of the known one; `uuid` is that of the mount now, "" if unknown."""
+        return bool(uuid) and known.get(str(self), uuid) != uuid
 
 
 class HealPostponed(Postponed):
@@ -110,7 +114,7 @@ class HealLimit:
 
     def is_replaced(self, mount: MountName, uuid: str) -> bool:
         """Whether another mount is in the place of the one that had live values."""
-        return bool(uuid) and self.uuids.get(str(mount), uuid) != uuid
+        return mount.is_replaced(uuid, self.uuids)
 
     def observe(self, mount: MountName, path: VaultPath, uuid: str, *, is_live: bool, is_lost: bool) -> None:
         """Record the result of a read. A mount without losses is healed again.

@@ -213,10 +213,9 @@ class PathReconciler:
         mount = MountName(path.namespace, state.mount.path)
         replaced = self._heal_limit.is_replaced(mount, state.mount.uuid)
         found = self._evaluator.evaluate(path, state, readers, is_replaced=replaced)
-        # what would not be created does not count: nobody has requested it, or it has been missing for long
-        is_lost = found.absence is Absence.LOST and found.decision.seed is not None
-        self._heal_limit.observe(mount, path, state.mount.uuid, is_live=state.exists and not is_lost, is_lost=is_lost)
-        if not is_lost:
+        is_live = state.exists and not found.is_lost
+        self._heal_limit.observe(mount, path, state.mount.uuid, is_live=is_live, is_lost=found.is_lost)
+        if not found.is_lost:
             self._paths.release(path)
             return found
         self._paths.hold(path, state)

@@ -130,7 +130,7 @@ class Index:
                 entry.references[path],
                 entry.rules,
                 entry.rotation,
-                self._heal(entry),
+                self._heal(entry)[0],
                 entry.has_read,
             )
             for entry in entries
@@ -146,21 +146,18 @@ class Index:
         """Whether vaultsync seeds an ExternalSecret, and the error in its annotations, see decide.seed_choice."""
         namespace = self.namespace(entry.object.name.namespace)
         choice, problem = seed_choice(entry.object, namespace, self._mode)
-        if choice is not SeedChoice.WANTED or namespace is None:
+        if choice is not SeedChoice.WANTED:
             return choice, problem
-        try:
-            parse_heal(entry.object, namespace)
-        except AnnotationError as error:
-            problem = "; ".join(filter(None, (entry.problem, str(error))))
-        problem = problem or entry.problem
+        problem = "; ".join(filter(None, (entry.problem, self._heal(entry)[1])))
         return (SeedChoice.REFUSED, problem) if problem else (choice, "")  # don't guess the intent
 
-    def _heal(self, entry: Entry) -> HealSpec:
+    def _heal(self, entry: Entry) -> tuple[HealSpec, str]:
+        """The content of its annotations about healing, and the error in them."""
         namespace = self.namespace(entry.object.name.namespace)
         try:
-            return parse_heal(entry.object, namespace) if namespace is not None else HEALS
-        except AnnotationError:
-            return HEALS  # `choice` refuses it
+            return (parse_heal(entry.object, namespace) if namespace is not None else HEALS), ""
+        except AnnotationError as error:
+            return HEALS, str(error)
 
     def namespace(self, name: str) -> Namespace | None:
         """The Kubernetes namespace of that name, None before the informer has it."""

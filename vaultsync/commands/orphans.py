@@ -9,11 +9,12 @@ from typing import Final
 
 from vaultsync.commands import console, exit_codes, output
 from vaultsync.commands.orphan_finder import Orphan, OrphanFinder, OrphanReport
-from vaultsync.commands.snapshot import list_once, run_once, vault_session
+from vaultsync.commands.snapshot import connector, kube_session, list_once, run_once, vault_session
 from vaultsync.config.selection import Selection
 from vaultsync.config.settings import Settings
 from vaultsync.core.errors import KubeDenied, first_reason
 from vaultsync.core.paths import clean_namespace
+from vaultsync.kube.discovery import cluster_id
 from vaultsync.runtime import factory, logging
 
 QUESTION: Final = "Delete the latest version of the {} above? The values can be undeleted in Vault. Type yes: "
@@ -87,7 +88,9 @@ async def _listed_cluster(settings: Settings, unnamed: bool) -> AsyncIterator[Or
         namespace = clean_namespace(settings.vault_namespace)
         found = OrphanFinder(factory.create_index(settings), vault, namespace)
         try:
-            cluster = await list_once(settings, found, Selection())
+            async with kube_session(connector(settings)) as kube:
+                await list_once(kube, found, Selection())
+                cluster = settings.cluster or await cluster_id(kube)
         except ExceptionGroup as errors:
             if errors.subgroup(KubeDenied):
                 raise KubeDenied(f"{NOT_ALL}: {first_reason(errors)}") from errors

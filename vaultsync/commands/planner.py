@@ -11,7 +11,15 @@ from enum import StrEnum
 from functools import partial
 
 from vaultsync.commands.help_text import describe_value
-from vaultsync.commands.snapshot import IndexBuilder, for_each, list_once, recorded_mounts, vault_session
+from vaultsync.commands.snapshot import (
+    IndexBuilder,
+    connector,
+    for_each,
+    kube_session,
+    list_once,
+    recorded_mounts,
+    vault_session,
+)
 from vaultsync.config.settings import Settings
 from vaultsync.controller.entry import Entry
 from vaultsync.controller.evaluate import Evaluation, PathEvaluator, empty_listing
@@ -281,8 +289,9 @@ async def dry_run(settings: Settings, only: ObjectName | None = None) -> list[Ex
         await login.log_in()
         index = factory.create_index(settings)
         planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
-        await list_once(settings, planner, settings.selection)
-        planner.uuids = await recorded_mounts(settings)
+        async with kube_session(connector(settings)) as kube:
+            await list_once(kube, planner, settings.selection)
+            planner.uuids = await recorded_mounts(settings, kube)
         return await planner.explain(only)
 
 

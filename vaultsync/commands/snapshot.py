@@ -17,7 +17,7 @@ from vaultsync.core.errors import KubeNotFound, VaultsyncError, first_reason
 from vaultsync.core.external_secret import ExternalSecret, Namespace, Store
 from vaultsync.core.push_secret import PushSecret
 from vaultsync.kube.client import KubeClient, NoKubeConfig, connect
-from vaultsync.kube.discovery import NOT_SERVED, cluster_id, discover
+from vaultsync.kube.discovery import NOT_SERVED, discover
 from vaultsync.kube.informer_manager import EventHandler, InformerManager
 from vaultsync.kube.mount_record import read_mounts
 from vaultsync.runtime import factory
@@ -94,43 +94,47 @@ async def vault_session(settings: Settings) -> AsyncIterator[tuple[VaultClient, 
         await vault.close()
 
 
-async def recorded_mounts(
-    settings: Settings, connect_kube: Callable[[], Awaitable[KubeClient]] | None = None
-) -> dict[str, str]:
-    """The UUIDs of the mounts that a running vaultsync knows, none if its Lease can't be read.
-
-    `connect_kube` returns a read-only client; None: by the settings.
-    """
+async def recorded_mounts(settings: Settings, kube: KubeClient) -> dict[str, str]:
+    """The UUIDs of the mounts that a running vaultsync knows, none if its Lease can't be read."""
     if not settings.election_lease:
         return {}
-    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
-    kube = await connect_kube()
     try:
         return await read_mounts(kube, settings.election_lease)
     except VaultsyncError as error:
         logger.warning("the record of Vault's mounts can't be read", reason=str(error))
         return {}
-    finally:
-        await kube.close()
 
 
-async def list_once(settings: Settings, handler: EventHandler, selection: Selection) -> str:
-    """List the selected objects of Kubernetes for the handler; returns the name of the cluster, "" if unknown.
+def connector(settings: Settings) -> Callable[[], Awaitable[KubeClient]]:
+    """Connects to the API server with a client that writes nothing; see kube.client.connect."""
+    return partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
+
+
+@asynccontextmanager
+async def kube_session(connect_kube: Callable[[], Awaitable[KubeClient]]) -> AsyncIterator[KubeClient]:
+    """A client, which is closed at the end of the context.
 
     Raises:
         NoKubeConfig: there is no Kubernetes configuration.
+    """
+    kube = await connect_kube()
+    try:
+        yield kube
+    finally:
+        await kube.close()
+
+
+async def list_once(kube: KubeClient, handler: EventHandler, selection: Selection) -> None:
+    """List the selected objects of Kubernetes for the handler.
+
+    Raises:
         VaultsyncError: external-secrets is not served, or the API server does not answer.
         ExceptionGroup: of VaultsyncErrors: a list failed.
     """
-    kube = await connect(settings.kubeconfig, settings.kube_timeout, read_only=True)
-    try:
-        found = await discover(kube)
-        if found is None:
-            raise KubeNotFound(NOT_SERVED)
-        async with asyncio.TaskGroup() as tasks:
-            await InformerManager(
-                tasks, kube, found.version, selection, handler, once=True, push_version=found.push_version
-            ).start()
-        return settings.cluster or await cluster_id(kube)
-    finally:
-        await kube.close()
+    found = await discover(kube)
+    if found is None:
+        raise KubeNotFound(NOT_SERVED)
+    async with asyncio.TaskGroup() as tasks:
+        await InformerManager(
+            tasks, kube, found.version, selection, handler, once=True, push_version=found.push_version
+        ).start()

@@ -7,7 +7,6 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -22,10 +21,10 @@ from vaultsync.commands.check.report import CheckReport, Status, invalid_setting
 from vaultsync.commands.check.setup import script, setup_plan
 from vaultsync.commands.check.source_checks import probe_source
 from vaultsync.commands.planner import DryRunPlanner
-from vaultsync.commands.snapshot import recorded_mounts, vault_session
+from vaultsync.commands.snapshot import connector, kube_session, recorded_mounts, vault_session
 from vaultsync.config.auth import ROLE
 from vaultsync.config.settings import PREFIX, Settings, removed_variables
-from vaultsync.kube.client import KubeClient, connect
+from vaultsync.kube.client import KubeClient
 from vaultsync.runtime import factory, logging
 
 PLACEHOLDERS: Final[Mapping[str, Any]] = {
@@ -94,14 +93,15 @@ async def check(settings: Settings, connect_kube: Callable[[], Awaitable[KubeCli
         settings: of `vaultsync run`.
         connect_kube: returns a read-only client; None: by the settings.
     """
-    connect_kube = connect_kube or partial(connect, settings.kubeconfig, settings.kube_timeout, read_only=True)
+    connect_kube = connect_kube or connector(settings)
     report, index = CheckReport(), factory.create_index(settings)
     async with vault_session(settings) as (vault, login):
         planner = DryRunPlanner(index, vault, settings.seedable_paths, settings.seed, settings.heal_limit)
         policy = PolicyChecks(settings, vault, index, report)
         await KubernetesChecks(settings, report, planner).run(connect_kube)
         if not report.listing_needs:
-            planner.uuids = await recorded_mounts(settings, connect_kube)
+            async with kube_session(connect_kube) as kube:
+                planner.uuids = await recorded_mounts(settings, kube)
         await check_vault_and_login(settings, vault, login, report)
         report.mounts = await policy.find_mounts()
         report.add(await probe_source(settings, login, report, policy.fix))

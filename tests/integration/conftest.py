@@ -14,3 +14,9 @@ def engine(place: Place) -> Iterator[Engine]:
     made = Engine(place)
     yield made
     made.clean()
+
+
+@pytest.fixture(params=["events", "audit", "poll"])
+def source(request: pytest.FixtureRequest) -> str:
+    """Each source of changes, for VAULTSYNC_SOURCE."""
+    return str(request.param)

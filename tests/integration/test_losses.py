@@ -21,11 +21,6 @@ MANY = 12
 FOUND = 45.0
 
 
-@pytest.fixture(params=["events", "audit", "poll"])
-def source(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def lease(place: Place) -> Iterator[str]:
     yield LEASE

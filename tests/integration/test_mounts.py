@@ -25,11 +25,6 @@ FOUND = 45.0
 """Seconds until a change without a KV event is found: by the poll, an audit entry, or a resync every 10 s."""
 
 
-@pytest.fixture(params=["events", "audit", "poll"])
-def source(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def process(source: str, engine: Engine, vaultsync: VaultsyncFactory) -> VaultsyncProcess:
     env = {"VAULTSYNC_SOURCE": source, "VAULTSYNC_POLL_INTERVAL": "1s"}

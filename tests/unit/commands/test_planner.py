@@ -25,6 +25,7 @@ from vaultsync.core.annotation_parser import SeedChoice, SeedMode
 from vaultsync.core.durations import age
 from vaultsync.core.errors import VaultDenied, VaultUnavailable
 from vaultsync.core.external_secret import ExternalSecret, ObjectName, Store
+from vaultsync.core.rate_limit import TokenBuckets
 from vaultsync.core.seed_paths import SeedPaths
 from vaultsync.core.vault_state import Presence
 from vaultsync.generation.plan import Encoding, PropertyPlan
@@ -236,20 +237,8 @@ def test_the_plan_is_what_the_reconciler_does(fields: Mapping[str, Anything], th
     one = external_secret(HERE, **fields)
     [explained] = cluster.explain(one)
     [status] = explained.references
-    paths, syncs = PathStates(), SyncStates()
-    ownership, budget = OwnershipWriter(paths, cluster.vault), create_budget(0, lambda: 0.0)
-    reconciler = PathReconciler(
-        cluster.index,
-        paths,
-        syncs,
-        cluster.vault,
-        MINE,
-        budget,
-        UNLIMITED,
-        FakeObjects(cluster.index),
-        ownership,
-        Metrics(),
-    )
+    syncs = SyncStates()
+    reconciler = reconciler_of(cluster, syncs, create_budget(0, lambda: 0.0))
     [where] = cluster.index.paths()
     run(reconciler.reconcile(where))
     assert (status.action in (Action.SEED, Action.ADD)) == bool(cluster.vault.creates)
@@ -257,13 +246,11 @@ def test_the_plan_is_what_the_reconciler_does(fields: Mapping[str, Anything], th
     assert list(status.problems) == [failure.message for failure in failures]
 
 
-def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
-    cluster = Cluster()
-    one = external_secret(HERE, annotations=SEED)
-    cluster.index.put(one)
-    budget, paths, syncs = create_budget(1, lambda: 0.0), PathStates(), SyncStates()
-    ownership = OwnershipWriter(paths, cluster.vault)
-    reconciler = PathReconciler(
+def reconciler_of(
+    cluster: Cluster, syncs: SyncStates, budget: TokenBuckets[str] | None, *, dry_run: bool = False
+) -> PathReconciler:
+    paths = PathStates()
+    return PathReconciler(
         cluster.index,
         paths,
         syncs,
@@ -272,10 +259,18 @@ def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
         budget,
         UNLIMITED,
         FakeObjects(cluster.index),
-        ownership,
+        OwnershipWriter(paths, cluster.vault),
         Metrics(),
-        dry_run=True,
+        dry_run=dry_run,
     )
+
+
+def test_a_dry_run_creates_nothing_and_spends_nothing() -> None:
+    cluster = Cluster()
+    one = external_secret(HERE, annotations=SEED)
+    cluster.index.put(one)
+    budget, syncs = create_budget(1, lambda: 0.0), SyncStates()
+    reconciler = reconciler_of(cluster, syncs, budget, dry_run=True)
     assert run(reconciler.reconcile(API)) == ({one.name}, 0)
     assert not cluster.vault.creates
     assert not syncs.of(one).events
